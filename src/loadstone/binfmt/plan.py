@@ -1,0 +1,109 @@
+"""The loader decides in data first: what a binary format handler returns. Immutable; nothing has happened yet.
+
+Addresses are as the file has them: `execve` adds the load bias when it commits the plan.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from loadstone.errors import LinuxError
+
+EXSTACK_DEFAULT, EXSTACK_DISABLE_X, EXSTACK_ENABLE_X = 0, 1, 2
+
+
+class Source(Protocol):
+    """The file a handler looks at. Reads never raise for a short file; they return fewer bytes, as `kernel_read`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes from `offset`; LinuxError(EIO and the like) where the host cannot read."""
+
+
+class ElfHeader(NamedTuple):
+    """`Elf32_Ehdr`/`Elf64_Ehdr`, field by field (`man 5 elf`)."""
+
+    ident: bytes
+    type: int
+    machine: int
+    version: int
+    entry: int
+    phoff: int
+    shoff: int
+    flags: int
+    ehsize: int
+    phentsize: int
+    phnum: int
+    shentsize: int
+    shnum: int
+    shstrndx: int
+
+    @property
+    def bits(self) -> int:
+        """32 or 64."""
+        return 32 if self.ident[4] == 1 else 64
+
+
+class ProgramHeader(NamedTuple):
+    """`Elf32_Phdr`/`Elf64_Phdr`."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    paddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+class Segment(NamedTuple):
+    """One PT_LOAD entry as `load_elf_binary` maps it (fs/binfmt_elf.c: elf_load). All addresses before the load bias.
+
+    Taken in order: map the file part, clear its tail, map the anonymous part. `error` is raised when the segment's turn
+    comes, after the point of no return.
+    """
+
+    index: int  # the program header's number
+    start: int  # page-aligned start of the file mapping
+    file_offset: int  # page-aligned
+    file_length: int  # bytes to map, not yet rounded up to a page; 0: the segment has no file part
+    prot: int  # PROT_READ | PROT_WRITE | PROT_EXEC
+    clear_start: int  # [clear_start, clear_end) is zeroed through the mapping (padzero); equal for nothing
+    clear_end: int
+    anonymous_start: int  # [anonymous_start, anonymous_end) is mapped anonymously (vm_brk_flags); equal for nothing
+    anonymous_end: int
+    error: LinuxError | None = None
+
+
+class ElfPlan(NamedTuple):
+    """What `load_elf_binary` will do with an ELF file."""
+
+    header: ElfHeader
+    program_headers: tuple[ProgramHeader, ...]
+    segments: tuple[Segment, ...]
+    isa: str  # x86_64 | i386 | aarch64 | EM_nnn
+    interpreter: bytes | None  # PT_INTERP's path, without its NUL
+    entry: int
+    phdr_address: int  # AT_PHDR; 0 when no segment covers the program headers
+    total_size: int  # total_mapping_size(): bytes that an ET_DYN reserves at once
+    alignment: int  # maximum_alignment(): of p_align over PT_LOAD, a power of two, or 0
+    executable_stack: int  # EXSTACK_*
+    start_code: int
+    end_code: int
+    start_data: int
+    end_data: int
+    brk: int  # the highest end of any segment, not rounded
+
+
+class ScriptPlan(NamedTuple):
+    """A `#!` line: which interpreter to run instead, with which one argument."""
+
+    interpreter: bytes
+    argument: bytes | None
+
+
+Plan = ElfPlan | ScriptPlan

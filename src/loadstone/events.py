@@ -1,0 +1,142 @@
+"""Everything that happens is an event: small typed records, emitted at the one place where they happen.
+
+Emitting costs one `if` while nobody listens:
+
+    if events.fault:
+        publish(events.fault, Fault(...))
+
+Field meanings are those of the `loadstone/events/1` schema. Addresses and sizes are in bytes. Depends on nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+Subscriber = Callable[[Any], object]
+
+
+class Fault(NamedTuple):
+    """A page fault that was resolved, or that ended in a signal (`signal` is then its name)."""
+
+    pid: int
+    tid: int
+    cpu: int
+    address: int
+    pc: int
+    access: str  # read | write | execute
+    mode: str  # user | kernel
+    cause: str  # file | anonymous | zero-page | copy-on-write | shared | stack | swap | protection
+    major: bool
+    around: int  # pages mapped beside the faulting one
+    mapping: str  # the VMA's name as /proc/PID/maps shows it; "" for anonymous memory
+    offset: int  # file offset of the page; for anonymous memory the offset in the mapping
+    frame: int
+    signal: str | None = None
+
+
+class Syscall(NamedTuple):
+    """A system call that returned. `errno` is the error's name, or None; `args` are the six raw registers."""
+
+    pid: int
+    tid: int
+    cpu: int
+    number: int
+    name: str
+    args: tuple[int, ...]
+    result: int
+    errno: str | None
+    restarted: bool
+    text: str  # the strace-style line without the result; "" unless somebody traces
+
+
+class Map(NamedTuple):
+    """A mapping came into being (`event` = map), went (unmap) or changed its protection (protect)."""
+
+    event: str
+    pid: int
+    tid: int
+    start: int
+    end: int
+    perms: str
+    offset: int
+    path: str
+
+
+class Exec(NamedTuple):
+    """One stage of `execve`: the kernel function that takes it and what it decided."""
+
+    pid: int
+    tid: int
+    path: str
+    function: str
+    step: int
+    text: str
+
+
+class Switch(NamedTuple):
+    """A CPU core goes from one task to another. `why`: slice-end, blocked, exited, started."""
+
+    cpu: int
+    source: int
+    target: int
+    why: str
+
+
+class Signal(NamedTuple):
+    """A signal was delivered. `action`: handler, default, ignored."""
+
+    pid: int
+    tid: int
+    signal: str
+    code: int
+    address: int
+    action: str
+
+
+class Exit(NamedTuple):
+    """A process ended with `status`, or by `signal`."""
+
+    pid: int
+    tid: int
+    status: int
+    signal: str | None
+
+
+KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "exit")
+
+
+class Events:
+    """Who listens to what. An attribute a kind; the empty tuple means nobody."""
+
+    __slots__ = KINDS
+
+    fault: tuple[Subscriber, ...]
+    syscall: tuple[Subscriber, ...]
+    map: tuple[Subscriber, ...]
+    exec: tuple[Subscriber, ...]
+    switch: tuple[Subscriber, ...]
+    signal: tuple[Subscriber, ...]
+    exit: tuple[Subscriber, ...]
+
+    def __init__(self) -> None:
+        for kind in KINDS:
+            setattr(self, kind, ())
+
+    def subscribe(self, subscriber: Subscriber, kinds: Iterable[str] = KINDS) -> None:
+        """Call `subscriber(record)` for every event of `kinds` (default: all), in the order in which they happen."""
+        for kind in kinds:
+            if kind not in KINDS:
+                raise ValueError(f"no event kind {kind!r}; there are {', '.join(KINDS)}")
+            setattr(self, kind, (*getattr(self, kind), subscriber))
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Stop calling `subscriber`, for all kinds."""
+        for kind in KINDS:
+            setattr(self, kind, tuple(s for s in getattr(self, kind) if s is not subscriber))
+
+
+def publish(subscribers: tuple[Subscriber, ...], record: object) -> None:
+    """Hand `record` to each subscriber."""
+    for subscriber in subscribers:
+        subscriber(record)

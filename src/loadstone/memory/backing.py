@@ -1,0 +1,36 @@
+"""What a file mapping needs of a file. `vfs` inodes implement it; `memory` knows no more of files than this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from loadstone.memory.page_cache import FilePages
+
+
+class Backing(Protocol):
+    """A file whose pages can be mapped.
+
+    The object's identity is the file's: two opens of one inode give the same Backing object.
+    """
+
+    pages: FilePages | None
+    """The file's pages in the page cache (the kernel's `i_mapping`); None until the first one is there."""
+
+    @property
+    def device(self) -> int:
+        """The device number that /proc/PID/maps shows, as `os.stat` encodes it."""
+
+    @property
+    def inode(self) -> int:
+        """The inode number that /proc/PID/maps shows."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file, now."""
+
+    def read_pages(self, index: int, target: memoryview) -> None:
+        """Fill `target` (a whole number of 4,096-byte pages) from page `index` on; past the end of file with zeros."""
+
+    def write_page(self, index: int, page: memoryview) -> None:
+        """Write one page back; what lies past the end of file is not written, and the file does not grow."""
