@@ -1,0 +1,128 @@
+"""What a CPU core is to the kernel: it runs a context in an address space until something needs a decision.
+
+`run` returns a trap. No kernel code runs inside a core except the page-fault path, which the machine hands to the core
+as a callback when it is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from loadstone.machine.paging import PageTable
+
+# Kinds of trap.
+SYSTEM_CALL, EXCEPTION, SLICE_END, INTERRUPTED = range(4)
+
+# x86 exception vectors (Intel SDM vol. 3, table 6-1).
+DIVIDE, DEBUG, BREAKPOINT, OVERFLOW, BOUND, INVALID_OPCODE = 0, 1, 3, 4, 5, 6
+STACK_FAULT, GENERAL_PROTECTION, PAGE_FAULT, X87, ALIGNMENT, SIMD = 12, 13, 14, 16, 17, 19
+
+# The access that a fault was, in the same bits as a VMA's flags.
+ACCESS_READ, ACCESS_WRITE, ACCESS_EXECUTE = 1, 2, 4
+
+
+class Trap:
+    """Why a core stopped.
+
+    For an exception: `vector`; for a page fault that could not be resolved also `failure`, what the resolver said.
+    `instruction` is its address. `why` is a sentence where the core itself knows better than the vector.
+    """
+
+    __slots__ = ("failure", "instruction", "kind", "vector", "why")
+
+    def __init__(self, kind: int, vector: int = -1, failure: Any = None, instruction: int = 0, why: str = "") -> None:
+        self.kind = kind
+        self.vector = vector
+        self.failure = failure
+        self.instruction = instruction
+        self.why = why
+
+
+class Context(Protocol):
+    """The CPU state of one task.
+
+    Registers go by ptrace's names: rax rbx rcx rdx rsi rdi rbp rsp r8-r15 rip eflags cs ss ds es fs gs fs_base gs_base,
+    and fcw, mxcsr. Values are unsigned.
+    """
+
+    @property
+    def pc(self) -> int:
+        """The instruction pointer."""
+
+    @pc.setter
+    def pc(self, value: int) -> None: ...
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer."""
+
+    @sp.setter
+    def sp(self, value: int) -> None: ...
+
+    def read(self, register: str) -> int:
+        """A register's value."""
+
+    def write(self, register: str, value: int) -> None:
+        """Set a register."""
+
+    def registers(self) -> dict[str, int]:
+        """All of them, in ptrace's order."""
+
+    def system_call(self) -> tuple[int, ...]:
+        """The call's number and six arguments, unsigned, as the ABI of the machine passes them."""
+
+    def set_result(self, value: int) -> None:
+        """What the system call returns (negative for an error), with the registers a call clobbers."""
+
+    def reset(self) -> None:
+        """The state in which exec leaves a CPU: everything 0 but FCW 0x37f, MXCSR 0x1f80, flags and selectors."""
+
+    def save_fpu(self) -> bytes:
+        """The x87 and SSE state as the 512-byte FXSAVE image."""
+
+    def load_fpu(self, image: bytes) -> None:
+        """Set the x87 and SSE state from an FXSAVE image."""
+
+    def copy(self) -> Context:
+        """Another context with the same state, for fork and clone."""
+
+
+class Space(Protocol):
+    """What a core needs of an address space."""
+
+    @property
+    def page_table(self) -> PageTable:
+        """The tables the core walks."""
+
+
+# (space, address, access, pc) -> None when the entry is there now, else what went wrong.
+Resolver = Callable[[Any, int, int, int], object | None]
+
+
+class Core(Protocol):
+    """A CPU core."""
+
+    name: str
+    number: int
+    capabilities: frozenset[str]
+    retired: int
+    """Work done so far, in bytes of machine code; the same on every run of the same program."""
+
+    def new_context(self) -> Context:
+        """A context in the state in which exec leaves it."""
+
+    def run(self, context: Any, space: Space, budget: int) -> Trap:
+        """Run until a trap, at most about `budget` bytes of instructions (then SLICE_END)."""
+
+    def interrupt(self) -> None:
+        """Make `run` return INTERRUPTED soon. May be called from a signal handler or another thread."""
+
+    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+        """Forget cached translations (see Shootdown)."""
+
+    def forget_code(self, frame: int) -> None:
+        """A frame from which code ran was written by somebody other than the program on this core."""
+
+    def close(self) -> None:
+        """Free what the core holds on the host."""

@@ -1,0 +1,196 @@
+"""Page tables in the x86-64 four-level format, in simulated physical memory.
+
+A virtual address is five fields; each of the first four picks one of 512 entries of a table that fills a frame:
+
+    63      48 47    39 38    30 29    21 20    12 11       0
+    | sign    | PML4   | PDPT   | PD     | PT     | offset   |
+
+An entry, at every level (Intel SDM vol. 3, 4.5):
+
+    63 62      52 51                    12 11   9 8 7 6 5 4 3 2 1 0
+    |NX| software | frame number          | soft |G|S|D|A| | |U|W|P|
+
+A table frame exists once something below it is mapped. An address space starts as one frame: the PML4, its page
+directory. Its last entry, above everything a program can name, is the machine's own half, shared by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from loadstone.machine.physical import ENTRIES, TABLE, PhysicalMemory
+
+PRESENT = 1
+WRITABLE = 2
+USER = 4
+ACCESSED = 0x20
+DIRTY = 0x40
+PROTNONE = 0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
+NO_EXECUTE = 1 << 63
+FRAME_MASK = 0x000F_FFFF_FFFF_F000
+
+KERNEL_SLOT = 511
+USER_SLOTS = 256
+LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
+_SHIFTS = (39, 30, 21, 12)
+_TABLE_BITS = PRESENT | WRITABLE | USER
+_EMPTY = bytes(ENTRIES * 8)
+
+# PTE bits for each of the eight protections READ=1 | WRITE=2 | EXEC=4. x86 has no write-only or execute-only page.
+_PERMISSIONS = tuple(
+    (PRESENT | USER | (WRITABLE if prot & 2 else 0) | (0 if prot & 4 else NO_EXECUTE)) if prot else (PROTNONE | USER)
+    for prot in range(8)
+)
+
+
+def permissions(prot: int) -> int:
+    """PTE bits for a protection of READ=1 | WRITE=2 | EXEC=4; with none of them the page is not PRESENT."""
+    return _PERMISSIONS[prot & 7]
+
+
+class Step(NamedTuple):
+    """One level of a walk, for showing: which table, which entry in it, what it says."""
+
+    level: str
+    table: int  # frame
+    index: int
+    entry: int
+
+
+class PageTable:
+    """The page tables of one address space. `root` is the frame of the page directory (what CR3 points at)."""
+
+    __slots__ = ("_memory", "_root_word", "_words", "root")
+
+    def __init__(self, memory: PhysicalMemory, kernel_entry: int = 0) -> None:
+        self._memory = memory
+        self._words = memory.words
+        self.root = memory.allocate(TABLE)
+        self._root_word = self.root * ENTRIES
+        if kernel_entry:
+            self._words[self._root_word + KERNEL_SLOT] = kernel_entry
+
+    def find(self, address: int) -> int:
+        """The index in `PhysicalMemory.words` of the leaf entry of `address`; -1 where a table is missing."""
+        words = self._words
+        entry = words[self._root_word + (address >> 39 & 511)]
+        if not entry:
+            return -1
+        entry = words[((entry & FRAME_MASK) >> 3) + (address >> 30 & 511)]
+        if not entry:
+            return -1
+        entry = words[((entry & FRAME_MASK) >> 3) + (address >> 21 & 511)]
+        if not entry:
+            return -1
+        return ((entry & FRAME_MASK) >> 3) + (address >> 12 & 511)
+
+    def entry(self, address: int) -> int:
+        """The leaf entry of `address`, 0 if there is none."""
+        slot = self.find(address)
+        return self._words[slot] if slot >= 0 else 0
+
+    def slot(self, address: int) -> int:
+        """As `find`, with the missing tables made. Raises OutOfFrames."""
+        slot = self.find(address)
+        if slot >= 0:
+            return slot
+        words = self._words
+        table = self._root_word
+        for shift in _SHIFTS[:3]:
+            here = table + (address >> shift & 511)
+            entry = words[here]
+            if not entry:
+                entry = self._memory.allocate(TABLE) << 12 | _TABLE_BITS
+                words[here] = entry
+            table = (entry & FRAME_MASK) >> 3
+        return table + (address >> 12 & 511)
+
+    def entries(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(address, slot, entry) of every leaf entry in [start, end) that is not 0; absent tables cost nothing."""
+        words = self._words
+        for table, base in self._leaf_tables(start, end):
+            first = max(start, base) >> 12 & 511
+            last = (min(end, base + (1 << 21)) - 1) >> 12 & 511
+            for index in range(first, last + 1):
+                entry = words[table + index]
+                if entry:
+                    yield base + (index << 12), table + index, entry
+
+    def walk(self, address: int) -> list[Step]:
+        """Each level from the page directory down, ending with the first entry that is 0, or with the leaf."""
+        steps = []
+        table = self.root
+        for level, shift in zip(LEVEL_NAMES, _SHIFTS, strict=True):
+            index = address >> shift & 511
+            entry = self._words[table * ENTRIES + index]
+            steps.append(Step(level, table, index, entry))
+            if not entry:
+                break
+            table = (entry & FRAME_MASK) >> 12
+        return steps
+
+    def prune(self, start: int, end: int) -> None:
+        """Free the tables that map [start, end) and hold no entry at all any more."""
+        self._prune(self.root, 0, 0, start, end)
+
+    def table_frames(self) -> int:
+        """How many frames the tables take, the page directory included."""
+        return 1 + self._count(self.root, 0)
+
+    def release(self) -> None:
+        """Free every table and the page directory. The leaf entries must be gone."""
+        for slot in range(USER_SLOTS):
+            entry = self._words[self._root_word + slot]
+            if entry:
+                self._release((entry & FRAME_MASK) >> 12, 1)
+        self._memory.release(self.root)
+
+    def _leaf_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(word index of the table, first address it maps) of the page tables that exist for [start, end)."""
+        words = self._words
+        base = start & -(1 << 21)
+        while base < end:
+            table = self._root_word
+            for shift in _SHIFTS[:3]:
+                entry = words[table + (base >> shift & 511)]
+                if not entry:
+                    base = (base | (1 << shift) - 1) + 1
+                    break
+                table = (entry & FRAME_MASK) >> 3
+            else:
+                yield table, base
+                base += 1 << 21
+
+    def _prune(self, table: int, level: int, base: int, start: int, end: int) -> None:
+        shift = _SHIFTS[level]
+        words = self._words
+        first = max(start - base, 0) >> shift
+        last = min((end - 1 - base) >> shift, 511 if level else USER_SLOTS - 1)
+        for index in range(first, last + 1):
+            word = table * ENTRIES + index
+            entry = words[word]
+            if not entry:
+                continue
+            below = (entry & FRAME_MASK) >> 12
+            if level < 2:
+                self._prune(below, level + 1, base + (index << shift), start, end)
+            if self._memory.page(below) == _EMPTY:
+                words[word] = 0
+                self._memory.release(below)
+
+    def _count(self, table: int, level: int) -> int:
+        total = 0
+        for index in range(ENTRIES if level else USER_SLOTS):
+            entry = self._words[table * ENTRIES + index]
+            if entry:
+                total += 1 + (self._count((entry & FRAME_MASK) >> 12, level + 1) if level < 2 else 0)
+        return total
+
+    def _release(self, table: int, level: int) -> None:
+        if level < 3:
+            for index in range(ENTRIES):
+                entry = self._words[table * ENTRIES + index]
+                if entry:
+                    self._release((entry & FRAME_MASK) >> 12, level + 1)
+        self._memory.release(table)

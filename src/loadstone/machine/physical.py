@@ -1,0 +1,184 @@
+"""Physical memory: frames over one shared mapping that Python, Unicorn and KVM all see.
+
+The mapping is a memfd, so the host gives a page only to a frame that was written. Frames are handed out from the bottom
+up, which keeps the tables here as long as the most that was ever in use, not as long as the memory is large.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from array import array
+
+from loadstone.errors import OutOfFrames
+
+FRAME_SIZE = 4096
+FRAME_SHIFT = 12
+ENTRIES = 512  # 64-bit words in a frame
+
+# Who owns a frame.
+FREE, RESERVED, TABLE, ANONYMOUS, CACHE, ZERO = range(6)
+OWNER_NAMES = ("free", "reserved", "page table", "anonymous", "page cache", "zero")
+
+_ZEROS = bytes(FRAME_SIZE)
+_GROWTH = 4096  # entries by which the tables grow
+_GIVE_BACK = 8192  # dirty free frames (32 MiB) at which they go back to the host
+
+
+class PhysicalMemory:
+    """`size` bytes of memory, in frames of 4,096 bytes with a reference count and an owner each.
+
+    Attributes:
+        size: bytes.
+        words: the whole memory as unsigned 64-bit words; word `i` of a frame is `words[frame * 512 + i]`.
+        base: the host address of frame 0.
+        zero_frame: the frame of zeros that reads of untouched anonymous memory share.
+        executed: a byte a frame, 1 once instructions were fetched from it (a core may have translated it).
+        peak: the most frames that were ever in use at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size & -FRAME_SIZE
+        self.frames = self.size >> FRAME_SHIFT
+        self._fd = os.memfd_create("loadstone-memory", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, self.size)
+        self._map = mmap.mmap(self._fd, self.size, mmap.MAP_SHARED | getattr(mmap, "MAP_NORESERVE", 0x4000))
+        self.bytes = memoryview(self._map)
+        self.words = self.bytes.cast("Q")
+        self._pin = ctypes.c_char.from_buffer(self._map)
+        self.base = ctypes.addressof(self._pin)
+        self._references = array("I")
+        self._owners = bytearray()
+        self.executed = bytearray()
+        self._next = 0  # frames from here on were never used
+        self._free: list[int] = []  # free, with old contents
+        self._clean: list[int] = []  # free, given back to the host: zeros again
+        self.quarantine: list[int] = []  # free, but a core may still hold a translation of their code
+        self._counts = [0] * len(OWNER_NAMES)
+        self.used = 0
+        self.peak = 0
+        self.zero_frame = self.allocate(ZERO)
+
+    def allocate(self, owner: int) -> int:
+        """A frame of zeros with one reference. Raises OutOfFrames."""
+        if self._clean:
+            frame = self._clean.pop()
+        elif self._free:
+            frame = self._free.pop()
+            start = frame << FRAME_SHIFT
+            self.bytes[start : start + FRAME_SIZE] = _ZEROS
+        else:
+            frame = self._next
+            if frame >= self.frames:
+                raise OutOfFrames(f"all {self.frames} frames ({self.size >> 20} MiB) are in use")
+            self._extend(frame + 1)
+        self._references[frame] = 1
+        self._owners[frame] = owner
+        self._count(owner, 1)
+        return frame
+
+    def allocate_run(self, count: int, owner: int) -> int:
+        """The first of `count` consecutive frames of zeros, one reference each. Raises OutOfFrames."""
+        if count == 1:
+            return self.allocate(owner)
+        first = self._next
+        if first + count > self.frames:
+            raise OutOfFrames(f"no {count} consecutive frames are left of {self.frames} ({self.size >> 20} MiB)")
+        self._extend(first + count)
+        for frame in range(first, first + count):
+            self._references[frame] = 1
+            self._owners[frame] = owner
+        self._count(owner, count)
+        return first
+
+    def hold(self, frame: int) -> None:
+        """One more reference to `frame`."""
+        self._references[frame] += 1
+
+    def release(self, frame: int) -> None:
+        """One reference less; without any the frame is free."""
+        left = self._references[frame] - 1
+        self._references[frame] = left
+        if left == 0:
+            self._count(self._owners[frame], -1)
+            self._owners[frame] = FREE
+            if self.executed[frame]:
+                self.quarantine.append(frame)
+            else:
+                self._free.append(frame)
+                if len(self._free) >= _GIVE_BACK:
+                    self._give_back()
+
+    def end_quarantine(self) -> None:
+        """The cores hold no translation any more: frames with code in them can be used again."""
+        for frame in self.quarantine:
+            self.executed[frame] = 0
+        self._free += self.quarantine
+        self.quarantine.clear()
+
+    def references(self, frame: int) -> int:
+        """How many PTEs and page-cache entries point at `frame`."""
+        return self._references[frame]
+
+    def owner(self, frame: int) -> int:
+        """FREE, RESERVED, TABLE, ANONYMOUS, CACHE or ZERO."""
+        return self._owners[frame] if frame < self._next else FREE
+
+    def set_owner(self, frame: int, owner: int) -> None:
+        """Hand a frame in use to another owner (a page-cache page that becomes a process's own)."""
+        self._counts[self._owners[frame]] -= 1
+        self._counts[owner] += 1
+        self._owners[frame] = owner
+
+    def page(self, frame: int) -> memoryview:
+        """The frame's 4,096 bytes, writable. Not to be kept across a yield."""
+        start = frame << FRAME_SHIFT
+        return self.bytes[start : start + FRAME_SIZE]
+
+    def view(self, frame: int, offset: int, length: int) -> memoryview:
+        """`length` bytes from `offset` in the frame on, writable; may run on into the frames that follow."""
+        start = (frame << FRAME_SHIFT) + offset
+        return self.bytes[start : start + length]
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one frame's contents to another frame."""
+        start = source << FRAME_SHIFT
+        end = target << FRAME_SHIFT
+        self.bytes[end : end + FRAME_SIZE] = self.bytes[start : start + FRAME_SIZE]
+
+    def usage(self) -> dict[str, int]:
+        """Frames in use, by owner's name."""
+        return {name: self._counts[owner] for owner, name in enumerate(OWNER_NAMES) if owner != FREE}
+
+    def close(self) -> None:
+        """Give everything back to the host. Nothing of the machine may run or look afterwards."""
+        os.close(self._fd)
+
+    def _extend(self, end: int) -> None:
+        """Make frames up to `end` known."""
+        self._next = end
+        if end > len(self._owners):
+            more = max(_GROWTH, end - len(self._owners))
+            self._references.frombytes(bytes(self._references.itemsize * more))
+            self._owners += bytes(more)
+            self.executed += bytes(more)
+
+    def _count(self, owner: int, change: int) -> None:
+        self._counts[owner] += change
+        self.used += change
+        if self.used > self.peak:
+            self.peak = self.used
+
+    def _give_back(self) -> None:
+        """Let the host have the pages of the free frames, in runs; they read as zeros afterwards."""
+        free = sorted(self._free)
+        start = previous = free[0]
+        for frame in [*free[1:], -1]:
+            if frame != previous + 1:
+                self._map.madvise(mmap.MADV_REMOVE, start << FRAME_SHIFT, (previous + 1 - start) << FRAME_SHIFT)
+                start = frame
+            previous = frame
+        free.reverse()  # the lowest frame is taken first
+        self._clean += free
+        self._free.clear()

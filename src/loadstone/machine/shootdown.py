@@ -1,0 +1,49 @@
+"""The one place to which every change of a page-table entry that a core may have cached is reported.
+
+A core caches translations; it must be told when an entry is narrowed, retargeted or removed, and a frame may be used
+again only when no core can still reach it. Not-present to present needs no report: no core caches an absence.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from loadstone.machine.physical import PhysicalMemory
+
+
+class Listener(Protocol):
+    """A core, as far as stale translations go."""
+
+    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+        """Forget the translations of [start, end) in the address space of page directory `root`.
+
+        `frames` are those that the old entries pointed at, where they are known.
+        """
+
+
+class Shootdown:
+    """Passes changes on to every core of the machine, then lets go of frames."""
+
+    __slots__ = ("_listeners", "_memory")
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
+        self._listeners: list[Listener] = []
+
+    def listen(self, core: Listener) -> None:
+        """Report to `core` from now on."""
+        self._listeners.append(core)
+
+    def changed(self, root: int, start: int, end: int) -> None:
+        """Entries in [start, end) allow less than before, lost accessed or dirty bits, or point elsewhere."""
+        for core in self._listeners:
+            core.invalidate(root, start, end, [])
+
+    def retire(self, root: int, start: int, end: int, frames: list[int]) -> None:
+        """Entries in [start, end) are gone or point elsewhere; drop the reference each held to its frame."""
+        if frames:
+            for core in self._listeners:
+                core.invalidate(root, start, end, frames)
+            release = self._memory.release
+            for frame in frames:
+                release(frame)
