@@ -1,0 +1,477 @@
+"""The text of the files under /proc, byte for byte in the kernel's formats. Pure functions from facts to bytes.
+
+Formats: the kernel's fs/proc/{array,base,meminfo,stat,fd}.c and fs/proc_namespace.c; widths and field order are those of
+Linux 6.18. Sizes are in bytes unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+TICKS_PER_SECOND = 100
+NS_PER_TICK = 10_000_000
+RLIM_INFINITY = (1 << 64) - 1
+
+
+class MemoryFacts(NamedTuple):
+    """What one address space takes, in bytes (the kernel's task_mem and proc_pid_statm)."""
+
+    total: int = 0
+    peak: int = 0
+    locked: int = 0
+    resident_peak: int = 0
+    anonymous: int = 0  # resident
+    file: int = 0  # resident
+    shared: int = 0  # resident shared memory
+    data: int = 0
+    stack: int = 0
+    text: int = 0
+    library: int = 0
+    page_tables: int = 0
+
+    @property
+    def resident(self) -> int:
+        """All that is resident."""
+        return self.anonymous + self.file + self.shared
+
+
+class ProcessFacts(NamedTuple):
+    """One process, or one of its threads, as /proc/PID/{stat,status,statm} tell it."""
+
+    pid: int
+    tgid: int
+    parent: int
+    group: int
+    session: int
+    name: str
+    state: str  # one letter: R, S, D, T, Z
+    uids: tuple[int, int, int, int]
+    gids: tuple[int, int, int, int]
+    groups: Sequence[int]
+    umask: int
+    fd_slots: int
+    threads: int
+    memory: MemoryFacts | None  # None: a zombie, or a kernel thread
+    pending: int = 0
+    shared_pending: int = 0
+    blocked: int = 0
+    ignored: int = 0
+    caught: int = 0
+    signal_limit: int = 0
+    capabilities: int = 0
+    capability_bound: int = 0
+    no_new_privileges: int = 0
+    cpus: int = 1
+    flags: int = 0x400000  # PF_RANDOMIZE, which execve sets whether or not anything is random
+    tty: int = 0
+    tty_group: int = -1
+    minor_faults: int = 0
+    major_faults: int = 0
+    user_ns: int = 0
+    system_ns: int = 0
+    start_ns: int = 0
+    voluntary_switches: int = 0
+    involuntary_switches: int = 0
+    stack_limit: int = RLIM_INFINITY
+    start_code: int = 0
+    end_code: int = 0
+    start_stack: int = 0
+    start_data: int = 0
+    end_data: int = 0
+    start_brk: int = 0
+    arg_start: int = 0
+    arg_end: int = 0
+    env_start: int = 0
+    env_end: int = 0
+    exit_code: int = 0
+
+
+STATES = {
+    "R": "R (running)",
+    "S": "S (sleeping)",
+    "D": "D (disk sleep)",
+    "T": "T (stopped)",
+    "t": "t (tracing stop)",
+    "X": "X (dead)",
+    "Z": "Z (zombie)",
+}
+
+
+def _escape(name: str, special: str) -> str:
+    return "".join(f"\\{ord(c):03o}" if c in special else c for c in name)
+
+
+def encode(text: str) -> bytes:
+    """Text with surrogate escapes back to the bytes it came from."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def cpu_mask(count: int) -> str:
+    """`count` CPUs as the kernel prints a bitmap: groups of eight hexadecimal digits."""
+    words = []
+    left = count
+    while left > 0:
+        words.append((1 << min(left, 32)) - 1)
+        left -= 32
+    first, *rest = reversed(words)
+    return ",".join([f"{first:x}", *(f"{w:08x}" for w in rest)])
+
+
+def cpu_list(count: int) -> str:
+    """`count` CPUs as a list: `0-3`."""
+    return "0" if count == 1 else f"0-{count - 1}"
+
+
+def status(p: ProcessFacts) -> bytes:
+    """/proc/PID/status (fs/proc/array.c, proc_pid_status)."""
+    lines = [
+        f"Name:\t{_escape(p.name, chr(10) + chr(92))}",
+        f"Umask:\t{p.umask:04o}",
+        f"State:\t{STATES[p.state]}",
+        f"Tgid:\t{p.tgid}",
+        "Ngid:\t0",
+        f"Pid:\t{p.pid}",
+        f"PPid:\t{p.parent}",
+        "TracerPid:\t0",
+        "Uid:\t" + "\t".join(map(str, p.uids)),
+        "Gid:\t" + "\t".join(map(str, p.gids)),
+        f"FDSize:\t{p.fd_slots}",
+        "Groups:\t" + " ".join(map(str, p.groups)) + " ",
+        f"NStgid:\t{p.tgid}",
+        f"NSpid:\t{p.pid}",
+        f"NSpgid:\t{p.group}",
+        f"NSsid:\t{p.session}",
+        "Kthread:\t0",
+    ]
+    if p.memory is not None:
+        lines += _status_memory(p.memory)
+    lines += [
+        f"Threads:\t{p.threads}",
+        f"SigQ:\t0/{p.signal_limit}",
+        f"SigPnd:\t{p.pending:016x}",
+        f"ShdPnd:\t{p.shared_pending:016x}",
+        f"SigBlk:\t{p.blocked:016x}",
+        f"SigIgn:\t{p.ignored:016x}",
+        f"SigCgt:\t{p.caught:016x}",
+        f"CapInh:\t{0:016x}",
+        f"CapPrm:\t{p.capabilities:016x}",
+        f"CapEff:\t{p.capabilities:016x}",
+        f"CapBnd:\t{p.capability_bound:016x}",
+        f"CapAmb:\t{0:016x}",
+        f"NoNewPrivs:\t{p.no_new_privileges}",
+        "Seccomp:\t0",
+        "Seccomp_filters:\t0",
+        "Speculation_Store_Bypass:\tthread vulnerable",
+        "SpeculationIndirectBranch:\tconditional enabled",
+        f"Cpus_allowed:\t{cpu_mask(p.cpus)}",
+        f"Cpus_allowed_list:\t{cpu_list(p.cpus)}",
+        "Mems_allowed:\t" + ",".join(["00000000"] * 31 + ["00000001"]),
+        "Mems_allowed_list:\t0",
+        f"voluntary_ctxt_switches:\t{p.voluntary_switches}",
+        f"nonvoluntary_ctxt_switches:\t{p.involuntary_switches}",
+    ]
+    return encode("\n".join(lines) + "\n")
+
+
+def _status_memory(m: MemoryFacts) -> list[str]:
+    sizes = (
+        ("VmPeak", max(m.peak, m.total)),
+        ("VmSize", m.total),
+        ("VmLck", m.locked),
+        ("VmPin", 0),
+        ("VmHWM", max(m.resident_peak, m.resident)),
+        ("VmRSS", m.resident),
+        ("RssAnon", m.anonymous),
+        ("RssFile", m.file),
+        ("RssShmem", m.shared),
+        ("VmData", m.data),
+        ("VmStk", m.stack),
+        ("VmExe", m.text),
+        ("VmLib", m.library),
+        ("VmPTE", m.page_tables),
+        ("VmSwap", 0),
+        ("HugetlbPages", 0),
+    )
+    lines = [f"{name}:\t{size >> 10:8} kB" for name, size in sizes]
+    return [*lines, "CoreDumping:\t0", "THP_enabled:\t1", "untag_mask:\t0xffffffffffffffff"]
+
+
+def stat(p: ProcessFacts) -> bytes:
+    """/proc/PID/stat, 52 fields (fs/proc/array.c, do_task_stat)."""
+    m = p.memory or MemoryFacts()
+    fields: list[object] = [p.pid, f"({p.name})", p.state, p.parent, p.group, p.session, p.tty, p.tty_group, p.flags]
+    fields += [p.minor_faults, 0, p.major_faults, 0]
+    fields += [p.user_ns // NS_PER_TICK, p.system_ns // NS_PER_TICK, 0, 0]
+    fields += [20, 0, p.threads, 0, p.start_ns // NS_PER_TICK, m.total, m.resident >> 12, p.stack_limit]
+    fields += [p.start_code, p.end_code, p.start_stack, 0, 0]
+    fields += [p.pending & 0x7FFFFFFF, p.blocked & 0x7FFFFFFF, p.ignored & 0x7FFFFFFF, p.caught & 0x7FFFFFFF]
+    fields += [0, 0, 0, 17, 0, 0, 0, 0, 0, 0]
+    fields += [p.start_data, p.end_data, p.start_brk, p.arg_start, p.arg_end, p.env_start, p.env_end, p.exit_code]
+    return encode(" ".join(map(str, fields)) + "\n")
+
+
+def statm(m: MemoryFacts | None) -> bytes:
+    """/proc/PID/statm, in pages: size resident shared text library(0) data dirty(0)."""
+    if m is None:
+        return b"0 0 0 0 0 0 0\n"
+    shared = m.file + m.shared
+    pages = (m.total, m.resident, shared, m.text, 0, m.data + m.stack, 0)
+    return encode(" ".join(str(size >> 12) for size in pages) + "\n")
+
+
+LIMITS = (
+    (0, "Max cpu time", "seconds"),
+    (1, "Max file size", "bytes"),
+    (2, "Max data size", "bytes"),
+    (3, "Max stack size", "bytes"),
+    (4, "Max core file size", "bytes"),
+    (5, "Max resident set", "bytes"),
+    (6, "Max processes", "processes"),
+    (7, "Max open files", "files"),
+    (8, "Max locked memory", "bytes"),
+    (9, "Max address space", "bytes"),
+    (10, "Max file locks", "locks"),
+    (11, "Max pending signals", "signals"),
+    (12, "Max msgqueue size", "bytes"),
+    (13, "Max nice priority", ""),
+    (14, "Max realtime priority", ""),
+    (15, "Max realtime timeout", "us"),
+)
+
+
+def limits(values: Mapping[int, tuple[int, int]]) -> bytes:
+    """/proc/PID/limits from resource -> (soft, hard) (fs/proc/base.c, proc_pid_limits)."""
+    lines = [f"{'Limit':<25} {'Soft Limit':<20} {'Hard Limit':<20} {'Units':<10}\n"]
+    for number, name, unit in LIMITS:
+        soft, hard = (_limit(v) for v in values.get(number, (RLIM_INFINITY, RLIM_INFINITY)))
+        lines.append(f"{name:<25} {soft:<20} {hard:<20} " + (f"{unit:<10}\n" if unit else "\n"))
+    return encode("".join(lines))
+
+
+def _limit(value: int) -> str:
+    value &= RLIM_INFINITY
+    return "unlimited" if value == RLIM_INFINITY else str(value)
+
+
+class Mount(NamedTuple):
+    """One line of /proc/PID/mountinfo."""
+
+    id: int
+    parent: int
+    major: int
+    minor: int
+    root: str
+    point: str
+    options: str  # of the mount: rw,relatime
+    kind: str
+    source: str
+    super_options: str  # of the file system: rw,size=4k
+
+
+def mounts(table: Iterable[Mount]) -> bytes:
+    """/proc/PID/mounts."""
+    lines = []
+    for m in table:
+        more = m.super_options.split(",", 1)[1:]
+        options = ",".join([m.options, *more])
+        source, point = _escape(m.source, " \t\n\\#"), _escape(m.point, " \t\n\\")
+        lines.append(f"{source} {point} {m.kind} {options} 0 0\n")
+    return encode("".join(lines))
+
+
+def mountinfo(table: Iterable[Mount]) -> bytes:
+    """/proc/PID/mountinfo."""
+    lines = []
+    for m in table:
+        root, point, source = _escape(m.root, " \t\n\\"), _escape(m.point, " \t\n\\"), _escape(m.source, " \t\n\\#")
+        lines.append(
+            f"{m.id} {m.parent} {m.major}:{m.minor} {root} {point} {m.options} - {m.kind} {source} {m.super_options}\n"
+        )
+    return encode("".join(lines))
+
+
+# /proc/meminfo's names in order; those that meminfo() does not compute are 0. None: no unit.
+MEMINFO = """MemTotal MemFree MemAvailable Buffers Cached SwapCached Active Inactive Active(anon) Inactive(anon)
+Active(file) Inactive(file) Unevictable Mlocked SwapTotal SwapFree Zswap Zswapped Dirty Writeback AnonPages Mapped Shmem
+KReclaimable Slab SReclaimable SUnreclaim KernelStack PageTables SecPageTables NFS_Unstable Bounce WritebackTmp
+CommitLimit Committed_AS VmallocTotal VmallocUsed VmallocChunk Percpu AnonHugePages ShmemHugePages ShmemPmdMapped
+FileHugePages FilePmdMapped Balloon HugePages_Total HugePages_Free HugePages_Rsvd HugePages_Surp Hugepagesize Hugetlb
+DirectMap4k DirectMap2M""".split()
+
+
+def meminfo(total: int, free: int, cached: int, anonymous: int, page_tables: int, committed: int) -> bytes:
+    """/proc/meminfo for a machine of `total` bytes."""
+    available = free + cached
+    known = {
+        "MemTotal": total,
+        "MemFree": free,
+        "MemAvailable": available,
+        "Cached": cached,
+        "Active": anonymous,
+        "Inactive": cached,
+        "Active(anon)": anonymous,
+        "Inactive(file)": cached,
+        "AnonPages": anonymous,
+        "Mapped": cached,
+        "PageTables": page_tables,
+        "CommitLimit": total // 2,
+        "Committed_AS": committed,
+        "VmallocTotal": 34359738367 << 10,
+        "Hugepagesize": 2 << 20,
+        "DirectMap4k": total,
+    }
+    lines = []
+    for name in MEMINFO:
+        if name.startswith("HugePages_"):
+            lines.append(f"{name + ':':<15}{0:8}\n")
+        else:
+            lines.append(f"{name + ':':<15} {known.get(name, 0) >> 10:8} kB\n")
+    return encode("".join(lines))
+
+
+class CpuModel(NamedTuple):
+    """The CPU that /proc/cpuinfo describes."""
+
+    vendor: str
+    family: int
+    model: int
+    name: str
+    stepping: int
+    mhz: float
+    cache_kb: int
+    flags: str
+    cpuid_level: int = 13
+    physical_bits: int = 40
+    virtual_bits: int = 48
+    bugs: str = ""
+
+
+def cpuinfo(cpu: CpuModel, count: int) -> bytes:
+    """/proc/cpuinfo with `count` identical CPUs (arch/x86/kernel/cpu/proc.c)."""
+    out = []
+    for number in range(count):
+        rows = [
+            ("processor", number),
+            ("vendor_id", cpu.vendor),
+            ("cpu family", cpu.family),
+            ("model", cpu.model),
+            ("model name", cpu.name),
+            ("stepping", cpu.stepping),
+            ("microcode", "0x1"),
+            ("cpu MHz", f"{cpu.mhz:.3f}"),
+            ("cache size", f"{cpu.cache_kb} KB"),
+            ("physical id", 0),
+            ("siblings", count),
+            ("core id", number),
+            ("cpu cores", count),
+            ("apicid", number),
+            ("initial apicid", number),
+            ("fpu", "yes"),
+            ("fpu_exception", "yes"),
+            ("cpuid level", cpu.cpuid_level),
+            ("wp", "yes"),
+            ("flags", cpu.flags),
+            ("bugs", cpu.bugs),
+            ("bogomips", f"{cpu.mhz * 2:.2f}"),
+            ("clflush size", 64),
+            ("cache_alignment", 64),
+            ("address sizes", f"{cpu.physical_bits} bits physical, {cpu.virtual_bits} bits virtual"),
+        ]
+        for name, value in rows:
+            # Two tabs after short names: the colons stand in one column.
+            out.append(name + ("\t" if len(name) >= 8 else "\t\t") + f": {value}\n")
+        out.append("power management:\n\n")
+    return encode("".join(out))
+
+
+def machine_stat(
+    cpus: int, user_ns: int, system_ns: int, uptime_ns: int, boot_s: int, switches: int, forks: int
+) -> bytes:
+    """/proc/stat."""
+    user, system = user_ns // NS_PER_TICK, system_ns // NS_PER_TICK
+    idle = max(0, cpus * uptime_ns // NS_PER_TICK - user - system)
+    lines = [f"cpu  {user} 0 {system} {idle} 0 0 0 0 0 0"]
+    for number in range(cpus):
+        mine = (user, system) if number == 0 else (0, 0)
+        rest = max(0, uptime_ns // NS_PER_TICK - sum(mine))
+        lines.append(f"cpu{number} {mine[0]} 0 {mine[1]} {rest} 0 0 0 0 0 0")
+    lines += [
+        "intr 0",
+        f"ctxt {switches}",
+        f"btime {boot_s}",
+        f"processes {forks}",
+        "procs_running 1",
+        "procs_blocked 0",
+        "softirq 0 0 0 0 0 0 0 0 0 0 0",
+    ]
+    return encode("\n".join(lines) + "\n")
+
+
+def uptime(uptime_ns: int, idle_ns: int) -> bytes:
+    """/proc/uptime: seconds up, seconds idle of all CPUs, two decimals cut off."""
+    up, idle = uptime_ns // NS_PER_TICK, idle_ns // NS_PER_TICK
+    return encode(f"{up // 100}.{up % 100:02} {idle // 100}.{idle % 100:02}\n")
+
+
+def loadavg(running: int, tasks: int, last_pid: int) -> bytes:
+    """/proc/loadavg of a machine that has just started."""
+    return encode(f"0.00 0.00 0.00 {running}/{tasks} {last_pid}\n")
+
+
+def fdinfo(position: int, flags: int, mount_id: int, inode: int) -> bytes:
+    """/proc/PID/fdinfo/FD."""
+    return encode(f"pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount_id}\nino:\t{inode}\n")
+
+
+class AreaFacts(NamedTuple):
+    """One VMA for /proc/PID/smaps, in bytes."""
+
+    line: str  # the line of /proc/PID/maps, without its newline
+    size: int
+    shared_clean: int
+    shared_dirty: int
+    private_clean: int
+    private_dirty: int
+    anonymous: int
+    referenced: int
+    flags: str  # VmFlags, two letters each: "rd mr mw me"
+
+
+def smaps(areas: Iterable[AreaFacts]) -> bytes:
+    """/proc/PID/smaps (fs/proc/task_mmu.c, show_smap). A page that two areas map counts whole in each Pss."""
+    out = []
+    for a in areas:
+        resident = a.shared_clean + a.shared_dirty + a.private_clean + a.private_dirty
+        out.append(a.line + "\n")
+        rows = (
+            ("Size", a.size),
+            ("KernelPageSize", 4096),
+            ("MMUPageSize", 4096),
+            ("Rss", resident),
+            ("Pss", resident),
+            ("Pss_Dirty", a.shared_dirty + a.private_dirty),
+            ("Shared_Clean", a.shared_clean),
+            ("Shared_Dirty", a.shared_dirty),
+            ("Private_Clean", a.private_clean),
+            ("Private_Dirty", a.private_dirty),
+            ("Referenced", a.referenced),
+            ("Anonymous", a.anonymous),
+            ("KSM", 0),
+            ("LazyFree", 0),
+            ("AnonHugePages", 0),
+            ("ShmemPmdMapped", 0),
+            ("FilePmdMapped", 0),
+            ("Shared_Hugetlb", 0),
+            ("Private_Hugetlb", 0),
+            ("Swap", 0),
+            ("SwapPss", 0),
+            ("Locked", 0),
+        )
+        out += [f"{name + ':':<15} {size >> 10:8} kB\n" for name, size in rows]
+        out.append(f"THPeligible:    {0:8}\n")
+        out.append(f"ProtectionKey:  {0:8}\n")
+        out.append(f"VmFlags: {a.flags} \n")
+    return encode("".join(out))
