@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -15,10 +16,10 @@ _ENGINE = "guest runs on engine "
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Compiler:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """`compiled(source, variant, *options)`: the path of a C program built for this session."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "compiled"
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
     shared.mkdir(exist_ok=True)
     return Compiler(shared)
 
@@ -58,4 +59,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.line(f"guest programs run: {ran}")
     terminalreporter.line(f"skipped tests: {sum(reasons.values())}")
     for reason, count in sorted(reasons.items()):
-        terminalreporter.line(f"  {count} × {reason.removeprefix('Skipped: ')}")
+        terminalreporter.line(f"  {count} times: {reason.removeprefix('Skipped: ')}")

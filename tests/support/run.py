@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -128,22 +128,25 @@ def _finish(
     env: Mapping[str, str] | None,
     cwd: str | os.PathLike[str] | None,
     timeout: float,
-    prepare: object = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Completed:
-    feed: dict[str, object] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-    if stdin is None:
-        feed = {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(
+    feed = stdin if isinstance(stdin, bytes) else None
+    source = subprocess.PIPE if feed is not None else subprocess.DEVNULL if stdin is None else stdin
+    with subprocess.Popen(
         line,
-        capture_output=True,
+        stdin=source,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=dict(ENVIRONMENT if env is None else env),
         cwd=cwd,
-        timeout=timeout,
         preexec_fn=prepare,
-        check=False,
-        **feed,
-    )
-    return Completed(done.stdout, done.stderr, shell_status(done.returncode))
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(feed, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return Completed(stdout, stderr, shell_status(process.returncode))
 
 
 def _fix_addresses() -> None:
@@ -155,9 +158,9 @@ def _first_difference(what: str, got: bytes, wanted: bytes) -> str:
     for number, (line, expected) in enumerate(zip(ours, theirs, strict=False), 1):
         if line != expected:
             return f"{what} differs in line {number}:\n  loadstone: {line!r}\n  native:    {expected!r}"
-    return (
-        f"{what}: {len(ours)} lines, natively {len(theirs)}; next: {(ours + theirs)[min(len(ours), len(theirs)) :][:1]}"
-    )
+    common = min(len(ours), len(theirs))
+    extra = (ours[common:] or theirs[common:])[:1]
+    return f"{what}: {len(ours)} lines, natively {len(theirs)}; the first that only one has: {extra}"
 
 
 def signal_status(number: signal.Signals) -> int:
