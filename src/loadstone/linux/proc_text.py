@@ -1,7 +1,7 @@
 """The text of the files under /proc, byte for byte in the kernel's formats. Pure functions from facts to bytes.
 
-Formats: the kernel's fs/proc/{array,base,meminfo,stat,fd}.c and fs/proc_namespace.c; widths and field order are those of
-Linux 6.18. Sizes are in bytes unless a name says otherwise.
+Formats: the kernel's fs/proc/{array,base,meminfo,stat,fd}.c and fs/proc_namespace.c; widths and field order are
+those of Linux 6.18. Sizes are in bytes unless a name says otherwise.
 """
 
 from __future__ import annotations
@@ -293,13 +293,17 @@ def mountinfo(table: Iterable[Mount]) -> bytes:
     return encode("".join(lines))
 
 
-# /proc/meminfo's names in order; those that meminfo() does not compute are 0. None: no unit.
-MEMINFO = """MemTotal MemFree MemAvailable Buffers Cached SwapCached Active Inactive Active(anon) Inactive(anon)
-Active(file) Inactive(file) Unevictable Mlocked SwapTotal SwapFree Zswap Zswapped Dirty Writeback AnonPages Mapped Shmem
-KReclaimable Slab SReclaimable SUnreclaim KernelStack PageTables SecPageTables NFS_Unstable Bounce WritebackTmp
-CommitLimit Committed_AS VmallocTotal VmallocUsed VmallocChunk Percpu AnonHugePages ShmemHugePages ShmemPmdMapped
-FileHugePages FilePmdMapped Balloon HugePages_Total HugePages_Free HugePages_Rsvd HugePages_Surp Hugepagesize Hugetlb
-DirectMap4k DirectMap2M""".split()
+# /proc/meminfo's names in order; those that meminfo() does not compute are 0.
+MEMINFO = [
+    "MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapCached", "Active", "Inactive",
+    "Active(anon)", "Inactive(anon)", "Active(file)", "Inactive(file)", "Unevictable", "Mlocked", "SwapTotal",
+    "SwapFree", "Zswap", "Zswapped", "Dirty", "Writeback", "AnonPages", "Mapped", "Shmem", "KReclaimable",
+    "Slab", "SReclaimable", "SUnreclaim", "KernelStack", "PageTables", "SecPageTables", "NFS_Unstable",
+    "Bounce", "WritebackTmp", "CommitLimit", "Committed_AS", "VmallocTotal", "VmallocUsed", "VmallocChunk",
+    "Percpu", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped", "Balloon",
+    "HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp", "Hugepagesize", "Hugetlb",
+    "DirectMap4k", "DirectMap2M",
+]  # fmt: skip
 
 
 def meminfo(total: int, free: int, cached: int, anonymous: int, page_tables: int, committed: int) -> bytes:
@@ -470,7 +474,7 @@ def smaps(areas: Iterable[AreaFacts]) -> bytes:
             ("SwapPss", 0),
             ("Locked", 0),
         )
-        out += [f"{name + ':':<15} {size >> 10:8} kB\n" for name, size in rows]
+        out += [f"{name + ':':<16}{size >> 10:8} kB\n" for name, size in rows]
         out.append(f"THPeligible:    {0:8}\n")
         out.append(f"ProtectionKey:  {0:8}\n")
         out.append(f"VmFlags: {a.flags} \n")
