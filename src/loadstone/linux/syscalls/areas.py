@@ -1,0 +1,38 @@
+"""Which module has the handler of which system call. A test compares this with what the modules define."""
+
+from __future__ import annotations
+
+_NAMES = {
+    "memory": """mmap munmap mprotect mremap brk madvise mincore msync mlock mlock2 munlock mlockall munlockall
+        membarrier mseal""",
+    "process": """getpid gettid getppid exit exit_group execve execveat fork vfork clone clone3 wait4 waitid
+        set_tid_address set_robust_list get_robust_list rseq arch_prctl prctl personality setpgid getpgid getpgrp
+        getsid setsid restart_syscall""",
+    "identity": """getuid geteuid getgid getegid setuid setgid setreuid setregid setresuid setresgid getresuid
+        getresgid setfsuid setfsgid getgroups setgroups capget capset""",
+    "limits": """prlimit64 getrlimit setrlimit getrusage getpriority setpriority""",
+    "scheduling": """sched_yield sched_getaffinity sched_setaffinity sched_getscheduler sched_setscheduler
+        sched_getparam sched_setparam sched_getattr sched_get_priority_max sched_get_priority_min
+        sched_rr_get_interval getcpu""",
+    "info": """uname sysinfo times getrandom""",
+    "futex": """futex""",
+    "time": """clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time alarm setitimer getitimer""",
+    "signal": """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend
+        rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack pause""",
+    # files of the guest
+    "files": """open openat openat2 creat close read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2
+        lseek truncate ftruncate fallocate fsync fdatasync sync syncfs sync_file_range readahead fadvise64 flock
+        sendfile copy_file_range splice tee vmsplice memfd_create""",
+    "directories": """getcwd chdir fchdir chroot mkdir mkdirat rmdir rename renameat renameat2 link linkat symlink
+        symlinkat unlink unlinkat readlink readlinkat mknod mknodat getdents getdents64 umask""",
+    "status": """stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 chmod fchmod fchmodat
+        fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat getxattr lgetxattr fgetxattr listxattr
+        llistxattr flistxattr setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr""",
+    "descriptors": """dup dup2 dup3 fcntl close_range""",
+    "terminal": """ioctl""",
+    "pipes": """pipe pipe2""",
+    "poll": """poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
+        eventfd eventfd2""",
+}
+
+AREAS = {name: area for area, names in _NAMES.items() for name in names.split()}

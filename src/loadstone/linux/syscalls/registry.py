@@ -1,0 +1,153 @@
+"""The registry of system calls: one line above a plain function drives dispatch, trace and documentation.
+
+    @syscall(support=PARTIAL, note="MAP_HUGETLB is ignored")
+    def mmap(task: Task, address: Address, length: Size, ...) -> Address: ...
+
+The decorator only leaves a mark on the function. A call's name leads to its module through `AREAS`, so that a program
+pays for the areas it uses; annotations are resolved and compiled at a call's first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from loadstone.linux.syscalls.areas import AREAS
+from loadstone.linux.syscalls.arguments import Kind, decoder_source, kind
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+    from loadstone.linux.abi import Abi
+    from loadstone.wait import Wait
+
+    Blocking = Generator[Wait, str, int]
+    """What a handler that waits is: it yields `Wait`, is sent WOKEN or TIMED_OUT, and returns the result."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+# How much of the call as its manual page describes it works; `note` says what does not.
+FULL, PARTIAL, NOTHING = "full", "partial", "nothing"
+
+_MARK = "loadstone_syscall"
+
+
+class Mark:
+    """What the decorator was given."""
+
+    __slots__ = ("name", "note", "support")
+
+    def __init__(self, name: str, support: str, note: str) -> None:
+        self.name = name
+        self.support = support
+        self.note = note
+
+
+def syscall(support: str = FULL, note: str = "", *, name: str = "") -> Callable[[Handler], Handler]:
+    """Mark a function as the handler of the system call of the same name (or of `name`).
+
+    Parameters: the task, then up to six ints annotated with types of `arguments`. A handler raises `LinuxError` for
+    -errno, and returns the result as an int; None when it leaves the registers as they must be (exit, exec, sigreturn);
+    or a `Blocking` generator.
+    """
+
+    def mark(function: Handler) -> Handler:
+        setattr(function, _MARK, Mark(name or function.__name__, support, note))
+        return function
+
+    return mark
+
+
+# include/linux/errno.h: why a call that a signal interrupted is to run again.
+ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK = 512, 513, 514, 516
+
+
+class Restart(Exception):  # noqa: N818 - not an error: the call's way to say how it goes on
+    """A signal interrupted the call.
+
+    `kind` is one of the four ERESTART numbers. ERESTARTSYS: run again, unless a handler without SA_RESTART ran (then
+    EINTR). ERESTARTNOINTR: always run again. ERESTARTNOHAND: EINTR if any handler ran. ERESTART_RESTARTBLOCK: the
+    same, but it goes on as `block(task)` through restart_syscall(2). An `Interrupted` that leaves a handler is
+    ERESTARTSYS.
+    """
+
+    def __init__(self, kind: int, block: Callable[[Task], Blocking] | None = None) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.block = block
+
+
+class SystemCall:
+    """One row of the table, with or without a handler. `calls` counts its uses."""
+
+    __slots__ = ("calls", "function", "invoke", "kinds", "name", "note", "number", "parameters", "result", "support")
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        self.name = name
+        self.calls = 0
+        self.function: Callable[..., Any] | None = None
+        self.invoke: Callable[[Task, tuple[int, ...]], Any] | None = None
+        self.kinds: tuple[Kind, ...] = ()
+        self.parameters: tuple[str, ...] = ()
+        self.result = kind("int")
+        self.support = NOTHING
+        self.note = ""
+
+
+class Registry:
+    """The system calls of one ABI; rows are filled in as they are asked for."""
+
+    def __init__(self, abi: Abi) -> None:
+        self.abi = abi
+        self._rows: dict[int, SystemCall] = {}
+        self._callers: dict[tuple[int, ...], Callable[..., Any]] = {}  # by the shape of the arguments
+
+    def row(self, number: int) -> SystemCall:
+        """The row of `number`; one without a handler (`invoke` is None) when the call is unknown here."""
+        row = self._rows.get(number)
+        if row is None:
+            row = self._rows[number] = SystemCall(number, self.abi.name(number))
+            area = AREAS.get(row.name)
+            if area is not None:
+                self._fill(row, area)
+        return row
+
+    def used(self) -> list[SystemCall]:
+        """The rows that were asked for, by number."""
+        return [self._rows[number] for number in sorted(self._rows)]
+
+    def all(self) -> list[SystemCall]:
+        """Every row of the ABI, by number."""
+        return [self.row(number) for number in sorted(self.abi.names)]
+
+    def _fill(self, row: SystemCall, area: str) -> None:
+        function = handlers(area).get(row.name)
+        if function is None:
+            return
+        mark: Mark = getattr(function, _MARK)
+        row.function, row.support, row.note = function, mark.support, mark.note
+        annotations = dict(function.__annotations__)
+        row.result = kind(annotations.pop("return", "int").split(" ", 1)[0])
+        arguments = list(annotations.items())[1:]
+        row.parameters = tuple(name for name, _ in arguments)
+        row.kinds = tuple(kind(text) for _, text in arguments)
+        row.invoke = self._caller(tuple(kind.width for kind in row.kinds))(function)
+
+    def _caller(self, widths: tuple[int, ...]) -> Callable[..., Any]:
+        caller = self._callers.get(widths)
+        if caller is None:
+            caller = self._callers[widths] = eval(decoder_source(widths), {})
+        return caller
+
+
+def handlers(area: str) -> dict[str, Callable[..., Any]]:
+    """The handlers that module `area` defines, by the name of the call; empty while there is no such module."""
+    path = f"loadstone.linux.syscalls.{area}"
+    try:
+        module = import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+        return {}
+    return {mark.name: value for value in vars(module).values() if (mark := getattr(value, _MARK, None)) is not None}
