@@ -44,7 +44,7 @@ class Vma:
     (the kernel's anonymous `vm_pgoff`), which decides whether two areas may merge.
     """
 
-    __slots__ = ("anon_vma", "backing", "end", "flags", "name", "offset", "path", "start")
+    __slots__ = ("anon_vma", "backing", "end", "file", "flags", "name", "offset", "path", "start")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Vma:
         name: str = "",
         path: str = "",
         anon_vma: AnonVma | None = None,
+        file: object | None = None,
     ) -> None:
         self.start = start
         self.end = end
@@ -66,6 +67,21 @@ class Vma:
         self.name = name  # a special mapping's: "[vdso]"; "[heap]" and "[stack]" are worked out when shown
         self.path = path  # the mapped file's, as the guest sees it
         self.anon_vma = anon_vma
+        self.file = file  # the open file description (kernel: vm_file): areas of two opens of one file never merge
+
+    def copy(self, start: int, end: int, offset: int) -> Vma:
+        """Another area like this one, with another range (kernel: vm_area_dup and vma_set_range)."""
+        return Vma(
+            start,
+            end,
+            self.flags,
+            self.backing,
+            offset,
+            name=self.name,
+            path=self.path,
+            anon_vma=self.anon_vma,
+            file=self.file,
+        )
 
     @property
     def perms(self) -> str:

@@ -1,0 +1,102 @@
+"""The VMAs of one address space, sorted by address, and the primitive changes to them: find, insert, split, resize."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from loadstone.memory.vma import Vma
+
+
+class VmaList:
+    """VMAs that never overlap, in ascending order. A lookup is one bisection over their starts.
+
+    The starts are kept beside the VMAs, so a VMA's `start` is changed through `resize` only.
+    """
+
+    __slots__ = ("_starts", "_vmas")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._vmas: list[Vma] = []
+
+    def __len__(self) -> int:
+        return len(self._vmas)
+
+    def __iter__(self) -> Iterator[Vma]:
+        return iter(self._vmas)
+
+    def __getitem__(self, index: int) -> Vma:
+        return self._vmas[index]
+
+    def find(self, address: int) -> Vma | None:
+        """The VMA that contains `address` (kernel: vma_lookup)."""
+        index = bisect_right(self._starts, address) - 1
+        if index >= 0:
+            vma = self._vmas[index]
+            if address < vma.end:
+                return vma
+        return None
+
+    def index_after(self, address: int) -> int:
+        """The index of the first VMA with `end > address`; the length of the list when there is none."""
+        index = bisect_right(self._starts, address)
+        return index - 1 if index and self._vmas[index - 1].end > address else index
+
+    def find_after(self, address: int) -> Vma | None:
+        """The first VMA with `end > address` (kernel: find_vma)."""
+        index = self.index_after(address)
+        return self._vmas[index] if index < len(self._vmas) else None
+
+    def find_before(self, address: int) -> Vma | None:
+        """The last VMA with `start < address`."""
+        index = bisect_left(self._starts, address) - 1
+        return self._vmas[index] if index >= 0 else None
+
+    def overlapping(self, start: int, end: int) -> list[Vma]:
+        """All VMAs with a byte in `[start, end)`."""
+        return self._vmas[self.index_after(start) : bisect_left(self._starts, end)]
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether any VMA has a byte in `[start, end)` (kernel: find_vma_intersection)."""
+        vma = self.find_after(start)
+        return vma is not None and vma.start < end
+
+    def before(self, vma: Vma) -> Vma | None:
+        """The neighbour below."""
+        index = self._index(vma) - 1
+        return self._vmas[index] if index >= 0 else None
+
+    def after(self, vma: Vma) -> Vma | None:
+        """The neighbour above."""
+        index = self._index(vma) + 1
+        return self._vmas[index] if index < len(self._vmas) else None
+
+    def insert(self, vma: Vma) -> None:
+        """Add `vma`, which overlaps none."""
+        index = bisect_left(self._starts, vma.start)
+        self._starts.insert(index, vma.start)
+        self._vmas.insert(index, vma)
+
+    def remove(self, vma: Vma) -> None:
+        """Take `vma` out."""
+        index = self._index(vma)
+        del self._starts[index]
+        del self._vmas[index]
+
+    def resize(self, vma: Vma, start: int, end: int, offset: int) -> None:
+        """Give `vma` another range, which does not take it past a neighbour (kernel: vma_set_range)."""
+        self._starts[self._index(vma)] = start
+        vma.start, vma.end, vma.offset = start, end, offset
+
+    def split(self, vma: Vma, address: int) -> Vma:
+        """Cut `vma` in two at `address`, inside it; the new VMA is the upper part (kernel: __split_vma)."""
+        upper = vma.copy(address, vma.end, vma.offset + address - vma.start)
+        vma.end = address
+        index = self._index(vma) + 1
+        self._starts.insert(index, address)
+        self._vmas.insert(index, upper)
+        return upper
+
+    def _index(self, vma: Vma) -> int:
+        return bisect_left(self._starts, vma.start)
