@@ -131,7 +131,7 @@ def _finish(
     prepare: Callable[[], None] | None = None,
 ) -> Completed:
     feed = stdin if isinstance(stdin, bytes) else None
-    source = subprocess.PIPE if feed is not None else subprocess.DEVNULL if stdin is None else stdin
+    source = stdin if isinstance(stdin, int) else subprocess.DEVNULL if stdin is None else subprocess.PIPE
     with subprocess.Popen(
         line,
         stdin=source,

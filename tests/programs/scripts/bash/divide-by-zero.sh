@@ -1,0 +1,1 @@
+echo before; echo $((1 / 0)); echo after

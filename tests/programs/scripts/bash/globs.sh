@@ -1,0 +1,1 @@
+cd /usr/share/doc; set -- bas*; echo $#; set -- /etc/pass*; echo $@

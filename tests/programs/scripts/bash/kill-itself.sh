@@ -1,0 +1,1 @@
+echo dying; kill -TERM $$; echo not reached

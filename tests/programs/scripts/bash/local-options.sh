@@ -1,0 +1,1 @@
+shopt -s nullglob; echo none*here; shopt -s extglob; [[ aaab == +(a)b ]] && echo matched

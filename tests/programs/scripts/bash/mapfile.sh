@@ -1,0 +1,1 @@
+mapfile -t lines < /etc/passwd; echo ${#lines[@]}; echo ${lines[0]}

@@ -1,0 +1,1 @@
+nothing-by-this-name-at-all

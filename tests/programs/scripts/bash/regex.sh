@@ -1,0 +1,1 @@
+[[ "abc123def" =~ ([a-z]+)([0-9]+) ]] && echo "${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"

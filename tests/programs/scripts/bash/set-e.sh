@@ -1,0 +1,1 @@
+set -euo pipefail; echo one; false; echo two

@@ -1,0 +1,1 @@
+ulimit -s; umask; umask 077; umask -S

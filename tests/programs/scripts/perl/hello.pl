@@ -1,0 +1,1 @@
+print "hello @ARGV\n"; exit 3

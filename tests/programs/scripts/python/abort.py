@@ -1,0 +1,4 @@
+import os, sys
+print('x')
+sys.stdout.flush()
+os.abort()

@@ -1,0 +1,6 @@
+a = list(range(300000))
+a.reverse()
+print(a[:3], sum(a))
+b = bytearray(20_000_000)
+b[::4096] = b'x' * len(b[::4096])
+print(b.count(b'x'))

@@ -1,0 +1,3 @@
+import sys
+print(sys.version)
+print(sys.executable, sys.argv, sys.flags)
