@@ -129,8 +129,8 @@ class KernelProfile(NamedTuple):
 
     @property
     def pie_base_i386(self) -> int:
-        """ELF_ET_DYN_BASE of a 32-bit program on a 64-bit kernel."""
-        return 0x5655_5000 if self.task_size_i386 == 0xFFFF_E000 else self.task_size_i386 // 3 * 2
+        """COMPAT_ELF_ET_DYN_BASE: a third of the address space and 16 MiB, page-aligned."""
+        return (self.task_size_i386 // 3 + PAGE - 1 & -PAGE) + 0x100_0000
 
 
 def live_profile() -> KernelProfile:
