@@ -43,7 +43,7 @@ class ElfHeader(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """32 or 64."""
+        """32 or 64, as EI_CLASS claims. The kernel never reads that byte: `ElfPlan.bits` says how the file is loaded."""
         return 32 if self.ident[4] == 1 else 64
 
 
@@ -63,11 +63,12 @@ class ProgramHeader(NamedTuple):
 class Segment(NamedTuple):
     """One PT_LOAD entry as `load_elf_binary` maps it (fs/binfmt_elf.c: elf_load). All addresses before the load bias.
 
-    Taken in order: map the file part, clear its tail, map the anonymous part. `error` is raised when the segment's turn
-    comes, after the point of no return.
+    Taken in order: map the file part (a first segment of an ET_DYN maps `total_size` and unmaps the rest), clear its tail,
+    map the anonymous part. Clearing a segment without PROT_WRITE fails silently, as does the kernel's `clear_user`; with
+    PROT_WRITE a failure is EFAULT. `error` is raised when the segment's turn comes, after the point of no return.
     """
 
-    index: int  # the program header's number
+    index: int  # type: ignore[assignment]  # the program header's number
     start: int  # page-aligned start of the file mapping
     file_offset: int  # page-aligned
     file_length: int  # bytes to map, not yet rounded up to a page; 0: the segment has no file part
@@ -78,6 +79,11 @@ class Segment(NamedTuple):
     anonymous_end: int
     error: LinuxError | None = None
 
+    @property
+    def anonymous_prot(self) -> int:
+        """PROT_* of the anonymous part: always readable and writable, executable if the segment is (vm_brk_flags)."""
+        return 3 | self.prot & 4
+
 
 class ElfPlan(NamedTuple):
     """What `load_elf_binary` will do with an ELF file."""
@@ -85,18 +91,29 @@ class ElfPlan(NamedTuple):
     header: ElfHeader
     program_headers: tuple[ProgramHeader, ...]
     segments: tuple[Segment, ...]
-    isa: str  # x86_64 | i386 | aarch64 | EM_nnn
-    interpreter: bytes | None  # PT_INTERP's path, without its NUL
+    isa: str  # x86_64 | i386
+    interpreter: bytes | None  # PT_INTERP's path up to its first NUL; may be empty, may be relative to the cwd
     entry: int
-    phdr_address: int  # AT_PHDR; 0 when no segment covers the program headers
+    phdr_address: int  # AT_PHDR; 0 when no segment covers the program headers (the load bias is added even then)
     total_size: int  # total_mapping_size(): bytes that an ET_DYN reserves at once
     alignment: int  # maximum_alignment(): of p_align over PT_LOAD, a power of two, or 0
     executable_stack: int  # EXSTACK_*
-    start_code: int
+    start_code: int  # 2**64 - 1 when no segment is executable
     end_code: int
     start_data: int
     end_data: int
     brk: int  # the highest end of any segment, not rounded
+    error: LinuxError | None = None  # raised after the point of no return, before any segment is mapped
+
+    @property
+    def bits(self) -> int:
+        """32 or 64: which of the kernel's two ELF handlers took the file (decided by e_machine alone)."""
+        return 64 if self.isa == "x86_64" else 32
+
+    @property
+    def read_implies_exec(self) -> bool:
+        """An i386 program without PT_GNU_STACK runs with READ_IMPLIES_EXEC (arch/x86/include/asm/elf.h)."""
+        return self.executable_stack == EXSTACK_DEFAULT and self.isa == "i386"
 
 
 class ScriptPlan(NamedTuple):

@@ -1,0 +1,22 @@
+"""What varies between kernels and hosts and can change a handler's verdict. The kernel profile fills it in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class FormatRules(NamedTuple):
+    """The knobs of the binary format handlers. The defaults are those of a 6.18 x86-64 kernel with IA-32 emulation."""
+
+    buffer_size: int = 256  # BINPRM_BUF_SIZE (include/uapi/linux/binfmts.h); 128 before 5.1
+    task_size_64: int = 0x7FFF_FFFF_F000  # TASK_SIZE of a 64-bit process; larger with five-level page tables
+    task_size_32: int = 0xFFFF_E000  # IA32_PAGE_OFFSET
+    ia32: bool = True  # CONFIG_IA32_EMULATION: i386 programs have a handler
+    gnu_property: bool = False  # CONFIG_ARCH_USE_GNU_PROPERTY: a bad PT_GNU_PROPERTY fails the exec (not on x86)
+
+    def task_size(self, bits: int) -> int:
+        """The first address a process of `bits` bits cannot have."""
+        return self.task_size_64 if bits == 64 else self.task_size_32
+
+
+DEFAULT_RULES = FormatRules()
