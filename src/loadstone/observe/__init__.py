@@ -1,0 +1,1 @@
+"""Turns events into tables: the recorder, the trace, the fault profile, symbols."""

@@ -1,0 +1,105 @@
+"""`--trace exec,fault,syscall,map`: one readable line for each event, while it happens.
+
+openat(AT_FDCWD, "/etc/ld.so.cache", O_RDONLY|O_CLOEXEC) = 3
+fault  read   7ffff7fe5a10  file, minor, +15 around    ld-linux-x86-64.so.2+0x1ba10   pc 7ffff7fe5a10
+map    7ffff7fb4000-7ffff7fb6000 rw-p
+exec   load_elf_binary       3. map the segments …
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from errno import errorcode
+from typing import Any
+
+from loadstone import events
+from loadstone.observe.text import printable
+
+KINDS = ("exec", "fault", "syscall", "map")
+_ERRNO = {name: number for number, name in errorcode.items()}
+
+
+def event_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds of event to subscribe to: with system calls come the signals and exits that belong among them."""
+    return (*kinds, "signal", "exit") if "syscall" in kinds else kinds
+
+
+class Tracer:
+    """Subscribe it to a machine's events. Lines name the process once there is more than one."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._first = 0
+
+    def __call__(self, record: Any) -> None:
+        """Write the line of one event."""
+        pid = getattr(record, "pid", 0)
+        if not self._first:
+            self._first = pid
+        mark = f"[pid {pid}] " if pid and pid != self._first else ""
+        self._write(f"{mark}{line(record)}\n")
+
+
+def line(record: Any) -> str:
+    """The event on one line, without its process and without a newline. Safe for a terminal."""
+    return printable(_LINES[type(record)](record))
+
+
+def _fault(e: events.Fault) -> str:
+    how = [e.cause, "major" if e.major else "minor"]
+    if e.around:
+        how.append(f"+{e.around} around")
+    if e.mode == "kernel":
+        how.append("in the kernel")
+    if e.signal:
+        how = [e.signal, *([] if e.mode == "user" else ["in the kernel"])]
+    name = os.path.basename(e.mapping) or "[anonymous]"
+    pc = f"  pc {e.pc:x}" if e.mode == "user" else ""
+    return f"fault  {e.access:<7} {e.address:012x}  {', '.join(how):<28} {name}+{e.offset:#x}{pc}"
+
+
+def _syscall(e: events.Syscall) -> str:
+    call = e.text or f"{e.name}({', '.join(f'{value:#x}' for value in e.args)})"
+    if e.errno:
+        number = _ERRNO.get(e.errno, 0)
+        return f"{call} = -1 {e.errno} ({os.strerror(number)})" if number else f"{call} = ? {e.errno}"
+    return f"{call} = {_result(e.name, e.result)}"
+
+
+def _result(name: str, value: int) -> str:
+    if name in ("mmap", "mremap", "brk", "shmat") or value >= 1 << 32:
+        return f"{value:#x}" if value else "0"
+    return str(value)
+
+
+def _map(e: events.Map) -> str:
+    where = f" {e.offset:#x} {e.path}" if e.path else ""
+    return f"{e.event:<6} {e.start:012x}-{e.end:012x} {e.perms}{where}"
+
+
+def _exec(e: events.Exec) -> str:
+    return f"exec   {e.function:<24} {e.text}"
+
+
+def _switch(e: events.Switch) -> str:
+    return f"switch {e.source} -> {e.target} on cpu {e.cpu}: {e.why}"
+
+
+def _signal(e: events.Signal) -> str:
+    return f"--- {e.signal} code {e.code} address {e.address:#x}: {e.action} ---"
+
+
+def _exit(e: events.Exit) -> str:
+    return f"+++ killed by {e.signal} +++" if e.signal else f"+++ exited with {e.status} +++"
+
+
+_LINES: dict[type, Callable[[Any], str]] = {
+    events.Fault: _fault,
+    events.Syscall: _syscall,
+    events.Map: _map,
+    events.Exec: _exec,
+    events.Switch: _switch,
+    events.Signal: _signal,
+    events.Exit: _exit,
+}
