@@ -1,0 +1,158 @@
+# The hooks of native_code.py as source. After a change: `python -m loadstone.machine.native_code` prints the bytes for
+# that file; a test assembles this one and compares.
+#
+# Unicorn calls a hook as a C function (System V: rdi rsi rdx rcx r8). `control` is struct Control of native_code.py.
+
+    .intel_syntax noprefix
+
+    .set BUDGET, 0
+    .set REASON, 8
+    .set STOP, 16
+    .set RING_COUNT, 24
+    .set RING_LIMIT, 32
+    .set RING, 40
+    .set MEMORY, 48
+    .set ROOT, 56
+    .set RESOLVE, 64
+    .set FILLS, 72
+    .set UC, 80
+
+    .set PRESENT, 1
+    .set WRITABLE, 2
+    .set ACCESSED, 0x20
+    .set DIRTY, 0x40
+    .set EXECUTED, 0x200
+    .set NO_EXECUTE, 63
+    .set FRAME_MASK, 0x000ffffffffff000
+
+# void on_syscall(uc, control): the SYSCALL instruction; stop and say why.
+on_syscall:
+    mov qword ptr [rsi + REASON], 1
+    jmp [rsi + STOP]
+
+# void on_block(uc, address, size, control): a block begins; stop when the slice is used up.
+    .balign 16, 0xcc
+on_block:
+    mov eax, edx
+    sub [rcx + BUDGET], rax
+    js 1f
+    ret
+1:  mov qword ptr [rcx + REASON], 2
+    jmp [rcx + STOP]
+
+# void on_edge(uc, block, previous, control): a block was translated. Note it in the ring if a byte of it may be a VEX
+# prefix (C4, C5) or if it cannot be seen from here; stop when the ring is nearly full.
+    .balign 16, 0xcc
+on_edge:
+    mov r8, rcx
+    mov rdi, [rsi]                      # block->pc
+    movzx ecx, word ptr [rsi + 10]      # block->size
+    mov rsi, rdi
+    call walk
+    jnz 3f                              # not mapped: let Python see to it
+    mov rax, [r10]
+    and rax, r11
+    mov edx, edi
+    and edx, 0xfff
+    lea r10d, [rdx + rcx]
+    cmp r10d, 0x1000
+    ja 3f                               # runs over the page's end
+    add rax, r9
+    add rax, rdx
+    mov edx, ecx
+1:  test edx, edx
+    jz 2f
+    mov r10b, [rax]
+    and r10b, 0xfe
+    cmp r10b, 0xc4
+    je 3f
+    inc rax
+    dec edx
+    jmp 1b
+2:  ret
+3:  mov rax, [r8 + RING_COUNT]
+    mov rdx, [r8 + RING]
+    mov rsi, rax
+    shl rsi, 4
+    mov [rdx + rsi], rdi
+    mov [rdx + rsi + 8], rcx
+    inc qword ptr [r8 + RING_COUNT]
+    cmp rax, [r8 + RING_LIMIT]
+    jb 2b
+    mov qword ptr [r8 + REASON], 3
+    mov rdi, [r8 + UC]
+    jmp [r8 + STOP]
+
+# bool on_fill(uc, address, type, result, control): walk the page tables as the CPU would; what they cannot answer goes
+# to Python. type: 16 read, 17 write, 18 fetch.
+    .balign 16, 0xcc
+on_fill:
+    dec qword ptr [r8 + FILLS]
+    js 9f
+    call walk
+    jnz 9f
+    mov rax, [r10]
+    cmp edx, 17
+    je 1f
+    cmp edx, 18
+    je 2f
+    or rax, ACCESSED
+    jmp 3f
+1:  test al, WRITABLE
+    jz 9f
+    or rax, ACCESSED | DIRTY
+    jmp 3f
+2:  bt rax, NO_EXECUTE
+    jc 9f
+    test eax, EXECUTED                  # the first fetch through an entry is Python's: it marks the frame
+    jz 9f
+    or rax, ACCESSED
+3:  mov [r10], rax
+    and r11, rax
+    mov [rcx], r11                      # result->paddr
+    mov edx, 1                          # readable
+    mov r9d, eax
+    and r9d, WRITABLE | DIRTY
+    cmp r9d, WRITABLE | DIRTY
+    jne 4f
+    or edx, 2                           # writable only once dirty, so that the first write is seen
+4:  test eax, EXECUTED                  # executable only once executed, so that the first fetch is seen
+    jz 5f
+    bt rax, NO_EXECUTE
+    jc 5f
+    or edx, 4
+5:  mov [rcx + 8], edx                  # result->perms
+    mov eax, 1
+    ret
+9:  jmp [r8 + RESOLVE]
+
+# walk: rsi = address, r8 = control -> ZF set and r10 = host address of a PRESENT leaf entry, or ZF clear.
+# r9 = host address of physical memory, r11 = FRAME_MASK. Clobbers rax.
+    .balign 16, 0xcc
+walk:
+    mov r9, [r8 + MEMORY]
+    movabs r11, FRAME_MASK
+    mov rax, rsi
+    shr rax, 47
+    jnz 9f                              # not in the user half
+    mov r10, [r8 + ROOT]
+    add r10, r9
+    .irp shift, 39, 30, 21
+    mov rax, rsi
+    shr rax, \shift
+    and eax, 511
+    mov r10, [r10 + rax * 8]
+    and r10, r11
+    jz 8f                               # frame 0 is never a table: no table here
+    add r10, r9
+    .endr
+    mov rax, rsi
+    shr rax, 12
+    and eax, 511
+    lea r10, [r10 + rax * 8]
+    mov eax, [r10]
+    not eax
+    test al, PRESENT                    # ZF when PRESENT
+    ret
+8:  or eax, 1
+9:  ret

@@ -1,0 +1,110 @@
+"""Hooks in machine code, for what happens too often for Python: TLB fills, time slices, the SYSCALL stop, new blocks.
+
+Unicorn calls a hook as a C function; these are such functions, a few instructions each, that work on one `Control`
+block which Python shares; their source is hooks.s, and a test assembles that again and compares. Only for x86-64 hosts
+with the System V calling convention.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+from ctypes import c_int64, c_uint64
+
+# What a hook leaves in Control.reason.
+REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING = range(4)
+
+RING_ENTRIES = 4096
+_RING_SLACK = 64  # blocks that may still be translated between the request to stop and the stop
+
+
+class Control(ctypes.Structure):
+    """What the hooks and Python share. The offsets are those in the machine code below."""
+
+    _fields_ = (
+        ("budget", c_int64),  # +0: bytes of code left in this slice; negative ends it
+        ("reason", c_uint64),  # +8: REASON_*
+        ("stop", c_uint64),  # +16: address of uc_emu_stop
+        ("ring_count", c_uint64),  # +24: new blocks written to the ring
+        ("ring_limit", c_uint64),  # +32: from here on the core is asked to stop
+        ("ring", c_uint64),  # +40: address of (pc, size) pairs
+        ("memory", c_uint64),  # +48: host address of physical memory
+        ("root", c_uint64),  # +56: physical address of the page directory
+        ("resolve", c_uint64),  # +64: the Python TLB-fill callback, for what the walk cannot answer
+        ("fills", c_int64),  # +72: TLB fills left until Python is asked for a flush
+        ("uc", c_uint64),  # +80: the engine's handle
+    )
+
+
+# hooks.s, assembled.
+_CODE = bytes.fromhex(
+    """
+    48c74608 01000000 ff6610cc cccccccc 89d04829 017801c3 48c74108 02000000
+    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee8fe00
+    0000753c 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077214c
+    01c84801 d089ca85 d2741444 8a104180 e2fe4180 fac47408 48ffc0ff caebe8c3
+    498b4018 498b5028 4889c648 c1e60448 893c3248 894c3208 49ff4018 493b4020
+    72dd49c7 40080300 0000498b 785041ff 6010cccc cccccccc cccccccc cccccccc
+    49ff4848 786ee875 00000075 67498b02 83fa1174 0b83fa12 74104883 c820eb1c
+    a8027450 4883c860 eb12480f bae03f72 43a90002 0000743c 4883c820 49890249
+    21c34c89 19ba0100 00004189 c14183e1 424183f9 42750383 ca02a900 02000074
+    0a480fba e03f7203 83ca0489 5108b801 000000c3 41ff6040 cccccccc cccccccc
+    4d8b4830 49bb00f0 ffffffff 0f004889 f048c1e8 2f756a4d 8b50384d 01ca4889
+    f048c1e8 2725ff01 00004d8b 14c24d21 da744b4d 01ca4889 f048c1e8 1e25ff01
+    00004d8b 14c24d21 da74334d 01ca4889 f048c1e8 1525ff01 00004d8b 14c24d21
+    da741b4d 01ca4889 f048c1e8 0c25ff01 00004d8d 14c2418b 02f7d0a8 01c383c8
+    01c3
+    """
+)
+_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "fill": 0xC0}
+
+
+def supported() -> bool:
+    """Whether this host's CPU and calling convention are those of the machine code."""
+    return platform.machine() == "x86_64"
+
+
+class NativeHooks:
+    """The machine code in an executable mapping of its own, and its Control block.
+
+    Attributes:
+        control: shared with the hooks; `address`, its address, is every hook's user data.
+        ring: (pc, size) pairs of new blocks that may hold a VEX prefix.
+        syscall, block, edge, fill: addresses to hand to `uc_hook_add`.
+    """
+
+    def __init__(self, emu_stop: int) -> None:
+        self.ring = (c_uint64 * (2 * RING_ENTRIES))()
+        self.control = Control(
+            stop=emu_stop, ring=ctypes.addressof(self.ring), ring_limit=RING_ENTRIES - _RING_SLACK, fills=1 << 62
+        )
+        self.address = ctypes.addressof(self.control)
+        self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._map.write(_CODE)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.syscall, self.block, self.edge, self.fill = (base + offset for offset in _OFFSETS.values())
+
+
+def assemble() -> tuple[bytes, dict[str, int]]:
+    """hooks.s as machine code and its entry points, by the host's compiler; for developers and the test."""
+    import os
+    import subprocess
+    import tempfile
+
+    source = os.path.join(os.path.dirname(__file__), "hooks.s")
+    with tempfile.TemporaryDirectory() as folder:
+        objects, binary = os.path.join(folder, "hooks.o"), os.path.join(folder, "hooks.bin")
+        subprocess.run(["gcc", "-x", "assembler", "-c", source, "-o", objects], check=True)
+        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", objects, binary], check=True)
+        symbols = subprocess.run(["nm", objects], check=True, capture_output=True, text=True).stdout.split("\n")
+        offsets = {s.split()[2][3:]: int(s.split()[0], 16) for s in symbols if " t on_" in s}
+        with open(binary, "rb") as file:
+            return file.read(), {name: offsets[name] for name in _OFFSETS}
+
+
+if __name__ == "__main__":
+    code, offsets = assemble()
+    for start in range(0, len(code), 32):
+        print("    " + code[start : start + 32].hex(" ", 4))
+    print({name: hex(offset) for name, offset in offsets.items()})

@@ -1,0 +1,596 @@
+"""A CPU core of Unicorn's: one engine for every address space of the machine, walking our page tables.
+
+Unicorn's memory management is replaced by its virtual TLB, which asks a hook for each translation: the hook in machine
+code (hooks.s) walks the tables; what it cannot answer, `_fill` below gives to the kernel's page-fault path. The engine
+runs in ring 3; nothing but that path runs inside a hook. A system call, an exception or the end of a slice stops the
+engine, and `run` returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from ctypes import byref, c_int, c_int64, c_uint64, c_void_p
+from typing import Any
+
+from loadstone.errors import HostError
+from loadstone.machine import native_code, unicorn_library as uc
+from loadstone.machine.core import (
+    ACCESS_EXECUTE,
+    ACCESS_READ,
+    ACCESS_WRITE,
+    EXCEPTION,
+    GENERAL_PROTECTION,
+    INTERRUPTED,
+    INVALID_OPCODE,
+    PAGE_FAULT,
+    SLICE_END,
+    SYSTEM_CALL,
+    Resolver,
+    Space,
+    Trap,
+)
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
+from loadstone.machine.vex import find_vex, first_block
+
+EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
+_USER_TOP = 1 << 47
+
+_GENERAL = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi rip cs eflags rsp ss fs_base gs_base ds es fs gs".split()
+)
+_CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
+_MASK64 = (1 << 64) - 1
+_LINUX_CS, _LINUX_SS = 0x33, 0x2B
+
+# The stub that takes the core from ring 0 to ring 3, and the GDT with Linux's selectors; one reserved frame, which the
+# program cannot name: it sits in the last slot of the page directory.
+_KERNEL_BASE = 0xFFFF_FF80_0000_0000
+_GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
+_DESCRIPTORS = (
+    0,
+    0x00CF9B000000FFFF,  # 0x08: kernel code, 32 bits
+    0x00AF9B000000FFFF,  # 0x10: kernel code
+    0x00CF93000000FFFF,  # 0x18: kernel data
+    0x00CFFB000000FFFF,  # 0x20: user code, 32 bits
+    0x00CFF3000000FFFF,  # 0x28: user data
+    0x00AFFB000000FFFF,  # 0x30: user code
+)
+_CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which the kernel answers from its clock
+_CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
+_RFLAGS_AT_ENTRY = 0x202
+
+_TLB_ENTRIES = 256  # Unicorn's TLB at the start; it grows only when flushed
+_QUARANTINE_LIMIT = 4096
+
+_ACCESS = {uc.MEM_READ: ACCESS_READ, uc.MEM_WRITE: ACCESS_WRITE, uc.MEM_FETCH: ACCESS_EXECUTE}
+_SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
+_SLICE_END_TRAP = Trap(SLICE_END)
+_INTERRUPTED_TRAP = Trap(INTERRUPTED)
+
+
+class UnicornContext:
+    """The CPU state of one task: in the engine while it runs there, else in a saved context of Unicorn's."""
+
+    __slots__ = ("_core", "handle")
+
+    def __init__(self, core: UnicornCore, handle: c_void_p) -> None:
+        self._core = core
+        self.handle = handle
+
+    @property
+    def pc(self) -> int:
+        """RIP."""
+        return self.read("rip")
+
+    @pc.setter
+    def pc(self, value: int) -> None:
+        self.write("rip", value)
+
+    @property
+    def sp(self) -> int:
+        """RSP."""
+        return self.read("rsp")
+
+    @sp.setter
+    def sp(self, value: int) -> None:
+        self.write("rsp", value)
+
+    def read(self, register: str) -> int:
+        """A register's value, unsigned."""
+        return self._core.read_register(self, uc.REGISTERS[register])
+
+    def write(self, register: str, value: int) -> None:
+        """Set a register. Writing a selector of ring 3 leaves the descriptor as it is."""
+        self._core.write_register(self, uc.REGISTERS[register], value)
+
+    def registers(self) -> dict[str, int]:
+        """All of them, in ptrace's order, then FCW and MXCSR."""
+        return {name: self.read(name) for name in (*_GENERAL, "fcw", "mxcsr")}
+
+    def system_call(self) -> tuple[int, ...]:
+        """RAX and RDI RSI RDX R10 R8 R9 at the SYSCALL instruction."""
+        return self._core.read_call(self)
+
+    def set_result(self, value: int) -> None:
+        """RAX; RCX and R11 become the return address and the flags, as SYSCALL leaves them."""
+        self._core.write_result(self, value)
+
+    def reset(self) -> None:
+        """The state in which exec leaves a CPU."""
+        self._core.reset_context(self)
+
+    def save_fpu(self) -> bytes:
+        """The 512-byte FXSAVE image (Intel SDM vol. 1, 10.5.1)."""
+        read = self._core.read_wide
+        tags = self.read("ftw")
+        abridged = sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
+        head = struct.pack("<HHBxHQQII", self.read("fcw"), self.read("fsw"), abridged, 0, 0, 0, self.read("mxcsr"), 0xFFFF)
+        x87 = b"".join(read(self, uc.REG_ST0 + i, 10).ljust(16, b"\0") for i in range(8))
+        sse = b"".join(read(self, uc.REG_XMM0 + i, 16) for i in range(16))
+        return (head + x87 + sse).ljust(512, b"\0")
+
+    def load_fpu(self, image: bytes) -> None:
+        """Set x87 and SSE state from an FXSAVE image."""
+        write = self._core.write_wide
+        fcw, fsw, abridged, _, _, _, mxcsr = struct.unpack_from("<HHBxHQQI", image)
+        self.write("fcw", fcw)
+        self.write("fsw", fsw)
+        for i in range(8):
+            write(self, uc.REG_ST0 + i, image[32 + 16 * i : 42 + 16 * i])
+        self.write("ftw", sum(0 if abridged >> i & 1 else 3 << (2 * i) for i in range(8)))
+        for i in range(16):
+            write(self, uc.REG_XMM0 + i, image[160 + 16 * i : 176 + 16 * i])
+        self.write("mxcsr", mxcsr)
+
+    def copy(self) -> UnicornContext:
+        """Another context with the same state."""
+        return self._core.copy_context(self)
+
+
+class UnicornCore:
+    """One CPU core. `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong."""
+
+    name = "unicorn"
+    capabilities = frozenset({"x86_64", "deterministic", "single-step"})
+
+    def __init__(self, memory: PhysicalMemory, resolve: Resolver, number: int = 0) -> None:
+        if not native_code.supported():
+            raise HostError("the Unicorn core needs an x86-64 host: its hooks are machine code")
+        self.number = number
+        self.retired = 0
+        self.flushes = 0
+        self.blocks_checked = 0
+        self._memory = memory
+        self._resolve = resolve
+        self._library = library = uc.load()
+        self._open(library)
+        self._hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
+        self._control = self._hooks.control
+        self._control.memory = memory.base
+        self._control.uc = self._uc.value
+        self._context: UnicornContext | None = None
+        self._space: Any = None
+        self._in_hook = False
+        self._filling = -1  # the page whose translation is being made
+        self._booting = True
+        self._stale_tlb = False
+        self._stale_code = False
+        self._interrupted = False
+        self._vector = -1
+        self._failure: object | None = None
+        self._error: BaseException | None = None
+        self._tlb_limit = _TLB_ENTRIES
+        self._checked: set[int] = set()
+        self._make_buffers()
+        self._add_hooks()
+        self._boot_frame = memory.allocate(RESERVED)
+        self._enter_ring_3()
+
+    # -- what the kernel calls ----------------------------------------------------------------------------------------
+
+    def new_context(self) -> UnicornContext:
+        """A context in the state in which exec leaves it."""
+        return self.copy_context(self._pristine)
+
+    def run(self, context: UnicornContext, space: Space, budget: int) -> Trap:
+        """Run until a trap, at most about `budget` bytes of instructions."""
+        if context is not self._context or space is not self._space:
+            self._switch(context, space)
+        control = self._control
+        control.budget = budget
+        pc = self.read_register(context, 41)
+        while True:
+            if self._interrupted:
+                self._interrupted = False
+                return _INTERRUPTED_TRAP
+            self._drop_stale()
+            control.reason = 0
+            status = self._emu_start(self._uc, pc, 0, 0, 0)
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if pc not in self._checked:
+                self._check_first_block(pc)
+            if control.ring_count:
+                self._check_blocks()
+            trap = self._trap(status, control.reason)
+            if trap is not None:
+                self.retired += budget - control.budget
+                return trap
+            pc = self.read_register(context, 41)
+
+    def interrupt(self) -> None:
+        """Make `run` return INTERRUPTED at the end of the slice at the latest."""
+        self._interrupted = True
+
+    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+        """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
+        if self._space is None or root != self._space.page_table.root:
+            return  # switching to that address space flushes
+        if self._in_hook:
+            if start == self._filling and end == start + FRAME_SIZE:
+                executed = self._memory.executed
+                if not any(executed[frame] for frame in frames):
+                    return  # the fill that is under way replaces this very translation
+        self._stale_tlb = True
+
+    def forget_code(self, frame: int) -> None:
+        """Drop the translations of code before the next start."""
+        self._stale_code = True
+
+    def close(self) -> None:
+        """Close the engine."""
+        if self._uc:
+            self._library.uc_close(self._uc)
+            self._uc = c_void_p()
+
+    # -- contexts -----------------------------------------------------------------------------------------------------
+
+    def read_register(self, context: UnicornContext, number: int) -> int:
+        """One register of a context, unsigned."""
+        cell = self._cell
+        cell.value = 0
+        if context is self._context:
+            self._reg_read(self._uc, number, self._cell_address)
+        else:
+            self._library.uc_context_reg_read(context.handle, number, self._cell_address)
+        return cell.value
+
+    def write_register(self, context: UnicornContext, number: int, value: int) -> None:
+        """Set one register of a context."""
+        if number in (11, 49):  # CS, SS: loading a selector would need the GDT; ring 3's are the only ones
+            return
+        self._cell.value = value & _MASK64
+        if context is self._context:
+            self._reg_write(self._uc, number, self._cell_address)
+        else:
+            self._library.uc_context_reg_write(context.handle, number, self._cell_address)
+
+    def read_wide(self, context: UnicornContext, number: int, size: int) -> bytes:
+        """A register of more than 64 bits."""
+        self._load(context)
+        buffer = ctypes.create_string_buffer(16)
+        self._reg_read(self._uc, number, ctypes.addressof(buffer))
+        return buffer.raw[:size]
+
+    def write_wide(self, context: UnicornContext, number: int, value: bytes) -> None:
+        """Set a register of more than 64 bits."""
+        self._load(context)
+        self._reg_write(self._uc, number, ctypes.addressof(ctypes.create_string_buffer(value, 16)))
+
+    def read_call(self, context: UnicornContext) -> tuple[int, ...]:
+        """The registers of a system call."""
+        self._load(context)
+        self._library.uc_reg_read_batch(self._uc, self._call_ids, self._call_pointers, 9)
+        return tuple(self._call_values[:7])
+
+    def write_result(self, context: UnicornContext, value: int) -> None:
+        """RAX, and RCX and R11 as SYSCALL leaves them."""
+        self._load(context)
+        values = self._result_values
+        self._library.uc_reg_read_batch(self._uc, self._return_ids, self._return_pointers, 2)
+        values[0] = value & _MASK64
+        self._library.uc_reg_write_batch(self._uc, self._result_ids, self._result_pointers, 3)
+
+    def reset_context(self, context: UnicornContext) -> None:
+        """The state in which exec leaves a CPU."""
+        if self._context is not None and self._context is not context:
+            self._save()
+        self._library.uc_context_restore(self._uc, self._pristine.handle)
+        self._context = context
+        self._stale_tlb = True
+
+    def copy_context(self, context: UnicornContext) -> UnicornContext:
+        """Another context with the same state."""
+        self._load(context)
+        handle = c_void_p()
+        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
+        self._library.uc_context_save(self._uc, handle)
+        return UnicornContext(self, handle)
+
+    def _load(self, context: UnicornContext) -> None:
+        """Bring a context into the engine."""
+        if context is self._context:
+            return
+        self._save()
+        self._library.uc_context_restore(self._uc, context.handle)
+        self._context = context
+        self._stale_tlb = True
+
+    def _save(self) -> None:
+        if self._context is not None:
+            self._library.uc_context_save(self._uc, self._context.handle)
+
+    def _switch(self, context: UnicornContext, space: Space) -> None:
+        self._load(context)
+        if space is not self._space:
+            self._space = space
+            self._stale_tlb = True
+        self._control.root = space.page_table.root * FRAME_SIZE
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def _trap(self, status: int, reason: int) -> Trap | None:
+        """What the engine's stop means; None to go on."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            return Trap(EXCEPTION, PAGE_FAULT, failure, self._pc())
+        if status == uc.ERR_INSN_INVALID:
+            self._refuse_evex(self._pc())
+            return Trap(EXCEPTION, INVALID_OPCODE, None, self._pc())
+        if status == uc.ERR_EXCEPTION:
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+        if status != uc.ERR_OK:
+            raise HostError(f"Unicorn stopped at {self._pc():#x}: {self._library.uc_strerror(status).decode()}")
+        if self._vector >= 0:
+            vector, self._vector = self._vector, -1
+            return Trap(EXCEPTION, vector, None, self._pc())
+        if reason == native_code.REASON_SYSCALL:
+            return _SYSTEM_CALL_TRAP
+        if reason == native_code.REASON_SLICE:
+            return _SLICE_END_TRAP
+        return None
+
+    def _drop_stale(self) -> None:
+        if len(self._memory.quarantine) > _QUARANTINE_LIMIT:
+            self._stale_code = True
+        if self._stale_code:
+            self._stale_code = False
+            self._stale_tlb = True
+            self._library.uc_ctl(self._uc, c_int(uc.CTL_TB_FLUSH))
+            self._checked.clear()
+            self._memory.end_quarantine()
+        if self._stale_tlb:
+            self._flush_tlb()
+
+    def _flush_tlb(self) -> None:
+        self._stale_tlb = False
+        self.flushes += 1
+        self._library.uc_ctl(self._uc, c_int(uc.CTL_TLB_FLUSH))
+        self._control.fills = self._tlb_limit
+
+    def _pc(self) -> int:
+        self._reg_read(self._uc, 41, self._cell_address)
+        return self._cell.value
+
+    def _fill(self, _uc: int, address: int, kind: int, result: Any, _data: int) -> bool:
+        """What the walk in machine code could not answer: a page fault, a first fetch, a flush that is due."""
+        self._in_hook = True
+        try:
+            return self._translate(address, kind, result)
+        except BaseException as error:  # an exception would be lost in the C code between here and run()
+            self._error = error
+            self._library.uc_emu_stop(self._uc)
+            return False
+        finally:
+            self._in_hook = False
+
+    def _translate(self, address: int, kind: int, result: Any) -> bool:
+        if address >= _USER_TOP and self._machine_page(address, kind, result):
+            return True
+        words = self._memory.words
+        table = self._space.page_table
+        slot = table.find(address) if address < _USER_TOP else -1
+        entry = words[slot] if slot >= 0 else 0
+        if not _allows(entry, kind):
+            self._filling = address & -FRAME_SIZE
+            self._failure = self._resolve(self._space, address, _ACCESS[kind], self._pc())
+            if self._failure is not None:
+                return False
+            slot = table.find(address)
+            entry = words[slot]
+        if kind == uc.MEM_WRITE:
+            entry |= ACCESSED | DIRTY
+        elif kind == uc.MEM_FETCH:
+            entry |= ACCESSED | EXECUTED
+            self._memory.executed[(entry & FRAME_MASK) >> 12] = 1
+        else:
+            entry |= ACCESSED
+        words[slot] = entry
+        if self._stale_tlb or self._control.fills < 0:
+            if not self._stale_tlb:
+                self._tlb_limit *= 2
+            self._flush_tlb()
+        answer = result.contents
+        answer.paddr = entry & FRAME_MASK
+        answer.perms = (
+            uc.PROT_READ
+            | (uc.PROT_WRITE if entry & (WRITABLE | DIRTY) == WRITABLE | DIRTY else 0)
+            | (uc.PROT_EXEC if entry & EXECUTED and not entry & NO_EXECUTE else 0)
+        )
+        return True
+
+    def _machine_page(self, address: int, kind: int, result: Any) -> bool:
+        """The reserved frame: all of it while booting; later the GDT, for instructions that load a selector."""
+        if address & -FRAME_SIZE != _KERNEL_BASE:
+            return False
+        if not self._booting and (kind != uc.MEM_READ or not self._loads_selector(self._pc())):
+            return False
+        result.contents.paddr = self._boot_frame * FRAME_SIZE
+        result.contents.perms = uc.PROT_ALL if self._booting else uc.PROT_READ
+        return True
+
+    def _loads_selector(self, pc: int) -> bool:
+        """Whether the instruction at `pc` reads the GDT: MOV/POP to a segment register, far RET, IRET, LSL and LAR."""
+        code = self._code_at(pc, 4).lstrip(b"\x66\x48\x41\x44\x4c")
+        return code[:1] in (b"\x8e", b"\xcf", b"\xcb", b"\xca", b"\xff") or code[:2] in (
+            b"\x0f\xa1", b"\x0f\xa9", b"\x0f\xb2", b"\x0f\xb4", b"\x0f\xb5", b"\x0f\x02", b"\x0f\x03", b"\x0f\x00",
+        )  # fmt: skip
+
+    def _interrupt(self, _uc: int, vector: int, _data: int) -> None:
+        """An exception or software interrupt of the program."""
+        self._vector = vector
+        self._library.uc_emu_stop(self._uc)
+
+    # -- VEX ----------------------------------------------------------------------------------------------------------
+
+    def _check_blocks(self) -> None:
+        """Look at the new blocks that may hold a VEX instruction, before anything they did leaves the machine."""
+        ring = self._hooks.ring
+        count = self._control.ring_count
+        self._control.ring_count = 0
+        for i in range(count):
+            self._check_block(ring[2 * i], ring[2 * i + 1])
+
+    def _check_first_block(self, pc: int) -> None:
+        """The block at which the engine starts has no edge into it: look at what follows up to the page's end."""
+        self._checked.add(pc)
+        code = self._code_at(pc, min(64, FRAME_SIZE - pc % FRAME_SIZE))
+        if b"\xc4" in code or b"\xc5" in code:
+            self._check_block(pc, len(first_block(code)))
+
+    def _check_block(self, pc: int, size: int) -> None:
+        self.blocks_checked += 1
+        code = self._code_at(pc, size)
+        at = find_vex(code)
+        if at >= 0:
+            self._refuse(pc + at, code[at:])
+
+    def _refuse_evex(self, pc: int) -> None:
+        code = self._code_at(pc, 16)
+        if code[:1] == b"\x62":
+            self._refuse(pc, code)
+
+    def _refuse(self, pc: int, code: bytes) -> None:
+        raise HostError(
+            f"the program uses AVX ({_disassemble(code, pc)} at {pc:#x}), which the Unicorn core would run wrongly: "
+            "it needs --engine kvm"
+        )
+
+    def _code_at(self, pc: int, size: int) -> bytes:
+        """The bytes of code at `pc`, as far as they are mapped."""
+        parts = []
+        while size > 0 and 0 <= pc < _USER_TOP and self._space is not None:
+            entry = self._space.page_table.entry(pc)
+            if not entry & PRESENT:
+                break
+            offset = pc % FRAME_SIZE
+            length = min(size, FRAME_SIZE - offset)
+            parts.append(bytes(self._memory.view((entry & FRAME_MASK) >> 12, offset, length)))
+            pc += length
+            size -= length
+        return b"".join(parts)
+
+    # -- making the engine --------------------------------------------------------------------------------------------
+
+    def _open(self, library: ctypes.CDLL) -> None:
+        self._uc = c_void_p()
+        uc.check(library, library.uc_open(uc.ARCH_X86, uc.MODE_64, byref(self._uc)), "open")
+        uc.check(library, library.uc_ctl(self._uc, c_int(uc.CTL_TLB_TYPE), c_int(uc.TLB_VIRTUAL)), "virtual TLB")
+        memory = self._memory
+        uc.check(library, library.uc_mem_map_ptr(self._uc, 0, memory.size, uc.PROT_ALL, memory.base), "memory")
+        self._emu_start = library.uc_emu_start
+        self._reg_read = library.uc_reg_read
+        self._reg_write = library.uc_reg_write
+
+    def _make_buffers(self) -> None:
+        """Arguments of the batch calls, made once."""
+        self._cell = c_uint64()
+        self._cell_address = ctypes.addressof(self._cell)
+
+        def batch(names: tuple[str, ...], values: Any) -> tuple[Any, Any]:
+            ids = (c_int * len(names))(*(uc.REGISTERS[name] for name in names))
+            base = ctypes.addressof(values)
+            return ids, (c_void_p * len(names))(*(base + 8 * i for i in range(len(names))))
+
+        self._call_values = (c_uint64 * len(_CALL))()
+        self._call_ids, self._call_pointers = batch(_CALL, self._call_values)
+        self._result_values = (c_uint64 * 3)()
+        self._result_ids, self._result_pointers = batch(("rax", "rcx", "r11"), self._result_values)
+        self._return_ids = (c_int * 2)(uc.REGISTERS["rip"], uc.REGISTERS["eflags"])
+        self._return_pointers = (c_void_p * 2)(*self._result_pointers[1:3])
+
+    def _add_hooks(self) -> None:
+        self._callbacks = (uc.TLB_CALLBACK(self._fill), uc.INTERRUPT_CALLBACK(self._interrupt))
+        fill, interrupt = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
+        self._control.resolve = fill.value
+        hooks = self._hooks
+        for kind, function, *extra in (
+            (uc.HOOK_TLB_FILL, hooks.fill),
+            (uc.HOOK_INSN, hooks.syscall, c_int(uc.INSN_SYSCALL)),
+            (uc.HOOK_BLOCK, hooks.block),
+            (uc.HOOK_EDGE_GENERATED, hooks.edge),
+            (uc.HOOK_INTR, interrupt.value or 0),
+        ):
+            handle = c_void_p()
+            status = self._library.uc_hook_add(
+                self._uc, byref(handle), c_int(kind), c_void_p(function), c_void_p(hooks.address),
+                c_uint64(1), c_uint64(0), *extra,
+            )  # fmt: skip
+            uc.check(self._library, status, "hook")
+
+    def _enter_ring_3(self) -> None:
+        """Load the GDT and go through one IRETQ: from then on the program cannot do what only a kernel may."""
+        page = self._memory.page(self._boot_frame)
+        struct.pack_into(f"<{len(_DESCRIPTORS)}Q", page, _GDT, *_DESCRIPTORS)
+        page[_IRETQ : _IRETQ + 2] = b"\x48\xcf"
+        target = _KERNEL_BASE + _IRETQ + 2
+        struct.pack_into("<5Q", page, _STACK, target, _LINUX_CS, _RFLAGS_AT_ENTRY, 0, _LINUX_SS)
+        gdtr = uc.DescriptorTable(0, _KERNEL_BASE + _GDT, 8 * len(_DESCRIPTORS) - 1, 0)
+        self._library.uc_reg_write(self._uc, uc.REG_GDTR, byref(gdtr))
+        no_task_state = uc.DescriptorTable(0, 0, 0, 0)  # no I/O permission map: IN and OUT are never allowed
+        self._library.uc_reg_write(self._uc, uc.REG_TR, byref(no_task_state))
+        self._control.fills = -1  # the walk in machine code has no tables yet
+        self._control.budget = FRAME_SIZE
+        bare = self._context = UnicornContext(self, c_void_p())
+        cr4 = self.read_register(bare, uc.REGISTERS["cr4"])
+        self.write_register(bare, uc.REGISTERS["cr4"], cr4 | _CR4_TSD | _CR4_OSFXSR | _CR4_OSXMMEXCPT)
+        self.write_register(bare, uc.REGISTERS["rsp"], _KERNEL_BASE + _STACK)
+        status = self._emu_start(self._uc, _KERNEL_BASE + _IRETQ, target, 0, 0)
+        if self._error is not None:
+            raise self._error
+        uc.check(self._library, status, "entering ring 3")
+        self._booting = False
+        for name in _GENERAL:
+            if name not in ("cs", "ss"):
+                self.write_register(bare, uc.REGISTERS[name], 0)
+        bare.write("eflags", _RFLAGS_AT_ENTRY)
+        bare.write("fcw", 0x37F)
+        bare.write("mxcsr", 0x1F80)
+        bare.write("ftw", 0xFFFF)
+        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(bare.handle)), "context")
+        self._library.uc_context_save(self._uc, bare.handle)
+        self._pristine = bare
+        self._stale_tlb = True
+
+
+def _allows(entry: int, kind: int) -> bool:
+    """Whether a leaf entry permits the access."""
+    if not entry & PRESENT:
+        return False
+    if kind == uc.MEM_WRITE:
+        return bool(entry & WRITABLE)
+    return kind != uc.MEM_FETCH or not entry & NO_EXECUTE
+
+
+def _disassemble(code: bytes, pc: int) -> str:
+    """The first instruction of `code` as text, where the disassembler is installed."""
+    try:
+        import capstone
+    except ImportError:
+        return f"bytes {code[:8].hex(' ')}"
+    for instruction in capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64).disasm(code, pc, 1):
+        return f"{instruction.mnemonic} {instruction.op_str}".strip()
+    return f"bytes {code[:8].hex(' ')}"
