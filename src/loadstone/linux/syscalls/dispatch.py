@@ -1,0 +1,196 @@
+"""From a trap to a handler and back: decoding, errors, waiting, restarting, counting, tracing.
+
+`SystemCalls.dispatch(task)` runs the call whose number and arguments are in the task's registers. A call that has to
+wait comes back as `Pending`; the scheduler goes on with it through `resume` or `interrupt`.
+"""
+
+from __future__ import annotations
+
+from errno import ENOSYS, errorcode
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.events import Syscall, publish
+from loadstone.linux import abi as tables
+from loadstone.linux.syscalls.registry import ERESTARTSYS, Registry, Restart, SystemCall
+from loadstone.wait import Interrupted
+
+if TYPE_CHECKING:
+    from loadstone.events import Events
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Wait
+
+_RESTART_NAMES = {
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+    514: "ERESTARTNOHAND",
+    516: "ERESTART_RESTARTBLOCK",
+}
+
+
+class Pending:
+    """A call that waits for `wait`. Its progress lives in the generator's locals."""
+
+    __slots__ = ("generator", "registers", "row", "shown", "wait")
+
+    def __init__(
+        self, row: SystemCall, registers: tuple[int, ...], generator: Blocking, shown: list[str] | None
+    ) -> None:
+        self.row = row
+        self.registers = registers
+        self.generator = generator
+        self.shown = shown  # the arguments as the trace shows them, as far as they are known before the call
+        self.wait: Wait
+
+    def close(self) -> None:
+        """The task dies: let the handler clean up."""
+        self.generator.close()
+
+
+class SystemCalls:
+    """The system calls of one machine, with what they counted."""
+
+    def __init__(self, events: Events, isa: str = "x86_64") -> None:
+        self.registry = Registry(tables.load(isa))
+        self.unimplemented: dict[str, int] = {}
+        self._events = events
+        self._rows: dict[int, SystemCall] = {}
+
+    @property
+    def total(self) -> int:
+        """How many calls were made."""
+        return sum(row.calls for row in self._rows.values())
+
+    def counts(self) -> dict[str, int]:
+        """Calls by name, the most frequent first."""
+        rows = sorted(self._rows.values(), key=lambda row: (-row.calls, row.number))
+        return {row.name: row.calls for row in rows}
+
+    def dispatch(self, task: Task) -> Pending | None:
+        """Run the call in `task`'s registers. None when it is done; its result is then in the registers.
+
+        `OutOfFrames` passes through: it is not the call's to answer.
+        """
+        registers = task.context.system_call()
+        row = self._rows.get(registers[0]) or self._row(registers[0])
+        row.calls += 1
+        if self._events.syscall:
+            return self._traced(task, row, registers)
+        if row.invoke is None:
+            return self._unknown(task, row, registers, None)
+        try:
+            result = row.invoke(task, registers)
+        except LinuxError as error:
+            task.context.set_result(-error.errno)
+            return None
+        except (Restart, Interrupted) as restart:
+            self._restart(task, row, registers, restart, None)
+            return None
+        if result.__class__ is int:
+            task.context.set_result(result)
+        elif result is not None:
+            return self._advance(task, Pending(row, registers, result, None), None)
+        return None
+
+    def resume(self, task: Task, pending: Pending, reason: str) -> Pending | None:
+        """Go on with a call whose wait is over. `reason`: WOKEN or TIMED_OUT."""
+        return self._advance(task, pending, reason)
+
+    def interrupt(self, task: Task, pending: Pending) -> Pending | None:
+        """Tell a waiting call that a signal came; it ends, or (rarely) waits on."""
+        return self._advance(task, pending, None, Interrupted())
+
+    def _advance(
+        self, task: Task, pending: Pending, reason: str | None, thrown: Interrupted | None = None
+    ) -> Pending | None:
+        row, registers, shown = pending.row, pending.registers, pending.shown
+        generator = pending.generator
+        try:
+            if thrown is not None:
+                pending.wait = generator.throw(thrown)
+            elif reason is None:
+                pending.wait = next(generator)
+            else:
+                pending.wait = generator.send(reason)
+        except StopIteration as stop:
+            self._finish(task, row, registers, stop.value, shown)
+        except LinuxError as error:
+            self._finish(task, row, registers, -error.errno, shown)
+        except (Restart, Interrupted) as restart:
+            self._restart(task, row, registers, restart, shown)
+        else:
+            return pending
+        return None
+
+    def _traced(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | None:
+        from loadstone.linux import strace
+
+        shown = strace.before(task, row, registers)
+        if row.invoke is None:
+            return self._unknown(task, row, registers, shown)
+        try:
+            result = row.invoke(task, registers)
+        except LinuxError as error:
+            result = -error.errno
+        except (Restart, Interrupted) as restart:
+            self._restart(task, row, registers, restart, shown)
+            return None
+        if result is not None and result.__class__ is not int:
+            return self._advance(task, Pending(row, registers, result, shown), None)
+        self._finish(task, row, registers, result, shown)
+        return None
+
+    def _unknown(self, task: Task, row: SystemCall, registers: tuple[int, ...], shown: list[str] | None) -> None:
+        self.unimplemented[row.name] = self.unimplemented.get(row.name, 0) + 1
+        self._finish(task, row, registers, -ENOSYS, shown)
+
+    def _finish(
+        self, task: Task, row: SystemCall, registers: tuple[int, ...], result: int | None, shown: list[str] | None
+    ) -> None:
+        if result is not None:
+            task.context.set_result(result)
+        if self._events.syscall:
+            self._emit(task, row, registers, result or 0, shown, None)
+
+    def _restart(
+        self,
+        task: Task,
+        row: SystemCall,
+        registers: tuple[int, ...],
+        restart: Restart | Interrupted,
+        shown: list[str] | None,
+    ) -> None:
+        """Leave it to signal delivery whether the call runs again or ends in EINTR, as the kernel does."""
+        kind = restart.kind if isinstance(restart, Restart) else ERESTARTSYS
+        signals = task.signals
+        signals.restart = (kind, registers[0])
+        signals.attention = True
+        if isinstance(restart, Restart) and restart.block is not None:
+            signals.restart_block = restart.block
+        if self._events.syscall:
+            self._emit(task, row, registers, -kind, shown, _RESTART_NAMES[kind])
+
+    def _emit(
+        self,
+        task: Task,
+        row: SystemCall,
+        registers: tuple[int, ...],
+        result: int,
+        shown: list[str] | None,
+        restart: str | None,
+    ) -> None:
+        from loadstone.linux import strace
+
+        pid, tid, cpu = task.process.pid, task.tid, task.cpu
+        errno = restart
+        if errno is None and -4096 < result < 0:
+            errno = errorcode.get(-result, str(-result))
+        text = strace.after(task, row, registers, result, shown)
+        record = Syscall(pid, tid, cpu, row.number, row.name, registers[1:], result, errno, restart is not None, text)
+        publish(self._events.syscall, record)
+
+    def _row(self, number: int) -> SystemCall:
+        # do_syscall_64 takes the number as an int: the register's upper half does not count
+        row = self._rows[number] = self.registry.row(number & 0xFFFF_FFFF)
+        return row
