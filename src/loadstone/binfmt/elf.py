@@ -40,7 +40,6 @@ from loadstone.errors import LinuxError
 
 ELF_MAGIC = b"\x7fELF"
 PAGE = 4096  # ELF_MIN_ALIGN
-MAX_PROGRAM_HEADER_BYTES = PAGE  # load_elf_phdrs: at most 65536 and at most a page
 MAX_INTERPRETER_BYTES = 4096  # PATH_MAX
 MAX_PROPERTY_BYTES = 1024  # NOTE_DATA_SZ
 
@@ -86,7 +85,8 @@ def plan_elf64(head: bytes, source: Source, rules: FormatRules = DEFAULT_RULES) 
         rules: what varies between kernels.
 
     Raises:
-        LinuxError: ENOEXEC; EIO or EINVAL where PT_INTERP cannot be read. ENOEXEC without a sentence: not this handler's.
+        LinuxError: ENOEXEC, without a sentence where the file is not this handler's; EIO or EINVAL where PT_INTERP
+            cannot be read.
     """
     return _plan_program(_ELF64, head, source, rules)
 
@@ -105,8 +105,8 @@ def plan_interpreter(source: Source, program: ElfPlan, rules: FormatRules = DEFA
     `ElfPlan.error`. Its own PT_INTERP is not followed. What depends on where it is mapped: `interpreter_segment_error`.
 
     Raises:
-        LinuxError: EIO for a file shorter than an ELF header; ELIBBAD where it is not an ELF file for the same machine or
-            has unusable program headers.
+        LinuxError: EIO for a file shorter than an ELF header; ELIBBAD where it is not an ELF file for the same machine
+            or has unusable program headers.
     """
     layout = _ELF64 if program.bits == 64 else _ELF32
     head = _read_exactly(source, 0, layout.header.size, "the interpreter's ELF header")
@@ -115,7 +115,7 @@ def plan_interpreter(source: Source, program: ElfPlan, rules: FormatRules = DEFA
     header = ElfHeader._make(layout.header.unpack(head))
     if header.machine not in layout.machines:
         raise LinuxError(ELIBBAD, f"the program interpreter is {program_of(header.machine)}")
-    headers = _program_headers(layout, header, source, ELIBBAD)
+    headers = _program_headers(layout, header, source, rules, ELIBBAD)
     if rules.gnu_property:
         _check_properties(source, headers, layout.bits)
     return _finish(layout, header, headers, None, rules, interpreter=True)
@@ -143,15 +143,15 @@ def entry_error(entry: int, bits: int, rules: FormatRules = DEFAULT_RULES) -> Li
 def gnu_properties(source: Source, plan: ElfPlan) -> tuple[GnuProperty, ...]:
     """The properties of the last PT_GNU_PROPERTY, for showing; empty where there is none.
 
-    An x86 kernel does not look at them. Raises LinuxError (ENOEXEC, EIO) for a note that a kernel which does would refuse
-    (parse_elf_properties).
+    An x86 kernel does not look at them. Raises LinuxError (ENOEXEC, EIO) for a note that a kernel which does would
+    refuse (parse_elf_properties).
     """
     found = [header for header in plan.program_headers if header.type == PT_GNU_PROPERTY]
     return _parse_properties(source, found[-1], plan.bits) if found else ()
 
 
 def header_of(head: bytes) -> ElfHeader | None:
-    """The ELF header of any class and byte order, for describing a file that no handler takes; None if it is not ELF."""
+    """The ELF header of any class and byte order, for describing a file nobody takes; None if it is not ELF."""
     if head[:4] != ELF_MAGIC or len(head) < 64:
         return None
     layout = _ELF32 if head[4] == 1 else _ELF64
@@ -166,7 +166,7 @@ def _plan_program(layout: _Layout, head: bytes, source: Source, rules: FormatRul
     header = ElfHeader._make(layout.header.unpack_from(head))
     if header.type not in (ET_EXEC, ET_DYN) or header.machine not in layout.machines:
         raise LinuxError(ENOEXEC)
-    headers = _program_headers(layout, header, source, ENOEXEC)
+    headers = _program_headers(layout, header, source, rules, ENOEXEC)
     interpreter = None
     for number, entry in enumerate(headers):
         if entry.type == PT_INTERP:
@@ -177,7 +177,9 @@ def _plan_program(layout: _Layout, head: bytes, source: Source, rules: FormatRul
     return _finish(layout, header, headers, interpreter, rules, interpreter=False)
 
 
-def _program_headers(layout: _Layout, header: ElfHeader, source: Source, errno: int) -> tuple[ProgramHeader, ...]:
+def _program_headers(
+    layout: _Layout, header: ElfHeader, source: Source, rules: FormatRules, errno: int
+) -> tuple[ProgramHeader, ...]:
     """load_elf_phdrs: every way to fail ends in the same `errno`."""
     fields = layout.program_header
     if header.phentsize != fields.size:
@@ -187,9 +189,9 @@ def _program_headers(layout: _Layout, header: ElfHeader, source: Source, errno: 
     size = fields.size * header.phnum
     if size == 0:
         raise LinuxError(errno, "there are no program headers (e_phnum is 0)")
-    if size > MAX_PROGRAM_HEADER_BYTES:
-        most = MAX_PROGRAM_HEADER_BYTES // fields.size
-        raise LinuxError(errno, f"e_phnum is {header.phnum}; more than {most} program headers do not fit into a page")
+    if size > rules.max_program_headers_size:
+        most = rules.max_program_headers_size // fields.size
+        raise LinuxError(errno, f"e_phnum is {header.phnum}; the kernel takes at most {most} program headers")
     try:
         data = _read_exactly(source, header.phoff, size, f"{header.phnum} program headers")
     except LinuxError as error:

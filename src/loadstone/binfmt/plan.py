@@ -43,7 +43,7 @@ class ElfHeader(NamedTuple):
 
     @property
     def bits(self) -> int:
-        """32 or 64, as EI_CLASS claims. The kernel never reads that byte: `ElfPlan.bits` says how the file is loaded."""
+        """32 or 64, as EI_CLASS claims; the kernel never reads it: `ElfPlan.bits` says how the file is loaded."""
         return 32 if self.ident[4] == 1 else 64
 
 
@@ -63,9 +63,10 @@ class ProgramHeader(NamedTuple):
 class Segment(NamedTuple):
     """One PT_LOAD entry as `load_elf_binary` maps it (fs/binfmt_elf.c: elf_load). All addresses before the load bias.
 
-    Taken in order: map the file part (a first segment of an ET_DYN maps `total_size` and unmaps the rest), clear its tail,
-    map the anonymous part. Clearing a segment without PROT_WRITE fails silently, as does the kernel's `clear_user`; with
-    PROT_WRITE a failure is EFAULT. `error` is raised when the segment's turn comes, after the point of no return.
+    Taken in order: map the file part (a first segment of an ET_DYN maps `total_size` and unmaps the rest), clear its
+    tail, map the anonymous part. Clearing a segment without PROT_WRITE fails silently, as does the kernel's
+    `clear_user`; with PROT_WRITE a failure is EFAULT. `error` is raised when the segment's turn comes, after the point
+    of no return.
     """
 
     index: int  # type: ignore[assignment]  # the program header's number

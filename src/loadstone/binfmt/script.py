@@ -15,8 +15,8 @@ def plan_script(head: bytes, source: Source, rules: FormatRules = DEFAULT_RULES)
     r"""Plan a script: which interpreter runs instead, with which one argument.
 
     The line ends at the first newline that no NUL precedes. Without one it fills the whole buffer, whose last byte is
-    lost: an argument may be cut there, a path may not. Both end at their first NUL, so either can be empty: a file of just
-    `#!/bin/sh ` (a blank, no newline) passes one empty argument.
+    lost: an argument may be cut there, a path may not. Both end at their first NUL, so either can be empty: a file of
+    just `#!/bin/sh ` (a blank, no newline) passes one empty argument.
 
     Args:
         head: the first `rules.buffer_size` bytes of the file, padded with zeros (`linux_binprm.buf`).

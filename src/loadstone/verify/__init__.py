@@ -1,0 +1,1 @@
+"""Asks the real kernel the same question and compares. Import the modules themselves; nothing is loaded here."""

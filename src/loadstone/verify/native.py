@@ -1,0 +1,440 @@
+"""The image oracle: what the real kernel makes of an `execve`, seen through ptrace before the first instruction runs.
+
+fork, `personality(ADDR_NO_RANDOMIZE)`, PTRACE_TRACEME, execve, SIGTRAP at the first instruction; then maps, auxiliary
+vector, stack and registers are read and the process is killed. The host maps the file and runs nothing of it. About
+2 ms each.
+A `binfmt_misc` handler registered on the host (qemu-user) is the host's answer too.
+
+Linux x86-64 hosts only; the program may be a 32-bit one.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from loadstone.errors import HostError
+
+if TYPE_CHECKING:
+    import ctypes
+
+Text = str | bytes
+
+_TRACEME, _KILL_SIGNAL, _GETREGSET, _SETOPTIONS = 0, 9, 0x4204, 0x4200
+_EXITKILL = 1 << 20
+_NT_PRSTATUS, _NT_PRFPREG = 1, 2
+_SIGTRAP = 5
+_ADDR_NO_RANDOMIZE = 0x0040000
+_PR_SET_PDEATHSIG = 1
+
+# struct user_regs_struct, 64-bit (27 words) and 32-bit (17 words), in the kernel's order.
+# fmt: off
+_REGISTERS_64 = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax",
+    "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
+)
+_REGISTERS_32 = (
+    "ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs", "orig_eax", "eip", "cs", "eflags", "esp",
+    "ss",
+)
+# fmt: on
+
+# /proc/PID/stat: field number (from 1, man 5 proc) of what describes the image.
+_STAT_FIELDS = {
+    "start_code": 26,
+    "end_code": 27,
+    "start_stack": 28,
+    "start_data": 45,
+    "end_data": 46,
+    "start_brk": 47,
+    "arg_start": 48,
+    "arg_end": 49,
+    "env_start": 50,
+    "env_end": 51,
+}
+
+
+class NativeMapping(NamedTuple):
+    """One line of `/proc/PID/maps`."""
+
+    start: int
+    end: int
+    perms: str  # rwxp
+    offset: int
+    device: str
+    inode: int
+    path: str
+
+
+class NativeFailure(Exception):  # noqa: N818 - an answer of the kernel, not a fault of ours
+    """The kernel did not start the program.
+
+    Attributes:
+        errno: what execve returned, as a number; 0 when the process was killed instead.
+        signal: the signal that killed the process after the point of no return; 0 when execve returned.
+    """
+
+    def __init__(self, errno: int = 0, signal: int = 0) -> None:
+        super().__init__(errno, signal)
+        self.errno = errno
+        self.signal = signal
+
+    @property
+    def name(self) -> str:
+        """`ENOEXEC`, or `signal 11`."""
+        return _errno.errorcode.get(self.errno, str(self.errno)) if self.errno else f"signal {self.signal}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class NativeImage(NamedTuple):
+    """A process image at its first instruction."""
+
+    bits: int  # 64 or 32
+    maps: str  # /proc/PID/maps, whole (surrogateescape)
+    mappings: tuple[NativeMapping, ...]
+    auxv: bytes  # /proc/PID/auxv, whole
+    auxiliary_vector: tuple[tuple[int, int], ...]  # (type, value) up to and without AT_NULL
+    registers: dict[str, int]  # ptrace's names (32-bit: eax, eip, ...), and fcw, mxcsr
+    stack_pointer: int
+    stack_top: int  # end of the [stack] mapping
+    stack: bytes  # from stack_pointer to stack_top
+    stat: dict[str, int]  # start_code end_code start_stack start_data end_data start_brk arg_start arg_end env_*
+    name: str  # comm
+
+    @property
+    def pc(self) -> int:
+        """Address of the first instruction."""
+        return self.registers["rip" if self.bits == 64 else "eip"]
+
+    def argv(self) -> list[bytes]:
+        """The arguments, from the strings on the stack."""
+        return self._strings(self.stat["arg_start"], self.stat["arg_end"])
+
+    def envp(self) -> list[bytes]:
+        """The environment, from the strings on the stack."""
+        return self._strings(self.stat["env_start"], self.stat["env_end"])
+
+    def _strings(self, start: int, end: int) -> list[bytes]:
+        return self.stack[start - self.stack_pointer : end - self.stack_pointer].split(b"\0")[:-1]
+
+
+class NativeProcess:
+    """A traced process that stands at its first instruction. Made by `native_process`, dead after its `with`.
+
+    Usable only in the thread that made it (ptrace).
+    """
+
+    def __init__(self, pid: int, libc: _Libc) -> None:
+        self.pid = pid
+        self._libc = libc
+
+    def maps(self) -> str:
+        """`/proc/PID/maps`."""
+        return os.fsdecode(self._proc("maps"))
+
+    def mappings(self) -> tuple[NativeMapping, ...]:
+        """`/proc/PID/maps`, line by line."""
+        return parse_maps(self.maps())
+
+    def auxv(self) -> bytes:
+        """`/proc/PID/auxv`."""
+        return self._proc("auxv")
+
+    def memory(self, address: int, length: int) -> bytes:
+        """Bytes of the process; fewer where something is not mapped, none for addresses in the kernel's half."""
+        if address >= 1 << 63:
+            return b""
+        fd = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b""
+            while len(data) < length:
+                more = os.pread(fd, length - len(data), address + len(data))
+                if not more:
+                    break
+                data += more
+            return data
+        except OSError:
+            return data
+        finally:
+            os.close(fd)
+
+    def resident(self, start: int, end: int) -> list[int]:
+        """`/proc/PID/pagemap` of [start, end): one 64-bit entry a page (bit 63 present; frame numbers need root)."""
+        fd = os.open(f"/proc/{self.pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, (end - start) // 4096 * 8, start // 4096 * 8)
+        finally:
+            os.close(fd)
+        return [entry for (entry,) in struct.iter_unpack("<Q", data)]
+
+    def registers(self) -> dict[str, int]:
+        """General registers by ptrace's names, and `fcw`, `mxcsr`."""
+        general = self._libc.register_set(self.pid, _NT_PRSTATUS, 27 * 8)
+        names, code = (_REGISTERS_64, "<27Q") if len(general) == 27 * 8 else (_REGISTERS_32, "<17I")
+        values = dict(zip(names, struct.unpack(code, general), strict=True))
+        floating = self._libc.register_set(self.pid, _NT_PRFPREG, 512)
+        if len(floating) == 512:
+            values["fcw"], values["mxcsr"] = struct.unpack_from("<H22xI", floating)
+        else:  # struct user_i387_ia32_struct: cwd first, no mxcsr
+            values["fcw"] = struct.unpack_from("<I", floating)[0] & 0xFFFF
+        return values
+
+    def stat(self) -> tuple[str, dict[str, int]]:
+        """comm, and the image's addresses from `/proc/PID/stat`."""
+        line = os.fsdecode(self._proc("stat"))
+        name, _, rest = line.partition("(")[2].rpartition(")")
+        fields = rest.split()
+        return name, {key: int(fields[number - 3]) for key, number in _STAT_FIELDS.items()}
+
+    def image(self) -> NativeImage:
+        """Everything above, read at once."""
+        registers = self.registers()
+        bits = 64 if "rip" in registers else 32
+        maps = self.maps()
+        mappings = parse_maps(maps)
+        pointer = registers["rsp" if bits == 64 else "esp"]
+        top = next((m.end for m in mappings if m.path == "[stack]"), pointer)
+        auxv = self.auxv()
+        name, stat = self.stat()
+        stack = self.memory(pointer, top - pointer)
+        vector = parse_auxv(auxv, bits)
+        return NativeImage(bits, maps, mappings, auxv, vector, registers, pointer, top, stack, stat, name)
+
+    def kill(self) -> None:
+        """End the process and reap it; harmless when it is already gone."""
+        if not self.pid:
+            return
+        pid, self.pid = self.pid, 0
+        try:
+            os.kill(pid, _KILL_SIGNAL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+    def _proc(self, name: str) -> bytes:
+        fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pieces = []
+            while piece := os.read(fd, 1 << 16):
+                pieces.append(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(fd)
+
+
+def native_image(
+    path: Text,
+    argv: Sequence[Text],
+    envp: Sequence[Text] | Mapping[str, str] = (),
+    *,
+    cwd: Text | None = None,
+    stack_limit: int | None = None,
+    uid: int | None = None,
+) -> NativeImage:
+    """The process image the kernel builds for `execve(path, argv, envp)`.
+
+    Args:
+        path: the file; not searched in PATH.
+        argv: any bytes without NUL, also none at all.
+        envp: `NAME=value` strings as they are, or a mapping.
+        cwd: directory to start in.
+        stack_limit: soft RLIMIT_STACK in bytes, -1 for unlimited; None leaves the caller's.
+        uid: user and group to become first (needs root); None stays.
+
+    Raises:
+        NativeFailure: the errno or the signal with which the exec failed.
+        HostError: the host cannot do it (no ptrace, no permission, not x86-64 Linux).
+    """
+    with native_process(path, argv, envp, cwd=cwd, stack_limit=stack_limit, uid=uid) as process:
+        return process.image()
+
+
+@contextmanager
+def native_process(
+    path: Text,
+    argv: Sequence[Text],
+    envp: Sequence[Text] | Mapping[str, str] = (),
+    *,
+    cwd: Text | None = None,
+    stack_limit: int | None = None,
+    uid: int | None = None,
+) -> Iterator[NativeProcess]:
+    """As `native_image`, for looking at more than the image holds; the process is killed at the end of the `with`."""
+    libc = _Libc()
+    if isinstance(envp, Mapping):
+        envp = [f"{name}={value}" for name, value in envp.items()]
+    exec_ = libc.prepare_exec(_bytes(path), [_bytes(word) for word in argv], [_bytes(word) for word in envp])
+    process = NativeProcess(_spawn(libc, exec_, cwd, stack_limit, uid), libc)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def native_verdict(path: Text, argv: Sequence[Text], envp: Sequence[Text] | Mapping[str, str] = ()) -> str:
+    """How the kernel decides: `ok`, an errno's name, or `signal N`."""
+    try:
+        with native_process(path, argv, envp):
+            return "ok"
+    except NativeFailure as failure:
+        return failure.name
+
+
+def parse_maps(text: str) -> tuple[NativeMapping, ...]:
+    """The lines of a `/proc/PID/maps` (proc(5)); paths as shown, newlines as `\\012`."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split(" ", 5)
+        start, _, end = fields[0].partition("-")
+        path = fields[5].lstrip(" ") if len(fields) > 5 else ""
+        found.append(
+            NativeMapping(int(start, 16), int(end, 16), fields[1], int(fields[2], 16), fields[3], int(fields[4]), path)
+        )
+    return tuple(found)
+
+
+def parse_auxv(data: bytes, bits: int) -> tuple[tuple[int, int], ...]:
+    """(type, value) pairs up to AT_NULL."""
+    pairs = []
+    for kind, value in struct.iter_unpack("<QQ" if bits == 64 else "<II", data):
+        if not kind:
+            break
+        pairs.append((kind, value))
+    return tuple(pairs)
+
+
+class _Libc:
+    """The few functions of the C library that the child and the tracer call, looked up before the fork."""
+
+    def __init__(self) -> None:
+        import ctypes
+        import platform
+        import sys
+
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            raise HostError("the native oracle needs a Linux x86-64 host")
+        self._ctypes = ctypes
+        library = ctypes.CDLL(None, use_errno=True)
+        self.personality = library.personality
+        self.personality.argtypes = [ctypes.c_ulong]
+        self.ptrace = library.ptrace
+        self.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self.ptrace.restype = ctypes.c_long
+        self.prctl = library.prctl
+        self._execve = library.execve
+
+    def prepare_exec(self, path: bytes, argv: list[bytes], envp: list[bytes]) -> Callable[[], int]:
+        """A function that calls execve with these arguments and returns errno."""
+        if any(b"\0" in word for word in (path, *argv, *envp)):
+            raise ValueError("a NUL byte inside a path, argument or environment string")
+        strings = self._ctypes.c_char_p
+        arguments = (strings * (len(argv) + 1))(*argv, None)
+        environment = (strings * (len(envp) + 1))(*envp, None)
+        execve, get_errno = self._execve, self._ctypes.get_errno
+
+        def run() -> int:
+            execve(path, arguments, environment)
+            return get_errno()
+
+        return run
+
+    def register_set(self, pid: int, number: int, size: int) -> bytes:
+        """PTRACE_GETREGSET."""
+        buffer = self._ctypes.create_string_buffer(size)
+        vector = (self._ctypes.c_size_t * 2)(self._ctypes.addressof(buffer), size)
+        if self.ptrace(_GETREGSET, pid, number, self._address(vector)) < 0:
+            raise HostError(f"PTRACE_GETREGSET: {os.strerror(self._ctypes.get_errno())}")
+        return buffer.raw[: vector[1]]
+
+    def _address(self, object_: ctypes.Array[Any]) -> int:
+        return self._ctypes.addressof(object_)
+
+
+def _spawn(libc: _Libc, exec_: Callable[[], int], cwd: Text | None, stack_limit: int | None, uid: int | None) -> int:
+    """Fork a child up to its first instruction; the pid. Raises NativeFailure or HostError, the child reaped."""
+    import resource  # before the fork: the child imports nothing
+    import signal
+
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(libc, exec_, writing, cwd, stack_limit, uid, resource, signal)
+    except BaseException:
+        os.close(reading)
+        os.close(writing)
+        raise
+    os.close(writing)
+    try:
+        _, status = os.waitpid(pid, 0)
+        report = os.read(reading, 5)
+    finally:
+        os.close(reading)
+    if os.WIFSTOPPED(status):
+        if os.WSTOPSIG(status) == _SIGTRAP and not report:
+            libc.ptrace(_SETOPTIONS, pid, 0, _EXITKILL)
+            return pid
+        os.kill(pid, _KILL_SIGNAL)
+        os.waitpid(pid, 0)
+        raise NativeFailure(signal=os.WSTOPSIG(status))
+    if os.WIFSIGNALED(status):
+        raise NativeFailure(signal=os.WTERMSIG(status))
+    if len(report) != 5:
+        raise HostError("the native oracle's child ended without an answer")
+    stage, number = struct.unpack("<Bi", report)
+    if stage:
+        raise HostError(f"the native oracle cannot {_STAGES[stage]}: {os.strerror(number)}")
+    raise NativeFailure(errno=number)
+
+
+_STAGES = ("execve", "prepare the process", "set its personality", "trace it (PTRACE_TRACEME)")
+
+
+def _child(
+    libc: _Libc,
+    exec_: Callable[[], int],
+    writing: int,
+    cwd: Text | None,
+    stack_limit: int | None,
+    uid: int | None,
+    resource: Any,
+    signal: Any,
+) -> NoReturn:
+    """Become the program, or report (stage, errno) through the pipe. Never returns, whatever happens."""
+    stage, number = 1, _errno.EINVAL
+    try:
+        # A blocked SIGTRAP would stay pending, and the program would run.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        libc.prctl(_PR_SET_PDEATHSIG, _KILL_SIGNAL, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if stack_limit is not None:
+            hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+            resource.setrlimit(resource.RLIMIT_STACK, (stack_limit, hard))
+        if cwd is not None:
+            os.chdir(cwd)
+        if uid is not None:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+        stage, number = 2, _errno.EPERM
+        if libc.personality(_ADDR_NO_RANDOMIZE) >= 0:
+            stage = 3
+            if libc.ptrace(_TRACEME, 0, None, None) >= 0:
+                stage, number = 0, exec_()
+    except OSError as error:
+        number = error.errno or number
+    finally:
+        try:
+            os.write(writing, struct.pack("<Bi", stage, number))
+        finally:
+            os._exit(127)
+
+
+def _bytes(text: Text) -> bytes:
+    return os.fsencode(text)
