@@ -25,7 +25,7 @@ MAP_SYNC = 0x80000
 MAP_FIXED_NOREPLACE = 0x100000
 MAP_HUGE_BITS = (21 << 26) | (30 << 26)  # MAP_HUGE_2MB, MAP_HUGE_1GB
 
-# include/linux/mman.h: the flags that MAP_SHARED ignores silently when they are unknown and MAP_SHARED_VALIDATE refuses.
+# include/linux/mman.h: what every file system knows. MAP_SHARED ignores other flags, MAP_SHARED_VALIDATE refuses them.
 LEGACY_MAP_MASK = (
     MAP_SHARED
     | MAP_PRIVATE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import Vma
 
 
@@ -77,12 +78,16 @@ class VmaList:
         index = bisect_left(self._starts, vma.start)
         self._starts.insert(index, vma.start)
         self._vmas.insert(index, vma)
+        if isinstance(vma.backing, SharedMemory):
+            vma.backing.use()
 
     def remove(self, vma: Vma) -> None:
         """Take `vma` out."""
         index = self._index(vma)
         del self._starts[index]
         del self._vmas[index]
+        if isinstance(vma.backing, SharedMemory):
+            vma.backing.drop()
 
     def resize(self, vma: Vma, start: int, end: int, offset: int) -> None:
         """Give `vma` another range, which does not take it past a neighbour (kernel: vma_set_range)."""
@@ -93,9 +98,7 @@ class VmaList:
         """Cut `vma` in two at `address`, inside it; the new VMA is the upper part (kernel: __split_vma)."""
         upper = vma.copy(address, vma.end, vma.offset + address - vma.start)
         vma.end = address
-        index = self._index(vma) + 1
-        self._starts.insert(index, address)
-        self._vmas.insert(index, upper)
+        self.insert(upper)
         return upper
 
     def _index(self, vma: Vma) -> int:

@@ -1,0 +1,262 @@
+"""mmap and munmap (mm/mmap.c: do_mmap; mm/vma.c: __mmap_region, do_vmi_munmap)."""
+
+from __future__ import annotations
+
+from errno import EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadstone.errors import LinuxError
+from loadstone.memory.accounting import OVERCOMMIT_NEVER, is_accountable, pages_of
+from loadstone.memory.flags import (
+    DROPPABLE,
+    LEGACY_MAP_MASK,
+    MAP_DROPPABLE,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
+)
+from loadstone.memory.lock import check_lock_limit, may_lock, populate
+from loadstone.memory.merge import Proposal, merge_new
+from loadstone.memory.placement import round_hint, unmapped_area
+from loadstone.memory.shared import SharedMemory
+from loadstone.memory.vma import (
+    ACCOUNT,
+    DONTDUMP,
+    EXEC,
+    GROWSDOWN,
+    LOCKED,
+    MAYEXEC,
+    MAYREAD,
+    MAYSHARE,
+    MAYWRITE,
+    NOHUGEPAGE,
+    NORESERVE,
+    PAGE,
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PROTECTION,
+    READ,
+    SHARED,
+    WIPEONFORK,
+    WRITE,
+    Vma,
+)
+from loadstone.memory.zap import clear
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.backing import Backing
+
+_MAX_FILE = (1 << 63) - 1  # MAX_LFS_FILESIZE
+
+
+class FileAccess(NamedTuple):
+    """What the open file behind a mapping allows: its open mode, and whether its mount is noexec."""
+
+    read: bool = True
+    write: bool = True
+    execute: bool = True
+
+
+def page_align(length: int) -> int:
+    """`length` rounded up to whole pages."""
+    return (length + PAGE - 1) & PAGE_MASK
+
+
+def map_area(
+    space: AddressSpace,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    backing: Backing | None,
+    offset: int,
+    *,
+    path: str = "",
+    vm_flags: int = 0,
+    file: object | None = None,
+    access: FileAccess = FileAccess(),  # noqa: B008 - immutable
+) -> int:
+    """Map `length` bytes and return their address (kernel: do_mmap, then mm_populate)."""
+    if not length:
+        raise LinuxError(EINVAL, "a mapping of no bytes")
+    if offset & (PAGE - 1):
+        raise LinuxError(EINVAL, f"the file offset {offset:#x} is not a multiple of the page size")
+    if prot & READ and space.read_implies_exec and (backing is None or access.execute):
+        prot |= EXEC
+    if flags & MAP_FIXED_NOREPLACE:
+        flags |= MAP_FIXED
+    if not flags & MAP_FIXED:
+        address = round_hint(address, space.layout.mmap_min_addr)
+    length = page_align(length)
+    if length >= 1 << 64:
+        raise LinuxError(ENOMEM, "the length wraps around")
+    if offset + length >= 1 << 64:
+        raise LinuxError(EOVERFLOW, "the file offset wraps around")
+    if len(space.vmas) > space.limits.max_map_count:
+        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    if flags & MAP_HUGETLB and backing is None:
+        raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
+
+    vm_flags |= _flags_of(prot, flags) | space.default_flags | MAYREAD | MAYWRITE | MAYEXEC
+    shared = flags & MAP_TYPE in (MAP_SHARED, MAP_SHARED_VALIDATE)
+    address = unmapped_area(space, address, length, flags, backing, offset, shared=shared)
+    if flags & MAP_FIXED_NOREPLACE and space.vmas.overlaps(address, address + length):
+        raise LinuxError(EEXIST, f"something is mapped in {address:#x}-{address + length:#x} (MAP_FIXED_NOREPLACE)")
+    if flags & MAP_LOCKED and not may_lock(space):
+        raise LinuxError(EPERM, "RLIMIT_MEMLOCK is 0")
+    if vm_flags & LOCKED:
+        check_lock_limit(space, length, EAGAIN)
+    if backing is not None:
+        vm_flags = _file_flags(vm_flags, prot, flags, access)
+        if length > _MAX_FILE or offset > _MAX_FILE - length:
+            raise LinuxError(EOVERFLOW, "past the largest file offset")
+    else:
+        vm_flags, offset = _anonymous_flags(vm_flags, flags, address)
+    if flags & MAP_NORESERVE and space.limits.commitment.mode != OVERCOMMIT_NEVER:
+        vm_flags |= NORESERVE
+
+    new = Proposal(address, address + length, vm_flags, offset)
+    new.backing, new.file, new.path = backing, backing if file is None else file, path
+    _place(space, new)
+    if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
+        populate(space, address, address + length)
+    return address
+
+
+def unmap(space: AddressSpace, start: int, length: int) -> None:
+    """Unmap whatever is in the range; nothing there is no error (kernel: do_vmi_munmap)."""
+    limit = space.layout.task_size
+    if start & (PAGE - 1) or start > limit or length > limit - start:
+        raise LinuxError(EINVAL, f"{start:#x} + {length:#x} is no range of whole pages in the address space")
+    end = start + page_align(length)
+    if end == start:
+        raise LinuxError(EINVAL, "a range of no bytes")
+    unmap_range(space, start, end)
+
+
+def unmap_range(space: AddressSpace, start: int, end: int) -> None:
+    """Unmap [start, end), which is page-aligned and checked."""
+    remove(space, gather(space, start, end))
+
+
+def gather(space: AddressSpace, start: int, end: int) -> list[Vma]:
+    """The VMAs of exactly [start, end), split off from what reaches out of it (kernel: vms_gather_munmap_vmas)."""
+    vmas = space.vmas
+    first = vmas.find_after(start)
+    if first is None or first.start >= end:
+        return []
+    if first.start < start:
+        if end < first.end and len(vmas) >= space.limits.max_map_count:
+            raise LinuxError(ENOMEM, f"the process has {len(vmas)} mappings (vm.max_map_count)")
+        vmas.split(first, start)
+    found = vmas.overlapping(start, end)
+    if found[-1].end > end:
+        vmas.split(found[-1], end)
+    return found
+
+
+def remove(space: AddressSpace, gone: list[Vma]) -> None:
+    """Take away the VMAs of a range, their pages and page tables (kernel: vms_complete_munmap_vmas)."""
+    if not gone:
+        return
+    space.note_resident_peak()
+    frames: list[int] = []
+    for vma in gone:
+        space.vmas.remove(vma)
+        frames += clear(space, vma, vma.start, vma.end)
+        pages = pages_of(vma)
+        space.usage.add(vma.flags, -pages)
+        if vma.flags & ACCOUNT:
+            space.limits.commitment.uncharge(pages)
+    start, end = gone[0].start, gone[-1].end
+    space.shootdown.retire(space.page_table.root, start, end, frames)
+    if frames:
+        below, above = space.vmas.find_before(start), space.vmas.find_after(end)
+        space.page_table.prune(below.end if below else 0, above.start if above else space.layout.task_size)
+    for vma in gone:
+        space.emit("unmap", vma, vma.start, vma.end)
+
+
+def _place(space: AddressSpace, new: Proposal) -> None:
+    """Put the new area in, in place of what was there (kernel: __mmap_region)."""
+    old = gather(space, new.start, new.end)
+    pages = (new.end - new.start) >> PAGE_SHIFT
+    space.usage.check_growth(new.flags, pages - sum(map(pages_of, old)), space.limits)
+    if is_accountable(new.flags):
+        kept = sum(pages_of(vma) for vma in old if vma.flags & ACCOUNT)
+        space.charge(pages - kept)
+        space.limits.commitment.promised += kept  # what `remove` takes back was promised to the new area
+        new.flags |= ACCOUNT
+    remove(space, old)
+    vma = merge_new(space, new)
+    if vma is None:
+        if new.flags & SHARED and new.backing is None:
+            new.backing = SharedMemory(space.cache, new.end - new.start, space.limits.commitment.new_inode())
+            new.file, new.path = new.backing, "/dev/zero"
+        vma = Vma(
+            new.start, new.end, new.flags, new.backing, new.offset, path=new.path, file=new.file, anon_vma=new.anon_vma
+        )
+        space.vmas.insert(vma)
+    space.usage.add(vma.flags, pages)
+    space.emit("map", vma, new.start, new.end)
+
+
+def _flags_of(prot: int, flags: int) -> int:
+    """Kernel: calc_vm_prot_bits and calc_vm_flag_bits."""
+    return (
+        prot & PROTECTION
+        | (GROWSDOWN if flags & MAP_GROWSDOWN else 0)
+        | (LOCKED if flags & MAP_LOCKED else 0)
+        | (NOHUGEPAGE if flags & MAP_STACK else 0)
+    )
+
+
+def _file_flags(vm_flags: int, prot: int, flags: int, access: FileAccess) -> int:
+    """The VMA flags of a file mapping; EACCES, EPERM, EINVAL or EOPNOTSUPP where the file does not allow it."""
+    kind = flags & MAP_TYPE
+    if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
+        raise LinuxError(EOPNOTSUPP, f"the file system does not know the flags {flags & ~LEGACY_MAP_MASK:#x}")
+    if kind in (MAP_SHARED, MAP_SHARED_VALIDATE):
+        if prot & WRITE and not access.write:
+            raise LinuxError(EACCES, "a shared writable mapping of a file that is not open for writing")
+        vm_flags |= SHARED | MAYSHARE
+        if not access.write:
+            vm_flags &= ~(MAYWRITE | SHARED)
+    elif kind != MAP_PRIVATE:
+        raise LinuxError(EINVAL, "neither MAP_SHARED nor MAP_PRIVATE")
+    if not access.read:
+        raise LinuxError(EACCES, "the file is not open for reading")
+    if not access.execute:
+        if vm_flags & EXEC:
+            raise LinuxError(EPERM, "the file is on a noexec mount")
+        vm_flags &= ~MAYEXEC
+    if vm_flags & GROWSDOWN:
+        raise LinuxError(EINVAL, "MAP_GROWSDOWN is for anonymous memory")
+    return vm_flags
+
+
+def _anonymous_flags(vm_flags: int, flags: int, address: int) -> tuple[int, int]:
+    """The VMA flags and the offset of an anonymous mapping."""
+    kind = flags & MAP_TYPE
+    if kind == MAP_SHARED:
+        if vm_flags & GROWSDOWN:
+            raise LinuxError(EINVAL, "a shared mapping cannot grow down")
+        return vm_flags | SHARED | MAYSHARE, 0
+    if kind == MAP_DROPPABLE:
+        if flags & (MAP_LOCKED | MAP_HUGETLB) or vm_flags & GROWSDOWN:
+            raise LinuxError(EINVAL, "MAP_DROPPABLE is for plain memory")
+        return vm_flags | DROPPABLE | NORESERVE | WIPEONFORK | DONTDUMP, address
+    if kind != MAP_PRIVATE:
+        raise LinuxError(EINVAL, "neither MAP_SHARED nor MAP_PRIVATE")
+    return vm_flags, address

@@ -1,0 +1,183 @@
+"""Where a mapping goes: the search for a free range, as x86-64 Linux does it.
+
+Sources: arch/x86/kernel/sys_x86_64.c, mm/vma.c (unmapped_area, unmapped_area_topdown), mm/huge_memory.c
+(__thp_get_unmapped_area), mm/shmem.c (shmem_get_unmapped_area). All addresses and lengths are in bytes.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM, EPERM
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadstone.errors import LinuxError
+from loadstone.memory.flags import MAP_32BIT, MAP_ABOVE4G, MAP_FIXED
+from loadstone.memory.vma import GROWSDOWN, PAGE, PAGE_MASK, Vma
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.backing import Backing
+
+HUGE = 1 << 21
+"""Bytes that one entry of the third level maps: a transparent huge page."""
+
+_LOW_BEGIN, _LOW_END = 0x4000_0000, 0x8000_0000  # MAP_32BIT
+
+
+class Layout(NamedTuple):
+    """The shape of an address space, chosen at exec (kernel: arch_pick_mmap_layout). Addresses and sizes in bytes.
+
+    Without randomization and with a stack limit of 8 MiB the defaults are what Linux 6.18 uses.
+    """
+
+    task_size: int = 0x7FFFFFFFF000
+    mmap_base: int = 0x7FFFF7FFF000  # the top-down search starts here
+    legacy_base: int = 0x155555555000  # the bottom-up search starts here (kernel: mmap_legacy_base)
+    mmap_min_addr: int = 0x1000
+    top_down: bool = True
+    stack_top: int = 0x7FFFFFFFF000
+    stack_gap: int = 256 * PAGE  # kept free below a growing stack (kernel: stack_guard_gap)
+    vsyscall: bool = True  # whether /proc/PID/maps ends with the [vsyscall] line
+    huge_alignment: bool = True  # the kernel has transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE)
+
+
+def unmapped_area(
+    space: AddressSpace,
+    hint: int,
+    length: int,
+    flags: int,
+    backing: Backing | None = None,
+    offset: int = 0,
+    *,
+    shared: bool = False,
+) -> int:
+    """The address for `length` bytes, a multiple of the page size (kernel: __get_unmapped_area).
+
+    `flags` are mmap's; with MAP_FIXED the hint itself is checked and returned. `shared` says that an anonymous mapping
+    will be a shared one. Raises ENOMEM (no room), EINVAL (unaligned), EPERM (below mmap_min_addr).
+    """
+    layout = space.layout
+    if length > layout.task_size:
+        raise LinuxError(ENOMEM, f"{length:#x} bytes are more than the address space has")
+    if backing is None:
+        offset = 0
+    if layout.huge_alignment and backing is None and shared:
+        address = _search_shared(space, hint, length, flags)
+    elif layout.huge_alignment and (
+        getattr(backing, "huge_aligned", False) if backing is not None else not hint and length % HUGE == 0
+    ):
+        address = _search_huge(space, hint, length, flags, offset)
+    else:
+        address = _search(space, hint, length, flags)
+    if address > layout.task_size - length:
+        raise LinuxError(ENOMEM, f"{address:#x} + {length:#x} is past the end of the address space")
+    if address & (PAGE - 1):
+        raise LinuxError(EINVAL, f"the address {address:#x} is not page-aligned")
+    if address < layout.mmap_min_addr and not space.limits.may_map_low:
+        raise LinuxError(EPERM, f"{address:#x} is below vm.mmap_min_addr ({layout.mmap_min_addr:#x})")
+    return address
+
+
+def gap_start(vma: Vma, stack_gap: int) -> int:
+    """Where `vma` starts with its guard gap (kernel: vm_start_gap)."""
+    return max(vma.start - stack_gap, 0) if vma.flags & GROWSDOWN else vma.start
+
+
+def round_hint(hint: int, mmap_min_addr: int) -> int:
+    """A hint as a page address that may be mapped (kernel: round_hint_to_min)."""
+    hint &= PAGE_MASK
+    if hint and hint < mmap_min_addr:
+        return (mmap_min_addr + PAGE - 1) & PAGE_MASK
+    return hint
+
+
+def _search_huge(space: AddressSpace, hint: int, length: int, flags: int, offset: int) -> int:
+    """A range in which file offset and address agree modulo 2 MiB, if the mapping has room for a huge page."""
+    end = offset + length
+    aligned = -(-offset // HUGE) * HUGE
+    if end - aligned >= HUGE:
+        try:
+            address = _search(space, hint, length + HUGE, flags)
+        except LinuxError:
+            address = -1  # perhaps only the padding did not fit
+        if address == hint and address > 0:
+            return address
+        if address > 0:
+            distance = (offset - address) % HUGE
+            if space.layout.top_down and not distance:
+                return address + HUGE  # the padding belongs below, not above
+            return address + distance
+    return _search(space, hint, length, flags)
+
+
+def _search_shared(space: AddressSpace, hint: int, length: int, flags: int) -> int:
+    """Shared anonymous memory (tmpfs inside): on a 2 MiB boundary if it is that long and nobody chose the address."""
+    address = _search(space, hint, length, flags)
+    if flags & MAP_FIXED or (hint and hint == address) or length < HUGE or address % HUGE == 0:
+        return address
+    try:
+        padded = _search(space, hint, length + HUGE - PAGE, flags)
+    except LinuxError:
+        return address
+    padded = -(-padded // HUGE) * HUGE
+    return address if padded > space.layout.task_size - length else padded
+
+
+def _search(space: AddressSpace, hint: int, length: int, flags: int) -> int:
+    """Kernel: arch_get_unmapped_area_topdown, or arch_get_unmapped_area with the legacy layout."""
+    if flags & MAP_FIXED:
+        return hint
+    layout = space.layout
+    if layout.top_down and not flags & MAP_32BIT:
+        if hint and _fits(space, hint, length, layout.task_size):
+            return hint
+        low = 1 << 32 if flags & MAP_ABOVE4G else PAGE
+        address = _highest(space, length, max(low, layout.mmap_min_addr), layout.mmap_base)
+        if address >= 0:
+            return address
+    begin, end = (_LOW_BEGIN, _LOW_END) if flags & MAP_32BIT else (layout.legacy_base, layout.task_size)
+    if hint and _fits(space, hint, length, end):
+        return hint
+    address = _lowest(space, length, max(begin, layout.mmap_min_addr), end)
+    if address < 0:
+        raise LinuxError(ENOMEM, f"no free range of {length:#x} bytes")
+    return address
+
+
+def _fits(space: AddressSpace, address: int, length: int, end: int) -> bool:
+    """Whether a hint can be followed; the neighbour below is not asked, as in the kernel."""
+    if end - length < address:
+        return False
+    above = space.vmas.find_after(address)
+    return above is None or address + length <= gap_start(above, space.layout.stack_gap)
+
+
+def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
+    """The highest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area_topdown)."""
+    vmas = space.vmas
+    stack_gap = space.layout.stack_gap
+    index = vmas.index_after(high)  # the first VMA that reaches past `high`
+    if index < len(vmas) and vmas[index].start < high:
+        high = gap_start(vmas[index], stack_gap)
+    elif index < len(vmas):
+        high = min(high, gap_start(vmas[index], stack_gap))
+    while high - low >= length:
+        below = vmas[index - 1] if index else None
+        if below is None or high - max(below.end, low) >= length:
+            return high - length
+        index -= 1
+        high = min(high, gap_start(below, stack_gap))
+    return -1
+
+
+def _lowest(space: AddressSpace, length: int, low: int, high: int) -> int:
+    """The lowest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area)."""
+    vmas = space.vmas
+    stack_gap = space.layout.stack_gap
+    for index in range(vmas.index_after(low), len(vmas)):
+        vma = vmas[index]
+        if low + length > high:
+            break
+        if gap_start(vma, stack_gap) - low >= length:
+            return low
+        low = max(low, vma.end)
+    return low if low + length <= high else -1

@@ -1,0 +1,123 @@
+"""The stack: made at exec, grown by faults (fs/exec.c: bprm_mm_init, setup_arg_pages; mm/vma.c: expand_downwards)."""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.memory.flags import RLIMIT_STACK
+from loadstone.memory.lock import check_lock_limit
+from loadstone.memory.merge import prepare_anon_vma
+from loadstone.memory.protect import protect_vma
+from loadstone.memory.vma import (
+    ACCOUNT,
+    EXEC,
+    GROWSDOWN,
+    LOCKED,
+    MAYEXEC,
+    MAYREAD,
+    MAYWRITE,
+    PAGE,
+    PAGE_MASK,
+    PAGE_SHIFT,
+    PROTECTION,
+    READ,
+    WRITE,
+    Vma,
+)
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+
+STACK_EXPAND = 128 * 1024
+"""Bytes by which exec grows the stack beyond the arguments."""
+
+
+def create_stack(space: AddressSpace, top: int) -> Vma:
+    """One page of stack that ends at `top`; the arguments' strings go there (kernel: bprm_mm_init)."""
+    flags = READ | WRITE | MAYREAD | MAYWRITE | MAYEXEC | GROWSDOWN | ACCOUNT
+    space.charge(1)
+    vma = Vma(top - PAGE, top, flags, None, top - PAGE)
+    space.vmas.insert(vma)
+    space.usage.add(flags, 1)
+    return vma
+
+
+def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool) -> Vma:
+    """Settle the stack's permissions and grow it by 128 KiB, at most to RLIMIT_STACK (kernel: setup_arg_pages).
+
+    `pointer` becomes the address that /proc/PID/stat calls startstack; `executable` is the program's PT_GNU_STACK.
+    Raises LinuxError(EFAULT) as the kernel does when there is no room.
+    """
+    flags = vma.flags | space.default_flags
+    flags = flags | EXEC if executable else flags & ~EXEC
+    vma = protect_vma(space, vma, vma.start, vma.end, flags)
+    limit = space.limits.soft(RLIMIT_STACK) & PAGE_MASK
+    size = min(limit, vma.end - vma.start + STACK_EXPAND)
+    space.start_stack = pointer
+    if vma.end - size < vma.start and not expand_stack(space, vma, vma.end - size):
+        from errno import EFAULT
+
+        raise LinuxError(EFAULT, "there is no room for the stack")
+    space.emit("map", vma, vma.start, vma.end)
+    return vma
+
+
+def shift_stack(space: AddressSpace, vma: Vma, shift: int) -> None:
+    """Move the young stack down by `shift` bytes with its pages (kernel: relocate_vma_down).
+
+    Its offset stays: a randomized stack does not merge as its address would tell.
+    """
+    from loadstone.memory.remap import move_entries
+
+    start, end = vma.start, vma.end
+    if start < shift or space.vmas.overlaps(start - shift, start):
+        raise LinuxError(ENOMEM, "the stack cannot be moved there")
+    move_entries(space, start, end, -shift)
+    space.vmas.resize(vma, start - shift, end - shift, vma.offset)
+
+
+def expand_stack(space: AddressSpace, vma: Vma, address: int) -> bool:
+    """Grow `vma` down so that it contains `address`; False if it must not (kernel: expand_downwards).
+
+    A guard gap to the mapping below is kept, unless that one grows down too or nobody may access it.
+    """
+    if not vma.flags & GROWSDOWN:
+        return False
+    address &= PAGE_MASK
+    if address < space.layout.mmap_min_addr:
+        return False
+    if address >= vma.start:
+        return True
+    below = space.vmas.find_before(vma.start)
+    if (
+        below
+        and not below.flags & GROWSDOWN
+        and below.flags & PROTECTION
+        and address - below.end < space.layout.stack_gap
+    ):
+        return False
+    if below and address < below.end:
+        return False
+    prepare_anon_vma(space, vma)
+    pages = (vma.start - address) >> PAGE_SHIFT
+    if vma.start - address > vma.offset or not _may_grow(space, vma, address, pages):
+        return False
+    space.vmas.resize(vma, address, vma.end, vma.offset - (vma.start - address))
+    space.usage.add(vma.flags, pages)
+    return True
+
+
+def _may_grow(space: AddressSpace, vma: Vma, address: int, pages: int) -> bool:
+    """Kernel: acct_stack_growth."""
+    limits = space.limits
+    if not space.usage.may_grow(vma.flags, pages, limits) or vma.end - address > limits.soft(RLIMIT_STACK):
+        return False
+    try:
+        if vma.flags & LOCKED:
+            check_lock_limit(space, pages << PAGE_SHIFT, ENOMEM)
+        space.charge(pages)
+    except LinuxError:
+        return False
+    return True
