@@ -20,6 +20,9 @@ class Listener(Protocol):
         `frames` are those that the old entries pointed at, where they are known.
         """
 
+    def forget_code(self, frame: int) -> None:
+        """Drop what was translated from the code in `frame`."""
+
 
 class Shootdown:
     """Passes changes on to every core of the machine, then lets go of frames."""
@@ -47,3 +50,8 @@ class Shootdown:
             release = self._memory.release
             for frame in frames:
                 release(frame)
+
+    def code_written(self, frame: int) -> None:
+        """A frame that code was executed from got new contents, other than by a store of the program's."""
+        for core in self._listeners:
+            core.forget_code(frame)

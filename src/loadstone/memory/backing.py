@@ -17,6 +17,12 @@ class Backing(Protocol):
     pages: FilePages | None
     """The file's pages in the page cache (the kernel's `i_mapping`); None until the first one is there."""
 
+    writeback: bool
+    """Whether a file system is told of a page's first write (a shared page is then mapped read-only until written)."""
+
+    huge_aligned: bool
+    """Whether the file system places mappings of 2 MiB and more on a 2 MiB boundary (thp_get_unmapped_area)."""
+
     @property
     def device(self) -> int:
         """The device number that /proc/PID/maps shows, as `os.stat` encodes it."""

@@ -1,0 +1,261 @@
+"""The page-fault path (arch/x86/mm/fault.c: do_user_addr_fault; mm/memory.c: handle_mm_fault).
+
+A fault is: find the VMA; check what it allows; find the page, which is the zero frame, a page-cache frame, a copy of one,
+or a new one; write the page-table entry. Faults that cannot be resolved come back as a value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadstone.events import Fault, publish
+from loadstone.machine.paging import DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.memory.merge import prepare_anon_vma
+from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.backing import Backing
+
+USER, KERNEL = "user", "kernel"
+SIGBUS, SIGSEGV = 7, 11
+SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
+
+_ACCESS_NAMES = {READ: "read", WRITE: "write", EXEC: "execute"}
+_SIGNAL_NAMES = {SIGBUS: "SIGBUS", SIGSEGV: "SIGSEGV"}
+_ENTRIES_IN_TABLE = 512
+
+
+class BadAccess(NamedTuple):
+    """A fault that ends in a signal: which, with which si_code, at which address, and why."""
+
+    signal: int
+    code: int
+    address: int
+    access: int  # READ, WRITE or EXEC
+    why: str
+
+
+class _Resolved(NamedTuple):
+    """How a fault was answered, for the event."""
+
+    cause: str
+    major: bool = False
+    around: int = 0
+
+
+def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str = USER) -> BadAccess | None:
+    """Answer one page fault: `access` (READ, WRITE or EXEC) to `address` by the instruction at `pc`.
+
+    None: the entry is there and permits the access. Raises OutOfFrames.
+    """
+    vma = space.vmas.find(address)
+    cause = ""
+    if vma is None:
+        vma = _grow_stack(space, address)
+        cause = "stack"
+    if vma is None:
+        return _refuse(space, BadAccess(SIGSEGV, SEGV_MAPERR, address, access, "nothing is mapped there"), None, pc, mode)
+    if not vma.flags & (access if access != READ else PROTECTION):
+        why = f"the mapping allows {vma.perms}"
+        return _refuse(space, BadAccess(SIGSEGV, SEGV_ACCERR, address, access, why), vma, pc, mode)
+    resolved = _handle(space, vma, address & PAGE_MASK, access)
+    if isinstance(resolved, BadAccess):
+        return _refuse(space, resolved._replace(address=address), vma, pc, mode)
+    if resolved.major:
+        space.major_faults += 1
+    else:
+        space.minor_faults += 1
+    if space.events is not None and space.events.fault:
+        _tell(space, vma, address, access, pc, mode, resolved._replace(cause=cause or resolved.cause))
+    return None
+
+
+def populate_page(space: AddressSpace, address: int, access: int) -> BadAccess | None:
+    """Bring a page in on the kernel's own behalf (get_user_pages): no fault is counted."""
+    vma = space.vmas.find(address)
+    if vma is None:
+        return BadAccess(SIGSEGV, SEGV_MAPERR, address, access, "nothing is mapped there")
+    entry = space.page_table.entry(address)
+    if entry & PRESENT and (access != WRITE or entry & WRITABLE):
+        return None
+    resolved = _handle(space, vma, address & PAGE_MASK, access)
+    return resolved if isinstance(resolved, BadAccess) else None
+
+
+def _grow_stack(space: AddressSpace, address: int) -> Vma | None:
+    """The VMA above `address`, if it grows down and may grow that far (kernel: lock_mm_and_find_vma)."""
+    above = space.vmas.find_after(address)
+    if above is None or not above.flags & GROWSDOWN or not space.expand_stack(above, address):
+        return None
+    return above
+
+
+def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved | BadAccess:
+    """Kernel: handle_pte_fault."""
+    slot = space.page_table.slot(page)
+    entry = space.memory.words[slot]
+    if entry & (PRESENT | PROTNONE):
+        if access == WRITE and not entry & WRITABLE:
+            return _write_protected(space, vma, page, slot, entry)
+        space.memory.words[slot] = _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
+        return _Resolved("protection")
+    if vma.backing is None:
+        return _anonymous(space, vma, slot, access)
+    return _file(space, vma, vma.backing, page, slot, access)
+
+
+def _anonymous(space: AddressSpace, vma: Vma, slot: int, access: int) -> _Resolved:
+    """Kernel: do_anonymous_page. Reads share the zero frame until the first write."""
+    memory = space.memory
+    if access == WRITE:
+        prepare_anon_vma(space, vma)
+        _install(space, slot, _entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
+        return _Resolved("anonymous")
+    memory.hold(memory.zero_frame)
+    memory.words[slot] = _entry(vma, memory.zero_frame, False)
+    return _Resolved("zero-page")
+
+
+def _file(space: AddressSpace, vma: Vma, backing: Backing, page: int, slot: int, access: int) -> _Resolved | BadAccess:
+    """Kernel: do_read_fault, do_cow_fault, do_shared_fault."""
+    index = (vma.offset + page - vma.start) >> PAGE_SHIFT
+    if index << PAGE_SHIFT >= backing.size:
+        return BadAccess(SIGBUS, BUS_ADRERR, page, access, "the page is past the end of the file")
+    cache = space.cache
+    major = not cache.is_cached(backing, index) and backing.writeback
+    if major:
+        cache.read_ahead(backing, index)
+    if access == WRITE:
+        return _file_write(space, vma, backing, index, slot, major)
+    around = 0
+    if space.fault_around > PAGE and not vma.name:
+        around = _fault_around(space, vma, backing, page, index)
+    else:
+        frame = cache.bring(backing, index, index)[index]
+        _map_shared(space, vma, slot, frame, _maps_writable(vma, backing))
+    return _Resolved("file", major, around)
+
+
+def _file_write(space: AddressSpace, vma: Vma, backing: Backing, index: int, slot: int, major: bool) -> _Resolved:
+    """The first access to a file page is a write: to the page itself, or to a private copy."""
+    frame = space.cache.bring(backing, index, index)[index]
+    if vma.flags & SHARED:
+        _map_shared(space, vma, slot, frame, True)
+        _mark_dirty(space, slot, backing, index)
+        return _Resolved("shared", major)
+    prepare_anon_vma(space, vma)
+    copy = space.memory.allocate(ANONYMOUS)
+    space.memory.copy(frame, copy)
+    _install(space, slot, _entry(vma, copy, True) | DIRTY)
+    return _Resolved("copy-on-write", major)
+
+
+def _fault_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, index: int) -> int:
+    """Map the faulting page and its neighbours that are cached (do_fault_around); how many neighbours it were.
+
+    The window is aligned in the page table, and stays within the VMA, the page table and the file.
+    """
+    count = space.fault_around >> PAGE_SHIFT
+    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
+    in_vma = (page - vma.start) >> PAGE_SHIFT
+    first = max(in_table & -count, in_table - min(in_table, in_vma))
+    last = min(first + count, _ENTRIES_IN_TABLE, in_table + ((vma.end - vma.start) >> PAGE_SHIFT) - in_vma) - 1
+    low = index + first - in_table
+    high = min(index + last - in_table, (backing.size - 1) >> PAGE_SHIFT)
+    cache = space.cache
+    if cache.warm and backing.writeback:
+        frames = cache.bring(backing, low, high)
+    else:
+        frames = cache.bring(backing, index, index)
+    words = space.memory.words
+    slot = space.page_table.slot(page) - index
+    writable = _maps_writable(vma, backing)
+    mapped = 0
+    for each in range(low, high + 1):
+        frame = frames.get(each, -1)
+        if frame >= 0 and not words[slot + each]:
+            _map_shared(space, vma, slot + each, frame, writable)
+            mapped += 1
+    return mapped - 1
+
+
+def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry: int) -> _Resolved:
+    """A write to a page that is mapped read-only (kernel: do_wp_page)."""
+    memory = space.memory
+    frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+    if vma.flags & SHARED and vma.backing is not None:
+        memory.words[slot] = _entry(vma, frame, True)
+        _mark_dirty(space, slot, vma.backing, (vma.offset + page - vma.start) >> PAGE_SHIFT)
+        return _Resolved("shared")
+    prepare_anon_vma(space, vma)
+    if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
+        memory.words[slot] = _entry(vma, frame, True) | DIRTY
+        return _Resolved("protection")
+    copy = memory.allocate(ANONYMOUS)
+    if frame == memory.zero_frame:
+        space.resident_pages += 1
+    else:
+        memory.copy(frame, copy)
+    memory.words[slot] = _entry(vma, copy, True) | DIRTY
+    space.shootdown.retire(space.page_table.root, page, page + PAGE, [frame])
+    return _Resolved("copy-on-write")
+
+
+def _entry(vma: Vma, frame: int, writable: bool) -> int:
+    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well."""
+    prot = vma.flags & PROTECTION
+    return frame << FRAME_SHIFT | permissions(prot if writable else prot & ~WRITE)
+
+
+def _maps_writable(vma: Vma, backing: Backing) -> bool:
+    """Whether a page of a shared mapping is writable from the start (not vma_wants_writenotify)."""
+    return bool(vma.flags & SHARED) and not backing.writeback
+
+
+def _map_shared(space: AddressSpace, vma: Vma, slot: int, frame: int, writable: bool) -> None:
+    """Point an entry at a page-cache frame."""
+    space.memory.hold(frame)
+    _install(space, slot, _entry(vma, frame, writable))
+
+
+def _install(space: AddressSpace, slot: int, entry: int) -> None:
+    space.memory.words[slot] = entry
+    space.resident_pages += 1
+
+
+def _mark_dirty(space: AddressSpace, slot: int, backing: Backing, index: int) -> None:
+    """A page of a shared mapping is being written: the file will have to be."""
+    space.memory.words[slot] |= DIRTY
+    if backing.pages is not None:
+        backing.pages.dirty.add(index)
+
+
+def _refuse(space: AddressSpace, bad: BadAccess, vma: Vma | None, pc: int, mode: str) -> BadAccess:
+    """Count and announce a fault that ends in a signal (in kernel mode, in EFAULT)."""
+    space.minor_faults += 1
+    if space.events is not None and space.events.fault:
+        signal = _SIGNAL_NAMES[bad.signal]
+        _tell(space, vma, bad.address, bad.access, pc, mode, _Resolved("protection"), signal if mode == USER else None)
+    return bad
+
+
+def _tell(
+    space: AddressSpace, vma: Vma | None, address: int, access: int, pc: int, mode: str, resolved: _Resolved,
+    signal: str | None = None,
+) -> None:  # fmt: skip
+    """Emit the event."""
+    pid, tid, cpu = space.owner_ids
+    entry = space.page_table.entry(address)
+    offset = vma.offset + (address & PAGE_MASK) - vma.start if vma is not None and vma.backing is not None else 0
+    if vma is not None and vma.backing is None:
+        offset = (address & PAGE_MASK) - vma.start
+    assert space.events is not None
+    publish(
+        space.events.fault,
+        Fault(
+            pid, tid, cpu, address, pc, _ACCESS_NAMES[access], mode, resolved.cause, resolved.major, resolved.around,
+            space.name_of(vma) if vma is not None else "", offset, (entry & FRAME_MASK) >> FRAME_SHIFT, signal,
+        ),
+    )  # fmt: skip

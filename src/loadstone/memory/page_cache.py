@@ -1,0 +1,150 @@
+"""The page cache: file pages in frames, one frame a page, shared by every mapping of the file.
+
+It is also a model. Which faults are *major* is decided here and not by the host's disk: with a `warm` cache every page of
+a file counts as being in memory already; with a `cold` one a page is there once it was read, by a fault or by the
+read-ahead around it (mm/filemap.c: do_sync_mmap_readahead).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadstone.errors import OutOfFrames
+from loadstone.machine.physical import CACHE, PhysicalMemory
+from loadstone.memory.vma import PAGE, PAGE_SHIFT
+from loadstone.memory.zap import zap
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.backing import Backing
+
+READ_AHEAD_PAGES = 32  # VM_READAHEAD_PAGES: 128 KiB
+
+
+class FilePages:
+    """The pages of one file that are in memory (the kernel's address_space of an inode).
+
+    Attributes:
+        frames: page index -> frame. The cache holds one reference to each.
+        dirty: indices of pages that were written through a mapping and not yet written back.
+    """
+
+    __slots__ = ("dirty", "frames")
+
+    def __init__(self) -> None:
+        self.frames: dict[int, int] = {}
+        self.dirty: set[int] = set()
+
+
+class PageCache:
+    """The page cache of a machine.
+
+    Attributes:
+        memory: where the frames are.
+        warm: whether file pages count as read before the program starts.
+        spaces: the address spaces that may map files; they register themselves.
+    """
+
+    def __init__(self, memory: PhysicalMemory, *, warm: bool = True) -> None:
+        self.memory = memory
+        self.warm = warm
+        self.spaces: list[AddressSpace] = []
+        self._nameless = 0
+
+    def next_nameless_inode(self) -> int:
+        """An inode number for memory that has no file."""
+        self._nameless += 1
+        return self._nameless
+
+    def lookup(self, backing: Backing, index: int) -> int:
+        """The frame of page `index`, or -1."""
+        return backing.pages.frames.get(index, -1) if backing.pages is not None else -1
+
+    def is_cached(self, backing: Backing, index: int) -> bool:
+        """Whether the page counts as being in memory, so that a fault on it is minor."""
+        return (self.warm and backing.writeback) or self.lookup(backing, index) >= 0
+
+    def bring(self, backing: Backing, first: int, last: int) -> dict[int, int]:
+        """Have pages first..last (inclusive) of the file in frames; what is missing is read, in runs. Returns `frames`.
+
+        Pages past the end of file are the caller's mistake: they come as zeros.
+        """
+        pages = backing.pages
+        if pages is None:
+            pages = backing.pages = FilePages()
+        frames = pages.frames
+        index = first
+        while index <= last:
+            if index in frames:
+                index += 1
+                continue
+            end = index + 1
+            while end <= last and end not in frames:
+                end += 1
+            self._read(backing, frames, index, end - index)
+            index = end
+        return frames
+
+    def read_ahead(self, backing: Backing, index: int) -> None:
+        """Read what the kernel reads around a page that a fault missed: 32 pages, centred, within the file."""
+        first = max(0, index - READ_AHEAD_PAGES // 2)
+        last = min(first + READ_AHEAD_PAGES, -(-backing.size // PAGE)) - 1
+        self.bring(backing, min(first, index), max(last, index))
+
+    def write_back(self, backing: Backing, first: int, last: int) -> None:
+        """Write the dirty pages among first..last (inclusive) to the file."""
+        pages = backing.pages
+        if pages is None or not pages.dirty:
+            return
+        for index in sorted(i for i in pages.dirty if first <= i <= last):
+            pages.dirty.discard(index)
+            if index in pages.frames:
+                backing.write_page(index, self.memory.page(pages.frames[index]))
+
+    def truncate(self, backing: Backing, new_size: int) -> None:
+        """The file is now `new_size` bytes long: unmap and drop what lies past that, zero the rest of the last page."""
+        pages = backing.pages
+        if pages is None:
+            return
+        keep = -(-new_size // PAGE)
+        self._unmap(backing, keep)
+        for index in [i for i in pages.frames if i >= keep]:
+            self._drop(pages, index)
+        if new_size % PAGE and keep - 1 in pages.frames:
+            tail = new_size % PAGE
+            self.memory.view(pages.frames[keep - 1], tail, PAGE - tail)[:] = bytes(PAGE - tail)
+
+    def forget(self, backing: Backing) -> None:
+        """Drop every page of the file; no mapping of it may be left."""
+        pages = backing.pages
+        if pages is not None:
+            for index in list(pages.frames):
+                self._drop(pages, index)
+
+    def _read(self, backing: Backing, frames: dict[int, int], index: int, count: int) -> None:
+        """Read `count` pages that are missing, into consecutive frames if there are any."""
+        memory = self.memory
+        try:
+            frame = memory.allocate_run(count, CACHE)
+        except OutOfFrames:
+            for each in range(index, index + count):
+                frame = memory.allocate(CACHE)
+                backing.read_pages(each, memory.page(frame))
+                frames[each] = frame
+            return
+        backing.read_pages(index, memory.view(frame, 0, count << PAGE_SHIFT))
+        for each in range(count):
+            frames[index + each] = frame + each
+
+    def _drop(self, pages: FilePages, index: int) -> None:
+        self.memory.release(pages.frames.pop(index))
+        pages.dirty.discard(index)
+
+    def _unmap(self, backing: Backing, index: int) -> None:
+        """Take the pages from `index` on out of every address space, private copies too (unmap_mapping_range)."""
+        for space in self.spaces:
+            for vma in space.vmas:
+                if vma.backing is backing:
+                    start = max(vma.start, vma.start + (index << PAGE_SHIFT) - vma.offset)
+                    if start < vma.end:
+                        zap(space, vma, start, vma.end)
