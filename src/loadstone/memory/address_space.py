@@ -38,6 +38,8 @@ class AddressSpace:
         read_implies_exec: the personality's READ_IMPLIES_EXEC.
         start_brk, brk: the heap; start_code, end_code, start_data, end_data, start_stack: as exec found them.
         owner_ids: (pid, tid, cpu) for events; set by whoever runs a task here.
+        fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
+        minor_faults, major_faults: page faults so far, those that ended in a signal included.
     """
 
     __slots__ = (
@@ -48,9 +50,12 @@ class AddressSpace:
         "end_code",
         "end_data",
         "events",
+        "fault_around",
         "layout",
         "limits",
+        "major_faults",
         "memory",
+        "minor_faults",
         "owner_ids",
         "page_table",
         "read_implies_exec",
@@ -74,6 +79,7 @@ class AddressSpace:
         events: Events | None = None,
         *,
         kernel_entry: int = 0,
+        fault_around: int = 65536,
     ) -> None:
         self.memory = memory
         self.cache = cache
@@ -91,6 +97,9 @@ class AddressSpace:
         self.start_brk = self.brk = 0
         self.start_code = self.end_code = self.start_data = self.end_data = self.start_stack = 0
         self.owner_ids = (0, 0, 0)
+        self.fault_around = fault_around
+        self.minor_faults = self.major_faults = 0
+        cache.spaces.append(self)
 
     def find(self, address: int) -> Vma | None:
         """The VMA that contains `address`."""
@@ -197,10 +206,15 @@ class AddressSpace:
         """The end: every mapping, page and page table goes (kernel: exit_mmap)."""
         mapping.remove(self, list(self.vmas))
         self.page_table.release()
+        self.cache.spaces.remove(self)
 
     def render_maps(self) -> str:
         """/proc/PID/maps."""
         return render_maps(self)
+
+    def name_of(self, vma: Vma) -> str:
+        """What /proc/PID/maps calls the mapping: a path, "[heap]", "" for anonymous memory."""
+        return vma_name(self, vma)
 
     def charge(self, pages: int) -> None:
         """Have `pages` of memory promised (overcommit); ENOMEM if the machine refuses."""
