@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loadstone.linux import auxv
 
@@ -176,7 +176,7 @@ def live_profile() -> KernelProfile:
     )
 
 
-def _by_version(release: str) -> dict[str, bool | int]:
+def _by_version(release: str) -> dict[str, Any]:
     """What only the version tells. Distribution kernels backport some of it; the oracle shows where they differ."""
     version = _version(release)
     return {

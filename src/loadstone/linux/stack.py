@@ -278,12 +278,3 @@ def _describe(stack: InitialStack) -> list[Word]:
     add(stack.top - POINTER - address, "AT_EXECFN string", os.fsdecode(content[-arguments.file_name : -POINTER - 1]))
     add(POINTER, "end marker", 0)
     return words
-
-
-def expanded(pages: int, stack_limit: int) -> int:
-    """The size of the stack VMA after setup_arg_pages(): 128 KiB more than the strings need, within the limit."""
-    limit = stack_limit & -PAGE
-    if pages + 0x20000 > limit:
-        return max(limit, pages)
-    return pages + 0x20000
-

@@ -59,6 +59,8 @@ class SpecialPages:
 
     device = 0
     inode = 0
+    writeback = False
+    huge_aligned = False
 
     def __init__(self, content: bytes) -> None:
         self.pages: FilePages | None = None
@@ -141,7 +143,9 @@ def make_vdso(profile: KernelProfile, clock: Clock | None = None) -> Vdso:
         snapshot = read_vvar() if code else b""
         layout = find_layout(snapshot, time.time_ns(), time.monotonic_ns()) if snapshot else None
         if code and layout:
-            return Vdso(SpecialPages(code), VvarPages(data_page(snapshot, layout), layout, clock), SpecialPages(b""), "")
+            return Vdso(
+                SpecialPages(code), VvarPages(data_page(snapshot, layout), layout, clock), SpecialPages(b""), ""
+            )
         lack = "vDSO cannot be read" if not code else "vDSO data page has a layout that Loadstone does not know"
         note = f"the host's {lack}: a small vDSO of Loadstone's makes the system calls instead"
     own = own_vdso().ljust(size, b"\0") if size else b""

@@ -1,0 +1,543 @@
+"""load_elf_binary past the checks of the file: a plan becomes an address space (fs/binfmt_elf.c)."""
+
+from __future__ import annotations
+
+import os
+from errno import E2BIG, EFAULT, EINVAL, ENOENT, ENOMEM
+from typing import TYPE_CHECKING
+
+from loadstone.binfmt.elf import entry_error, interpreter_segment_error, plan_interpreter
+from loadstone.binfmt.names import ET_DYN, ET_EXEC
+from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
+from loadstone.errors import LinuxError
+from loadstone.linux import auxv
+from loadstone.linux.execve import ExecImage, file_credentials
+from loadstone.linux.layout import PAGE, Placement, page_up, place, program_bias, random_brk, vdso_hint
+from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
+from loadstone.linux.stack import STACK_DEFAULT, InitialStack, lay_out
+from loadstone.memory.fault import populate_page
+from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
+from loadstone.memory.mapping import unmap_range
+from loadstone.memory.placement import Layout, unmapped_area
+from loadstone.memory.stack import create_stack, expand_stack, finish_stack, shift_stack
+from loadstone.memory.user import copy_out
+from loadstone.memory.vma import DONTDUMP, EXEC, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
+
+if TYPE_CHECKING:
+    from loadstone.binfmt.plan import ElfPlan, Segment
+    from loadstone.linux.execve import Binprm, Program
+    from loadstone.linux.profile import KernelProfile
+    from loadstone.memory.address_space import AddressSpace
+
+SIGSEGV = 11
+COMM_LENGTH = 15  # TASK_COMM_LEN without its NUL
+FRAME_MASK = 0x000F_FFFF_FFFF_F000
+MASK64 = (1 << 64) - 1
+PHDR_SIZE = {64: 56, 32: 32}
+
+
+def load_elf_binary(bprm: Binprm, plan: ElfPlan) -> ExecImage:
+    """Open and check the interpreter, then build the image. Past begin_new_exec every error kills the process."""
+    _tell_headers(bprm, plan)
+    interpreter = interpreter_plan = None
+    if plan.interpreter is not None:
+        interpreter, interpreter_plan = _open_interpreter(bprm, plan)
+    else:
+        bprm.stage("load_elf_binary", 2, "there is no PT_INTERP: the program needs no dynamic linker")
+    bprm.credentials, bprm.secure = file_credentials(bprm.program, bprm.credentials)
+    loader = _Loader(bprm, plan, interpreter, interpreter_plan)
+    try:
+        return loader.load()
+    except LinuxError as error:
+        loader.release()
+        if error.fatal_signal is not None:
+            raise
+        raise LinuxError(error.errno, error.why, SIGSEGV) from None
+    except BaseException:
+        loader.release()
+        raise
+
+
+def _tell_headers(bprm: Binprm, plan: ElfPlan) -> None:
+    header = plan.header
+    kind = "ET_EXEC" if header.type == ET_EXEC else "ET_DYN"
+    bprm.stage(
+        "load_elf_binary",
+        1,
+        f"the header is good: magic 7f 45 4c 46, {kind}, machine {header.machine} ({plan.isa}), "
+        f"entry {header.entry:#x}",
+    )
+    bprm.stage(
+        "load_elf_phdrs",
+        1,
+        f"{header.phnum} program headers of {header.phentsize} bytes at offset {header.phoff:#x}; "
+        f"{len(plan.segments)} of them are PT_LOAD",
+    )
+
+
+def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
+    path = os.fsdecode(plan.interpreter or b"")
+    try:
+        if not path:
+            raise LinuxError(ENOENT, "PT_INTERP holds an empty path")
+        interpreter = bprm.open(path)
+    except LinuxError as error:
+        why = f"the program interpreter {path!r} (PT_INTERP)"
+        raise LinuxError(error.errno, f"{why}: {error.why}" if error.why else why) from None
+    checked = plan_interpreter(interpreter, plan, bprm.rules)
+    bprm.stage("open_exec", 2, f"PT_INTERP names {path}: an ELF file for {checked.isa} of {interpreter.size} bytes")
+    return interpreter, checked
+
+
+class _Loader:
+    """The state of load_elf_binary past the point of no return."""
+
+    __slots__ = ("bits", "bprm", "interpreter", "interpreter_plan", "place", "plan", "profile", "space", "vdso_address")
+
+    space: AddressSpace | None
+
+    def __init__(
+        self, bprm: Binprm, plan: ElfPlan, interpreter: Program | None, interpreter_plan: ElfPlan | None
+    ) -> None:
+        self.bprm = bprm
+        self.plan = plan
+        self.interpreter = interpreter
+        self.interpreter_plan = interpreter_plan
+        self.profile: KernelProfile = bprm.world.profile
+        self.bits = plan.bits
+        self.space = None
+        self.place: Placement
+        self.vdso_address = 0
+
+    def release(self) -> None:
+        """Give back what was built."""
+        if self.space is not None:
+            self.space.release()
+            self.space = None
+
+    def load(self) -> ExecImage:
+        """Everything from begin_new_exec to start_thread."""
+        bprm, plan = self.bprm, self.plan
+        space = self._new_space()
+        self._setup_arg_pages(space)
+        if plan.error:
+            raise plan.error
+        bias = self._map_program(space)
+        program_entry = (plan.entry + bias) & MASK64
+        entry, interpreter_bias = program_entry, 0
+        if self.interpreter is not None:
+            interpreter_bias = self._map_interpreter(space, bias)
+            assert self.interpreter_plan is not None
+            entry = (interpreter_bias + self.interpreter_plan.entry) & MASK64
+        if error := entry_error(entry, self.bits, bprm.rules):
+            raise error
+        self._map_special(space)
+        stack = self._create_elf_tables(space, bias, interpreter_bias, program_entry)
+        brk = self._set_brk(space, bias)
+        return self._start_thread(space, stack, entry, program_entry, bias, interpreter_bias, brk)
+
+    def _new_space(self) -> AddressSpace:
+        """begin_new_exec and setup_new_exec: the new address space, with its mmap base picked."""
+        bprm, profile = self.bprm, self.profile
+        if bprm.secure:
+            bprm.stack_limit = min(bprm.stack_limit, STACK_DEFAULT)
+        bprm.stage(
+            "begin_new_exec",
+            0,
+            "the point of no return: from here on an error kills the process. Other threads end, close-on-exec "
+            f"descriptors are closed, signal handlers are reset, comm becomes {_comm(bprm.file_name)!r}",
+        )
+        self.place = place(profile, bprm.stack_limit, bprm.draws, self.bits)
+        where = self.place
+        space = self.space = bprm.world.new_space(
+            Layout(
+                task_size=where.task_size,
+                mmap_base=where.mmap_base,
+                legacy_base=where.mmap_base if not where.top_down else page_up(where.task_size // 3),
+                mmap_min_addr=profile.mmap_min_addr,
+                top_down=where.top_down,
+                stack_top=where.stack_top,
+                stack_gap=profile.stack_guard_gap,
+                vsyscall=bool(profile.vsyscall) and self.bits == 64,
+            )
+        )
+        space.read_implies_exec = self.plan.read_implies_exec
+        direction = "down" if where.top_down else "up"
+        bprm.stage(
+            "setup_new_exec",
+            0,
+            f"mmap works {direction} from {where.mmap_base:#x}: the stack limit {_limit(bprm.stack_limit)} and a guard "
+            f"gap of {profile.stack_guard_gap:#x}, at least 128 MiB, stay free below the stack",
+        )
+        return space
+
+    def _setup_arg_pages(self, space: AddressSpace) -> None:
+        """setup_arg_pages: the stack gets its place, permissions and 128 KiB of room; its pages hold the strings."""
+        bprm, top, arguments = self.bprm, self.place.stack_top, self.bprm.arguments
+        executable = self.plan.executable_stack
+        runs = executable == EXSTACK_ENABLE_X or (space.read_implies_exec and executable != EXSTACK_DISABLE_X)
+        first = self.place.task_size if self.bits == 64 else top
+        vma = create_stack(space, first)
+        for address in range(first - PAGE, first - arguments.pages - 1, -PAGE):
+            if not expand_stack(space, vma, address):
+                raise LinuxError(E2BIG, "the stack cannot hold the arguments")
+            populate_page(space, address, PROT_WRITE)
+        _put(space, first - arguments.low, arguments.image)
+        if first != top:
+            shift_stack(space, vma, first - top)
+        vma = finish_stack(space, vma, top - arguments.depth, runs)
+        bprm.stage(
+            "setup_arg_pages",
+            4,
+            f"the stack is {vma.start:#x}-{vma.end:#x}, {vma.perms[:3]} "
+            f"({_STACK_REASON[executable]}); {arguments.pages // PAGE} page(s) of it hold the strings and are resident",
+        )
+
+    def _map_program(self, space: AddressSpace) -> int:
+        """The PT_LOAD loop of load_elf_binary; the load bias."""
+        plan, program = self.plan, self.bprm.program
+        handle = object()  # the open file: two opens of one file do not merge
+        bias = 0
+        self.bprm.stage(
+            "load_elf_binary",
+            3,
+            "creating a process, step 2 of 3, goes on: the segments connect virtual memory with the file; no page of "
+            "it is read yet",
+        )
+        for number, segment in enumerate(plan.segments):
+            total, flags = 0, MAP_PRIVATE
+            if number:
+                flags |= MAP_FIXED
+            elif plan.header.type == ET_EXEC:
+                flags |= MAP_FIXED_NOREPLACE
+            else:
+                total = plan.total_size
+                if segment.error and not total:
+                    raise segment.error
+                bias, flags = self._choose_bias(space, segment, flags, handle)
+            address = self._load(space, program, handle, segment, (bias + segment.start) & MASK64, flags, total)
+            if not number and plan.header.type == ET_DYN:
+                bias = (bias + address - ((bias + segment.start) & MASK64 & -PAGE)) & MASK64
+            self._tell(program, plan, segment, address, bias)
+            if segment.error:
+                raise segment.error
+        return bias
+
+    def _choose_bias(self, space: AddressSpace, first: Segment, flags: int, handle: object) -> tuple[int, int]:
+        """Where an ET_DYN goes: a program to ELF_ET_DYN_BASE, a loader (no PT_INTERP) where mmap finds room."""
+        bprm, plan, profile = self.bprm, self.plan, self.profile
+        vaddr = plan.program_headers[first.index].vaddr
+        if self.interpreter is not None or not profile.loader_in_mmap_area:
+            base = program_bias(profile, plan.alignment, bprm.draws, self.bits)
+            flags |= MAP_FIXED_NOREPLACE
+            why = "ELF_ET_DYN_BASE, because it is a program that an interpreter loads"
+        elif plan.alignment > PAGE:
+            base = self._load(space, bprm.program, handle, first, 0, flags, plan.total_size)
+            space.unmap(base, plan.total_size)
+            base &= -plan.alignment
+            flags |= MAP_FIXED_NOREPLACE
+            why = "where mmap found room, rounded down to the alignment"
+        else:
+            base = 0
+            why = "0: mmap chooses, because nothing else loads it"
+        bprm.stage(
+            "load_elf_binary",
+            3,
+            f"ET_DYN: {plan.total_size:#x} bytes are reserved at once, p_align at most {plan.alignment:#x}; "
+            f"the base is {base:#x} ({why})",
+        )
+        return (base - vaddr) & MASK64 & -PAGE, flags
+
+    def _load(
+        self,
+        space: AddressSpace,
+        file: Program,
+        handle: object,
+        segment: Segment,
+        address: int,
+        flags: int,
+        total: int,
+    ) -> int:
+        """elf_load: map the file part at `address`, clear its tail, map the anonymous part. Where it went, in pages."""
+        address &= -PAGE
+        if segment.file_length:
+            size = page_up(segment.file_length)
+            reserve = page_up(total) if total else size
+            address = space.map(
+                address,
+                reserve,
+                segment.prot,
+                flags,
+                file.inode,
+                segment.file_offset,
+                path=file.path,
+                file=handle,
+            )
+            if reserve > size:
+                space.unmap(address + size, reserve - size)
+        if address >= self.place.task_size:
+            raise LinuxError(EINVAL, f"a segment would be at {address:#x}, outside the address space", SIGSEGV)
+        delta = address - segment.start
+        if segment.clear_end > segment.clear_start:
+            self._padzero(space, segment, segment.clear_start + delta)
+        start, end = segment.anonymous_start + delta, segment.anonymous_end + delta
+        if end > start:
+            _brk_flags(space, start, end, EXEC if segment.prot & PROT_EXEC else 0)
+        return address
+
+    def _padzero(self, space: AddressSpace, segment: Segment, address: int) -> None:
+        """Clear the rest of the last file page; a segment that is not writable keeps what the file has there."""
+        try:
+            copy_out(space, address, bytes(-address % PAGE))
+        except LinuxError:
+            if segment.prot & PROT_WRITE:
+                raise LinuxError(EFAULT, f"the tail of .bss at {address:#x} cannot be cleared", SIGSEGV) from None
+
+    def _map_interpreter(self, space: AddressSpace, bias: int) -> int:
+        """load_elf_interp; the interpreter's load bias."""
+        plan, file = self.interpreter_plan, self.interpreter
+        assert plan is not None and file is not None
+        if plan.error:
+            raise plan.error
+        handle = object()
+        total = plan.total_size
+        dynamic = plan.header.type == ET_DYN
+        load = -plan.program_headers[plan.segments[0].index].vaddr if bias and dynamic else 0
+        for number, segment in enumerate(plan.segments):
+            flags = MAP_PRIVATE
+            if number or not dynamic:
+                flags |= MAP_FIXED
+            address = self._load(space, file, handle, segment, (load + segment.start) & MASK64, flags, total)
+            total = 0
+            if not number and dynamic:
+                load = address - segment.start
+            self._tell(file, plan, segment, address, load)
+            header = plan.program_headers[segment.index]
+            error = segment.error or interpreter_segment_error(header, load & MASK64, self.bits, self.bprm.rules)
+            if error:
+                raise error
+        self.bprm.stage(
+            "load_elf_interp",
+            3,
+            f"the interpreter {file.name} is at {load & MASK64:#x} (AT_BASE), below the mmap base "
+            f"{self.place.mmap_base:#x}",
+        )
+        return load & MASK64
+
+    def _tell(self, file: Program, plan: ElfPlan, segment: Segment, address: int, bias: int) -> None:
+        header = plan.program_headers[segment.index]
+        perms = "".join(letter if segment.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
+        parts = []
+        if segment.file_length:
+            end = address + page_up(segment.file_length)
+            parts.append(f"{address:#x}-{end:#x} {perms} from file offset {segment.file_offset & MASK64:#x}")
+        delta = address - segment.start
+        if segment.clear_end > segment.clear_start:
+            parts.append(f"{segment.clear_start + delta:#x} to the page's end cleared")
+        if segment.anonymous_end > segment.anonymous_start:
+            start, end = segment.anonymous_start + delta, segment.anonymous_end + delta
+            parts.append(f"{start:#x}-{end:#x} anonymous")
+        self.bprm.stage(
+            "elf_load",
+            3,
+            f"{file.name} segment {segment.index}: p_vaddr {header.vaddr:#x} + bias {bias & MASK64:#x}, p_offset "
+            f"{header.offset:#x}, p_filesz {header.filesz:#x}, p_memsz {header.memsz:#x} -> "
+            + ("; ".join(parts) or "nothing"),
+        )
+
+    def _map_special(self, space: AddressSpace) -> None:
+        """arch_setup_additional_pages: [vvar], [vvar_vclock] and [vdso], side by side."""
+        profile, bprm = self.profile, self.bprm
+        total = sum(special.size for special in profile.special)
+        if not total:
+            return
+        hint = vdso_hint(profile, self.place.stack_top - bprm.arguments.depth, total, bprm.draws)
+        address = start = unmapped_area(space, hint, total, 0)
+        for name, size in profile.special:
+            flags = _CODE_FLAGS if name == "[vdso]" else _DATA_FLAGS
+            space.insert_special(address, size, flags, name, bprm.world.vdso.backing(name))
+            if name == "[vdso]":
+                self.vdso_address = address
+            address += size
+        names = ", ".join(special.name for special in profile.special)
+        bprm.stage("arch_setup_additional_pages", 4, f"{names} are at {start:#x}-{address:#x}")
+
+    def _create_elf_tables(
+        self, space: AddressSpace, bias: int, interpreter_bias: int, program_entry: int
+    ) -> InitialStack:
+        """create_elf_tables: the auxiliary vector and the tables below the strings, written with kernel-mode faults."""
+        bprm, plan, profile, who = self.bprm, self.plan, self.profile, self.bprm.credentials
+        values = {
+            auxv.AT_MINSIGSTKSZ: profile.minimum_signal_stack,
+            auxv.AT_HWCAP: profile.hwcap,
+            auxv.AT_PAGESZ: PAGE,
+            auxv.AT_CLKTCK: profile.clock_ticks,
+            auxv.AT_PHDR: (plan.phdr_address + bias) & MASK64,
+            auxv.AT_PHENT: PHDR_SIZE[self.bits],
+            auxv.AT_PHNUM: plan.header.phnum,
+            auxv.AT_BASE: interpreter_bias,
+            auxv.AT_FLAGS: 0,
+            auxv.AT_ENTRY: program_entry,
+            auxv.AT_UID: who.uid,
+            auxv.AT_EUID: who.euid,
+            auxv.AT_GID: who.gid,
+            auxv.AT_EGID: who.egid,
+            auxv.AT_SECURE: int(bprm.secure),
+            auxv.AT_HWCAP2: profile.hwcap2,
+            auxv.AT_HWCAP3: 0,
+            auxv.AT_HWCAP4: 0,
+            auxv.AT_RSEQ_FEATURE_SIZE: profile.rseq_feature_size,
+            auxv.AT_RSEQ_ALIGN: profile.rseq_align,
+        }
+        if self.vdso_address:
+            values[auxv.AT_SYSINFO_EHDR] = self.vdso_address
+        stack = lay_out(
+            bprm.arguments,
+            self.place.stack_top,
+            values,
+            profile.auxv if self.bits == 64 else profile.auxv_i386,
+            os.fsencode(profile.platform) if self.bits == 64 else b"i686",
+            bprm.world.random_bytes,
+            bprm.draws,
+            self.bits // 8,
+        )
+        for address, data in stack.writes:
+            copy_out(space, address, data)
+        bprm.stage(
+            "create_elf_tables",
+            4,
+            f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
+            f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
+            f"{program_entry:#x}, AT_BASE {interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}",
+        )
+        return stack
+
+    def _set_brk(self, space: AddressSpace, bias: int) -> int:
+        """The program break: behind .bss, or in the low area for a loader that mmap placed."""
+        plan, profile, draws = self.plan, self.profile, self.bprm.draws
+        brk = page_up((plan.brk + bias) & MASK64)
+        moved = False
+        why = "behind the last segment, rounded up to a page"
+        rule = profile.loader_brk
+        if plan.header.type == ET_DYN and self.interpreter is None and rule != BRK_NEVER:
+            moved = rule == BRK_ALWAYS or draws is not None
+            if moved:
+                brk = page_up(profile.pie_base if self.bits == 64 else profile.pie_base_i386)
+                why = "ELF_ET_DYN_BASE, because a loader in the mmap area leaves no room behind itself"
+        if draws is not None:
+            if not moved and profile.brk_gap:
+                brk += PAGE
+            brk = random_brk(brk, draws, self.bits)
+            why += ", randomised"
+        space.start_brk = space.brk = brk
+        self.bprm.stage("load_elf_binary", 4, f"the program break is {brk:#x} ({why}); there is no heap until it moves")
+        return brk
+
+    def _start_thread(
+        self,
+        space: AddressSpace,
+        stack: InitialStack,
+        entry: int,
+        program_entry: int,
+        bias: int,
+        interpreter_bias: int,
+        brk: int,
+    ) -> ExecImage:
+        """start_thread: the registers; and everything put together."""
+        bprm, plan = self.bprm, self.plan
+        image = ExecImage()
+        image.space = space
+        image.stack = stack
+        image.auxv = stack.auxv
+        image.entry = entry
+        image.program_entry = program_entry
+        image.registers = _registers(entry, stack.pointer, self.bits)
+        image.plan = plan
+        image.interpreter_plan = self.interpreter_plan
+        image.bias = bias
+        image.interpreter_bias = interpreter_bias
+        image.program = bprm.program
+        image.interpreter = self.interpreter
+        image.scripts = bprm.scripts
+        image.file_name = bprm.file_name
+        image.name = _comm(bprm.file_name)
+        image.isa = plan.isa
+        image.credentials = bprm.credentials
+        image.secure = bprm.secure
+        image.start_code = (plan.start_code + bias) & MASK64
+        image.end_code = (plan.end_code + bias) & MASK64
+        image.start_data = (plan.start_data + bias) & MASK64
+        image.end_data = (plan.end_data + bias) & MASK64
+        image.brk = brk
+        space.start_code, space.end_code = image.start_code, image.end_code
+        space.start_data, space.end_data = image.start_data, image.end_data
+        space.start_stack = stack.pointer
+        image.stages = bprm.stages
+        who = "the interpreter's" if self.interpreter is not None else "the program's"
+        register = "RDX" if self.bits == 64 else "EDX"
+        bprm.stage(
+            "start_thread",
+            5,
+            f"creating a process, step 3 of 3: the instruction pointer is {who} entry point {entry:#x}, the stack "
+            f"pointer {stack.pointer:#x}; all other registers are 0, also {register}, which the ABI reserves for a "
+            "function to register with atexit",
+        )
+        return image
+
+
+# arch/x86/entry/vdso/vma.c: map_vdso
+_CODE_FLAGS = READ | EXEC | MAYREAD | MAYWRITE | MAYEXEC
+_DATA_FLAGS = READ | MAYREAD | DONTDUMP | IO | PFNMAP
+
+_STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
+
+_REGISTERS_64 = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
+    *("rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+)
+_REGISTERS_32 = (
+    *("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs"),
+    *("eip", "cs", "eflags", "esp", "ss"),
+)
+
+
+def _registers(entry: int, pointer: int, bits: int) -> dict[str, int]:
+    """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
+    registers = dict.fromkeys(_REGISTERS_64 if bits == 64 else _REGISTERS_32, 0)
+    registers["eflags"] = 0x202
+    if bits == 64:
+        registers |= {"rip": entry, "rsp": pointer, "cs": 0x33, "ss": 0x2B}
+    else:
+        registers |= {"eip": entry, "esp": pointer, "cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B}
+    return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}
+
+
+def _comm(file_name: str) -> str:
+    """The task's name: the last component of the file name, cut to 15 bytes."""
+    return os.fsdecode(os.fsencode(file_name.rpartition("/")[2])[:COMM_LENGTH])
+
+
+def _brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:
+    """vm_brk_flags: anonymous memory in place of whatever is mapped there."""
+    if end > space.layout.task_size:
+        raise LinuxError(ENOMEM, f"{start:#x}-{end:#x} does not fit into the address space")
+    unmapped_area(space, start, end - start, MAP_FIXED)
+    if space.vmas.overlaps(start, end):
+        unmap_range(space, start, end)
+    space.extend(start, end - start, vm_flags)
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == MASK64 else f"{value:#x}"
+
+
+def _put(space: AddressSpace, address: int, data: bytes) -> None:
+    """Copy into resident pages that the kernel got for itself, without faults."""
+    table, memory = space.page_table, space.memory
+    done = 0
+    while done < len(data):
+        start = (address + done) % PAGE
+        count = min(PAGE - start, len(data) - done)
+        frame = (table.entry(address + done) & FRAME_MASK) >> 12
+        memory.view(frame, start, count)[:] = data[done : done + count]
+        done += count
