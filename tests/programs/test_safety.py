@@ -84,7 +84,7 @@ def test_no_write_of_python_reaches_the_host(tmp_path: Path) -> None:
     top = lay_out(tmp_path / "victim")
     before = snapshot(tmp_path)
     got = loadstone("run", "/usr/bin/python3", "-c", PYTHON_ATTACK, str(top))
-    assert (got.status, got.text) == (0, "owned downed ['b'] False\n"), got.errors
+    assert (got.status, got.text) == (0, "owned owned ['b'] False\n"), got.errors
     assert snapshot(tmp_path) == before
     assert not os.path.exists("/tmp/copied-by-the-guest")
 
@@ -131,7 +131,7 @@ attempt(os.unlink, given + "/../beside/e")
 
 
 def test_links_made_by_the_guest_are_no_way_out_of_rw(tmp_path: Path) -> None:
-    """A hard link of a host file inside the directory that is handed over would be the host's file; a link is a name."""
+    """A hard link of a host file inside the directory that is handed over would be the host's file itself."""
     given, beside = lay_out(tmp_path / "given"), lay_out(tmp_path / "beside")
     before = snapshot(beside)
     got = loadstone("run", "--rw", str(given), "/usr/bin/python3", "-c", LINK_ATTACK, str(given), str(beside))

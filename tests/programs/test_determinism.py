@@ -1,0 +1,89 @@
+"""`--deterministic`: the same bytes on every run, whatever the host's clock, load and randomness do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.compilers import Compiler
+from support.run import ENVIRONMENT, Completed, loadstone
+
+PROGRAMS = {
+    "true": ["/bin/true"],
+    "ls": ["/bin/ls", "-laR", "."],
+    "find": ["/usr/bin/find", "."],
+    "date": ["/bin/date", "+%s.%N"],
+    "random": ["/bin/bash", "-c", "echo $RANDOM $$ $PPID $SECONDS $EPOCHREALTIME; printf '%(%F %T)T\\n' -1"],
+    "urandom": ["/usr/bin/od", "-x", "-N", "32", "/dev/urandom"],
+    "python": [
+        "/usr/bin/python3",
+        "-c",
+        "import os, time; print({str(i) for i in range(9)}, time.time(), os.getpid())",
+    ],
+    "mktemp": ["/bin/mktemp", "-u"],
+    "maps": ["/bin/cat", "/proc/self/maps"],
+    "stat": ["/usr/bin/stat", "/proc/self/status", "."],
+}
+
+
+def recorded(program: list[str], cwd: Path, record: Path, *options: str) -> tuple[Completed, bytes]:
+    got = loadstone("run", "--deterministic", *options, "--record", str(record), "--", *program, cwd=cwd)
+    return got, record.read_bytes()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_two_runs_are_byte_identical(name: str, here: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        (here / f"file{number}").write_text("x" * number)
+    first, first_record = recorded(PROGRAMS[name], here, tmp_path / "one")
+    second, second_record = recorded(PROGRAMS[name], here, tmp_path / "two")
+    assert first.status == 0, first.errors
+    assert first == second
+    assert first_record == second_record
+
+
+def test_record_is_what_the_schema_says(here: Path, tmp_path: Path) -> None:
+    _, record = recorded(["/bin/ls"], here, tmp_path / "record", "--seed", "7")
+    header, *events = (json.loads(line) for line in record.decode("utf-8", "surrogateescape").splitlines())
+    assert header["schema"] == "loadstone/events/1"
+    assert {"version", "command", "environment", "cwd", "engine", "seed", "memory"} <= set(header)
+    assert header["seed"] == 7
+    assert [event["seq"] for event in events] == list(range(events[0]["seq"], events[0]["seq"] + len(events)))
+    kinds = {event["event"] for event in events}
+    assert {"exec", "fault", "syscall", "map", "exit"} <= kinds
+    for event in events:
+        if event["event"] == "fault":
+            assert event["access"] in ("read", "write", "execute")
+            assert event["mode"] in ("user", "kernel")
+            assert event["cause"] in (
+                "file", "anonymous", "zero-page", "copy-on-write", "shared", "stack", "swap", "protection",
+            )  # fmt: skip
+            assert event["address"] >= 0 and isinstance(event["major"], bool)
+    assert events[-1]["event"] == "exit"
+
+
+def test_another_seed_gives_other_random_bytes(here: Path) -> None:
+    runs = [
+        loadstone("run", "--deterministic", "--seed", seed, "/usr/bin/od", "-x", "-N", "16", "/dev/urandom", cwd=here)
+        for seed in ("1", "2", "1")
+    ]
+    assert runs[0] == runs[2]
+    assert runs[0].stdout != runs[1].stdout
+
+
+def test_aslr_seed_moves_everything_and_repeats(compiled: Compiler) -> None:
+    maps = [loadstone("run", "--aslr", seed, "/bin/cat", "/proc/self/maps").stdout for seed in ("1", "2", "1")]
+    assert maps[0] == maps[2]
+    assert maps[0] != maps[1]
+    assert maps[0] != loadstone("run", "/bin/cat", "/proc/self/maps").stdout
+
+
+def test_environment_order_does_not_depend_on_hashing(here: Path) -> None:
+    env = {**ENVIRONMENT, **{f"V{n}": str(n) for n in range(20)}}
+    runs = [
+        loadstone("run", "--deterministic", "/usr/bin/env", env={**env, "PYTHONHASHSEED": "3"}, cwd=here).stdout
+        for _ in "ab"
+    ]
+    assert runs[0] == runs[1]
