@@ -1,0 +1,159 @@
+"""The kernel of one machine: what its processes have in common, and how they begin and end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from loadstone.events import Exit, publish
+from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, ExitStatus, Process, Task
+from loadstone.kernel.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from loadstone.clock import Clock
+    from loadstone.events import Events
+    from loadstone.machine.core import Core, Trap
+    from loadstone.machine.physical import PhysicalMemory
+    from loadstone.machine.shootdown import Shootdown
+    from loadstone.memory.accounting import Commitment
+    from loadstone.memory.page_cache import PageCache
+    from loadstone.vfs.namespace import Vfs
+
+FIRST_PID = 1000
+
+
+class Personality(Protocol):
+    """The ABI of a machine's programs: what it does with a trap."""
+
+    def system_call(self, task: Task) -> Any:
+        """Run the call in the task's registers; None when it is done, else an object with the `wait` it is in."""
+
+    def resume(self, task: Task, pending: Any, reason: str) -> Any:
+        """Go on with a call whose wait is over."""
+
+    def interrupt(self, task: Task, pending: Any) -> Any:
+        """Tell a waiting call that a signal came."""
+
+    def exception(self, task: Task, trap: Trap) -> None:
+        """Answer an exception of the CPU."""
+
+    def before_user(self, task: Task) -> None:
+        """Deliver what is pending before the task goes on."""
+
+    def new_slice(self, task: Task) -> None:
+        """A time slice begins."""
+
+    def out_of_frames(self, task: Task, why: str) -> None:
+        """The machine is full; end somebody."""
+
+    def console_signal(self, number: int) -> None:
+        """The terminal sends a signal to the foreground process group."""
+
+    def signal_name(self, number: int) -> str:
+        """SIGSEGV for 11."""
+
+
+class MachineOptions(NamedTuple):
+    """What the machine was asked to be. Sizes in bytes, times in seconds."""
+
+    memory_size: int
+    cpu_count: int = 1
+    deterministic: bool = False
+    seed: int | None = None
+    aslr: int | None = None
+    timeout: float | None = None
+    fault_around: int = 65536
+
+
+class Kernel:
+    """Shared state of the machine's processes; each room's own state stays in the room's objects.
+
+    Attributes:
+        memory, page_cache, shootdown, cores: the machine.
+        commitment: the promise of memory that overcommit accounting keeps.
+        vfs, clock, events, options, profile: as built; `profile` is the personality's description of its kernel.
+        processes: by pid, the ended ones included until they are reaped.
+    """
+
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        page_cache: PageCache,
+        shootdown: Shootdown,
+        commitment: Commitment,
+        vfs: Vfs,
+        clock: Clock,
+        events: Events,
+        options: MachineOptions,
+        profile: Any,
+        random: Random | None,
+    ) -> None:
+        self.memory = memory
+        self.page_cache = page_cache
+        self.shootdown = shootdown
+        self.commitment = commitment
+        self.vfs = vfs
+        self.clock = clock
+        self.events = events
+        self.options = options
+        self.profile = profile
+        self.cores: list[Core] = []
+        self.processes: dict[int, Process] = {}
+        self.scheduler = Scheduler(self)
+        self.personality: Personality
+        self.booted_ns = clock.monotonic_ns()
+        self._random = random
+        self._next_pid = FIRST_PID
+        vfs.wake_up = self.scheduler.wake
+
+    def random_bytes(self, count: int) -> bytes:
+        """Random bytes for the guest: from the seed if there is one, else the host's."""
+        return self._random.randbytes(count) if self._random is not None else os.urandom(count)
+
+    def new_pid(self) -> int:
+        """The next process or thread number."""
+        self._next_pid += 1
+        return self._next_pid - 1
+
+    def start(self, task: Task) -> None:
+        """Let a new task run."""
+        self.processes[task.process.pid] = task.process
+        self.scheduler.add(task)
+
+    def exit_task(self, task: Task, code: int) -> None:
+        """A thread ends; with the last one the process does."""
+        process = task.process
+        if all(other is task or other.state == ENDED for other in process.tasks):
+            self.exit_process(process, ExitStatus(code))
+        else:
+            self.scheduler.remove(task)
+
+    def exit_process(self, process: Process, status: ExitStatus) -> None:
+        """A process ends: its threads, open files and (unless it is kept for looking at) its memory."""
+        if process.status is not None:
+            return
+        process.status = status
+        for task in process.tasks:
+            self.scheduler.remove(task)
+        process.files.close_all()
+        if self.events.exit:
+            name = self.personality.signal_name(status.signal) if status.signal else None
+            publish(self.events.exit, Exit(process.pid, process.tasks[0].tid, status.code, name))
+
+    def kill_process(self, process: Process, info: Any) -> None:
+        """A signal's default action ends the process. `info` has the signal's `number`."""
+        self.exit_process(process, ExitStatus(signal=info.number))
+
+    def stop_process(self, process: Process, number: int) -> None:
+        """A signal's default action stops the process until it is continued."""
+        for task in process.tasks:
+            if task.state == RUNNABLE:
+                task.state = STOPPED
+
+    def continue_process(self, process: Process) -> None:
+        """SIGCONT: stopped threads run again."""
+        for task in process.tasks:
+            if task.state == STOPPED:
+                task.state = RUNNABLE

@@ -1,0 +1,265 @@
+"""Who runs, for how long, and what everybody else waits for.
+
+Round robin over the tasks that can run. The cores of a machine take turns in one host thread, so that the order is the
+same on every run. When nobody can run, time passes: to the next deadline, to input from the host, or to a signal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from loadstone.clock import VirtualClock
+from loadstone.errors import HostError, OutOfFrames
+from loadstone.events import Switch, publish
+from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Process, Task
+from loadstone.machine.core import EXCEPTION, SYSTEM_CALL
+from loadstone.wait import TIMED_OUT, WOKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.machine.core import Core
+
+SLICE = 1 << 22
+"""Bytes of machine code in a time slice: a few milliseconds."""
+
+_TICK_NS = 4_000_000  # what a slice moves a virtual clock by
+
+
+class Scheduler:
+    """The run queue of a machine.
+
+    `before_trap`, when set, is asked about each exception before the personality is (a debugger's breakpoints); it
+    returns True when the trap was its own and the task is to pause.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._ready: deque[Task] = deque()
+        self._waiting: list[Task] = []
+        self._last: dict[int, Task] = {}
+        self._host_signals: list[int] = []
+        self._stopped = ""  # why the machine is to end, "" while it is not
+        self._deadline: float | None = None
+
+    def add(self, task: Task) -> None:
+        """A task that can run."""
+        task.state = RUNNABLE
+        self._ready.append(task)
+
+    def remove(self, task: Task) -> None:
+        """A task has ended."""
+        task.state = ENDED
+        if task.pending is not None:
+            self._leave_queues(task)
+            task.pending.close()
+            task.pending = None
+        if task in self._waiting:
+            self._waiting.remove(task)
+
+    def wake(self, tasks: Iterable[object]) -> None:
+        """What these tasks waited for has happened."""
+        for task in tasks:
+            if isinstance(task, Task) and task.state == WAITING:
+                self._resume(task, WOKEN)
+
+    def post(self, number: int) -> None:
+        """A signal came from the host. May be called from a signal handler."""
+        self._host_signals.append(number)
+        for core in self._kernel.cores:
+            core.interrupt()
+
+    def stop(self, why: str) -> None:
+        """End the machine soon: `why` is "interrupt" or "timeout". May be called from a signal handler."""
+        self._stopped = why
+        for core in self._kernel.cores:
+            core.interrupt()
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Run the machine until `until()` holds, asked after every slice, or the machine is stopped."""
+        timeout = self._kernel.options.timeout
+        if timeout is not None and self._deadline is None:
+            self._deadline = time.monotonic() + timeout
+        while not until():
+            self._look_outside()
+            if self._stopped:
+                self._end_all()
+                return
+            self._interrupt_waiting()
+            task = self._next()
+            if task is None:
+                if not any(t.state != ENDED for p in self._kernel.processes.values() for t in p.tasks):
+                    return
+                self._idle()
+            else:
+                self._run_slice(self._kernel.cores[task.cpu % len(self._kernel.cores)], task)
+                if task.state == RUNNABLE:
+                    self._ready.append(task)
+
+    # -- one slice ----------------------------------------------------------------------------------------------------
+
+    def _run_slice(self, core: Core, task: Task) -> None:
+        """The task runs until it waits, ends, or has used its slice up."""
+        kernel = self._kernel
+        personality = kernel.personality
+        process = task.process
+        self._switch_to(core, task)
+        personality.new_slice(task)
+        end = core.retired + SLICE
+        system_call = personality.system_call
+        signals = task.signals
+        try:
+            while True:
+                if signals.attention:
+                    personality.before_user(task)
+                    if task.state != RUNNABLE:
+                        break
+                trap = core.run(task.context, process.space, end - core.retired)
+                if trap.kind == SYSTEM_CALL:
+                    pending = system_call(task)
+                    if pending is not None:
+                        self._block(task, pending)
+                        break
+                    if task.state != RUNNABLE or core.retired >= end or self._stopped:
+                        break
+                elif trap.kind == EXCEPTION:
+                    personality.exception(task, trap)
+                    if task.state != RUNNABLE:
+                        break
+                else:
+                    break
+        except OutOfFrames as error:
+            personality.out_of_frames(task, str(error))
+        task.why = {RUNNABLE: "slice-end", WAITING: "blocked", STOPPED: "stopped"}.get(task.state, "exited")
+        if isinstance(kernel.clock, VirtualClock):
+            kernel.clock.advance(_TICK_NS * (core.retired - end + SLICE) // SLICE)
+
+    def _switch_to(self, core: Core, task: Task) -> None:
+        task.process.space.owner_ids = (task.process.pid, task.tid, core.number)
+        last = self._last.get(core.number)
+        if last is task:
+            return
+        self._last[core.number] = task
+        events = self._kernel.events
+        if events.switch:
+            publish(events.switch, Switch(core.number, last.tid if last else 0, task.tid, last.why if last else "started"))
+
+    def _next(self) -> Task | None:
+        while self._ready:
+            task = self._ready.popleft()
+            if task.state == RUNNABLE:
+                return task
+        return None
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def _block(self, task: Task, pending: object) -> None:
+        """The task waits in a system call."""
+        task.pending = pending
+        task.state = WAITING
+        task.queues = task.pending.wait.queues
+        for queue in task.queues:
+            queue.waiters.append(task)
+        self._waiting.append(task)
+
+    def _resume(self, task: Task, reason: str) -> None:
+        """A wait is over: go on with the call; it may wait again."""
+        self._leave_queues(task)
+        self._waiting.remove(task)
+        pending, task.pending = task.pending, None
+        task.state = RUNNABLE
+        try:
+            pending = self._kernel.personality.resume(task, pending, reason)
+        except OutOfFrames as error:
+            self._kernel.personality.out_of_frames(task, str(error))
+            return
+        self._after_call(task, pending)
+
+    def _interrupt_waiting(self) -> None:
+        """Tell the calls of waiting tasks about signals that came."""
+        for task in [t for t in self._waiting if t.signals.attention]:
+            self._leave_queues(task)
+            self._waiting.remove(task)
+            pending, task.pending = task.pending, None
+            task.state = RUNNABLE
+            self._after_call(task, self._kernel.personality.interrupt(task, pending))
+
+    def _after_call(self, task: Task, pending: object | None) -> None:
+        if pending is not None:
+            self._block(task, pending)
+        elif task.state == RUNNABLE:
+            self._ready.append(task)
+
+    def _leave_queues(self, task: Task) -> None:
+        for queue in task.queues:
+            if task in queue.waiters:
+                queue.waiters.remove(task)
+        task.queues = ()
+
+    def _idle(self) -> None:
+        """Nobody can run: wait for the host, a deadline or a signal."""
+        waits = [(task, task.pending.wait) for task in self._waiting]
+        deadlines = [wait.deadline for _, wait in waits if wait.deadline is not None]
+        deadline = min(deadlines) if deadlines else None
+        watched = [(task, wait) for task, wait in waits if wait.host_fd >= 0]
+        if deadline is None and not watched and not self._signals_may_come():
+            raise HostError(f"every task waits for ever: {self._who_waits()}")
+        ready = self._wait_for_host(watched, deadline)
+        for task, wait in watched:
+            if wait.host_fd in ready and task.state == WAITING:
+                self._resume(task, WOKEN)
+        now = self._kernel.clock.monotonic_ns() if deadline is not None else 0
+        for task, wait in waits:
+            if wait.deadline is not None and wait.deadline <= now and task.state == WAITING and task.pending is not None:
+                self._resume(task, TIMED_OUT)
+
+    def _wait_for_host(self, watched: list[tuple[Task, object]], deadline: int | None) -> set[int]:
+        """Let time pass until a watched host descriptor is ready (returned), the deadline, or a host signal."""
+        import select
+
+        clock = self._kernel.clock
+        poll = select.poll()
+        for _, wait in watched:
+            poll.register(wait.host_fd, select.POLLOUT if wait.host_write else select.POLLIN)  # type: ignore[attr-defined]
+        virtual = isinstance(clock, VirtualClock) and deadline is not None
+        left = 0.0 if virtual else 1.0 if deadline is None else max(0.0, (deadline - clock.monotonic_ns()) / 1e9)
+        if self._deadline is not None:
+            left = min(left, max(0.0, self._deadline - time.monotonic()))
+        ready = {fd for fd, _ in poll.poll(min(left, 1.0) * 1000)}
+        if virtual and not ready and deadline is not None:
+            clock.sleep_until(deadline)
+        return ready
+
+    def _signals_may_come(self) -> bool:
+        """Whether somebody waits for a signal or is stopped: the host's terminal may still send one."""
+        return any(queue is task.signals.arrival for task in self._waiting for queue in task.queues) or any(
+            task.state == STOPPED for process in self._kernel.processes.values() for task in process.tasks
+        )
+
+    def _who_waits(self) -> str:
+        return "; ".join(
+            f"{task.process.name} (tid {task.tid}) for {' or '.join(queue.what for queue in task.queues) or 'nothing'}"
+            for task in self._waiting
+        )
+
+    # -- the host -----------------------------------------------------------------------------------------------------
+
+    def _look_outside(self) -> None:
+        """Signals of the host's that came since, and the machine's time limit."""
+        while self._host_signals:
+            self._kernel.personality.console_signal(self._host_signals.pop(0))
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._stopped = "timeout"
+
+    def _end_all(self) -> None:
+        """End every process: the machine is switched off."""
+        for process in list(self._kernel.processes.values()):
+            self._kernel.exit_process(process, self._off(process))
+
+    def _off(self, _process: Process) -> ExitStatus:
+        if self._stopped == "timeout":
+            return ExitStatus(124, timed_out=True)
+        return ExitStatus(signal=int(self._stopped) if self._stopped.isdigit() else 2)

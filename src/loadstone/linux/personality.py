@@ -1,0 +1,141 @@
+"""The Linux personality: what becomes of a trap, and how a process's image is replaced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadstone.kernel.process import ExitStatus
+from loadstone.linux import signals
+from loadstone.linux.syscalls.dispatch import SystemCalls
+from loadstone.machine.core import GENERAL_PROTECTION, PAGE_FAULT
+from loadstone.memory.fault import BadAccess
+from loadstone.memory.vma import EXEC, WRITE
+
+if TYPE_CHECKING:
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.execve import ExecImage
+    from loadstone.linux.vdso import Vdso
+    from loadstone.machine.core import Trap
+
+_RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
+_TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
+_INT80 = 0x80
+
+
+class Linux:
+    """Implements `kernel.Personality` for x86-64 Linux programs.
+
+    Attributes:
+        calls: the system calls, with what they counted.
+        vdso: what stands behind [vdso] and [vvar].
+    """
+
+    def __init__(self, kernel: Kernel, vdso: Vdso) -> None:
+        self._kernel = kernel
+        self.vdso = vdso
+        self.calls = SystemCalls(kernel.events)
+        self.system_call = self.calls.dispatch
+        self.resume = self.calls.resume
+        self.interrupt = self.calls.interrupt
+        self.before_user = signals.deliver
+        self.signal_name = signals.name
+
+    def exception(self, task: Task, trap: Trap) -> None:
+        """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal."""
+        if trap.vector == PAGE_FAULT:
+            assert isinstance(trap.failure, BadAccess)
+            signals.force_fault(task, trap.failure, _error_code(trap.failure))
+        elif trap.vector == GENERAL_PROTECTION and self._read_time_stamp(task):
+            return
+        elif trap.vector == _INT80:
+            self._refuse_int80(task)
+        else:
+            signals.force_exception(task, trap.vector)
+
+    def new_slice(self, task: Task) -> None:
+        """The data page that the vDSO reads is brought up to date."""
+        self.vdso.refresh(self._kernel.memory)
+
+    def out_of_frames(self, task: Task, why: str) -> None:
+        """The kernel's out-of-memory kill; the biggest process goes, which with one process is this one."""
+        victim = max(self._kernel.processes.values(), key=lambda p: p.space.resident_pages if p.status is None else -1)
+        note = f"out of memory: {why}; {victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
+        self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=note))
+
+    def console_signal(self, number: int) -> None:
+        """Ctrl-C and its like, to every process (one foreground group so far)."""
+        for process in self._kernel.processes.values():
+            if process.status is None:
+                signals.send(process, signals.from_kernel(number))
+
+    def commit(self, task: Task, image: ExecImage) -> None:
+        """begin_new_exec and start_thread: the process is the new program from here on."""
+        process = task.process
+        old = getattr(process, "space", None)
+        process.space = image.space
+        process.space.owner_ids = (process.pid, task.tid, task.cpu)
+        process.image = image
+        process.name = task.name = image.name
+        process.executable = image.program.location
+        _take_credentials(process, image)
+        process.files.close_on_exec()
+        process.signals.exec()
+        task.signals.exec()
+        task.clear_child_tid = task.robust_list = 0
+        task.attributes.clear()
+        context = task.context
+        context.reset()
+        for register, value in image.registers.items():
+            context.write(register, value)
+        if old is not None:
+            old.release()
+
+    def _read_time_stamp(self, task: Task) -> bool:
+        """RDTSC and RDTSCP outside ring 0 arrive as exceptions, so that time comes from the machine's clock."""
+        from loadstone.errors import LinuxError
+        from loadstone.memory.user import copy_in
+
+        context = task.context
+        try:
+            code = copy_in(task.process.space, context.pc, 3)
+        except LinuxError:
+            return False
+        if not code.startswith(_RDTSC):
+            return False
+        ticks = self._kernel.clock.monotonic_ns() * _TSC_PER_NS
+        context.write("rax", ticks & 0xFFFF_FFFF)
+        context.write("rdx", ticks >> 32 & 0xFFFF_FFFF)
+        if code != code[:2] and code.startswith(_RDTSC[1]):
+            context.write("rcx", task.cpu)
+            context.pc += 3
+        else:
+            context.pc += 2
+        return True
+
+    def _refuse_int80(self, task: Task) -> None:
+        """The 32-bit call gate: not implemented, so -ENOSYS, and counted."""
+        from errno import ENOSYS
+
+        name = f"int 0x80 (i386 call {task.context.read('rax') & 0xFFFF_FFFF})"
+        self.calls.unimplemented[name] = self.calls.unimplemented.get(name, 0) + 1
+        task.context.write("rax", -ENOSYS & (1 << 64) - 1)
+
+
+def _error_code(bad: BadAccess) -> int:
+    """The page fault's error code, as the CPU would have pushed it (Intel SDM vol. 3, 4.7)."""
+    code = signals.PF_USER
+    if bad.code == signals.SEGV_ACCERR and bad.signal == signals.SIGSEGV:
+        code |= signals.PF_PROTECTION
+    if bad.access == WRITE:
+        code |= signals.PF_WRITE
+    elif bad.access == EXEC:
+        code |= signals.PF_FETCH
+    return code
+
+
+def _take_credentials(process: Process, image: ExecImage) -> None:
+    """Set-user-ID bits are ignored by the guest's kernel, as under `no_new_privs`; saved numbers follow effective ones."""
+    who: Any = process.credentials
+    who.suid = who.fsuid = who.euid
+    who.sgid = who.fsgid = who.egid
