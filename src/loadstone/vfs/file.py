@@ -1,0 +1,409 @@
+"""Open file descriptions: what a file descriptor refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from errno import EBADF, EINVAL, EISDIR, ENOTDIR, ENXIO, EOPNOTSUPP, EOVERFLOW, ESPIPE
+from typing import TYPE_CHECKING, ClassVar
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.flags import (
+    CREATION,
+    O_ACCMODE,
+    O_APPEND,
+    O_CLOEXEC,
+    O_PATH,
+    O_RDONLY,
+    O_RDWR,
+    O_WRONLY,
+    POLLIN,
+    POLLOUT,
+    POLLRDNORM,
+    POLLWRNORM,
+    S_IFDIR,
+    SEEK_CUR,
+    SEEK_DATA,
+    SEEK_END,
+    SEEK_HOLE,
+    SEEK_SET,
+)
+
+if TYPE_CHECKING:
+    from loadstone.vfs.inode import Inode
+    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.regular import RegularFile
+    from loadstone.wait import WaitQueue
+
+MAX_OFFSET = (1 << 63) - 1
+ALWAYS_READY = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
+
+
+class WouldBlock(Exception):  # noqa: N818 - it is not an error: the handler waits, or gives EAGAIN with O_NONBLOCK
+    """Nothing can be done now. Wait on `queue`, or for the host's descriptor (to be written if `host_write`)."""
+
+    def __init__(self, queue: WaitQueue | None, host_fd: int = -1, host_write: bool = False) -> None:
+        super().__init__()
+        self.queue = queue
+        self.host_fd = host_fd
+        self.host_write = host_write
+
+
+def total(pieces: Sequence[memoryview]) -> int:
+    """Bytes in all pieces."""
+    return sum(map(len, pieces))
+
+
+def after(pieces: Sequence[memoryview], done: int) -> list[memoryview]:
+    """The pieces without their first `done` bytes."""
+    rest: list[memoryview] = []
+    for piece in pieces:
+        if done >= len(piece):
+            done -= len(piece)
+        else:
+            rest.append(piece[done:] if done else piece)
+            done = 0
+    return rest
+
+
+class OpenFile:
+    """An open file description (the kernel's `struct file`): shared by descriptors that dup() and fork() made.
+
+    This class is one that can neither be read nor written: subclasses say what their kind of file does.
+    """
+
+    __slots__ = ("flags", "inode", "location", "offset", "read_queue", "references", "write_queue")
+
+    positioned: ClassVar[bool] = False  # whether it has offsets: pread and lseek work
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
+        self.inode = inode
+        self.flags = flags & ~(CREATION | O_CLOEXEC)
+        self.location = location
+        self.offset = 0
+        self.references = 0  # descriptors; the last close() releases
+        self.read_queue: WaitQueue | None = None
+        self.write_queue: WaitQueue | None = None
+
+    @property
+    def path(self) -> str:
+        """What /proc/self/fd/N reads."""
+        location = self.location
+        return location.path if location is not None else f"anon_inode:[{self.inode.inode}]"
+
+    @property
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+        return self.flags & O_ACCMODE in (O_RDONLY, O_RDWR) and not self.flags & O_PATH
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+        return self.flags & O_ACCMODE in (O_WRONLY, O_RDWR) and not self.flags & O_PATH
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Read into `pieces` in order; the number of bytes, 0 at the end.
+
+        With `offset` None the file offset is used and moved. Raises WouldBlock, or LinuxError.
+        """
+        self.demand_readable()
+        raise LinuxError(EINVAL)
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Write `pieces` in order; the number of bytes, which may be less than there are. Raises as read_into."""
+        self.demand_writable()
+        raise LinuxError(EINVAL)
+
+    def demand_readable(self) -> None:
+        """EBADF if it was not opened for reading."""
+        if not self.readable:
+            raise LinuxError(EBADF)
+
+    def demand_writable(self) -> None:
+        """EBADF if it was not opened for writing."""
+        if not self.writable:
+            raise LinuxError(EBADF)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move the file offset; the new one."""
+        if self.flags & O_PATH:
+            raise LinuxError(EBADF)
+        raise LinuxError(ESPIPE)
+
+    def truncate(self, size: int) -> None:
+        """Make the file `size` bytes long: ftruncate(2)."""
+        raise LinuxError(EBADF if self.flags & O_PATH else EINVAL)
+
+    def allocate(self, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        self.demand_writable()
+        raise LinuxError(ESPIPE)
+
+    def sync(self) -> None:
+        """fsync(2)."""
+        raise LinuxError(EBADF if self.flags & O_PATH else EINVAL)
+
+    def next_entries(self) -> list[tuple[str, int, int, int]]:
+        """(name, inode number, d_type, cookie) from the offset on; after taking one set `offset = cookie`."""
+        raise LinuxError(EBADF if self.flags & O_PATH else ENOTDIR)
+
+    def ready(self) -> int:
+        """The POLL* bits that hold now."""
+        return ALWAYS_READY
+
+    @property
+    def positioned(self) -> bool:
+        """Whether it can be read and written at an offset: pread(2), pwrite(2)."""
+        return False
+
+    def available(self) -> int | None:
+        """FIONREAD: bytes that can be read now without waiting; None where the question has no answer."""
+        return None
+
+    def host_fd(self) -> int:
+        """The host's descriptor to wait for, -1 if everything here is ours."""
+        return -1
+
+    def opening(self) -> WaitQueue | None:
+        """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
+        return None
+
+    def hold(self) -> None:
+        """One more descriptor refers to this."""
+        self.references += 1
+
+    def close(self) -> None:
+        """One descriptor less; the last one releases the file."""
+        self.references -= 1
+        if self.references <= 0:
+            if self.inode.locks:
+                from loadstone.vfs.locks import release_file
+
+                release_file(self)
+            self.release()
+
+    def release(self) -> None:
+        """Nobody refers to this any more."""
+
+
+class PathFile(OpenFile):
+    """What O_PATH gives: a place, not a file."""
+
+    __slots__ = ()
+
+    def ready(self) -> int:
+        """Nothing can be polled here (poll(2) says POLLNVAL, which the handler adds)."""
+        return 0
+
+
+class SeekableFile(OpenFile):
+    """An open file with offsets."""
+
+    __slots__ = ()
+
+    positioned: ClassVar[bool] = True
+
+    @property
+    def positioned(self) -> bool:
+        """It has offsets."""
+        return True
+
+    def available(self) -> int | None:
+        """What is left to the end of file."""
+        return max(0, self.end() - self.offset)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Move the file offset; EINVAL before the start, ENXIO for data or holes past the end."""
+        if whence == SEEK_SET:
+            target = offset
+        elif whence == SEEK_CUR:
+            target = self.offset + offset
+        elif whence == SEEK_END:
+            target = self.end() + offset
+        elif whence in (SEEK_DATA, SEEK_HOLE):
+            target = self.find(offset, whence)
+        else:
+            raise LinuxError(EINVAL)
+        if target < 0 or target > MAX_OFFSET:
+            raise LinuxError(EINVAL if target < 0 else EOVERFLOW)
+        self.offset = target
+        return target
+
+    def end(self) -> int:
+        """Where SEEK_END starts from."""
+        return self.inode.size
+
+    def find(self, offset: int, whence: int) -> int:
+        """Where SEEK_DATA or SEEK_HOLE leads: a file without holes."""
+        if not 0 <= offset < self.end():
+            raise LinuxError(ENXIO)
+        return offset if whence == SEEK_DATA else self.end()
+
+    def sync(self) -> None:
+        """Everything is where it should be."""
+
+
+class RegularOpen(SeekableFile):
+    """An open regular file."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, inode: RegularFile, flags: int, location: Location | None) -> None:
+        super().__init__(inode, flags, location)
+        self.file = inode  # the same object, with its type
+        inode.opened += 1
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Read through the file's one data path."""
+        if self.flags & (O_PATH | O_ACCMODE) not in (O_RDONLY, O_RDWR):
+            raise LinuxError(EBADF)
+        if offset is not None:
+            if offset < 0:
+                raise LinuxError(EINVAL)
+            return self.file.read_into(pieces, offset)
+        done = self.file.read_into(pieces, self.offset)
+        self.offset += done
+        return done
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Write through the file's one data path; with O_APPEND always at the end, as Linux does for pwrite too."""
+        flags = self.flags
+        if flags & (O_PATH | O_ACCMODE) not in (O_WRONLY, O_RDWR):
+            raise LinuxError(EBADF)
+        if offset is not None and offset < 0:
+            raise LinuxError(EINVAL)
+        if flags & O_APPEND:
+            at = self.file.end()
+        else:
+            at = self.offset if offset is None else offset
+        done = self.file.write_from(pieces, at)
+        if offset is None:
+            self.offset = at + done
+        return done
+
+    def end(self) -> int:
+        """The file's size, now."""
+        return self.file.end()
+
+    def find(self, offset: int, whence: int) -> int:
+        """As the host's file system knows it."""
+        return self.file.find(offset, whence)
+
+    def truncate(self, size: int) -> None:
+        """ftruncate(2): EINVAL if not open for writing."""
+        if self.flags & O_PATH:
+            raise LinuxError(EBADF)
+        if not self.writable or size < 0:
+            raise LinuxError(EINVAL)
+        self.file.truncate(size)
+
+    def allocate(self, mode: int, offset: int, length: int) -> None:
+        """fallocate(2), mode 0 and FALLOC_FL_KEEP_SIZE."""
+        self.demand_writable()
+        if offset < 0 or length <= 0:
+            raise LinuxError(EINVAL)
+        if mode & ~1:
+            raise LinuxError(EOPNOTSUPP)
+        if not mode & 1 and offset + length > self.file.end():
+            self.file.truncate(offset + length)
+
+    def sync(self) -> None:
+        """Dirty pages of shared mappings reach the file."""
+        self.file.sync()
+
+    def release(self) -> None:
+        """One opener less."""
+        self.file.opened -= 1
+        self.file.closed()
+
+
+class BytesOpen(SeekableFile):
+    """An open file whose bytes were made when it was opened (/proc)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, data: bytes) -> None:
+        super().__init__(inode, flags, location)
+        self.data = data
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy out of the bytes."""
+        self.demand_readable()
+        start = at = self.offset if offset is None else offset
+        if at < 0:
+            raise LinuxError(EINVAL)
+        data = memoryview(self.data)
+        for piece in pieces:
+            part = data[at : at + len(piece)]
+            piece[: len(part)] = part
+            at += len(part)
+            if len(part) < len(piece):
+                break
+        if offset is None:
+            self.offset = at
+        return at - start
+
+    def end(self) -> int:
+        """Bytes there are."""
+        return len(self.data)
+
+
+class DirectoryFile(OpenFile):
+    """An open directory.
+
+    Offsets are positions in the list taken when reading starts at 0, so they stay valid while names come and go;
+    rewinding takes a new list. `.` has cookie 1 and `..` cookie 2.
+    """
+
+    __slots__ = ("names",)
+
+    positioned: ClassVar[bool] = True
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
+        super().__init__(inode, flags, location)
+        self.names: list[tuple[str, int, int]] | None = None
+
+    @property
+    def positioned(self) -> bool:
+        """EISDIR comes before ESPIPE."""
+        return True
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """EISDIR."""
+        self.demand_readable()
+        raise LinuxError(EISDIR)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Go to a cookie."""
+        if whence == SEEK_CUR:
+            offset += self.offset
+        elif whence == SEEK_END:
+            # What ext4 and btrfs answer here differs; a position after all names is what a caller can use.
+            offset += len(self._list()) + 2
+        elif whence != SEEK_SET:
+            raise LinuxError(EINVAL)
+        if offset < 0:
+            raise LinuxError(EINVAL)
+        self.offset = offset
+        return offset
+
+    def next_entries(self) -> list[tuple[str, int, int, int]]:
+        """All entries from the offset on, `.` and `..` first."""
+        at = self.offset
+        if at == 0:
+            self.names = None
+        names = self._list()
+        parent = self.inode
+        if self.location is not None:
+            parent = self.location.parent.inode
+        dots = [(".", self.inode.inode, S_IFDIR >> 12, 1), ("..", parent.inode, S_IFDIR >> 12, 2)]
+        rest = names[at - 2 :] if at > 2 else names
+        first = max(at, 2) + 1
+        return dots[at:] + [(*entry, cookie) for cookie, entry in enumerate(rest, first)]
+
+    def _list(self) -> list[tuple[str, int, int]]:
+        if self.names is None:
+            self.names = self.inode.entries()
+        return self.names
+
+    def sync(self) -> None:
+        """Nothing to do."""

@@ -1,0 +1,144 @@
+"""The descriptors of a process: small numbers for open file descriptions."""
+
+from __future__ import annotations
+
+from errno import EBADF, EINVAL, EMFILE
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+
+if TYPE_CHECKING:
+    from loadstone.vfs.file import OpenFile
+
+DEFAULT_LIMIT = 1024
+
+
+class FileTable:
+    """fd -> (open file description, close-on-exec). The lowest free number is always given out.
+
+    `limit` is the soft RLIMIT_NOFILE: numbers are below it.
+    """
+
+    __slots__ = ("_cloexec", "_files", "limit")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        self.limit = limit
+        self._files: list[OpenFile | None] = []
+        self._cloexec: set[int] = set()
+
+    def get(self, fd: int) -> OpenFile:
+        """The open file description; EBADF."""
+        if 0 <= fd < len(self._files):
+            file = self._files[fd]
+            if file is not None:
+                return file
+        raise LinuxError(EBADF, f"descriptor {fd} is not open")
+
+    def __contains__(self, fd: object) -> bool:
+        """Whether `fd` is open."""
+        return isinstance(fd, int) and 0 <= fd < len(self._files) and self._files[fd] is not None
+
+    def install(self, file: OpenFile, *, cloexec: bool = False, minimum: int = 0) -> int:
+        """Give `file` the lowest free descriptor from `minimum` on; EMFILE."""
+        fd = self.free(minimum)
+        self._set(fd, file, cloexec)
+        return fd
+
+    def free(self, minimum: int = 0) -> int:
+        """The lowest free number from `minimum` on; EMFILE. Ask before an open that has effects."""
+        files = self._files
+        try:
+            fd = files.index(None, minimum)
+        except ValueError:
+            fd = max(len(files), minimum)
+        if fd >= self.limit:
+            raise LinuxError(EMFILE, f"the process may have {self.limit} descriptors (RLIMIT_NOFILE)")
+        return fd
+
+    def _set(self, fd: int, file: OpenFile, cloexec: bool) -> None:
+        files = self._files
+        if fd >= len(files):
+            files.extend([None] * (fd + 1 - len(files)))
+        files[fd] = file
+        file.hold()
+        if cloexec:
+            self._cloexec.add(fd)
+        else:
+            self._cloexec.discard(fd)
+
+    def close(self, fd: int) -> None:
+        """Close one descriptor; EBADF."""
+        file = self.get(fd)
+        self._files[fd] = None
+        self._cloexec.discard(fd)
+        file.close()
+
+    def dup(self, fd: int, minimum: int = 0, cloexec: bool = False) -> int:
+        """dup(2), and fcntl(2) F_DUPFD with its minimum; EINVAL if that is past the limit."""
+        file = self.get(fd)
+        if not 0 <= minimum < self.limit:
+            raise LinuxError(EINVAL)
+        return self.install(file, cloexec=cloexec, minimum=minimum)
+
+    def dup2(self, old: int, new: int) -> int:
+        """dup2(2): nothing if they are the same."""
+        if old == new:
+            self.get(old)
+            return new
+        return self._replace(old, new, False)
+
+    def dup3(self, old: int, new: int, cloexec: bool) -> int:
+        """dup3(2): EINVAL if they are the same."""
+        if old == new:
+            raise LinuxError(EINVAL)
+        return self._replace(old, new, cloexec)
+
+    def _replace(self, old: int, new: int, cloexec: bool) -> int:
+        if not 0 <= new < self.limit:
+            raise LinuxError(EBADF, f"descriptor {new} is not below the limit of {self.limit}")
+        file = self.get(old)
+        before = self._files[new] if new < len(self._files) else None
+        self._set(new, file, cloexec)
+        if before is not None:
+            before.close()
+        return new
+
+    def is_cloexec(self, fd: int) -> bool:
+        """FD_CLOEXEC; EBADF."""
+        self.get(fd)
+        return fd in self._cloexec
+
+    def set_cloexec(self, fd: int, value: bool) -> None:
+        """Set FD_CLOEXEC; EBADF."""
+        self.get(fd)
+        if value:
+            self._cloexec.add(fd)
+        else:
+            self._cloexec.discard(fd)
+
+    def close_on_exec(self) -> None:
+        """What exec closes."""
+        for fd in sorted(self._cloexec):
+            self.close(fd)
+
+    def close_all(self) -> None:
+        """What exit closes."""
+        for fd, _ in self.items():
+            self.close(fd)
+
+    def close_range(self, first: int, last: int) -> None:
+        """close_range(2) without flags."""
+        for fd, _ in self.items():
+            if first <= fd <= last:
+                self.close(fd)
+
+    def clone(self) -> FileTable:
+        """What fork gives the child: the same open file descriptions."""
+        other = FileTable(self.limit)
+        for fd, file in self.items():
+            other._set(fd, file, fd in self._cloexec)
+        return other
+
+    def items(self) -> list[tuple[int, OpenFile]]:
+        """All (fd, open file description), ascending."""
+        return [(fd, file) for fd, file in enumerate(self._files) if file is not None]

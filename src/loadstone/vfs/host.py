@@ -1,0 +1,335 @@
+"""The host's tree, as far as the guest may see it.
+
+Everything goes one component at a time from a directory's O_PATH descriptor with O_NOFOLLOW: the host never follows a
+symbolic link for the guest and never resolves `..`. Only regular files are ever opened, and only after an O_PATH open has
+shown that they are; a FIFO, a socket or a device on the host is seen by stat and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from _weakref import ref
+from errno import EACCES, EIO, ENOENT, EPERM, ESTALE
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.flags import S_IFDIR, S_IFMT, S_IFREG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+# File systems that show the host's processes, devices or kernel: a directory that is the root of one looks empty.
+HIDDEN_FILE_SYSTEMS = frozenset(
+    "proc sysfs devtmpfs devpts debugfs tracefs securityfs cgroup cgroup2 bpf configfs pstore efivarfs binfmt_misc "
+    "fusectl mqueue autofs rpc_pipefs nfsd selinuxfs smackfs functionfs nsfs".split()
+)
+
+# File systems whose get_unmapped_area is thp_get_unmapped_area.
+HUGE_ALIGNED_FILE_SYSTEMS = frozenset("ext2 ext3 ext4 xfs btrfs erofs fuse fuseblk bcachefs".split())
+
+Visible = dict[str, "Visible | None"]
+"""Names that may be seen, with what may be seen below each; None is everything below."""
+
+
+def host_error(error: OSError) -> LinuxError:
+    """The same errno, for the guest."""
+    return LinuxError(error.errno or EIO)
+
+
+class Descriptors:
+    """The host descriptors that may be closed and opened again, bounded: the least recently opened goes first."""
+
+    __slots__ = ("limit", "open")
+
+    def __init__(self, limit: int | None = None) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard == resource.RLIM_INFINITY or hard > 65536:
+            hard = 65536
+        if soft != resource.RLIM_INFINITY and soft < hard:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+                soft = hard
+            except (ValueError, OSError):
+                pass  # the soft limit serves as well, with fewer descriptors kept
+        available = hard if soft == resource.RLIM_INFINITY else soft
+        self.limit = limit if limit is not None else max(16, min(available // 2, 8192))
+        self.open: dict[int, ref[HostNode]] = {}
+
+    def opened(self, node: HostNode) -> None:
+        """`node` has just got a descriptor; close others if there are too many."""
+        self.open[id(node)] = ref(node)
+        if len(self.open) > self.limit:
+            for reference in list(self.open.values())[: len(self.open) // 4 + 1]:
+                other = reference()
+                if other is not None and other is not node and not other.keep:
+                    other.close()
+
+
+class HostTree:
+    """One tree of the host: its root directory and the descriptors in use."""
+
+    __slots__ = ("descriptors", "kinds", "root")
+
+    def __init__(self, path: str = "/", visible: Iterable[str] | None = None, descriptors: int | None = None) -> None:
+        self.descriptors = Descriptors(descriptors)
+        self.kinds: dict[int, str] | None = None
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.root = HostNode(self, None, path, os.fstat(fd))
+        self.root.fd = fd
+        self.root.keep = True
+        if visible is not None:
+            self.root.visible = {}
+            for one in visible:
+                self.expose(one)
+
+    def expose(self, path: str, top: HostNode | None = None) -> None:
+        """Let `path`, the links on the way to it and their targets be seen. `top` is what `/` means (default: all)."""
+        todo = [part for part in path.split("/") if part not in ("", ".")]
+        root = top or self.root
+        node, links = root, 0
+        while todo and links <= 40:
+            name = todo.pop(0)
+            if name == "..":
+                node = node if node is root else node.parent or node
+                continue
+            names = node.visible
+            if names is not None and name not in names:
+                names[name] = {}
+            try:
+                child = node.lookup(name)
+            except LinuxError:
+                return
+            if child.is_symlink:
+                links += 1
+                target = child.readlink()
+                if target.startswith("/"):
+                    node = root
+                todo = [part for part in target.split("/") if part not in ("", ".")] + todo
+            else:
+                node = child
+
+    def node(self, path: str) -> HostNode:
+        """The node of a path without symbolic links or `..`, absolute in this tree; LinuxError."""
+        node = self.root
+        for name in path.split("/"):
+            if name:
+                node = node.lookup(name)
+        return node
+
+    def kind(self, device: int) -> str:
+        """The type of a mounted file system: `ext4`; "" if unknown. The mount table is read when first asked."""
+        if self.kinds is None:
+            self.kinds = dict(_mounted_kinds())
+        return self.kinds.get(device, "")
+
+    def hidden(self, device: int) -> bool:
+        """Whether a file system must not be seen. Asked only where a directory is on another device than its parent."""
+        return self.kind(device) in HIDDEN_FILE_SYSTEMS
+
+    def huge_aligned(self, device: int) -> bool:
+        """Whether its file system places large mappings on 2 MiB boundaries."""
+        return self.kind(device) in HUGE_ALIGNED_FILE_SYSTEMS
+
+
+def _mounted_kinds() -> Iterable[tuple[int, str]]:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                head, _, tail = line.partition(" - ")
+                major, minor = head.split(" ")[2].split(":")
+                yield os.makedev(int(major), int(minor)), tail.split(" ", 1)[0]
+    except OSError:
+        return
+
+
+class HostNode:
+    """One file of the host: its directory, its name, and who it was (device and inode) when it was looked up.
+
+    `fd` is an O_PATH descriptor for a directory, one that reads (or reads and writes) for a regular file, -1 if none
+    is open. `keep`: it is not closed to make room, since it could not be opened again.
+    """
+
+    __slots__ = ("__weakref__", "fd", "keep", "name", "parent", "stat", "tree", "visible", "writable")
+
+    def __init__(self, tree: HostTree, parent: HostNode | None, name: str, stat: os.stat_result) -> None:
+        self.tree = tree
+        self.parent = parent
+        self.name = name
+        self.stat = stat
+        self.fd = -1
+        self.keep = False
+        self.writable = False
+        self.visible: Visible | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(device, inode): the file's identity on the host."""
+        return self.stat.st_dev, self.stat.st_ino
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return self.stat.st_mode & S_IFMT == 0o120000
+
+    @property
+    def path(self) -> str:
+        """Where it is on the host."""
+        if self.parent is None:
+            return self.name
+        head = self.parent.path
+        return head + self.name if head.endswith("/") else f"{head}/{self.name}"
+
+    def lookup(self, name: str) -> HostNode:
+        """The file called `name` in this directory, not followed; ENOENT."""
+        visible = self.visible
+        if visible is not None and name not in visible:
+            raise LinuxError(ENOENT)
+        try:
+            stat = os.stat(name, dir_fd=self.directory_fd(), follow_symlinks=False)
+        except OSError as error:
+            raise host_error(error) from None
+        node = HostNode(self.tree, self, name, stat)
+        if visible is not None:
+            node.visible = visible[name]
+        if self._covered(stat):
+            node.visible = {}
+        return node
+
+    def _covered(self, stat: os.stat_result) -> bool:
+        """Whether this is the root of a file system that must not be seen."""
+        return (
+            stat.st_dev != self.stat.st_dev and stat.st_mode & S_IFMT == S_IFDIR and self.tree.hidden(stat.st_dev)
+        )
+
+    def directory_fd(self) -> int:
+        """An O_PATH descriptor of this directory; ESTALE if another file is there now."""
+        if self.fd < 0:
+            assert self.parent is not None
+            self._adopt(self._open_path(os.O_DIRECTORY))
+        return self.fd
+
+    def _open_path(self, more: int = 0) -> int:
+        """An O_PATH descriptor that is certainly this file."""
+        assert self.parent is not None
+        try:
+            fd = os.open(self.name, PATH_FLAGS | more, dir_fd=self.parent.directory_fd())
+        except OSError as error:
+            raise host_error(error) from None
+        stat = os.fstat(fd)
+        if (stat.st_dev, stat.st_ino) != self.key:
+            os.close(fd)
+            raise LinuxError(ESTALE, f"{self.path}: the host put another file here while the program ran")
+        return fd
+
+    def _adopt(self, fd: int) -> None:
+        self.fd = fd
+        self.tree.descriptors.opened(self)
+
+    def file_fd(self, write: bool = False) -> int:
+        """A descriptor that reads this regular file, and writes it if `write`."""
+        if self.fd >= 0 and (self.writable or not write):
+            return self.fd
+        path_fd = self._open_path()
+        try:
+            if os.fstat(path_fd).st_mode & S_IFMT != S_IFREG:
+                raise LinuxError(EACCES, f"{self.path}: only regular files of the host are opened")
+            fd = _reopen(path_fd, write)
+        finally:
+            os.close(path_fd)
+        self.close()
+        self.writable = write
+        self._adopt(fd)
+        return fd
+
+    def adopt_file(self, fd: int) -> None:
+        """Take over a descriptor that reads and writes this regular file."""
+        self.close()
+        self.writable = True
+        self._adopt(fd)
+
+    def reopened(self) -> int:
+        """A new O_PATH descriptor of this file, whatever its kind; the caller closes it."""
+        return self._open_path()
+
+    def close(self) -> None:
+        """Close the descriptor, if there is one."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self.tree.descriptors.open.pop(id(self), None)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def status(self) -> os.stat_result:
+        """The file's attributes on the host, now; the last ones known if it is gone."""
+        try:
+            if self.fd >= 0:
+                stat = os.fstat(self.fd)
+            else:
+                assert self.parent is not None
+                stat = os.stat(self.name, dir_fd=self.parent.directory_fd(), follow_symlinks=False)
+        except (OSError, LinuxError):
+            return self.stat
+        if (stat.st_dev, stat.st_ino) == self.key:
+            self.stat = stat
+        return self.stat
+
+    def readlink(self) -> str:
+        """The text of this symbolic link."""
+        assert self.parent is not None
+        try:
+            return os.readlink(self.name, dir_fd=self.parent.directory_fd())
+        except OSError as error:
+            raise host_error(error) from None
+
+    def names(self) -> list[tuple[str, int, int]]:
+        """(name, inode number, d_type) of everything visible in this directory, in the host's order."""
+        visible = self.visible
+        if visible is not None and not visible:
+            return []
+        try:
+            fd = os.open(".", LIST_FLAGS, dir_fd=self.directory_fd())
+        except OSError as error:
+            raise host_error(error) from None
+        try:
+            with os.scandir(fd) as found:
+                names = [(one.name, one.inode(), _kind(one)) for one in found]
+        except OSError as error:
+            raise host_error(error) from None
+        finally:
+            os.close(fd)
+        return names if visible is None else [one for one in names if one[0] in visible]
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    if entry.is_symlink():
+        return 10
+    if entry.is_dir(follow_symlinks=False):
+        return 4
+    if entry.is_file(follow_symlinks=False):
+        return 8
+    try:
+        return (entry.stat(follow_symlinks=False).st_mode & S_IFMT) >> 12
+    except OSError:
+        return 0
+
+
+def _reopen(path_fd: int, write: bool) -> int:
+    """Open what an O_PATH descriptor refers to, without touching its access time where the host lets us."""
+    flags = FILE_FLAGS | (os.O_RDWR if write else os.O_RDONLY)
+    name = f"/proc/self/fd/{path_fd}"
+    try:
+        return os.open(name, flags | os.O_NOATIME)
+    except OSError as error:
+        if error.errno != EPERM:
+            raise host_error(error) from None
+    try:
+        return os.open(name, flags)
+    except OSError as error:
+        raise host_error(error) from None

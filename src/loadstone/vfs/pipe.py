@@ -1,0 +1,214 @@
+"""Pipes and FIFOs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from errno import EBADF, EINVAL, ENXIO, EPIPE, ESPIPE
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import OpenFile, WouldBlock, total
+from loadstone.vfs.flags import (
+    O_ACCMODE,
+    O_NONBLOCK,
+    O_RDONLY,
+    O_RDWR,
+    O_WRONLY,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLRDNORM,
+    POLLWRNORM,
+    S_IFIFO,
+)
+from loadstone.vfs.inode import Inode
+from loadstone.vfs.regular import before, scatter
+from loadstone.wait import WaitQueue
+
+if TYPE_CHECKING:
+    from loadstone.vfs.namespace import Location
+
+CAPACITY = 65536  # 16 buffers of a page: PIPE_DEF_BUFFERS
+PIPE_BUF = 4096  # writes up to this many bytes are not torn apart
+
+Waker = Callable[[list[object]], object]
+
+
+def no_waker(woken: list[object]) -> None:
+    """For pipes nobody waits on."""
+
+
+class Pipe:
+    """The bytes between writers and readers."""
+
+    __slots__ = ("buffer", "capacity", "opens", "readable", "readers", "wake", "writable", "writers")
+
+    def __init__(self, wake: Waker, name: str) -> None:
+        self.buffer = bytearray()
+        self.capacity = CAPACITY
+        self.readers = 0
+        self.writers = 0
+        self.opens = [0, 0]  # how often an end for reading, for writing was ever opened
+        self.wake = wake
+        self.readable = WaitQueue(f"data in {name}")
+        self.writable = WaitQueue(f"room in {name}")
+
+    def notify(self, queue: WaitQueue) -> None:
+        """Make whoever waits on `queue` run."""
+        if queue.waiters:
+            self.wake(queue.wake())
+
+    def read(self, pieces: Sequence[memoryview]) -> int:
+        """Take bytes; 0 when the last writer is gone; WouldBlock when there is nothing yet."""
+        wanted = total(pieces)
+        if wanted == 0:
+            return 0
+        if not self.buffer:
+            if self.writers:
+                raise WouldBlock(self.readable)
+            return 0
+        count = min(wanted, len(self.buffer))
+        with memoryview(self.buffer) as source, source[:count] as part:
+            scatter(before(pieces, count), part)
+        del self.buffer[:count]
+        self.notify(self.writable)
+        return count
+
+    def write(self, pieces: Sequence[memoryview]) -> int:
+        """Put bytes, up to PIPE_BUF all or none; EPIPE without a reader; WouldBlock when there is no room."""
+        wanted = total(pieces)
+        if not self.readers:
+            raise LinuxError(EPIPE)
+        if wanted == 0:
+            return 0
+        room = self.capacity - len(self.buffer)
+        if room < min(wanted, PIPE_BUF):
+            raise WouldBlock(self.writable)
+        count = min(room, wanted)
+        for piece in before(pieces, count):
+            self.buffer += piece
+        self.notify(self.readable)
+        return count
+
+    def resize(self, size: int) -> int:
+        """F_SETPIPE_SZ: round up to a power of two of pages; EBUSY if more is in it."""
+        from errno import EBUSY
+
+        if size <= 0 or size > 1 << 31:
+            raise LinuxError(EINVAL)
+        size = max(PIPE_BUF, 1 << (size - 1).bit_length())
+        if size < len(self.buffer):
+            raise LinuxError(EBUSY)
+        self.capacity = size
+        return size
+
+
+class PipeInode(Inode):
+    """What fstat() of a pipe without a name shows."""
+
+    __slots__ = ()
+
+    def __init__(self, device: int, inode: int, uid: int, gid: int, now_ns: int) -> None:
+        super().__init__(device, inode, S_IFIFO | 0o600, uid, gid, now_ns)
+
+    def set_mode(self, mode: int) -> None:
+        """Nobody looks at it, but it is kept."""
+        self.mode = S_IFIFO | mode & 0o7777
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Nobody looks at it, but it is kept."""
+        self.uid = uid if uid >= 0 else self.uid
+        self.gid = gid if gid >= 0 else self.gid
+
+
+class PipeFile(OpenFile):
+    """One end of a pipe, or both (a FIFO opened for reading and writing)."""
+
+    __slots__ = ("pipe", "waits_from")
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, pipe: Pipe) -> None:
+        super().__init__(inode, flags, location)
+        access = flags & O_ACCMODE
+        if location is not None and access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
+            raise LinuxError(ENXIO, "nobody has this FIFO open for reading")
+        self.pipe = pipe
+        self.waits_from = -1  # how often the other end had been opened when this one was, if it was not open then
+        if access in (O_RDONLY, O_RDWR):
+            pipe.readers += 1
+            pipe.opens[0] += 1
+            self.read_queue = pipe.readable
+        if access in (O_WRONLY, O_RDWR):
+            pipe.writers += 1
+            pipe.opens[1] += 1
+            self.write_queue = pipe.writable
+        other = pipe.writers if access == O_RDONLY else pipe.readers
+        if location is not None and not flags & O_NONBLOCK and not other:
+            self.waits_from = pipe.opens[1 if access == O_RDONLY else 0]
+        pipe.notify(pipe.readable)
+        pipe.notify(pipe.writable)
+
+    @property
+    def path(self) -> str:
+        """`pipe:[N]`, or a FIFO's path."""
+        return self.location.path if self.location is not None else f"pipe:[{self.inode.inode}]"
+
+    def opening(self) -> WaitQueue | None:
+        """The other end of a FIFO, until somebody has opened it (even if it is closed again by now)."""
+        reads = self.flags & O_ACCMODE == O_RDONLY
+        if self.waits_from < 0 or self.pipe.opens[1 if reads else 0] > self.waits_from:
+            return None
+        return self.pipe.readable if reads else self.pipe.writable
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Take bytes out of the pipe."""
+        self.demand_readable()
+        if offset is not None:
+            raise LinuxError(ESPIPE)
+        return self.pipe.read(pieces)
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Put bytes into the pipe."""
+        self.demand_writable()
+        if offset is not None:
+            raise LinuxError(ESPIPE)
+        return self.pipe.write(pieces)
+
+    def ready(self) -> int:
+        """Source: fs/pipe.c, pipe_poll()."""
+        pipe, bits = self.pipe, 0
+        if self.readable:
+            if pipe.buffer:
+                bits |= POLLIN | POLLRDNORM
+            if not pipe.writers and pipe.opens[1]:
+                bits |= POLLHUP
+        if self.writable:
+            if pipe.capacity - len(pipe.buffer) >= PIPE_BUF:
+                bits |= POLLOUT | POLLWRNORM
+            if not pipe.readers:
+                bits |= POLLERR
+        return bits
+
+    def available(self) -> int:
+        """FIONREAD: bytes that can be read now."""
+        if self.flags & O_ACCMODE not in (O_RDONLY, O_WRONLY, O_RDWR):
+            raise LinuxError(EBADF)
+        return len(self.pipe.buffer)
+
+    def release(self) -> None:
+        """This end is gone; the other end sees end of file, or EPIPE."""
+        access, pipe = self.flags & O_ACCMODE, self.pipe
+        if access in (O_RDONLY, O_RDWR):
+            pipe.readers -= 1
+        if access in (O_WRONLY, O_RDWR):
+            pipe.writers -= 1
+        if not pipe.readers and not pipe.writers:
+            pipe.buffer.clear()
+        pipe.notify(pipe.readable)
+        pipe.notify(pipe.writable)
+
+
+def make_pipe(inode: Inode, flags: int, wake: Waker) -> tuple[OpenFile, OpenFile]:
+    """The two ends of a new pipe: the one that reads, the one that writes."""
+    pipe = Pipe(wake, f"pipe:[{inode.inode}]")
+    return PipeFile(inode, O_RDONLY | flags, None, pipe), PipeFile(inode, O_WRONLY | flags, None, pipe)
