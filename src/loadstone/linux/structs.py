@@ -6,7 +6,7 @@ Layouts are those of the kernel's `include/uapi` headers and `arch/x86/include/u
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Protocol
 
 # struct stat: dev ino nlink | mode uid gid pad | rdev size blksize blocks | three timespecs | three spare words
 STAT = Struct("<3Q4IQ3q6q3q")
@@ -41,8 +41,12 @@ STATX_ATTR_MOUNT_ROOT = 0x2000
 DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 4, 6, 8, 10, 12
 
 
-class Attributes(NamedTuple):
-    """What `stat` and its relatives tell about a file (the kernel's `struct kstat`). Times in ns since the epoch."""
+class Attributes(Protocol):
+    """What `stat` and its relatives tell about a file, as every inode of the vfs has it. Times in ns since 1970."""
+
+    @property
+    def blksize(self) -> int:
+        """Preferred size of a transfer, in bytes."""
 
     device: int
     inode: int
@@ -52,14 +56,10 @@ class Attributes(NamedTuple):
     gid: int
     rdev: int
     size: int
-    blksize: int
     blocks: int
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
-    btime_ns: int = 0
-    mount_id: int = 0
-    mount_root: bool = False
 
 
 def major(device: int) -> int:
@@ -95,13 +95,13 @@ def pack_stat(a: Attributes) -> bytes:
     )
 
 
-def pack_statx(a: Attributes) -> bytes:
-    """`struct statx`, 256 bytes (fs/stat.c, cp_statx). The birth time is there when it is known."""
-    mask = STATX_BASIC_STATS | STATX_MNT_ID | (STATX_BTIME if a.btime_ns else 0)
+def pack_statx(a: Attributes, mount_id: int, mount_root: bool = False, birth_ns: int | None = None) -> bytes:
+    """`struct statx`, 256 bytes (fs/stat.c, cp_statx). `birth_ns` None: the file system does not know."""
+    mask = STATX_BASIC_STATS | STATX_MNT_ID | (0 if birth_ns is None else STATX_BTIME)
     return STATX.pack(
         mask,
         a.blksize,
-        STATX_ATTR_MOUNT_ROOT if a.mount_root else 0,
+        STATX_ATTR_MOUNT_ROOT if mount_root else 0,
         a.nlink,
         a.uid,
         a.gid,
@@ -111,14 +111,14 @@ def pack_statx(a: Attributes) -> bytes:
         a.blocks,
         STATX_ATTR_MOUNT_ROOT,
         *divmod(a.atime_ns, SECOND),
-        *divmod(a.btime_ns, SECOND),
+        *divmod(birth_ns or 0, SECOND),
         *divmod(a.ctime_ns, SECOND),
         *divmod(a.mtime_ns, SECOND),
         major(a.rdev),
         minor(a.rdev),
         major(a.device),
         minor(a.device),
-        a.mount_id,
+        mount_id,
         0,
         0,
     )

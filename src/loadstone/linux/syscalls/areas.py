@@ -20,19 +20,25 @@ _NAMES = {
     "signal": """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend
         rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack pause""",
     # files of the guest
-    "files": """open openat openat2 creat close read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2
-        lseek truncate ftruncate fallocate fsync fdatasync sync syncfs sync_file_range readahead fadvise64 flock
-        sendfile copy_file_range splice tee vmsplice memfd_create""",
+    "opening": """open openat openat2 creat close close_range memfd_create""",
+    "readwrite": """read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2 lseek""",
+    "copying": """sendfile copy_file_range splice tee vmsplice""",
+    "storage": """truncate ftruncate fallocate fsync fdatasync sync syncfs sync_file_range readahead fadvise64""",
     "directories": """getcwd chdir fchdir chroot mkdir mkdirat rmdir rename renameat renameat2 link linkat symlink
         symlinkat unlink unlinkat readlink readlinkat mknod mknodat getdents getdents64 umask""",
-    "status": """stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 chmod fchmod fchmodat
-        fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat getxattr lgetxattr fgetxattr listxattr
-        llistxattr flistxattr setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr""",
-    "descriptors": """dup dup2 dup3 fcntl close_range""",
+    "status": """stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2""",
+    "attributes": """chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat""",
+    "extended": """getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr
+        removexattr lremovexattr fremovexattr""",
+    "descriptors": """dup dup2 dup3 fcntl""",
+    "locks": """flock""",
     "terminal": """ioctl""",
     "pipes": """pipe pipe2""",
-    "poll": """poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
-        eventfd eventfd2""",
+    "poll": """poll ppoll select pselect6""",
+    "epoll": """epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2""",
+    "refused": """socket socketpair mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct
+        settimeofday init_module finit_module delete_module kexec_load bpf perf_event_open ptrace
+        open_by_handle_at syslog iopl ioperm""",
 }
 
 AREAS = {name: area for area, names in _NAMES.items() for name in names.split()}

@@ -1,0 +1,254 @@
+"""Descriptors: copies, flags, fcntl. Source: fs/fcntl.c, fs/file.c."""
+
+from __future__ import annotations
+
+from errno import EBADF, EBUSY, EINVAL, EPERM
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.structs import OWNER_EX, WORD
+from loadstone.linux.syscalls.arguments import FcntlCommand, Fd, Int, ULong
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.memory.user import copy_in, copy_out
+from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, SETTABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.vfs.file import OpenFile
+
+
+@syscall()
+def dup(task: Task, fd: Fd) -> int:
+    """A second descriptor, the lowest free one."""
+    return task.process.files.dup(fd)
+
+
+@syscall()
+def dup2(task: Task, old: Fd, new: Fd) -> int:
+    """A second descriptor of a chosen number, which is closed first."""
+    return task.process.files.dup2(old, new)
+
+
+@syscall()
+def dup3(task: Task, old: Fd, new: Fd, flags: Int) -> int:
+    """As dup2, with O_CLOEXEC; the same number is EINVAL."""
+    if flags & ~O_CLOEXEC:
+        raise LinuxError(EINVAL)
+    return task.process.files.dup3(old, new, bool(flags & O_CLOEXEC))
+
+
+# include/uapi/asm-generic/fcntl.h, include/uapi/linux/fcntl.h
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW = range(8)
+F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG = range(8, 12)
+F_SETOWN_EX, F_GETOWN_EX, F_GETOWNER_UIDS = 15, 16, 17
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
+F_SETLEASE, F_GETLEASE, F_NOTIFY, F_DUPFD_QUERY, F_CREATED_QUERY = 1024, 1025, 1026, 1027, 1028
+F_DUPFD_CLOEXEC, F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS = 1030, 1031, 1032, 1033, 1034
+F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_HINT, F_SET_FILE_RW_HINT = 1035, 1036, 1037, 1038
+
+F_UNLCK = 2
+F_SEAL_SEAL = 1
+
+
+@syscall(support=PARTIAL, note="owners and leases are accepted and do nothing; seals are not there")
+def fcntl(task: Task, fd: Fd, command: FcntlCommand, argument: ULong) -> int | Blocking:
+    """Ask or change something of a descriptor or of its open file."""
+    file = task.process.files.get(fd)
+    if file.flags & O_PATH and command not in _ON_PATHS:
+        raise LinuxError(EBADF)
+    action = _COMMANDS.get(command)
+    if action is None:
+        raise LinuxError(EINVAL)
+    return action(task, fd, file, argument)
+
+
+def _dupfd(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return task.process.files.dup(fd, minimum=_unsigned(argument))
+
+
+def _dupfd_cloexec(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return task.process.files.dup(fd, minimum=_unsigned(argument), cloexec=True)
+
+
+def _unsigned(argument: int) -> int:
+    """The kernel takes the number as an unsigned int."""
+    return argument & 0xFFFFFFFF
+
+
+def _getfd(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return int(task.process.files.is_cloexec(fd))
+
+
+def _setfd(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    task.process.files.set_cloexec(fd, bool(argument & 1))
+    return 0
+
+
+def _getfl(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return file.flags
+
+
+def _setfl(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    """Only O_APPEND, O_NONBLOCK, O_ASYNC, O_DIRECT and O_NOATIME change (setfl)."""
+    who = task.process.credentials
+    if argument & O_NOATIME and not file.flags & O_NOATIME and who.fsuid not in (0, file.inode.uid):
+        raise LinuxError(EPERM)
+    if argument & O_DIRECT and not file.inode.is_regular and file.location is not None:
+        raise LinuxError(EINVAL)
+    file.flags = file.flags & ~SETTABLE | argument & SETTABLE
+    return 0
+
+
+def _getlk(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    from loadstone.linux.syscalls import locks
+
+    return locks.get_lock(task, file, argument, False)
+
+
+def _setlk(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
+    from loadstone.linux.syscalls import locks
+
+    return locks.set_lock(task, file, argument, False, False)
+
+
+def _setlkw(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
+    from loadstone.linux.syscalls import locks
+
+    return locks.set_lock(task, file, argument, False, True)
+
+
+def _ofd_getlk(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    from loadstone.linux.syscalls import locks
+
+    return locks.get_lock(task, file, argument, True)
+
+
+def _ofd_setlk(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
+    from loadstone.linux.syscalls import locks
+
+    return locks.set_lock(task, file, argument, True, False)
+
+
+def _ofd_setlkw(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
+    from loadstone.linux.syscalls import locks
+
+    return locks.set_lock(task, file, argument, True, True)
+
+
+def _nothing(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    """Accepted: nobody is sent SIGIO here."""
+    return 0
+
+
+def _getown_ex(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    copy_out(task.process.space, argument, OWNER_EX.pack(1, 0))
+    return 0
+
+
+def _setown_ex(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    kind, _ = OWNER_EX.unpack(copy_in(task.process.space, argument, OWNER_EX.size))
+    if kind not in (0, 1, 2):
+        raise LinuxError(EINVAL)
+    return 0
+
+
+def _setsig(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    if argument > 64:
+        raise LinuxError(EINVAL)
+    return 0
+
+
+def _getlease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return F_UNLCK
+
+
+def _setlease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    """A lease on a file that nobody else can open conflicts with nobody; taking none is what most systems answer."""
+    if not file.inode.is_regular:
+        raise LinuxError(EINVAL)
+    if argument & 0xFFFFFFFF == F_UNLCK:
+        from errno import EAGAIN
+
+        raise LinuxError(EAGAIN)
+    raise LinuxError(EBUSY, "leases are not there")
+
+
+def _same_file(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    try:
+        return int(task.process.files.get(_signed(argument)) is file)
+    except LinuxError:
+        raise LinuxError(EBADF) from None
+
+
+def _signed(argument: int) -> int:
+    return (argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+
+def _setpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    from loadstone.vfs.pipe import PipeFile
+
+    if not isinstance(file, PipeFile):
+        raise LinuxError(EBADF)
+    size = _unsigned(argument)
+    if size > 1 << 20 and task.process.credentials.euid != 0:
+        raise LinuxError(EPERM)
+    return file.pipe.resize(size)
+
+
+def _getpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    from loadstone.vfs.pipe import PipeFile
+
+    if not isinstance(file, PipeFile):
+        raise LinuxError(EBADF)
+    return file.pipe.capacity
+
+
+def _seals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    raise LinuxError(EINVAL, "files here cannot be sealed")
+
+
+def _getseals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    """A memfd made without MFD_ALLOW_SEALING has this one; other files have none to ask for."""
+    if file.location is not None or not file.inode.is_regular:
+        raise LinuxError(EINVAL)
+    return F_SEAL_SEAL
+
+
+def _get_hint(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    copy_out(task.process.space, argument, WORD.pack(0))
+    return 0
+
+
+_ON_PATHS = (F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GETFD, F_SETFD, F_GETFL)
+_COMMANDS: dict[int, Callable[[Task, int, OpenFile, int], int | Blocking]] = {
+    F_DUPFD: _dupfd,
+    F_DUPFD_CLOEXEC: _dupfd_cloexec,
+    F_GETFD: _getfd,
+    F_SETFD: _setfd,
+    F_GETFL: _getfl,
+    F_SETFL: _setfl,
+    F_GETLK: _getlk,
+    F_SETLK: _setlk,
+    F_SETLKW: _setlkw,
+    F_OFD_GETLK: _ofd_getlk,
+    F_OFD_SETLK: _ofd_setlk,
+    F_OFD_SETLKW: _ofd_setlkw,
+    F_SETOWN: _nothing,
+    F_GETOWN: _nothing,
+    F_SETSIG: _setsig,
+    F_GETSIG: _nothing,
+    F_SETOWN_EX: _setown_ex,
+    F_GETOWN_EX: _getown_ex,
+    F_SETLEASE: _setlease,
+    F_GETLEASE: _getlease,
+    F_DUPFD_QUERY: _same_file,
+    F_SETPIPE_SZ: _setpipe,
+    F_GETPIPE_SZ: _getpipe,
+    F_ADD_SEALS: _seals,
+    F_GET_SEALS: _getseals,
+    F_GET_RW_HINT: _get_hint,
+    F_SET_RW_HINT: _nothing,
+}

@@ -1,0 +1,399 @@
+"""Reading and writing: one path from a file to the user's frames and back. Sources: fs/read_write.c, lib/iov_iter.c.
+
+No page is touched that the kernel would not touch: before pages are resolved, a read asks how much there is to read.
+A bad page ends the transfer with the bytes done; EFAULT only if there are none. A call that must wait goes on as a
+generator, which keeps its progress and takes the pages anew after each wait.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EBADF, EFAULT, EFBIG, EINVAL, EOPNOTSUPP, EPIPE, ESPIPE
+from struct import unpack
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.syscalls.arguments import (
+    Fd,
+    InBytes,
+    Int,
+    InVector,
+    Offset,
+    OutBytes,
+    OutVector,
+    Size,
+    ULong,
+    Whence,
+)
+from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.memory.user import copy_in, copy_out, pieces
+from loadstone.vfs.file import SeekableFile, WouldBlock
+from loadstone.vfs.flags import O_APPEND, O_NONBLOCK
+from loadstone.wait import Interrupted, Wait
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.vfs.file import OpenFile
+
+    Segments = list[tuple[int, int]]
+    """(address, length) of a buffer's parts."""
+
+MAX_COUNT = 0x7FFFF000  # include/linux/fs.h: MAX_RW_COUNT
+TASK_SIZE = 0x7FFF_FFFF_F000
+UIO_MAXIOV = 1024
+CHUNK = 4 << 20  # pages resolved at a time: 1,024, which is also what one host call takes
+RLIMIT_FSIZE = 1
+RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
+
+
+# What the area offers to others
+
+
+def wait_for(block: WouldBlock, deadline: int | None = None) -> Wait:
+    """What to yield after `block`."""
+    return Wait(() if block.queue is None else (block.queue,), deadline, block.host_fd, block.host_write)
+
+
+def broken_pipe(task: Task) -> None:
+    """Send SIGPIPE, as writing where nobody reads does."""
+    from loadstone.linux.signals import SIGPIPE, from_process, send_task
+
+    process = task.process
+    send_task(task, from_process(SIGPIPE, process.pid, process.credentials.uid))
+
+
+def too_big(task: Task) -> LinuxError:
+    """Send SIGXFSZ; the error to raise."""
+    from loadstone.linux.signals import SIGXFSZ, from_process, send_task
+
+    process = task.process
+    send_task(task, from_process(SIGXFSZ, process.pid, process.credentials.uid))
+    return LinuxError(EFBIG, "the file would be larger than RLIMIT_FSIZE")
+
+
+def ahead(file: OpenFile, offset: int | None, count: int) -> int:
+    """How many of `count` bytes a read at `offset` (None: the file offset) can find, as far as that is known."""
+    if isinstance(file, SeekableFile):
+        return min(count, max(0, file.end() - (file.offset if offset is None else offset)))
+    available = file.available()
+    return count if available is None else min(count, available)
+
+
+# One buffer
+
+
+@syscall()
+def read(task: Task, fd: Fd, buffer: OutBytes, count: Size) -> int | Blocking:
+    """Read at the file offset."""
+    file = task.process.files.get(fd)
+    if not file.readable:
+        raise LinuxError(EBADF)
+    return _read(task, file, _range(buffer, count), None)
+
+
+@syscall()
+def pread64(task: Task, fd: Fd, buffer: OutBytes, count: Size, offset: Offset) -> int | Blocking:
+    """Read at an offset."""
+    file = _positioned(task, fd, offset)
+    if not file.readable:
+        raise LinuxError(EBADF)
+    return _read(task, file, _range(buffer, count), offset)
+
+
+@syscall()
+def write(task: Task, fd: Fd, buffer: InBytes, count: Size) -> int | Blocking:
+    """Write at the file offset."""
+    file = task.process.files.get(fd)
+    if not file.writable:
+        raise LinuxError(EBADF)
+    return _write(task, file, _range(buffer, count), None)
+
+
+@syscall()
+def pwrite64(task: Task, fd: Fd, buffer: InBytes, count: Size, offset: Offset) -> int | Blocking:
+    """Write at an offset."""
+    file = _positioned(task, fd, offset)
+    if not file.writable:
+        raise LinuxError(EBADF)
+    return _write(task, file, _range(buffer, count), offset)
+
+
+def _range(buffer: int, count: int) -> Segments:
+    """One buffer as segments; EFAULT if it leaves user memory (access_ok)."""
+    if buffer + count > TASK_SIZE:
+        raise LinuxError(EFAULT)
+    return [(buffer, min(count, MAX_COUNT))]
+
+
+def _positioned(task: Task, fd: int, offset: int) -> OpenFile:
+    if offset < 0:
+        raise LinuxError(EINVAL)
+    file = open_file(task, fd)
+    if not file.positioned:
+        raise LinuxError(ESPIPE)
+    return file
+
+
+# Many buffers
+
+
+@syscall()
+def readv(task: Task, fd: Fd, vector: OutVector, count: ULong) -> int | Blocking:
+    """Read into several buffers, at the file offset."""
+    return _readv(task, fd, vector, count, None, 0)
+
+
+@syscall()
+def writev(task: Task, fd: Fd, vector: InVector, count: ULong) -> int | Blocking:
+    """Write from several buffers, at the file offset."""
+    return _writev(task, fd, vector, count, None, 0)
+
+
+@syscall()
+def preadv(task: Task, fd: Fd, vector: OutVector, count: ULong, offset: Offset) -> int | Blocking:
+    """Read into several buffers, at an offset."""
+    return _readv(task, fd, vector, count, offset, 0)
+
+
+@syscall()
+def pwritev(task: Task, fd: Fd, vector: InVector, count: ULong, offset: Offset) -> int | Blocking:
+    """Write from several buffers, at an offset."""
+    return _writev(task, fd, vector, count, offset, 0)
+
+
+@syscall(support=PARTIAL, note="RWF_NOWAIT is EOPNOTSUPP")
+def preadv2(
+    task: Task, fd: Fd, vector: OutVector, count: ULong, offset: Offset, high: ULong, flags: Int
+) -> int | Blocking:
+    """As preadv, with flags; offset -1 is the file offset."""
+    return _readv(task, fd, vector, count, None if offset == -1 else offset, flags)
+
+
+@syscall(support=PARTIAL, note="RWF_NOWAIT is EOPNOTSUPP")
+def pwritev2(
+    task: Task, fd: Fd, vector: InVector, count: ULong, offset: Offset, high: ULong, flags: Int
+) -> int | Blocking:
+    """As pwritev, with flags; offset -1 is the file offset."""
+    return _writev(task, fd, vector, count, None if offset == -1 else offset, flags)
+
+
+def _readv(task: Task, fd: int, vector: int, count: int, offset: int | None, flags: int) -> int | Blocking:
+    file = open_file(task, fd) if offset is None else _positioned(task, fd, offset)
+    if not file.readable:
+        raise LinuxError(EBADF)
+    segments = segments_at(task.process.space, vector, count)
+    if flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC):
+        raise LinuxError(EOPNOTSUPP)
+    return _read(task, file, segments, offset)
+
+
+def _writev(task: Task, fd: int, vector: int, count: int, offset: int | None, flags: int) -> int | Blocking:
+    file = open_file(task, fd) if offset is None else _positioned(task, fd, offset)
+    if not file.writable:
+        raise LinuxError(EBADF)
+    segments = segments_at(task.process.space, vector, count)
+    if flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_APPEND):
+        raise LinuxError(EOPNOTSUPP)
+    if flags & RWF_APPEND and isinstance(file, SeekableFile):
+        if offset is None:
+            file.seek(0, 2)
+        else:
+            offset = file.end()
+    return _write(task, file, segments, offset)
+
+
+def segments_at(space: AddressSpace, vector: int, count: int) -> Segments:
+    """The `count` elements of the struct iovec array at `vector`: EINVAL, EFAULT; MAX_COUNT bytes in all."""
+    if count > UIO_MAXIOV:
+        raise LinuxError(EINVAL)
+    words = unpack(f"<{2 * count}Q", copy_in(space, vector, 16 * count))
+    segments: Segments = []
+    left = MAX_COUNT
+    for address, length in zip(words[::2], words[1::2], strict=True):
+        if length >> 63:
+            raise LinuxError(EINVAL)
+        if address + length > TASK_SIZE:
+            raise LinuxError(EFAULT)
+        taken = min(length, left)
+        left -= taken
+        if taken:
+            segments.append((address, taken))
+    return segments
+
+
+def gather(space: AddressSpace, segments: Segments, skip: int, count: int, write: bool) -> list[memoryview]:
+    """The frames behind `count` bytes of the segments from byte `skip` on, up to the first bad page; EFAULT if none."""
+    if len(segments) == 1:
+        return pieces(space, segments[0][0] + skip, count, write)
+    views: list[memoryview] = []
+    for address, length in segments:
+        if skip >= length:
+            skip -= length
+            continue
+        part = min(length - skip, count)
+        if not part:
+            break
+        try:
+            found = pieces(space, address + skip, part, write)
+        except LinuxError:
+            if views:
+                break
+            raise
+        views += found
+        skip, count = 0, count - part
+        if sum(map(len, found)) < part:
+            break
+    return views
+
+
+def length_of(segments: Segments) -> int:
+    """Bytes in all segments."""
+    return segments[0][1] if len(segments) == 1 else sum(length for _, length in segments)
+
+
+def read_segments(task: Task, file: OpenFile, segments: Segments) -> int | Blocking:
+    """Read into the segments, as readv(2) does once it has checked everything."""
+    return _read(task, file, segments, None)
+
+
+def write_segments(task: Task, file: OpenFile, segments: Segments) -> int | Blocking:
+    """Write from the segments, as writev(2) does once it has checked everything."""
+    return _write(task, file, segments, None)
+
+
+# Reading
+
+
+def _read(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int | Blocking:
+    try:
+        return _read_now(task, file, segments, offset)
+    except WouldBlock as block:
+        if file.flags & O_NONBLOCK:
+            raise LinuxError(EAGAIN) from None
+        return _read_later(task, file, segments, offset, block)
+
+
+def _read_later(task: Task, file: OpenFile, segments: Segments, offset: int | None, block: WouldBlock) -> Blocking:
+    while True:
+        yield wait_for(block)
+        try:
+            return _read_now(task, file, segments, offset)
+        except WouldBlock as again:
+            block = again
+
+
+def _read_now(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int:
+    count = length_of(segments)
+    wanted = ahead(file, offset, count)
+    if wanted == 0:
+        return _read_nothing(task, file, segments, offset, count)
+    space = task.process.space
+    done = 0
+    while done < wanted:
+        part = min(wanted - done, CHUNK)
+        try:
+            views = gather(space, segments, done, part, True)
+            got = file.read_into(views, None if offset is None else offset + done)
+        except (LinuxError, WouldBlock):
+            if done:
+                break
+            raise
+        done += got
+        if got < part and got < sum(map(len, views)):
+            break
+    return done
+
+
+def _read_nothing(task: Task, file: OpenFile, segments: Segments, offset: int | None, count: int) -> int:
+    """Nothing is there to read: the file says whether that is its end, an error or a reason to wait.
+
+    It is asked for one byte in a buffer of ours, so that no page of the user's is touched for it.
+    """
+    scratch = bytearray(1 if count and not isinstance(file, SeekableFile) else 0)
+    got = file.read_into([memoryview(scratch)] if scratch else [], offset)
+    if got:
+        copy_out(task.process.space, segments[0][0], bytes(scratch))
+    return got
+
+
+# Writing
+
+
+def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int | Blocking:
+    count = length_of(segments)
+    if file.inode.is_regular:
+        count = _within_limit(task, file, offset, count)
+    try:
+        views = gather(task.process.space, segments, 0, min(count, CHUNK), False)
+        done = file.write_from(views, offset)
+    except WouldBlock as block:
+        if file.flags & O_NONBLOCK:
+            raise LinuxError(EAGAIN) from None
+        return _write_rest(task, file, segments, offset, count, 0, block)
+    except LinuxError as error:
+        if error.errno == EPIPE:
+            broken_pipe(task)
+        raise
+    if done >= count:
+        return done
+    return _write_rest(task, file, segments, offset, count, done, None)
+
+
+def _write_rest(
+    task: Task, file: OpenFile, segments: Segments, offset: int | None, count: int, done: int, block: WouldBlock | None
+) -> Blocking:
+    """Go on until all is written, an error comes (which counts only if nothing was), or a signal."""
+    while done < count:
+        if block is not None:
+            try:
+                yield wait_for(block)
+            except Interrupted:
+                if done:
+                    break
+                raise
+            block = None
+        try:
+            views = gather(task.process.space, segments, done, min(count - done, CHUNK), False)
+            written = file.write_from(views, None if offset is None else offset + done)
+        except WouldBlock as again:
+            if file.flags & O_NONBLOCK:
+                break
+            block = again
+            continue
+        except LinuxError as error:
+            if error.errno == EPIPE:
+                broken_pipe(task)
+            if done:
+                break
+            raise
+        if not written:
+            break
+        done += written
+    return done
+
+
+def _within_limit(task: Task, file: OpenFile, offset: int | None, count: int) -> int:
+    """How much of `count` RLIMIT_FSIZE lets through; EFBIG and SIGXFSZ for nothing (generic_write_check_limits)."""
+    limit = task.process.limits[RLIMIT_FSIZE][0]
+    if limit >> 63 or not count:
+        return count
+    at = file.offset if offset is None else offset
+    if file.flags & O_APPEND and isinstance(file, SeekableFile):
+        at = file.end()
+    if at >= limit:
+        raise too_big(task)
+    return min(count, limit - at)
+
+
+# The offset
+
+
+@syscall()
+def lseek(task: Task, fd: Fd, offset: Offset, whence: Whence) -> int:
+    """Move the file offset."""
+    file = open_file(task, fd)
+    if whence > 4:
+        raise LinuxError(EINVAL)
+    return file.seek(offset, whence)
