@@ -145,7 +145,9 @@ class Scheduler:
         self._last[core.number] = task
         events = self._kernel.events
         if events.switch:
-            publish(events.switch, Switch(core.number, last.tid if last else 0, task.tid, last.why if last else "started"))
+            publish(
+                events.switch, Switch(core.number, last.tid if last else 0, task.tid, last.why if last else "started")
+            )
 
     def _next(self) -> Task | None:
         while self._ready:
@@ -213,7 +215,12 @@ class Scheduler:
                 self._resume(task, WOKEN)
         now = self._kernel.clock.monotonic_ns() if deadline is not None else 0
         for task, wait in waits:
-            if wait.deadline is not None and wait.deadline <= now and task.state == WAITING and task.pending is not None:
+            if (
+                wait.deadline is not None
+                and wait.deadline <= now
+                and task.state == WAITING
+                and task.pending is not None
+            ):
                 self._resume(task, TIMED_OUT)
 
     def _wait_for_host(self, watched: list[tuple[Task, object]], deadline: int | None) -> set[int]:

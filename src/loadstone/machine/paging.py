@@ -26,7 +26,9 @@ WRITABLE = 2
 USER = 4
 ACCESSED = 0x20
 DIRTY = 0x40
-PROTNONE = 0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
+PROTNONE = (
+    0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
+)
 NO_EXECUTE = 1 << 63
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
@@ -54,7 +56,7 @@ class Step(NamedTuple):
 
     level: str
     table: int  # frame
-    index: int
+    number: int  # of the entry, 0 to 511
     entry: int
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from ctypes import byref, c_int, c_int64, c_uint64, c_void_p
+from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any
 
 from loadstone.errors import HostError
-from loadstone.machine import native_code, unicorn_library as uc
+from loadstone.machine import native_code
+from loadstone.machine import unicorn_library as uc
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
     ACCESS_READ,
@@ -37,9 +38,34 @@ from loadstone.machine.vex import find_vex, first_block
 EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
 _USER_TOP = 1 << 47
 
-_GENERAL = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi rip cs eflags rsp ss fs_base gs_base ds es fs gs".split()
-)
+_GENERAL = [
+    "r15",
+    "r14",
+    "r13",
+    "r12",
+    "rbp",
+    "rbx",
+    "r11",
+    "r10",
+    "r9",
+    "r8",
+    "rax",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "rip",
+    "cs",
+    "eflags",
+    "rsp",
+    "ss",
+    "fs_base",
+    "gs_base",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+]
 _CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
 _MASK64 = (1 << 64) - 1
 _LINUX_CS, _LINUX_SS = 0x33, 0x2B
@@ -126,7 +152,9 @@ class UnicornContext:
         read = self._core.read_wide
         tags = self.read("ftw")
         abridged = sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
-        head = struct.pack("<HHBxHQQII", self.read("fcw"), self.read("fsw"), abridged, 0, 0, 0, self.read("mxcsr"), 0xFFFF)
+        head = struct.pack(
+            "<HHBxHQQII", self.read("fcw"), self.read("fsw"), abridged, 0, 0, 0, self.read("mxcsr"), 0xFFFF
+        )
         x87 = b"".join(read(self, uc.REG_ST0 + i, 10).ljust(16, b"\0") for i in range(8))
         sse = b"".join(read(self, uc.REG_XMM0 + i, 16) for i in range(16))
         return (head + x87 + sse).ljust(512, b"\0")
@@ -165,6 +193,7 @@ class UnicornCore:
         self._memory = memory
         self._resolve = resolve
         self._library = library = uc.load()
+        self._uc = c_void_p()
         self._open(library)
         self._hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
         self._control = self._hooks.control
@@ -496,7 +525,6 @@ class UnicornCore:
     # -- making the engine --------------------------------------------------------------------------------------------
 
     def _open(self, library: ctypes.CDLL) -> None:
-        self._uc = c_void_p()
         uc.check(library, library.uc_open(uc.ARCH_X86, uc.MODE_64, byref(self._uc)), "open")
         uc.check(library, library.uc_ctl(self._uc, c_int(uc.CTL_TLB_TYPE), c_int(uc.TLB_VIRTUAL)), "virtual TLB")
         memory = self._memory

@@ -56,7 +56,9 @@ def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str =
         vma = _grow_stack(space, address)
         cause = "stack"
     if vma is None:
-        return _refuse(space, BadAccess(SIGSEGV, SEGV_MAPERR, address, access, "nothing is mapped there"), None, pc, mode)
+        return _refuse(
+            space, BadAccess(SIGSEGV, SEGV_MAPERR, address, access, "nothing is mapped there"), None, pc, mode
+        )
     if not vma.flags & (access if access != READ else PROTECTION):
         why = f"the mapping allows {vma.perms}"
         return _refuse(space, BadAccess(SIGSEGV, SEGV_ACCERR, address, access, why), vma, pc, mode)
@@ -99,7 +101,9 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
     if entry & (PRESENT | PROTNONE):
         if access == WRITE and not entry & WRITABLE:
             return _write_protected(space, vma, page, slot, entry)
-        space.memory.words[slot] = _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
+        space.memory.words[slot] = (
+            _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
+        )
         return _Resolved("protection")
     if vma.backing is None:
         return _anonymous(space, vma, slot, access)
