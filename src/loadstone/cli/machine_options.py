@@ -1,0 +1,120 @@
+"""The options that describe the machine and what the program is given, shared by the commands that build one."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from loadstone.cli import values
+from loadstone.cli.parser import Parser
+from loadstone.cli.programs import HostView, find_program, search_path
+from loadstone.errors import HostError
+
+ENGINES = ("auto", "unicorn", "kvm")
+
+
+def add_environment_options(parser: Parser) -> None:
+    """What the program is given."""
+    add = parser.group("What the program is given")
+    add(
+        "--env",
+        metavar="K=V",
+        type=values.variable,
+        action="append",
+        default=[],
+        help="set a variable; may be repeated",
+    )
+    add("--clear-env", action="store_true", help="start from an empty environment")
+    add("--cwd", metavar="DIR", help="the directory it starts in (default: this one)")
+
+
+def add_file_options(parser: Parser) -> None:
+    """What the program can see and change."""
+    add = parser.group("Which files it sees (by default the host's, read-only; what it writes is discarded)")
+    add("--rw", metavar="PATH", action="append", default=[], help="let it change PATH and all below; may be repeated")
+    add("--root", metavar="DIR", default="/", help="make DIR its root directory")
+    add("--bind", metavar="SRC:DST", type=values.bind, action="append", default=[], help="show SRC of the host at DST")
+    add(
+        "--untrusted",
+        action="store_true",
+        help="show only the program, its interpreter and libraries; clear the environment",
+    )
+
+
+def add_machine_options(parser: Parser) -> None:
+    """The machine itself."""
+    add = parser.group("The machine")
+    add("--engine", metavar="CORE", choices=ENGINES, default="auto", help="the CPU core: auto, unicorn or kvm")
+    add("--memory", metavar="SIZE", type=values.memory, help="physical memory: 64M, 2G (default: as the host allows)")
+    add("--timeout", metavar="SECONDS", type=values.seconds, help="end the run then, with status 124")
+    add(
+        "--fault-around",
+        metavar="SIZE",
+        type=values.fault_around,
+        default=65536,
+        help="pages mapped around a file fault: 64K as Linux does, 4K for pure demand paging",
+    )
+    add(
+        "--page-cache",
+        metavar="STATE",
+        choices=("warm", "cold"),
+        default="warm",
+        help="warm: files are in memory already; cold: their first reads are major faults",
+    )
+    add("--deterministic", action="store_true", help="the same run every time: clock, randomness, PIDs, time slices")
+    add("--seed", metavar="N", type=values.integer, help="the seed of what is random")
+    add("--aslr", metavar="SEED", type=values.integer, help="randomise addresses as the kernel does (default: off)")
+
+
+def machine_arguments(options: Namespace) -> dict[str, Any]:
+    """The keyword arguments of `Machine` for parsed options. Raises HostError for what this version cannot do."""
+    if options.engine == "kvm":
+        raise HostError(
+            "--engine kvm: the KVM core is not part of this version", "use --engine unicorn, or leave it to auto"
+        )
+    for path in [*options.rw, *(source for source, _ in options.bind)]:
+        if not os.path.exists(path):
+            raise HostError(f"{path}: there is no such file or directory to hand to the program")
+    if not os.path.isdir(options.root):
+        raise HostError(f"--root: {options.root} is not a directory")
+    return {
+        "memory": options.memory,
+        "engine": options.engine,
+        "deterministic": options.deterministic,
+        "seed": options.seed,
+        "aslr": options.aslr,
+        "fault_around": options.fault_around,
+        "page_cache": options.page_cache,
+        "root": os.path.realpath(options.root),
+        "rw": [os.path.abspath(path) for path in options.rw],
+        "binds": [(os.path.abspath(source), target) for source, target in options.bind],
+        "untrusted": options.untrusted,
+        "timeout": options.timeout,
+    }
+
+
+def environment(options: Namespace) -> dict[str, str]:
+    """The program's environment."""
+    bare = options.clear_env or options.untrusted
+    return {**({} if bare else os.environ), **dict(options.env)}
+
+
+def working_directory(options: Namespace) -> str:
+    """Where the program starts, as the guest names it."""
+    if options.cwd is not None:
+        return os.path.join("/", options.cwd) if options.root != "/" else os.path.abspath(options.cwd)
+    return "/" if options.root != "/" else os.getcwd()
+
+
+def find(options: Namespace, name: str, guest: dict[str, str]) -> str:
+    """The path to execute for the word `name`. Raises LinuxError."""
+    root = os.path.realpath(options.root)
+    view = HostView(root, options.bind, working_directory(options))
+    return find_program(name, search_path(guest, os.environ), view)
+
+
+def strings(guest: dict[str, str]) -> Sequence[str]:
+    """The environment as execve takes it."""
+    return [f"{name}={value}" for name, value in guest.items()]

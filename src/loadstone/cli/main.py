@@ -1,0 +1,156 @@
+"""The entry point: picks the command, and turns what goes wrong into one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from loadstone.errors import HostError, LinuxError
+
+OWN_FAILURE = 125
+INTERRUPTED = 130
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as for any program that writes to a reader that left
+
+
+class Command(NamedTuple):
+    """One row of the command table. `module` has `main(argv) -> exit status`; it is imported when the row is chosen."""
+
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS = (
+    Command("run", "loadstone.cli.run", "run a program; its output and exit status are the program's own"),
+    Command("explain", "loadstone.cli.explain", "tell how execve() would load a program, running none of it"),
+    Command(
+        "where", "loadstone.cli.where", "follow one address, symbol or file offset through file, memory and frames"
+    ),
+    Command("maps", "loadstone.cli.maps", "print a program's memory map as /proc/PID/maps would"),
+    Command("doctor", "loadstone.cli.doctor", "say what this host offers and what to do about what is missing"),
+)
+
+_EXAMPLES = """\
+Examples:
+  loadstone run --stats /bin/ls -l       run ls, then show what loading it cost
+  loadstone explain /bin/ls              the exec, step by step, with its numbers
+  loadstone where /bin/ls main --at main where main is: file, segment, VMA, page tables, frame
+
+`loadstone COMMAND --help` says what each takes. Exit status: the program's; 128+N killed by signal N; 127 not found;
+126 cannot be executed; 124 out of time; 125 Loadstone itself could not go on.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return the exit status. Never raises."""
+    try:
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _abandon_stdout()
+        return CLOSED_PIPE
+    except SystemExit as end:  # argparse's way to say that help was shown
+        return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (HostError, LinuxError) as error:
+        complain(*(error.args if isinstance(error, HostError) else (str(error),)))
+        return OWN_FAILURE
+    except MemoryError:
+        complain("this host has no memory left for Loadstone", "try a smaller --memory, or end other programs")
+        return OWN_FAILURE
+    except Exception as error:
+        _confess(error)
+        return OWN_FAILURE
+
+
+def complain(problem: object, hint: object = "", *_: object) -> None:
+    """One sentence on stderr, and a second line with what to do about it. Every line begins with `loadstone: `."""
+    from loadstone.observe.text import printable
+
+    lines = [f"loadstone: {printable(str(problem))}\n"]
+    if hint:
+        lines.append(f"loadstone: {printable(str(hint))}\n")
+    try:
+        sys.stderr.write("".join(lines))
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads it
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
+        sys.stderr.write(overview())
+        return OWN_FAILURE
+    name, *rest = argv
+    if name in ("--help", "-h") or (name == "help" and not rest):
+        sys.stdout.write(overview())
+        return 0
+    if name == "--version":
+        from loadstone import __version__
+
+        sys.stdout.write(f"loadstone {__version__}\n")
+        return 0
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is None:
+        raise HostError(f"there is no command {name!r}", _suggestion(name))
+    return int(import_module(command.module).main(rest))
+
+
+def overview() -> str:
+    """The text of `loadstone --help`."""
+    width = max(len(command.name) for command in COMMANDS)
+    rows = "".join(f"  {command.name:<{width}}   {command.summary}\n" for command in COMMANDS)
+    return (
+        "usage: loadstone COMMAND ...\n\n"
+        "Loads programs exactly as the kernel does, runs them on real page tables, and accounts for every page.\n\n"
+        f"Commands:\n{rows}\n{_EXAMPLES}"
+    )
+
+
+def _suggestion(name: str) -> str:
+    if name.startswith("-"):
+        return "options come after the command: loadstone run --stats PROGRAM"
+    if "/" in name or os.path.exists(name):
+        return f"to run a program: loadstone run {name}"
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [command.name for command in COMMANDS], 1)
+    names = ", ".join(command.name for command in COMMANDS)
+    return f"did you mean `loadstone {close[0]}`?" if close else f"the commands are {names}"
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain about the closed pipe."""
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+    except OSError:
+        pass
+
+
+def _confess(error: Exception) -> None:
+    """A bug of ours: where it is, in one line; all of it with LOADSTONE_DEBUG=1."""
+    if os.environ.get("LOADSTONE_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+        return
+    place = ""
+    step = error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if f"{os.sep}loadstone{os.sep}" in file:
+            place = f" at {file.rpartition(f'{os.sep}loadstone{os.sep}')[2]}:{step.tb_lineno}"
+        step = step.tb_next
+    complain(
+        f"a bug in Loadstone: {type(error).__name__}: {error}{place}",
+        "LOADSTONE_DEBUG=1 shows the full traceback; please report it with the command line",
+    )

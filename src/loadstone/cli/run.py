@@ -1,0 +1,168 @@
+"""`loadstone run [options] [--] PROGRAM [ARG…]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from loadstone.cli import machine_options, values
+from loadstone.cli.observers import Observers
+from loadstone.cli.parser import Parser, add_program, program_words
+from loadstone.cli.programs import status_of
+from loadstone.errors import LinuxError
+
+if TYPE_CHECKING:
+    from loadstone.api import Machine, Process
+
+TIMED_OUT = 124
+
+_ABOUT = """\
+Run a program in a machine of its own. Its input and output are yours, and its exit status is the
+command's. Options end at PROGRAM: what follows belongs to the program.
+"""
+_EXAMPLES = """\
+Examples:
+  loadstone run /bin/ls -l /usr/bin
+  loadstone run --stats --fault-around 4K python3 -c 'print(1)'
+  loadstone run --trace syscall -o calls.txt -- ./prog --its-own-option
+  loadstone run --deterministic --record run.jsonl ./prog
+  loadstone run --rw ./out --untrusted --timeout 10 ./from-the-internet
+
+Exit status: the program's; 128+N if signal N killed it; 127 not found; 126 cannot be executed;
+124 --timeout; 125 Loadstone's own failure.
+"""
+
+
+def parser() -> Parser:
+    """The options of `run`."""
+    made = Parser("run", "[OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
+    add = made.group("What you get to see")
+    add("--stats", action="store_true", help="afterwards, on stderr: mappings, page faults, frames, system calls")
+    add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map")
+    add("-o", dest="output", metavar="FILE", help="write the trace to FILE instead of stderr")
+    add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
+    machine_options.add_environment_options(made)
+    machine_options.add_file_options(made)
+    machine_options.add_machine_options(made)
+    add_program(made)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; the exit status."""
+    made = parser()
+    options = made.parse_words(argv)
+    if options.output and not options.trace:
+        made.error("-o is where --trace writes to; say what to trace, as in --trace syscall -o FILE")
+    words = program_words(made, options.words)
+    guest = machine_options.environment(options)
+    try:
+        path = machine_options.find(options, words[0], guest)
+    except LinuxError as error:
+        return _cannot_execute(words[0], error)
+    return _run(options, path, words, guest)
+
+
+def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str]) -> int:
+    arguments = machine_options.machine_arguments(options)
+    observers = Observers(options)
+    from loadstone.api import Machine
+
+    started = time.perf_counter()
+    machine = Machine(**arguments)
+    try:
+        observers.attach(machine, lambda: _header(options, machine, words, guest))
+        try:
+            cwd = machine_options.working_directory(options)
+            process = machine.spawn(path, words, guest, cwd=cwd)
+        except LinuxError as error:
+            observers.finish()
+            return _cannot_execute(words[0], error)
+        observers.watch(machine, process)
+        summary = _summary(options, machine, process)
+        status = process.run()
+        observers.finish()
+        _closing_words(machine, observers, words[0], status)
+        if summary is not None:
+            from loadstone.report.stats import print_summary
+
+            print_summary(summary.complete(status, observers.profile, time.perf_counter() - started))
+        if getattr(status, "timed_out", False):
+            return TIMED_OUT
+        return 128 + status.signal if status.signal else status.code
+    finally:
+        machine.close()
+
+
+def _summary(options: Namespace, machine: Machine, process: Process) -> Any:
+    if not options.stats:
+        return None
+    from loadstone.report.stats import SummaryBuilder
+
+    return SummaryBuilder(machine, process)
+
+
+def _closing_words(machine: Machine, observers: Observers, program: str, status: Any) -> None:
+    """The lines after a run: what killed it, what it wrote that the host will not get."""
+    lines = []
+    if status.signal and observers.death is not None:
+        lines += _death_lines(observers.death.death, program, status.signal)
+    unkept = machine.discarded()
+    if unkept:
+        from loadstone.report.discarded import discarded_line
+
+        lines.append(discarded_line(unkept, machine.keep_option()))
+    if lines:
+        sys.stderr.write("".join(f"loadstone: {line}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def _death_lines(death: Any, program: str, number: int) -> list[str]:
+    from signal import Signals
+
+    from loadstone.report.death import QUIET, death_line
+
+    name = Signals(number).name if number in Signals._value2member_map_ else f"signal {number}"
+    if name in QUIET:
+        return []
+    if death is None or death.signal != name:
+        return [f"killed by {name}"]
+    return [death_line(death, program)]
+
+
+def _cannot_execute(name: str, error: LinuxError) -> int:
+    from loadstone.cli.main import complain
+
+    status = status_of(error)
+    complain(f"{name}: {'command not found' if status == 127 and '/' not in name else error}")
+    return status
+
+
+def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[str, str]) -> dict[str, Any]:
+    """The first line of a record: everything the run depended on."""
+    from loadstone import __version__
+
+    try:
+        terminal: list[int] | None = list(os.get_terminal_size(1))
+    except OSError:
+        terminal = None
+    return {
+        "version": __version__,
+        "command": words,
+        "environment": list(machine_options.strings(guest)),
+        "cwd": machine_options.working_directory(options),
+        "engine": machine.engine,
+        "cpu": machine.cpu,
+        "kernel": machine.profile.name,
+        "fault_around": options.fault_around,
+        "page_cache": options.page_cache,
+        "deterministic": options.deterministic,
+        "seed": machine.seed,
+        "aslr": options.aslr,
+        "terminal": terminal,
+        "cpu_count": machine.profile.cpu_count,
+        "memory": machine.memory_size,
+    }

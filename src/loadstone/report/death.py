@@ -1,0 +1,65 @@
+"""One line for a program that a signal killed: which fault, where, in which mapping and symbol."""
+
+from __future__ import annotations
+
+import os
+
+from loadstone.observe.death import Death, code_name
+from loadstone.observe.maps import find_mapping, parse_maps
+from loadstone.observe.symbols import Place, Symbolizer
+
+_VERBS = {"read": "reading", "write": "writing", "execute": "executing", "": "accessing"}
+_FAULTS = ("SIGSEGV", "SIGBUS")
+# Signals that people send on purpose, and the one of a closed pipe: a shell says nothing about these two either.
+QUIET = ("SIGINT", "SIGPIPE")
+
+
+def death_line(death: Death, program: str) -> str:
+    """`SIGSEGV (SEGV_MAPERR) reading 0x10 at main+0x15 in ./crash (.text); 0x10 is not mapped`, without a newline."""
+    maps = parse_maps(death.maps)
+    symbols = Symbolizer(maps)
+    code = code_name(death.signal, death.code)
+    what = f"{death.signal} ({code})" if code else death.signal
+    here = symbols.place(death.pc)
+    kernel_made = code in ("SI_KERNEL",) or (code and not code.startswith("SI_"))
+    if death.signal in _FAULTS and kernel_made and code != "SI_KERNEL":
+        verb = _VERBS[death.access]
+        if death.access == "execute":
+            return f"{what} {verb} {death.address:#x}, {_target(symbols, death.address)}"
+        return f"{what} {verb} {death.address:#x} at {_where(here, program)}; {_target(symbols, death.address)}"
+    return f"{what} at {_where(here, program)}"
+
+
+def _where(place: Place, program: str) -> str:
+    """`main+0x15 in ./crash (.text)`."""
+    if place.mapping is None:
+        return f"{place.address:#x}, which is not mapped"
+    file = place.path or place.mapping.path or "anonymous memory"
+    shown = program if os.path.basename(file) == os.path.basename(program) else os.path.basename(file) or file
+    section = place.object.section_at(place.address - place.bias) if place.object else None
+    inside = f" ({section.name})" if section and section.name else f" ({place.mapping.perms})"
+    return f"{place.name or f'{place.address:#x}'} in {shown}{inside}"
+
+
+def _target(symbols: Symbolizer, address: int) -> str:
+    mapping = find_mapping(symbols.maps, address)
+    if mapping is None:
+        return f"{address:#x} is not mapped{_near(symbols, address)}" if address >= 4096 else "which is not mapped"
+    place = symbols.place(address)
+    name = f"{place.symbol.name} in " if place.symbol else ""
+    file = os.path.basename(mapping.path) or "anonymous memory"
+    if place.path and not mapping.path:
+        file = os.path.basename(place.path)
+    return f"that is {name}{file}, mapped {mapping.perms}"
+
+
+def _near(symbols: Symbolizer, address: int) -> str:
+    """What is close by: a stack that overflowed, an array that was overrun."""
+    for mapping in symbols.maps:
+        if 0 < mapping.start - address <= 1 << 20:
+            distance = mapping.start - address
+            return f", {distance:#x} below {os.path.basename(mapping.path) or 'anonymous memory'}"
+        if 0 <= address - mapping.end < 1 << 16:
+            distance = address - mapping.end
+            return f", {distance:#x} past the end of {os.path.basename(mapping.path) or 'anonymous memory'}"
+    return ""

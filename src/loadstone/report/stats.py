@@ -1,0 +1,216 @@
+"""`--stats`: how a program was loaded and what its pages cost, on stderr after the run.
+
+`SummaryBuilder` collects while the machine lives; `Summary` is plain data; `print_summary` draws it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from loadstone.observe.fault_profile import FaultProfile
+from loadstone.observe.maps import Mapping, parse_maps
+from loadstone.report.discarded import amount
+from loadstone.report.paper import DIM, WARNING, Column, Paper, count
+
+PAGE = 4096
+MOST_CALLS = 15
+_PRESENT, _KEPT = 1, 0x100  # a PTE that maps a frame, though perhaps nobody may touch it (machine/paging.py)
+
+
+@dataclass
+class Summary:
+    """What the report shows. Sizes are in bytes; `resident` is in pages, by start of mapping."""
+
+    program: str
+    maps: list[Mapping]
+    resident: dict[int, int]
+    profile: FaultProfile
+    frames: dict[str, int]  # at the end, by owner
+    peak_frames: int
+    table_frames: int  # of the process, its page directory included
+    engine: str
+    why: str  # the engine was chosen
+    status: str
+    seconds: float
+    fault_around: int = 65536
+    page_cache: str = "warm"
+    unimplemented: dict[str, int] = field(default_factory=dict)
+
+
+class SummaryBuilder:
+    """Looks at the process's address space at its exit, before it is torn down."""
+
+    def __init__(self, machine: Any, process: Any) -> None:
+        self._machine = machine
+        self._process = process
+        self._maps: list[Mapping] = []
+        self._resident: dict[int, int] = {}
+        self._tables = 0
+        self._frames: dict[str, int] = {}
+        machine.events.subscribe(self._look, ("exit",))
+
+    def _look(self, record: Any) -> None:
+        process = self._process
+        if record.pid != process.pid:
+            return
+        self._maps = parse_maps(process.maps)
+        self._resident = resident_pages(process.page_table, self._maps)
+        self._tables = process.page_table.table_frames()
+        self._frames = self._machine.physical.usage()
+
+    def complete(self, status: Any, profile: FaultProfile, seconds: float) -> Summary:
+        """The summary, once the process has ended."""
+        machine = self._machine
+        return Summary(
+            program=self._process.executable,
+            maps=self._maps,
+            resident=self._resident,
+            profile=profile,
+            frames=self._frames,
+            peak_frames=machine.physical.peak,
+            table_frames=self._tables,
+            engine=machine.engine,
+            why=machine.engine_why,
+            status=f"killed by signal {status.signal}" if status.signal else f"exit status {status.code}",
+            seconds=seconds,
+            fault_around=machine.fault_around,
+            page_cache=machine.page_cache_mode,
+            unimplemented=dict(machine.unimplemented),
+        )
+
+
+def resident_pages(page_table: Any, maps: list[Mapping]) -> dict[int, int]:
+    """Pages of each mapping that have a frame, by the mapping's start."""
+    return {
+        mapping.start: sum(
+            1 for *_, entry in page_table.entries(mapping.start, mapping.end) if entry & (_PRESENT | _KEPT)
+        )
+        for mapping in maps
+        if mapping.start < 1 << 47
+    }
+
+
+def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
+    """Draw the summary (default: on stderr)."""
+    stream = sys.stderr if stream is None else stream
+    paper = Paper(stream)
+    paper.blank()
+    paper.title(f"How {summary.program} was loaded and run")
+    _mappings(paper, summary)
+    _faults(paper, summary)
+    _frames(paper, summary)
+    _calls(paper, summary)
+    paper.heading("Run")
+    paper.paragraph(f"{summary.status}; {_seconds(summary.seconds)}")
+    paper.paragraph(f"engine {summary.engine}: {summary.why}" if summary.why else f"engine {summary.engine}")
+    stream.flush()
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def _mappings(paper: Paper, summary: Summary) -> None:
+    paper.heading("Mappings at exit")
+    groups: dict[str, list[Mapping]] = {}
+    for mapping in summary.maps:
+        groups.setdefault(mapping.path or "[anonymous]", []).append(mapping)
+    rows = []
+    for name, parts in groups.items():
+        resident = sum(summary.resident.get(part.start, 0) for part in parts)
+        perms = " ".join(dict.fromkeys(part.perms[:3] for part in parts))
+        rows.append((name, len(parts), perms, amount(sum(part.size for part in parts)), amount(resident * PAGE)))
+    whole = sum(mapping.size for mapping in summary.maps)
+    held = sum(summary.resident.values()) * PAGE
+    rows.append(("total", len(summary.maps), "", amount(whole), amount(held)))
+    paper.table(
+        [
+            Column("object"),
+            Column("VMAs", right=True),
+            Column("protections", style=DIM),
+            Column("size", right=True),
+            Column("resident", right=True),
+        ],
+        rows,
+    )
+
+
+_SHORT = {"copy-on-write": "COW", "zero-page": "zero", "anonymous": "anon"}
+
+
+def _faults(paper: Paper, summary: Summary) -> None:
+    profile = summary.profile
+    paper.heading("Page faults")
+    if not profile.objects:
+        paper.paragraph("none")
+        return
+    causes = profile.causes()
+    rows = []
+    for entry in sorted(profile.objects.values(), key=lambda entry: (-entry.total, entry.name)):
+        kinds = [entry.by_cause[cause] or "" for cause in causes]
+        name = os.path.basename(entry.name) or entry.name
+        rows.append((name, *kinds, entry.total, entry.major, entry.kernel or "", len(entry.pages), entry.around or ""))
+    objects = profile.objects.values()
+    rows.append(
+        (
+            "total",
+            *(sum(entry.by_cause[cause] for entry in objects) for cause in causes),
+            profile.total,
+            sum(entry.major for entry in objects),
+            sum(entry.kernel for entry in objects),
+            sum(len(entry.pages) for entry in objects),
+            sum(entry.around for entry in objects),
+        )
+    )
+    names = [_SHORT.get(cause, cause) for cause in causes]
+    numbers = [*names, "all", "major", "kernel", "pages", "around"]
+    paper.table([Column("object"), *(Column(name, right=True) for name in numbers)], rows)
+    around = "pure demand paging" if summary.fault_around <= PAGE else f"fault-around {summary.fault_around >> 10} KiB"
+    paper.paragraph(
+        f"{around}, {summary.page_cache} page cache. major: the file was not in memory; kernel: taken in a system call "
+        "or exec; pages: distinct pages that faulted; around: file pages mapped beside them",
+        style=DIM,
+    )
+    signals = sum(entry.signals for entry in objects)
+    if signals:
+        paper.paragraph(f"{count(signals, 'fault')} more ended in a signal", style=WARNING)
+
+
+def _frames(paper: Paper, summary: Summary) -> None:
+    paper.heading("Frames")
+    owners = ", ".join(f"{number:,} {name}" for name, number in summary.frames.items() if number)
+    paper.paragraph(f"peak {count(summary.peak_frames, 'frame')} ({amount(summary.peak_frames * PAGE)})")
+    paper.paragraph(f"at exit: {owners or 'none'}")
+    paper.paragraph(f"the process's page tables: {count(summary.table_frames, 'frame')}, the page directory included")
+
+
+def _calls(paper: Paper, summary: Summary) -> None:
+    profile = summary.profile
+    paper.heading("System calls")
+    if not profile.calls:
+        paper.paragraph("none")
+    else:
+        rows: list[tuple[object, ...]] = []
+        for name, number in sorted(profile.calls.items(), key=lambda item: (-item[1], item[0]))[:MOST_CALLS]:
+            errors = profile.call_errors(name)
+            detail = ", ".join(f"{errno} {times}" for errno, times in sorted(errors.items()))
+            rows.append((name, number, sum(errors.values()) or "", detail))
+        left = len(profile.calls) - len(rows)
+        shown = sum(int(str(row[1])) for row in rows)
+        total = sum(profile.calls.values())
+        if left:
+            rows.append((f"{left} more", total - shown, "", ""))
+        rows.append(("total", total, sum(profile.errors.values()) or "", ""))
+        columns = [
+            Column("call"),
+            Column("calls", right=True),
+            Column("errors", right=True),
+            Column("which", style=DIM),
+        ]
+        paper.table(columns, rows)
+    if summary.unimplemented:
+        calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.unimplemented.items()))
+        paper.paragraph(f"NOT IMPLEMENTED, answered with ENOSYS: {calls}", style=WARNING)
