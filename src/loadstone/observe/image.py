@@ -1,0 +1,251 @@
+"""A process image at its first instruction, for looking at: schema `loadstone/image/1`.
+
+An `Image` is a copy: it outlives the machine that made it. Sections are read when first asked for; they are for showing
+only, nothing was ever loaded by them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loadstone.binfmt.names import ET_DYN, PT_LOAD, program_header_type
+from loadstone.linux.auxv import AT_NULL
+from loadstone.linux.auxv import name as auxv_name
+from loadstone.memory.maps_text import vma_name
+from loadstone.observe.maps import Mapping
+from loadstone.observe.symbols import NotAnObject, ObjectFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadstone.binfmt.plan import ProgramHeader
+    from loadstone.errors import LinuxError
+    from loadstone.linux.execve import ExecImage, Stage
+    from loadstone.linux.stack import InitialStack, Word
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.observe.symbols import Section, Source, Symbol
+
+SCHEMA = "loadstone/image/1"
+PAGE = 4096
+VSYSCALL = Mapping(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, "--xp", 0, "[vsyscall]")
+SIGNALS = {4: "SIGILL", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV"}
+# fmt: off
+SECTION_TYPES = (
+    "NULL", "PROGBITS", "SYMTAB", "STRTAB", "RELA", "HASH", "DYNAMIC", "NOTE", "NOBITS", "REL", "SHLIB", "DYNSYM", "12",
+    "13", "INIT_ARRAY", "FINI_ARRAY", "PREINIT_ARRAY", "GROUP", "SYMTAB_SHNDX", "RELR",
+)
+# fmt: on
+GNU_SECTION_TYPES = {
+    0x6FFFFFF6: "GNU_HASH",
+    0x6FFFFFFD: "GNU_verdef",
+    0x6FFFFFFE: "GNU_verneed",
+    0x6FFFFFFF: "GNU_versym",
+}
+
+
+class Arithmetic(NamedTuple):
+    """How one PT_LOAD becomes pages. Addresses and sizes in bytes, the load bias included."""
+
+    number: int
+    header: ProgramHeader
+    bias: int
+    start: int  # the first page
+    file_end: int  # the end of the pages that the file is behind
+    end: int  # the end of all its pages
+    file_offset: int  # of the first page
+    congruent: bool  # p_vaddr % p_align == p_offset % p_align
+    holds_header: bool  # the ELF header is in it
+
+
+class Image:
+    """What `execve` makes of a file, before its first instruction.
+
+    Attributes:
+        path: the file name given to execve; `program` the file that was mapped (a script's interpreter).
+        format: `elf64` or `elf32`. `isa`: `x86_64` or `i386`.
+        interpreter: PT_INTERP's path, or None.
+        entry: the program's entry point (AT_ENTRY). `start`: where the first instruction is (the interpreter's entry).
+        bias, interpreter_bias: what was added to their addresses.
+        brk: the program break.
+        maps: the mappings in ascending order, as /proc/PID/maps has them; `maps_text` that file, byte for byte.
+        auxv: (type, value) pairs in the kernel's order, without AT_NULL.
+        stack: the initial stack. registers: by ptrace's names.
+        stages: what happened, in order. name: the task's comm.
+        resident: pages in the page tables, all written by the kernel itself.
+    """
+
+    def __init__(self, image: ExecImage) -> None:
+        """Copy what there is to see of `image`."""
+        plan = image.plan
+        self.path = image.file_name
+        self.program = image.program.path
+        self.format = f"elf{plan.bits}"
+        self.isa = image.isa
+        self.interpreter = plan.interpreter.decode(errors="surrogateescape") if plan.interpreter is not None else None
+        self.entry = image.program_entry
+        self.start = image.entry
+        self.bias = image.bias
+        self.interpreter_bias = image.interpreter_bias
+        self.brk = image.brk
+        self.maps = mappings_of(image.space)
+        self.maps_text = image.space.render_maps()
+        self.auxv = image.auxv
+        self.stack: InitialStack = image.stack
+        self.registers = image.registers
+        self.stages: list[Stage] = image.stages
+        self.name = image.name
+        self.plan = plan
+        self.interpreter_plan = image.interpreter_plan
+        self.resident = image.space.resident_pages
+        self._source: Source = image.program
+
+    @property
+    def pointer(self) -> int:
+        """The stack pointer at the first instruction."""
+        return self.stack.pointer
+
+    @property
+    def argc(self) -> int:
+        """What `main` gets in RDI."""
+        return self.stack.arguments.argument_count
+
+    @property
+    def argv(self) -> int:
+        """The address of the argv pointers: what `main` gets in RSI."""
+        return self.stack.pointer + self.stack.word
+
+    @property
+    def envp(self) -> int:
+        """The address of the envp pointers: what `main` gets in RDX."""
+        return self.argv + (self.argc + 1) * self.stack.word
+
+    @property
+    def segments(self) -> tuple[ProgramHeader, ...]:
+        """The program headers, in the file's order."""
+        return self.plan.program_headers
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The section headers, for showing only; empty where the file has none that can be read."""
+        try:
+            return _SectionsOnly(self._source).sections
+        except NotAnObject:
+            return ()
+
+    @cached_property
+    def layout(self) -> list[Word]:
+        """The initial stack word by word, from the stack pointer up."""
+        return self.stack.layout()
+
+    def arithmetic(self) -> list[Arithmetic]:
+        """The PT_LOAD entries with the pages they come to."""
+        found = []
+        for number, header in enumerate(self.segments):
+            if header.type != PT_LOAD:
+                continue
+            address = (header.vaddr + self.bias) & (1 << 64) - 1
+            start = address & -PAGE
+            align = header.align or 1
+            found.append(
+                Arithmetic(
+                    number,
+                    header,
+                    self.bias,
+                    start,
+                    _page_up(address + header.filesz) if header.filesz else start,
+                    _page_up(address + header.memsz),
+                    header.offset & -PAGE,
+                    header.vaddr % align == header.offset % align,
+                    header.offset == 0 and header.filesz > 0,
+                )
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image in schema `loadstone/image/1`; integers are numbers, text may hold surrogate escapes."""
+        return {
+            "schema": SCHEMA,
+            "path": self.path,
+            "format": self.format,
+            "isa": self.isa,
+            "interpreter": self.interpreter,
+            "entry": self.entry,
+            "start": self.start,
+            "brk": self.brk,
+            "maps": [mapping._asdict() for mapping in self.maps],
+            "auxv": [[auxv_name(key), key, value] for key, value in (*self.auxv, (AT_NULL, 0))],
+            "stack": {
+                "pointer": self.stack.pointer,
+                "top": self.stack.top,
+                "bytes": self.stack.bytes.hex(),
+                "layout": [
+                    {"address": address, "size": size, "what": what, "value": value}
+                    for address, size, what, value in self.layout
+                ],
+            },
+            "registers": self.registers,
+            "segments": [_segment(header) for header in self.segments],
+            "sections": [_section(section) for section in self.sections],
+            "stages": stages_to_list(self.stages),
+        }
+
+    @property
+    def position_independent(self) -> bool:
+        """Whether the program is ET_DYN: it was linked at 0 and moved."""
+        return self.plan.header.type == ET_DYN
+
+
+def mappings_of(space: AddressSpace) -> list[Mapping]:
+    """An address space's mappings as /proc/PID/maps shows them, the vsyscall page included."""
+    found = [
+        Mapping(vma.start, vma.end, vma.perms, vma.offset if vma.backing is not None else 0, vma_name(space, vma))
+        for vma in space.vmas
+    ]
+    if space.layout.vsyscall:
+        found.append(VSYSCALL)
+    return found
+
+
+def failure_to_dict(error: LinuxError) -> dict[str, Any]:
+    """A failed exec in schema `loadstone/image/1`: `signal` is what kills the process past the point of no return."""
+    signal = error.fatal_signal
+    return {
+        "schema": SCHEMA,
+        "error": {
+            "errno": error.name,
+            "signal": None if signal is None else SIGNALS.get(signal, f"SIG{signal}"),
+            "message": str(error),
+        },
+    }
+
+
+def stages_to_list(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The stages as the schema has them."""
+    return [{"function": function, "step": step, "text": text} for function, step, text in stages]
+
+
+def section_type(number: int) -> str:
+    """sh_type by name: `SHT_PROGBITS`."""
+    if number < len(SECTION_TYPES):
+        return f"SHT_{SECTION_TYPES[number]}"
+    return f"SHT_{GNU_SECTION_TYPES.get(number) or hex(number)}"
+
+
+class _SectionsOnly(ObjectFile):
+    """An object of which nobody will ask for symbols."""
+
+    def _read_symbols(self, source: Source) -> list[Symbol]:
+        return []
+
+
+def _segment(header: ProgramHeader) -> dict[str, Any]:
+    return header._asdict() | {"type": f"PT_{program_header_type(header.type)}"}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return section._asdict() | {"type": section_type(section.type)}
+
+
+def _page_up(address: int) -> int:
+    return (address + PAGE - 1) & -PAGE
