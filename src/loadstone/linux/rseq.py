@@ -1,0 +1,86 @@
+"""Restartable sequences (kernel/rseq.c): the few words of user memory in which a thread finds its CPU number.
+
+`struct rseq`: cpu_id_start, cpu_id (u32 each), rseq_cs (u64), flags, node_id, mm_cid (u32 each). `struct rseq_cs`:
+version, flags (u32), start_ip, post_commit_offset, abort_ip (u64).
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EFAULT, EINVAL, EPERM
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.memory.user import copy_in, copy_out
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+
+_IDS = Struct("<II")
+_NODE = Struct("<II")
+_CRITICAL = Struct("<IIQQQ")
+_POINTER_OFFSET, _NODE_OFFSET = 8, 20
+_ORIGINAL_SIZE, _FEATURE_SIZE = 32, 28
+_NO_CPU = 0xFFFF_FFFF
+UNREGISTER = 1
+
+
+def register(task: Task, address: int, length: int, flags: int, signature: int) -> None:
+    """rseq(2)."""
+    if flags & UNREGISTER:
+        _unregister(task, address, length, flags, signature)
+        return
+    if flags:
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    if task.rseq is not None:
+        if task.rseq[:2] != (address, length):
+            raise LinuxError(EINVAL, "another area is registered")
+        raise LinuxError(EPERM if task.rseq[2] != signature else EBUSY, "the area is registered")
+    if length < _ORIGINAL_SIZE or address % _ORIGINAL_SIZE:
+        raise LinuxError(EINVAL, f"no area of {length} bytes at {address:#x}")
+    if address + length > task.process.space.layout.task_size:
+        raise LinuxError(EFAULT, "the area is outside the address space")
+    copy_out(task.process.space, address + _POINTER_OFFSET, bytes(8))
+    task.rseq = (address, length, signature)
+    update(task)
+
+
+def _unregister(task: Task, address: int, length: int, flags: int, signature: int) -> None:
+    if flags & ~UNREGISTER or task.rseq is None or task.rseq[:2] != (address, length):
+        raise LinuxError(EINVAL, "no such area is registered")
+    if task.rseq[2] != signature:
+        raise LinuxError(EPERM, "another signature is registered")
+    copy_out(task.process.space, address, _IDS.pack(0, _NO_CPU) + bytes(8))
+    copy_out(task.process.space, address + _NODE_OFFSET, _NODE.pack(0, 0))
+    task.rseq = None
+
+
+def update(task: Task) -> None:
+    """Write the CPU number after the task came to another CPU."""
+    if task.rseq is not None:
+        address = task.rseq[0]
+        copy_out(task.process.space, address, _IDS.pack(task.cpu, task.cpu))
+        copy_out(task.process.space, address + _NODE_OFFSET, _NODE.pack(0, 0))
+
+
+def leave_critical_section(task: Task) -> None:
+    """The task is preempted or gets a signal: inside a critical section it goes on at the abort handler.
+
+    LinuxError when the descriptor is not what it must be; the kernel answers that with SIGSEGV.
+    """
+    if task.rseq is None:
+        return
+    address, _, signature = task.rseq
+    space = task.process.space
+    pointer = int.from_bytes(copy_in(space, address + _POINTER_OFFSET, 8), "little")
+    if not pointer:
+        return
+    version, _, start, length, abort = _CRITICAL.unpack(copy_in(space, pointer, _CRITICAL.size))
+    if version or abort - start < length and abort >= start:
+        raise LinuxError(EINVAL, "the critical section's descriptor is not valid")
+    inside = 0 <= task.context.pc - start < length
+    if inside and int.from_bytes(copy_in(space, abort - 4, 4), "little") != signature:
+        raise LinuxError(EINVAL, "the abort handler has another signature")
+    copy_out(space, address + _POINTER_OFFSET, bytes(8))
+    if inside:
+        task.context.pc = abort

@@ -1,0 +1,261 @@
+"""System calls on who the process is: user and group numbers, capabilities (kernel/sys.c, kernel/capability.c).
+
+A process is privileged (has every capability but CAP_SYS_RESOURCE's effects on the host) when its effective user is 0.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, EPERM, ESRCH
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.memory.user import copy_in, copy_out
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.syscalls.arguments import Address, Gid, Int, Uid
+
+KEEP = 0xFFFF_FFFF  # (uid_t) -1: leave it as it is
+_WORD = Struct("<I")
+_NGROUPS_MAX = 65536
+
+
+@syscall(FULL)
+def getuid(task: Task) -> Uid:
+    """getuid(2)."""
+    return task.process.credentials.uid
+
+
+@syscall(FULL)
+def geteuid(task: Task) -> Uid:
+    """geteuid(2)."""
+    return task.process.credentials.euid
+
+
+@syscall(FULL)
+def getgid(task: Task) -> Gid:
+    """getgid(2)."""
+    return task.process.credentials.gid
+
+
+@syscall(FULL)
+def getegid(task: Task) -> Gid:
+    """getegid(2)."""
+    return task.process.credentials.egid
+
+
+@syscall(FULL)
+def setuid(task: Task, uid: Uid) -> int:
+    """setuid(2)."""
+    who = task.process.credentials
+    _demand_valid(uid)
+    if who.euid == 0:
+        who.uid = who.suid = uid
+    elif uid not in (who.uid, who.suid):
+        raise LinuxError(EPERM)
+    who.euid = who.fsuid = uid
+    return 0
+
+
+@syscall(FULL)
+def setgid(task: Task, gid: Gid) -> int:
+    """setgid(2)."""
+    who = task.process.credentials
+    _demand_valid(gid)
+    if who.euid == 0:
+        who.gid = who.sgid = gid
+    elif gid not in (who.gid, who.sgid):
+        raise LinuxError(EPERM)
+    who.egid = who.fsgid = gid
+    return 0
+
+
+@syscall(FULL)
+def setreuid(task: Task, uid: Uid, euid: Uid) -> int:
+    """setreuid(2)."""
+    who = task.process.credentials
+    if who.euid != 0 and (uid not in (KEEP, who.uid, who.euid) or euid not in (KEEP, who.uid, who.euid, who.suid)):
+        raise LinuxError(EPERM)
+    old = who.uid
+    if uid != KEEP:
+        who.uid = uid
+    if euid != KEEP:
+        who.euid = euid
+    if uid != KEEP or euid not in (KEEP, old):
+        who.suid = who.euid
+    who.fsuid = who.euid
+    return 0
+
+
+@syscall(FULL)
+def setregid(task: Task, gid: Gid, egid: Gid) -> int:
+    """setregid(2)."""
+    who = task.process.credentials
+    if who.euid != 0 and (gid not in (KEEP, who.gid, who.egid) or egid not in (KEEP, who.gid, who.egid, who.sgid)):
+        raise LinuxError(EPERM)
+    old = who.gid
+    if gid != KEEP:
+        who.gid = gid
+    if egid != KEEP:
+        who.egid = egid
+    if gid != KEEP or egid not in (KEEP, old):
+        who.sgid = who.egid
+    who.fsgid = who.egid
+    return 0
+
+
+@syscall(FULL)
+def setresuid(task: Task, uid: Uid, euid: Uid, suid: Uid) -> int:
+    """setresuid(2)."""
+    who = task.process.credentials
+    if who.euid != 0 and any(new not in (KEEP, who.uid, who.euid, who.suid) for new in (uid, euid, suid)):
+        raise LinuxError(EPERM)
+    who.uid = who.uid if uid == KEEP else uid
+    who.euid = who.euid if euid == KEEP else euid
+    who.suid = who.suid if suid == KEEP else suid
+    who.fsuid = who.euid
+    return 0
+
+
+@syscall(FULL)
+def setresgid(task: Task, gid: Gid, egid: Gid, sgid: Gid) -> int:
+    """setresgid(2)."""
+    who = task.process.credentials
+    if who.euid != 0 and any(new not in (KEEP, who.gid, who.egid, who.sgid) for new in (gid, egid, sgid)):
+        raise LinuxError(EPERM)
+    who.gid = who.gid if gid == KEEP else gid
+    who.egid = who.egid if egid == KEEP else egid
+    who.sgid = who.sgid if sgid == KEEP else sgid
+    who.fsgid = who.egid
+    return 0
+
+
+@syscall(FULL)
+def getresuid(task: Task, uid: Address, euid: Address, suid: Address) -> int:
+    """getresuid(2)."""
+    who = task.process.credentials
+    for address, value in ((uid, who.uid), (euid, who.euid), (suid, who.suid)):
+        copy_out(task.process.space, address, _WORD.pack(value))
+    return 0
+
+
+@syscall(FULL)
+def getresgid(task: Task, gid: Address, egid: Address, sgid: Address) -> int:
+    """getresgid(2)."""
+    who = task.process.credentials
+    for address, value in ((gid, who.gid), (egid, who.egid), (sgid, who.sgid)):
+        copy_out(task.process.space, address, _WORD.pack(value))
+    return 0
+
+
+@syscall(FULL)
+def setfsuid(task: Task, uid: Uid) -> Uid:
+    """setfsuid(2): the old one, whether it changed or not."""
+    who = task.process.credentials
+    old = who.fsuid
+    if uid != KEEP and (who.euid == 0 or uid in (who.uid, who.euid, who.suid, who.fsuid)):
+        who.fsuid = uid
+    return old
+
+
+@syscall(FULL)
+def setfsgid(task: Task, gid: Gid) -> Gid:
+    """setfsgid(2)."""
+    who = task.process.credentials
+    old = who.fsgid
+    if gid != KEEP and (who.euid == 0 or gid in (who.gid, who.egid, who.sgid, who.fsgid)):
+        who.fsgid = gid
+    return old
+
+
+@syscall(FULL)
+def getgroups(task: Task, size: Int, groups: Address) -> int:
+    """getgroups(2)."""
+    if size < 0:
+        raise LinuxError(EINVAL)
+    numbers = task.process.credentials.groups
+    if size:
+        if len(numbers) > size:
+            raise LinuxError(EINVAL, f"there are {len(numbers)} groups, more than {size}")
+        if numbers:
+            copy_out(task.process.space, groups, b"".join(_WORD.pack(number) for number in numbers))
+    return len(numbers)
+
+
+@syscall(FULL)
+def setgroups(task: Task, size: Int, groups: Address) -> int:
+    """setgroups(2)."""
+    who = task.process.credentials
+    if who.euid != 0:
+        raise LinuxError(EPERM)
+    if not 0 <= size <= _NGROUPS_MAX:
+        raise LinuxError(EINVAL)
+    raw = copy_in(task.process.space, groups, 4 * size) if size else b""
+    who.groups = tuple(sorted(number for (number,) in _WORD.iter_unpack(raw)))
+    return 0
+
+
+# include/uapi/linux/capability.h
+_VERSION_1, _VERSION_2, _VERSION_3 = 0x19980330, 0x20071026, 0x20080522
+_CAPABILITY_WORDS = {_VERSION_1: 1, _VERSION_2: 2, _VERSION_3: 2}
+LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE
+ALL_CAPABILITIES = (1 << LAST_CAPABILITY + 1) - 1
+_HEADER = Struct("<Ii")
+
+
+@syscall(PARTIAL, "only of the calling process; root has all capabilities, others none")
+def capget(task: Task, header: Address, data: Address) -> int:
+    """capget(2)."""
+    words, pid = _capability_header(task, header, probe=not data)
+    if not data:
+        return 0
+    if pid < 0:
+        raise LinuxError(EINVAL)
+    _own(task.process, pid)
+    held = ALL_CAPABILITIES if task.process.credentials.euid == 0 else 0
+    parts = [(held >> 32 * word) & 0xFFFF_FFFF for word in range(words)]
+    copy_out(task.process.space, data, b"".join(Struct("<III").pack(part, part, 0) for part in parts))
+    return 0
+
+
+@syscall(PARTIAL, "a change is checked and accepted, and changes nothing")
+def capset(task: Task, header: Address, data: Address) -> int:
+    """capset(2)."""
+    words, pid = _capability_header(task, header)
+    if pid not in (0, task.tid):
+        raise LinuxError(EPERM)
+    wanted = 0
+    for word, (effective, permitted, _) in enumerate(
+        Struct("<III").iter_unpack(copy_in(task.process.space, data, 12 * words))
+    ):
+        if effective & ~permitted:
+            raise LinuxError(EPERM, "a capability would be effective without being permitted")
+        wanted |= permitted << 32 * word
+    held = ALL_CAPABILITIES if task.process.credentials.euid == 0 else 0
+    if wanted & ALL_CAPABILITIES & ~held:
+        raise LinuxError(EPERM, "a capability that the process does not have")
+    return 0
+
+
+def _capability_header(task: Task, header: Address, *, probe: bool = False) -> tuple[int, int]:
+    """(words a set, pid); an unknown version is answered with ours in the header, and is no error to a `probe`."""
+    version, pid = _HEADER.unpack(copy_in(task.process.space, header, _HEADER.size))
+    words = _CAPABILITY_WORDS.get(version)
+    if words is None:
+        copy_out(task.process.space, header, _WORD.pack(_VERSION_3))
+        if not probe:
+            raise LinuxError(EINVAL, f"no capability version {version:#x}")
+        return 2, pid
+    return words, pid
+
+
+def _own(process: Process, pid: int) -> None:
+    if pid and all(pid != task.tid for task in process.tasks):
+        raise LinuxError(ESRCH, f"no process {pid}")
+
+
+def _demand_valid(number: int) -> None:
+    if number == KEEP:
+        raise LinuxError(EINVAL)

@@ -1,0 +1,410 @@
+"""System calls on the process itself: its numbers, its end, its settings, and the exec that replaces it."""
+
+from __future__ import annotations
+
+from errno import ECHILD, EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux import rseq as restartable
+from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
+from loadstone.linux.syscalls.transfer import INT, WORD, write_struct
+from loadstone.memory.user import copy_out, read_string, read_words
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.syscalls.arguments import (
+        Address,
+        ArchCode,
+        AtFlags,
+        CloneFlags,
+        DirFd,
+        Environment,
+        Hex,
+        Int,
+        Path,
+        Pid,
+        PrctlOption,
+        Size,
+        Strings,
+        UInt,
+        ULong,
+    )
+    from loadstone.linux.syscalls.registry import Blocking
+
+_NEXT_ISSUE = "one process with one thread, for now"
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+@syscall(FULL)
+def getpid(task: Task) -> Pid:
+    """getpid(2)."""
+    return task.process.pid
+
+
+@syscall(FULL)
+def gettid(task: Task) -> Pid:
+    """gettid(2)."""
+    return task.tid
+
+
+@syscall(FULL)
+def getppid(task: Task) -> Pid:
+    """getppid(2): 0 for the first process, whose parent is outside."""
+    parent = task.process.parent
+    return 0 if parent is None else parent.pid
+
+
+@syscall(FULL)
+def getpgrp(task: Task) -> Pid:
+    """getpgrp(2)."""
+    return task.process.group
+
+
+@syscall(FULL)
+def getpgid(task: Task, pid: Pid) -> Pid:
+    """getpgid(2)."""
+    return _find(task, pid).group
+
+
+@syscall(FULL)
+def getsid(task: Task, pid: Pid) -> Pid:
+    """getsid(2)."""
+    return _find(task, pid).session
+
+
+@syscall(FULL)
+def setpgid(task: Task, pid: Pid, group: Pid) -> int:
+    """setpgid(2)."""
+    if group < 0:
+        raise LinuxError(EINVAL)
+    process = _find(task, pid)
+    if process is not task.process and process.parent is not task.process:
+        raise LinuxError(ESRCH, f"process {pid} is not a child")
+    if process.session == process.pid or process.session != task.process.session:
+        raise LinuxError(EPERM, "the leader of a session, or a process of another one")
+    group = group or process.pid
+    others = task.kernel.processes.values()
+    if group != process.pid and not any(p.group == group and p.session == process.session for p in others):
+        raise LinuxError(EPERM, f"no process group {group} in this session")
+    process.group = group
+    return 0
+
+
+@syscall(FULL)
+def setsid(task: Task) -> Pid:
+    """setsid(2)."""
+    process = task.process
+    if any(other.group == process.pid for other in task.kernel.processes.values()):
+        raise LinuxError(EPERM, "the process leads a group")
+    process.session = process.group = process.pid
+    process.terminal = None
+    return process.pid
+
+
+def _find(task: Task, pid: int) -> Process:
+    found = task.kernel.processes.get(pid) if pid else task.process
+    if found is None:
+        raise LinuxError(ESRCH, f"no process {pid}")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+
+@syscall(FULL)
+def exit(task: Task, status: Int) -> None:
+    """exit(2) of the kernel: ends the calling thread only."""
+    task.kernel.exit_task(task, status & 0xFF)
+
+
+@syscall(FULL)
+def exit_group(task: Task, status: Int) -> None:
+    """exit_group(2): ends the process."""
+    task.kernel.exit_process(task.process, status & 0xFF)
+
+
+# ------------------------------------------------------------------------------------------------ others
+
+
+@syscall(NOTHING, _NEXT_ISSUE)
+def fork(task: Task) -> Pid:
+    """fork(2)."""
+    raise NotImplementedError
+
+
+@syscall(NOTHING, _NEXT_ISSUE)
+def vfork(task: Task) -> Pid:
+    """vfork(2)."""
+    raise NotImplementedError
+
+
+@syscall(NOTHING, _NEXT_ISSUE)
+def clone(task: Task, flags: CloneFlags, stack: Address, parent_tid: Address, child_tid: Address, tls: Address) -> Pid:
+    """clone(2)."""
+    raise NotImplementedError
+
+
+@syscall(NOTHING, _NEXT_ISSUE)
+def clone3(task: Task, arguments: Address, size: Size) -> Pid:
+    """clone3(2)."""
+    raise NotImplementedError
+
+
+_WAIT4_OPTIONS = 0x1 | 0x2 | 0x8 | 0xE0000000  # WNOHANG WUNTRACED WCONTINUED __WNOTHREAD __WALL __WCLONE
+_WAITID_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x1000000 | 0xE0000000
+_WAITID_STATES = 0x2 | 0x4 | 0x8
+
+
+@syscall(PARTIAL, "there are no children yet")
+def wait4(task: Task, pid: Pid, status: Address, options: Int, usage: Address) -> Pid:
+    """wait4(2)."""
+    if options & 0xFFFF_FFFF & ~_WAIT4_OPTIONS:
+        raise LinuxError(EINVAL, f"unknown options {options:#x}")
+    if pid == -(1 << 31):
+        raise LinuxError(ESRCH)
+    raise LinuxError(ECHILD, "the process has no children")
+
+
+@syscall(PARTIAL, "there are no children yet")
+def waitid(task: Task, which: Int, pid: Pid, info: Address, options: Int, usage: Address) -> int:
+    """waitid(2)."""
+    if options & 0xFFFF_FFFF & ~_WAITID_OPTIONS or not options & _WAITID_STATES or not 0 <= which <= 3:
+        raise LinuxError(EINVAL, f"unknown options {options:#x}")
+    raise LinuxError(ECHILD, "the process has no children")
+
+
+@syscall(FULL)
+def restart_syscall(task: Task) -> int | Blocking:
+    """restart_syscall(2): the rest of an interrupted sleep."""
+    block, task.signals.restart_block = task.signals.restart_block, None
+    if block is None:
+        raise LinuxError(EINTR)
+    return block(task)
+
+
+# ------------------------------------------------------------------------------------------------ exec
+
+
+@syscall(FULL)
+def execve(task: Task, path: Path, arguments: Strings, environment: Environment) -> None:
+    """execve(2)."""
+    _execute(task, None, path, arguments, environment, 0)
+
+
+@syscall(FULL)
+def execveat(
+    task: Task, directory: DirFd, path: Path, arguments: Strings, environment: Environment, flags: AtFlags
+) -> None:
+    """execveat(2)."""
+    if flags & ~(_AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    _execute(task, directory, path, arguments, environment, flags)
+
+
+_AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x100
+_MAX_ARGUMENT = 131072  # MAX_ARG_STRLEN, the NUL included
+_MAX_ARGUMENTS = 0x7FFFFFFF
+
+
+def _execute(task: Task, directory: int | None, path: int, arguments: int, environment: int, flags: int) -> None:
+    """Copy everything in, then hand it to exec, which replaces the image or raises and leaves it as it was."""
+    from loadstone.linux.syscalls.execution import execute
+
+    execute(task, directory, path, arguments, environment, flags)
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+@syscall(FULL)
+def set_tid_address(task: Task, address: Address) -> Pid:
+    """set_tid_address(2)."""
+    task.clear_child_tid = address
+    return task.tid
+
+
+_ROBUST_HEAD = 24
+
+
+@syscall(PARTIAL, "the list is kept; a thread that dies with a lock needs threads")
+def set_robust_list(task: Task, head: Address, size: Size) -> int:
+    """set_robust_list(2)."""
+    if size != _ROBUST_HEAD:
+        raise LinuxError(EINVAL, f"the list's head has {_ROBUST_HEAD} bytes, not {size}")
+    task.robust_list = head
+    return 0
+
+
+@syscall(PARTIAL, "only of the calling process")
+def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
+    """get_robust_list(2)."""
+    threads = [thread for thread in task.process.tasks if pid in (0, thread.tid)]
+    if not threads:
+        raise LinuxError(ESRCH, f"no thread {pid}")
+    write_struct(task, size, WORD, _ROBUST_HEAD)
+    write_struct(task, head, WORD, (task if pid == 0 else threads[0]).robust_list)
+    return 0
+
+
+@syscall(FULL)
+def rseq(task: Task, area: Address, length: UInt, flags: Int, signature: UInt) -> int:
+    """rseq(2)."""
+    restartable.register(task, area, length, flags, signature)
+    return 0
+
+
+_READ_IMPLIES_EXEC = 0x0400000
+
+
+@syscall(PARTIAL, "ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, READ_IMPLIES_EXEC and UNAME26 have an effect")
+def personality(task: Task, persona: UInt) -> Hex:
+    """personality(2): the old one; 0xffffffff only asks."""
+    process = task.process
+    old = process.personality
+    if persona != 0xFFFF_FFFF:
+        process.personality = persona
+        process.space.read_implies_exec = bool(persona & _READ_IMPLIES_EXEC)
+    return old
+
+
+ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS = range(0x1001, 0x1005)
+ARCH_GET_CPUID, ARCH_SET_CPUID = 0x1011, 0x1012
+ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM = 0x1021, 0x1022
+_TASK_SIZE_MAX = 0x7FFF_FFFF_F000
+_X87_AND_SSE = 3
+
+
+@syscall(PARTIAL, "FS and GS bases; CPUID faulting and extended state as on a CPU that has neither")
+def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
+    """arch_prctl(2)."""
+    context = task.context
+    if code in (ARCH_SET_FS, ARCH_SET_GS):
+        if address >= _TASK_SIZE_MAX:
+            raise LinuxError(EPERM, f"{address:#x} is not an address of the program")
+        context.write("fs_base" if code == ARCH_SET_FS else "gs_base", address)
+    elif code in (ARCH_GET_FS, ARCH_GET_GS):
+        write_struct(task, address, WORD, context.read("fs_base" if code == ARCH_GET_FS else "gs_base"))
+    elif code == ARCH_GET_CPUID:
+        return 1
+    elif code == ARCH_SET_CPUID:
+        if not address:
+            raise LinuxError(ENODEV, "the CPU cannot make CPUID fault")
+    elif code in (ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM):
+        write_struct(task, address, WORD, _X87_AND_SSE)
+    else:
+        raise LinuxError(EINVAL, f"no arch_prctl code {code:#x}")
+    return 0
+
+
+# include/uapi/linux/prctl.h
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 2, 3, 4
+PR_GET_KEEPCAPS, PR_SET_KEEPCAPS, PR_GET_TIMING, PR_SET_TIMING, PR_SET_NAME, PR_GET_NAME = 7, 8, 13, 14, 15, 16
+PR_GET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_TSC, PR_SET_TSC = 21, 23, 24, 25, 26
+PR_GET_SECUREBITS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 27, 28, 29, 30
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 36, 37, 38, 39
+PR_GET_TID_ADDRESS, PR_SET_THP_DISABLE, PR_GET_THP_DISABLE, PR_CAP_AMBIENT = 40, 41, 42, 47
+
+_NAME_SIZE = 16
+_LAST_CAPABILITY = 40
+_DEFAULT_SLACK = 50_000  # ns
+_HIGHEST_SIGNAL = 64
+_TSC_ENABLED = 1
+
+# What a plain setting reads before it is set.
+_INITIAL = {PR_GET_DUMPABLE: 1, PR_GET_TIMERSLACK: _DEFAULT_SLACK}
+_PLAIN_READS = (
+    PR_GET_DUMPABLE,
+    PR_GET_KEEPCAPS,
+    PR_GET_TIMING,
+    PR_GET_SECCOMP,
+    PR_GET_SECUREBITS,
+    PR_GET_TIMERSLACK,
+    PR_GET_NO_NEW_PRIVS,
+    PR_GET_THP_DISABLE,
+)
+
+
+@syscall(PARTIAL, "what a process says of itself; settings are kept, and those on capabilities have no effect")
+def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
+    """prctl(2)."""
+    process, settings = task.process, task.process.settings
+    if option == PR_SET_NAME:
+        process.name = _name_at(task, argument)
+        return 0
+    if option == PR_GET_NAME:
+        copy_out(process.space, argument, process.name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0"))
+        return 0
+    if option in _PLAIN_READS:
+        if option in (PR_GET_NO_NEW_PRIVS, PR_GET_THP_DISABLE) and argument | third | fourth | fifth:
+            raise LinuxError(EINVAL)
+        return settings.get(option, _INITIAL.get(option, 0))
+    reader = _POINTER_READS.get(option)
+    if reader is not None:
+        write_struct(task, argument, INT, settings.get(option, reader))
+        return 0
+    if option == PR_GET_TID_ADDRESS:
+        write_struct(task, argument, WORD, task.clear_child_tid)
+        return 0
+    if option == PR_CAPBSET_READ:
+        _check_capability(argument)
+        return 1
+    if option == PR_CAPBSET_DROP:
+        if process.credentials.euid != 0:
+            raise LinuxError(EPERM)
+        _check_capability(argument)
+        return 0
+    _write_setting(settings, option, argument, third | fourth | fifth)
+    return 0
+
+
+# Settings that are read through a pointer, with their initial values.
+_POINTER_READS = {PR_GET_PDEATHSIG: 0, PR_GET_CHILD_SUBREAPER: 0, PR_GET_TSC: _TSC_ENABLED}
+
+
+def _write_setting(settings: dict[int, int], option: int, value: int, rest: int) -> None:
+    """Keep what the matching PR_GET reads; EINVAL for a value, or an option, that does not exist."""
+    if option == PR_SET_PDEATHSIG and value <= _HIGHEST_SIGNAL:
+        settings[PR_GET_PDEATHSIG] = value
+    elif option == PR_SET_DUMPABLE and value <= 1:
+        settings[PR_GET_DUMPABLE] = value
+    elif option == PR_SET_KEEPCAPS and value <= 1:
+        settings[PR_GET_KEEPCAPS] = value
+    elif option == PR_SET_TIMING and value == 0:
+        pass
+    elif option == PR_SET_TSC and value == _TSC_ENABLED:
+        pass
+    elif option == PR_SET_TIMERSLACK:
+        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else _DEFAULT_SLACK
+    elif option == PR_SET_CHILD_SUBREAPER:
+        settings[PR_GET_CHILD_SUBREAPER] = int(value != 0)
+    elif option == PR_SET_NO_NEW_PRIVS and value == 1 and not rest:
+        settings[PR_GET_NO_NEW_PRIVS] = 1
+    elif option == PR_SET_THP_DISABLE and not rest:
+        settings[PR_GET_THP_DISABLE] = int(value != 0)
+    elif option == PR_SET_SECUREBITS:
+        raise LinuxError(EPERM, "the secure bits cannot be changed")
+    else:
+        raise LinuxError(EINVAL, f"prctl option {option} with {value:#x}")
+
+
+def _check_capability(number: int) -> None:
+    if number > _LAST_CAPABILITY:
+        raise LinuxError(EINVAL, f"no capability {number}")
+
+
+def _name_at(task: Task, address: int) -> str:
+    """Up to 15 bytes; what is longer is cut."""
+    from os import fsdecode
+
+    from loadstone.memory.user import copy_in
+
+    try:
+        return fsdecode(read_string(task.process.space, address, _NAME_SIZE))
+    except LinuxError as error:
+        if error.errno == EFAULT:
+            raise
+        return fsdecode(copy_in(task.process.space, address, _NAME_SIZE - 1))

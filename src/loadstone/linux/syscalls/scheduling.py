@@ -1,0 +1,163 @@
+"""System calls on scheduling (kernel/sched/syscalls.c). Every task is SCHED_OTHER; policies are stored, not followed."""
+
+from __future__ import annotations
+
+from errno import EINVAL, EPERM, ESRCH
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.linux.syscalls.transfer import INT, TIMESPEC, UNSIGNED, read_struct, write_struct
+from loadstone.memory.user import copy_in, copy_out
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, OutTime, Pid, Policy, UInt
+
+SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, _, SCHED_IDLE, SCHED_DEADLINE = range(7)
+_RESET_ON_FORK = 0x40000000
+_REAL_TIME = (SCHED_FIFO, SCHED_RR)
+_ATTRIBUTES = Struct(
+    "<IIQiIQQQII"
+)  # size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max
+
+
+@syscall(FULL)
+def sched_yield(task: Task) -> int:
+    """sched_yield(2)."""
+    task.kernel.yield_slice(task)
+    return 0
+
+
+@syscall(PARTIAL, "only of the calling process")
+def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
+    """sched_getaffinity(2) of the kernel: the bytes written."""
+    count = task.kernel.cpu_count
+    if size * 8 < count or size & 7:
+        raise LinuxError(EINVAL, f"a CPU mask of {size} bytes")
+    _own(task, pid)
+    # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
+    length = min(size, (count + 63) // 64 * 8)
+    copy_out(task.process.space, mask, (task.affinity or (1 << count) - 1).to_bytes(length, "little"))
+    return length
+
+
+@syscall(PARTIAL, "only of the calling process; the scheduler does not look at it")
+def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
+    """sched_setaffinity(2)."""
+    present = (1 << task.kernel.cpu_count) - 1
+    wanted = int.from_bytes(copy_in(task.process.space, mask, min(size, 1024)), "little") & present
+    _own(task, pid)
+    if not wanted:
+        raise LinuxError(EINVAL, "none of these CPUs exists")
+    task.affinity = wanted
+    return 0
+
+
+@syscall(FULL)
+def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
+    """getcpu(2)."""
+    if cpu:
+        write_struct(task, cpu, UNSIGNED, task.cpu)
+    if node:
+        write_struct(task, node, UNSIGNED, 0)
+    return 0
+
+
+@syscall(PARTIAL, "only of the calling process")
+def sched_getscheduler(task: Task, pid: Pid) -> Policy:
+    """sched_getscheduler(2)."""
+    _own(task, pid)
+    return task.policy[0]
+
+
+@syscall(PARTIAL, "stored; the scheduler does not look at it")
+def sched_setscheduler(task: Task, pid: Pid, policy: Policy, parameters: Address) -> int:
+    """sched_setscheduler(2)."""
+    if not parameters or pid < 0:
+        raise LinuxError(EINVAL)
+    (priority,) = read_struct(task, parameters, INT)
+    _own(task, pid)
+    _set_policy(task, policy & ~_RESET_ON_FORK, priority)
+    return 0
+
+
+@syscall(PARTIAL, "only of the calling process")
+def sched_getparam(task: Task, pid: Pid, parameters: Address) -> int:
+    """sched_getparam(2)."""
+    if not parameters or pid < 0:
+        raise LinuxError(EINVAL)
+    _own(task, pid)
+    write_struct(task, parameters, INT, task.policy[1])
+    return 0
+
+
+@syscall(PARTIAL, "stored; the scheduler does not look at it")
+def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
+    """sched_setparam(2)."""
+    if not parameters or pid < 0:
+        raise LinuxError(EINVAL)
+    (priority,) = read_struct(task, parameters, INT)
+    _own(task, pid)
+    _set_policy(task, task.policy[0], priority)
+    return 0
+
+
+def _set_policy(task: Task, policy: int, priority: int) -> None:
+    if policy in _REAL_TIME:
+        if not 1 <= priority <= 99:
+            raise LinuxError(EINVAL, f"a real-time priority of {priority}")
+        if task.process.credentials.euid != 0:
+            raise LinuxError(EPERM, "real-time scheduling needs privilege")
+    elif policy not in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE) or priority:
+        raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
+    task.policy = (policy, priority)
+
+
+@syscall(PARTIAL, "only of the calling process")
+def sched_getattr(task: Task, pid: Pid, attributes: Address, size: UInt, flags: UInt) -> int:
+    """sched_getattr(2)."""
+    if not attributes or pid < 0 or not 48 <= size <= 4096 or flags:
+        raise LinuxError(EINVAL)
+    _own(task, pid)
+    policy, priority = task.policy
+    length = min(size, _ATTRIBUTES.size)
+    full = _ATTRIBUTES.pack(length, policy, 0, task.process.nice, priority, 0, 0, 0, 0, 1024)
+    copy_out(task.process.space, attributes, full[:length])
+    return 0
+
+
+@syscall(FULL)
+def sched_get_priority_max(task: Task, policy: Policy) -> int:
+    """sched_get_priority_max(2)."""
+    return _priority_range(policy)[1]
+
+
+@syscall(FULL)
+def sched_get_priority_min(task: Task, policy: Policy) -> int:
+    """sched_get_priority_min(2)."""
+    return _priority_range(policy)[0]
+
+
+def _priority_range(policy: int) -> tuple[int, int]:
+    if policy in _REAL_TIME:
+        return 1, 99
+    if policy in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+        return 0, 0
+    raise LinuxError(EINVAL, f"no policy {policy}")
+
+
+@syscall(PARTIAL, "always the default slice")
+def sched_rr_get_interval(task: Task, pid: Pid, interval: OutTime) -> int:
+    """sched_rr_get_interval(2)."""
+    if pid < 0:
+        raise LinuxError(EINVAL)
+    _own(task, pid)
+    write_struct(task, interval, TIMESPEC, 0, 0 if task.policy[0] == SCHED_FIFO else 4_000_000)
+    return 0
+
+
+def _own(task: Task, pid: int) -> None:
+    if pid and all(pid != thread.tid for thread in task.process.tasks):
+        raise LinuxError(ESRCH, f"no process {pid}")
