@@ -424,3 +424,18 @@ def test_a_directory_and_files_nobody_may_execute(write, tmp_path: Path) -> None
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     assert Planned(str(loop)).verdict == native(str(loop))[0] == "ELOOP"
+
+
+def test_a_first_segment_without_bytes_in_the_file(write, bits: int) -> None:
+    """No place is looked for then: with an interpreter the usual base serves, without one address 0."""
+    loader = write(eb.loader(bits), "loader")
+    name = os.fsencode(loader) + b"\0"
+    more = Entry(eb.LOAD, eb.R | eb.W, 0x1100, 0x2100, 0x234, 0x3210)
+    for vaddr in (0, 0x100):
+        first = Entry(eb.LOAD, eb.R | eb.X, vaddr, vaddr, 0, 0x800)
+        entries = [Entry(eb.INTERP, eb.R, 0x900, 0, len(name)), first, more]
+        with_interpreter = eb.elf(entries, bits=bits, type=eb.DYN, entry=0x800, contents={0x900: name})
+        assert compare(write(with_interpreter)) == "ok"
+    path = write(eb.elf([first, more], bits=bits, type=eb.DYN, entry=0x800))
+    assert compare(path) == "signal 11"
+    assert "below address 0" in str(Planned(path).error)

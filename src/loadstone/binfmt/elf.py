@@ -245,9 +245,10 @@ def _finish(
         )
         segments.append(_segment(number, entry, error))
         reserve = 0
-    if loads and not total and header.type == ET_DYN and not interpreter:
-        why = f"the segments of this {file_type(header.type)} file have no size at all"
-        segments[0] = segments[0]._replace(error=_fatal(EINVAL, why))
+    if loads and header.type == ET_DYN and not interpreter:
+        error = _first_error(loads[0][1], total, path)
+        if error is not None:
+            segments[0] = segments[0]._replace(error=error)
     start_code, end_code, start_data, end_data, brk, phdr = _areas(header, loads, mask)
     return ElfPlan(
         header=header,
@@ -267,6 +268,16 @@ def _finish(
         brk=brk,
         error=_interpreter_error(header, total) if interpreter else None,
     )
+
+
+def _first_error(entry: ProgramHeader, total: int, path: bytes | None) -> LinuxError | None:
+    """What load_elf_binary refuses in the first segment of a program that may go anywhere."""
+    if not total:
+        return _fatal(EINVAL, "the segments of this position-independent file have no size at all")
+    # Nothing of the file to map means that no place is looked for: the image goes to address 0, less p_vaddr's pages.
+    if path is None and not entry.filesz and entry.vaddr & _OFFSET_MASK:
+        return _fatal(EINVAL, "the first segment has no bytes in the file and would be mapped below address 0")
+    return None
 
 
 def _interpreter_error(header: ElfHeader, total: int) -> LinuxError | None:

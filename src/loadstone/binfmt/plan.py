@@ -64,9 +64,10 @@ class Segment(NamedTuple):
     """One PT_LOAD entry as `load_elf_binary` maps it (fs/binfmt_elf.c: elf_load). All addresses before the load bias.
 
     Taken in order: map the file part (a first segment of an ET_DYN maps `total_size` and unmaps the rest), clear its
-    tail, map the anonymous part. Clearing a segment without PROT_WRITE fails silently, as does the kernel's
-    `clear_user`; with PROT_WRITE a failure is EFAULT. `error` is raised when the segment's turn comes, after the point
-    of no return.
+    tail, map the anonymous part. A first segment without a file part reserves nothing and finds no place: the program
+    goes to its load bias (address 0 without a program interpreter). Clearing a segment without PROT_WRITE fails
+    silently, as does the kernel's `clear_user`; with PROT_WRITE a failure is EFAULT. `error` is raised when the
+    segment's turn comes, after the point of no return.
     """
 
     index: int  # type: ignore[assignment]  # the program header's number

@@ -26,7 +26,7 @@ Text = str | bytes
 
 _TRACEME, _KILL_SIGNAL, _GETREGSET, _SETOPTIONS = 0, 9, 0x4204, 0x4200
 _EXITKILL = 1 << 20
-_NT_PRSTATUS, _NT_PRFPREG = 1, 2
+_NT_PRSTATUS, _NT_PRFPREG, _NT_PRXFPREG = 1, 2, 0x46E62B7F
 _SIGTRAP = 5
 _ADDR_NO_RANDOMIZE = 0x0040000
 _PR_SET_PDEATHSIG = 1
@@ -178,11 +178,9 @@ class NativeProcess:
         general = self._libc.register_set(self.pid, _NT_PRSTATUS, 27 * 8)
         names, code = (_REGISTERS_64, "<27Q") if len(general) == 27 * 8 else (_REGISTERS_32, "<17I")
         values = dict(zip(names, struct.unpack(code, general), strict=True))
-        floating = self._libc.register_set(self.pid, _NT_PRFPREG, 512)
-        if len(floating) == 512:
-            values["fcw"], values["mxcsr"] = struct.unpack_from("<H22xI", floating)
-        else:  # struct user_i387_ia32_struct: cwd first, no mxcsr
-            values["fcw"] = struct.unpack_from("<I", floating)[0] & 0xFFFF
+        # The FXSAVE image; a 32-bit process has it under another number.
+        floating = self._libc.register_set(self.pid, _NT_PRFPREG if code == "<27Q" else _NT_PRXFPREG, 512)
+        values["fcw"], values["mxcsr"] = struct.unpack_from("<H22xI", floating)
         return values
 
     def stat(self) -> tuple[str, dict[str, int]]:
