@@ -98,14 +98,14 @@ _KNOWN = {
 def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
     """Follow `advice` for the range; holes are skipped and reported at the end as ENOMEM (kernel: do_madvise).
 
-    Huge pages, same-page merging and reclaim are not modelled: their advice changes flags or nothing. MADV_FREE takes
-    the pages at once, which a program cannot tell from memory pressure; the kernel waits for that.
+    Huge pages, same-page merging and reclaim are not modelled: their advice changes flags or nothing. The pages of
+    MADV_FREE stay too: the kernel takes them under memory pressure only.
     Raises EINVAL for advice that is unknown (the guard pages of Linux 6.13 among them) or does not fit the mapping.
     """
     if advice not in _KNOWN:
         raise LinuxError(EINVAL, f"no such advice: {advice}")
     end = start + page_align(length)
-    if start & (PAGE - 1) or end >= 1 << 64:
+    if start & (PAGE - 1) or end >= 1 << 64 or (length and end == start):
         raise LinuxError(EINVAL, f"{start:#x} + {length:#x} is no range of whole pages")
     if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
         _populate(space, start, end, WRITE if advice == MADV_POPULATE_WRITE else READ)
@@ -132,7 +132,8 @@ def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int
             raise LinuxError(EINVAL, "the pages of a special or locked mapping stay")
         if advice == MADV_FREE and vma.backing is not None:
             raise LinuxError(EINVAL, "MADV_FREE is for private anonymous memory")
-        zap(space, vma, start, end)
+        if advice != MADV_FREE:
+            zap(space, vma, start, end)
     elif advice == MADV_REMOVE:
         _remove(space, vma, start, end)
     elif advice in (MADV_COLD, MADV_PAGEOUT) and vma.flags & (LOCKED | PFNMAP | HUGETLB):
@@ -171,14 +172,9 @@ def _remove(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
         raise LinuxError(EACCES, "MADV_REMOVE needs a shared mapping that may be written")
     if not isinstance(vma.backing, SharedMemory):
         raise LinuxError(EINVAL, "holes in files of a file system are not supported")
-    zap(space, vma, start, end)
     first = (vma.offset + start - vma.start) >> PAGE_SHIFT
     last = (vma.offset + end - vma.start) >> PAGE_SHIFT
-    pages = vma.backing.pages
-    if pages is not None:
-        zeros = bytes(PAGE)
-        for index in [index for index in pages.frames if first <= index < last]:
-            space.memory.page(pages.frames[index])[:] = zeros
+    space.cache.punch(vma.backing, first, last)
 
 
 def _populate(space: AddressSpace, start: int, end: int, access: int) -> None:

@@ -74,9 +74,9 @@ def _move(space: AddressSpace, brk: int) -> None:
     if limit != RLIM_INFINITY and brk - space.start_brk + space.end_data - space.start_data > limit:
         raise LinuxError(ENOMEM, f"more than {limit} bytes of data (RLIMIT_DATA)")
     new, old = page_align(brk), page_align(space.brk)
-    if new > old:
+    if brk > space.brk and new != old:
         _grow(space, old, new)
-    elif new < old:
+    elif new != old:
         first = space.vmas.find_after(new)
         if first is None or first.start >= old:
             raise LinuxError(ENOMEM, "no heap is mapped there")
@@ -87,6 +87,8 @@ def _move(space: AddressSpace, brk: int) -> None:
 
 
 def _grow(space: AddressSpace, old: int, new: int) -> None:
+    if new < old:
+        raise LinuxError(ENOMEM, "past the end of the address space")
     unmapped_area(space, old, new - old, MAP_FIXED)
     if space.default_flags & LOCKED:
         check_lock_limit(space, new - old, ENOMEM)

@@ -106,8 +106,8 @@ def unlock_all(space: AddressSpace) -> None:
 
 
 def _whole_pages(start: int, length: int) -> tuple[int, int]:
-    """The pages that [start, start + length) touches; EINVAL if it wraps around."""
-    end = (start + length + PAGE - 1) & PAGE_MASK
+    """The pages that [start, start + length) touches; EINVAL if they wrap around."""
+    end = (start & PAGE_MASK) + (length + start % PAGE + PAGE - 1 & PAGE_MASK & (1 << 64) - 1)
     if end >= 1 << 64:
         raise LinuxError(EINVAL, "the range wraps around")
     return start & PAGE_MASK, end

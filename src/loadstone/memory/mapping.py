@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.backing import Backing
 
+_ALL_BITS = (1 << 64) - 1
 _MAX_FILE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 
 
@@ -69,8 +70,8 @@ class FileAccess(NamedTuple):
 
 
 def page_align(length: int) -> int:
-    """`length` rounded up to whole pages."""
-    return (length + PAGE - 1) & PAGE_MASK
+    """`length` rounded up to whole pages, as C does it: what is next to 2^64 becomes 0 (kernel: PAGE_ALIGN)."""
+    return (length + PAGE - 1) & PAGE_MASK & _ALL_BITS
 
 
 def map_area(
@@ -99,7 +100,7 @@ def map_area(
     if not flags & MAP_FIXED:
         address = round_hint(address, space.layout.mmap_min_addr)
     length = page_align(length)
-    if length >= 1 << 64:
+    if not length:
         raise LinuxError(ENOMEM, "the length wraps around")
     if offset + length >= 1 << 64:
         raise LinuxError(EOVERFLOW, "the file offset wraps around")

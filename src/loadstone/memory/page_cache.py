@@ -114,6 +114,15 @@ class PageCache:
             tail = new_size % PAGE
             self.memory.view(pages.frames[keep - 1], tail, PAGE - tail)[:] = bytes(PAGE - tail)
 
+    def punch(self, backing: Backing, first: int, end: int) -> None:
+        """Unmap and drop pages first..end - 1: a hole in a file that is nowhere but here."""
+        pages = backing.pages
+        if pages is None:
+            return
+        self._unmap(backing, first, end)
+        for index in [i for i in pages.frames if first <= i < end]:
+            self._drop(pages, index)
+
     def forget(self, backing: Backing) -> None:
         """Drop every page of the file; no mapping of it may be left."""
         pages = backing.pages
@@ -140,11 +149,13 @@ class PageCache:
         self.memory.release(pages.frames.pop(index))
         pages.dirty.discard(index)
 
-    def _unmap(self, backing: Backing, index: int) -> None:
-        """Take the pages from `index` on out of every address space, private copies too (unmap_mapping_range)."""
+    def _unmap(self, backing: Backing, first: int, end: int = 1 << 52) -> None:
+        """Take pages first..end - 1 out of every address space, private copies too (unmap_mapping_range)."""
         for space in self.spaces:
             for vma in space.vmas:
                 if vma.backing is backing:
-                    start = max(vma.start, vma.start + (index << PAGE_SHIFT) - vma.offset)
-                    if start < vma.end:
-                        zap(space, vma, start, vma.end)
+                    origin = vma.start - vma.offset
+                    low = max(vma.start, origin + (first << PAGE_SHIFT))
+                    high = min(vma.end, origin + (end << PAGE_SHIFT))
+                    if low < high:
+                        zap(space, vma, low, high)

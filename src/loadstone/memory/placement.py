@@ -31,13 +31,14 @@ class Layout(NamedTuple):
 
     task_size: int = 0x7FFFFFFFF000
     mmap_base: int = 0x7FFFF7FFF000  # the top-down search starts here
-    legacy_base: int = 0x155555555000  # the bottom-up search starts here (kernel: mmap_legacy_base)
+    legacy_base: int = 0x2AAAAAAAB000  # the bottom-up search starts here (kernel: mmap_legacy_base)
     mmap_min_addr: int = 0x1000
     top_down: bool = True
     stack_top: int = 0x7FFFFFFFF000
     stack_gap: int = 256 * PAGE  # kept free below a growing stack (kernel: stack_guard_gap)
     vsyscall: bool = True  # whether /proc/PID/maps ends with the [vsyscall] line
     huge_alignment: bool = True  # the kernel has transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE)
+    huge_shared: bool = False  # shared anonymous memory may have them too (transparent_hugepage/shmem_enabled)
 
 
 def unmapped_area(
@@ -60,11 +61,9 @@ def unmapped_area(
         raise LinuxError(ENOMEM, f"{length:#x} bytes are more than the address space has")
     if backing is None:
         offset = 0
-    if layout.huge_alignment and backing is None and shared:
-        address = _search_shared(space, hint, length, flags)
-    elif layout.huge_alignment and (
-        getattr(backing, "huge_aligned", False) if backing is not None else not hint and length % HUGE == 0
-    ):
+    if backing is None and shared:
+        address = (_search_shared if layout.huge_shared else _search)(space, hint, length, flags)
+    elif layout.huge_alignment and (backing.huge_aligned if backing is not None else not hint and length % HUGE == 0):
         address = _search_huge(space, hint, length, flags, offset)
     else:
         address = _search(space, hint, length, flags)

@@ -48,7 +48,7 @@ def protect(space: AddressSpace, start: int, length: int, prot: int) -> None:
     if not length:
         return
     end = start + page_align(length)
-    if end >= 1 << 64:
+    if not start < end < 1 << 64:
         raise LinuxError(ENOMEM, "the range wraps around")
     if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM):
         raise LinuxError(EINVAL, f"no such protection: {prot:#x}")
@@ -122,7 +122,7 @@ def page_bits(vma: Vma) -> int:
 
 def wants_write_fault(vma: Vma) -> bool:
     """Whether the first write to a page of a shared mapping has to fault (kernel: vma_wants_writenotify)."""
-    return vma.flags & (SHARED | WRITE) == SHARED | WRITE and getattr(vma.backing, "writeback", True)
+    return vma.flags & (SHARED | WRITE) == SHARED | WRITE and vma.backing is not None and vma.backing.writeback
 
 
 def _change_entries(space: AddressSpace, vma: Vma, start: int, end: int) -> None:

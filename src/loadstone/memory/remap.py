@@ -6,7 +6,6 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import FRAME_MASK
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PFNMAP
 from loadstone.memory.lock import check_lock_limit, populate
 from loadstone.memory.mapping import page_align, unmap_range
@@ -248,7 +247,7 @@ def move_entries(space: AddressSpace, start: int, end: int, distance: int) -> No
     """Take the entries of [start, end) to `distance` bytes from where they are (kernel: move_page_tables)."""
     words = space.memory.words
     table = space.page_table
-    moved = [(address, slot, entry) for address, slot, entry in table.entries(start, end) if entry & FRAME_MASK]
+    moved = list(table.entries(start, end))
     for address, slot, entry in moved:
         target = table.slot(address + distance)  # may raise, with nothing lost
         words[slot] = 0
