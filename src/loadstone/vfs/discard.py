@@ -77,7 +77,10 @@ def _visit(dentry: Dentry, path: str, keep: str, found: list[tuple[Discarded, st
         return
     seen.add(id(dentry))
     path = path.rstrip("/")
+    given = inode.fs.given
     for name, one in inode.upper.items():
+        if one is not None and one.inode in given:
+            continue
         if one is None:
             found.append((Discarded(f"{path}/{name}", 0, "removed"), keep))
         elif name not in dentry.children:  # its dentry was never made, or forgotten
@@ -87,7 +90,7 @@ def _visit(dentry: Dentry, path: str, keep: str, found: list[tuple[Discarded, st
         if not isinstance(one, Overlaid):
             continue
         below = keep
-        if name in inode.upper:
+        if name in inode.upper and one.inode not in given:
             found.append((Discarded(f"{path}/{name}", size_of(one), kind_of(one)), keep))
         else:
             if one.changed and not isinstance(one, OverlayDirectory):

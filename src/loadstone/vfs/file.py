@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import EBADF, EINVAL, EISDIR, ENOTDIR, ENXIO, EOPNOTSUPP, EOVERFLOW, ESPIPE
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.flags import (
@@ -72,8 +72,6 @@ class OpenFile:
     """
 
     __slots__ = ("flags", "inode", "location", "offset", "read_queue", "references", "write_queue")
-
-    positioned: ClassVar[bool] = False  # whether it has offsets: pread and lseek work
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
         self.inode = inode
@@ -199,8 +197,6 @@ class SeekableFile(OpenFile):
     """An open file with offsets."""
 
     __slots__ = ()
-
-    positioned: ClassVar[bool] = True
 
     @property
     def positioned(self) -> bool:
@@ -355,8 +351,6 @@ class DirectoryFile(OpenFile):
     """
 
     __slots__ = ("names",)
-
-    positioned: ClassVar[bool] = True
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)

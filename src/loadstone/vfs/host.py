@@ -75,20 +75,20 @@ class HostTree:
 
     __slots__ = ("descriptors", "kinds", "root")
 
-    def __init__(self, path: str = "/", visible: Iterable[str] | None = None, descriptors: int | None = None) -> None:
+    def __init__(self, path: str = "/", descriptors: int | None = None) -> None:
         self.descriptors = Descriptors(descriptors)
         self.kinds: dict[int, str] | None = None
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.root = HostNode(self, None, path, os.fstat(fd))
         self.root.fd = fd
         self.root.keep = True
-        if visible is not None:
-            self.root.visible = {}
-            for one in visible:
-                self.expose(one)
 
-    def expose(self, path: str, top: HostNode | None = None) -> None:
-        """Let `path`, the links on the way to it and their targets be seen. `top` is what `/` means (default: all)."""
+    def expose(self, path: str, top: HostNode | None = None, *, within: bool = False) -> None:
+        """Let `path`, the links on the way to it and their targets be seen.
+
+        `top` is what `/` means (default: all). A directory shows everything below it, unless `within`: then others say
+        what is seen in it.
+        """
         todo = [part for part in path.split("/") if part not in ("", ".")]
         root = top or self.root
         node, links = root, 0
@@ -97,9 +97,9 @@ class HostTree:
             if name == "..":
                 node = node if node is root else node.parent or node
                 continue
-            names = node.visible
-            if names is not None and name not in names:
-                names[name] = {}
+            if node.visible is None:
+                return
+            below = node.visible.setdefault(name, {})
             try:
                 child = node.lookup(name)
             except LinuxError:
@@ -110,15 +110,17 @@ class HostTree:
                 if target.startswith("/"):
                     node = root
                 todo = [part for part in target.split("/") if part not in ("", ".")] + todo
-            else:
+            elif todo or within or below is None:
                 node = child
+            else:
+                node.visible[name] = None
 
     def node(self, path: str) -> HostNode:
         """The node of a path without symbolic links or `..`, absolute in this tree; LinuxError."""
         node = self.root
         for name in path.split("/"):
             if name:
-                node = node.lookup(name)
+                node = node.lookup(name)  # shares the dictionary of visible names, if there is one
         return node
 
     def kind(self, device: int) -> str:

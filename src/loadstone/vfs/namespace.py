@@ -54,7 +54,7 @@ from loadstone.vfs.flags import (
     W_OK,
     X_OK,
 )
-from loadstone.vfs.inode import ROOT, Identity, Inode, demand, in_group, may
+from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, in_group, may
 
 if TYPE_CHECKING:
     from loadstone.vfs.discard import Discarded
@@ -128,7 +128,9 @@ class Location:
         mount, dentry = self.mount, self.dentry
         while dentry is mount.root and (at := mount.at) is not None:
             mount, dentry = at.mount, at.dentry
-        return Location(mount, dentry.parent or dentry)
+        if dentry is mount.root or dentry.parent is None:
+            return Location(mount, dentry)
+        return Location(mount, dentry.parent)
 
     @property
     def path(self) -> str:
@@ -876,6 +878,9 @@ class Vfs:
         """Hang in a dentry's tree: a bind mount, if it is part of another one."""
         if place.inode.is_directory != root.inode.is_directory:
             raise LinuxError(ENOTDIR)
+        at = place.mount.at
+        if at is not None and place.dentry is place.mount.root and isinstance(place.inode, EmptyDirectory):
+            place = at  # it was only there to be mounted on
         mount = Mount(root, place, name, magic)
         place.dentry.mounted = True
         self.mounts[place] = mount

@@ -9,6 +9,7 @@ and named goes on being one file.
 from __future__ import annotations
 
 from _weakref import ref
+from collections.abc import Iterable
 from errno import EACCES, EBUSY, EFBIG, EINVAL, ENOENT, ENOTEMPTY, ENXIO, EPERM, EXDEV
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +63,7 @@ class Overlay:
         "clock",
         "deterministic",
         "device",
+        "given",
         "inodes",
         "last_number",
         "modified",
@@ -82,6 +84,7 @@ class Overlay:
         device: int = 0,
         deterministic: bool = False,
         wake: Waker | None = None,
+        writable_roots: Iterable[tuple[int, int]] = (),
     ) -> None:
         self.tree = tree
         self.cache = cache
@@ -93,7 +96,8 @@ class Overlay:
         self.modified: dict[Key, Inode] = {}  # kept alive: nothing else might hold what was changed in them
         self.shown: dict[tuple[int, int], int] = {}
         self.last_number = NEW_INODES
-        self.writable_roots: set[tuple[int, int]] = set()
+        self.writable_roots = frozenset(writable_roots)  # directories of the host that were handed over
+        self.given: set[int] = set()  # inode numbers of what was put here before the guest ran
         self.changed = False  # whether the upper layer has anything at all
         if tree is None:
             self.device = device
@@ -170,9 +174,10 @@ class Overlaid(Inode):
 
     def begin(self, fs: Overlay, lower: HostNode | None, mode: int) -> None:
         """The common part of construction."""
-        self.fs = fs
-        self.lower = lower
-        self.changed = lower is None
+        # The slots are in the subclasses: RegularFile has its own, and only one such parent can be joined.
+        self.fs = fs  # type: ignore[misc]
+        self.lower = lower  # type: ignore[misc]
+        self.changed = lower is None  # type: ignore[misc]
         now = 0 if lower is not None else fs.now()
         device = fs.device if lower is None or fs.deterministic else lower.stat.st_dev
         Inode.__init__(self, device, fs.number() if lower is None else 0, mode, now_ns=now)
@@ -215,7 +220,7 @@ class Overlaid(Inode):
         fs.changed = True
         if not self.changed:
             self.refresh()
-            self.changed = True
+            self.changed = True  # type: ignore[misc]
         if self.lower is not None:
             fs.modified[Key(*self.lower.key, False)] = self
 

@@ -67,8 +67,8 @@ class Through(Inode):
 
     def start(self, fs: Overlay, node: HostNode) -> None:
         """The common part of construction."""
-        self.fs = fs
-        self.node = node
+        self.fs = fs  # type: ignore[misc]
+        self.node = node  # type: ignore[misc]
         Inode.__init__(self, 0, 0, node.stat.st_mode)
 
     def load(self) -> None:

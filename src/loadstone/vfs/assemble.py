@@ -1,0 +1,160 @@
+"""Build the namespace that the command line describes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from loadstone.clock import Clock
+from loadstone.errors import HostError, LinuxError
+from loadstone.vfs.flags import S_IFDIR
+from loadstone.vfs.host import HostTree
+from loadstone.vfs.inode import ROOT, EmptyDirectory
+from loadstone.vfs.namespace import DEFAULT_LIMIT, OVERLAY_MAGIC, Dentry, Location, Mount, Vfs
+from loadstone.vfs.overlay import Overlay, OverlayDirectory
+from loadstone.vfs.store import Budget
+
+if TYPE_CHECKING:
+    from loadstone.vfs.regular import Cache
+
+PROC_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
+DEV_DEVICE, PROC_DEVICE, SYS_DEVICE = 5, 21, 22
+
+
+def assemble(
+    page_cache: Cache | None,
+    clock: Clock | None = None,
+    *,
+    host_root: str = "/",
+    rw: Sequence[str] = (),
+    binds: Sequence[tuple[str, str]] = (),
+    visible: Iterable[str] | None = None,
+    limit: int = DEFAULT_LIMIT,
+    deterministic: bool = False,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    terminal_fd: int = -1,
+) -> Vfs:
+    """The host's tree under an overlay, with /dev, an empty /sys and an empty /proc to mount on.
+
+    Args:
+        page_cache: the machine's.
+        clock: where timestamps come from.
+        host_root: the directory of the host that is the guest's `/`.
+        rw: directories of the host (host paths) that the guest may change.
+        binds: (host path, guest path): what else is shown where, under the same overlay.
+        visible: if given, the only files (guest paths; a directory means all below it) that are seen of `host_root`.
+        limit: bytes that the overlay may hold.
+        deterministic: inode numbers, device, directory order and times do not depend on the host.
+        random_bytes: what /dev/urandom gives.
+        terminal_fd: our descriptor of the guest's terminal, -1 for none.
+
+    Raises:
+        HostError: a path of the options does not fit.
+    """
+    clock = clock or Clock()
+    tree = HostTree("/")
+    top = _real(host_root, "--root")
+    descriptors = tree.descriptors
+    budget = Budget(limit, max(16, descriptors.limit // 2))
+    if visible is not None:
+        _restrict(tree, top, visible, [*rw, *(source for source, _ in binds)])
+    writable = {_key(_real(path, "--rw")) for path in rw}
+    fs = Overlay(tree, page_cache, clock, budget, deterministic=deterministic, writable_roots=writable)
+    whole = Location(Mount(Dentry(None, "/", fs.root), None, "overlay", OVERLAY_MAGIC), Dentry(None, "/", fs.root))
+    whole.dentry = whole.mount.root
+    vfs = Vfs(fs.root, page_cache, clock, budget)
+    fs.wake = vfs.wake
+    start = _descend(vfs, whole, top, "--root")
+    mount = Mount(start.dentry, None, "overlay", OVERLAY_MAGIC)
+    vfs.root = Location(mount, start.dentry)
+    _system_directories(vfs, fs, budget, clock, random_bytes, terminal_fd, deterministic)
+    if visible is not None:
+        _provide(vfs, fs, "/tmp", 0o1777)
+    for source, target in binds:
+        found = _descend(vfs, whole, _real(source, "--bind"), "--bind")
+        place = _provide(vfs, fs, target, 0o755, found.inode.is_directory)
+        vfs.mount_at(place, found.dentry, "overlay", OVERLAY_MAGIC)
+    fs.changed = False
+    return vfs
+
+
+def _system_directories(
+    vfs: Vfs,
+    fs: Overlay,
+    budget: Budget,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes],
+    terminal_fd: int,
+    deterministic: bool,
+) -> None:
+    """Cover /dev, /proc and /sys, whatever the host has there."""
+    from loadstone.vfs.devices import populate
+
+    now = clock.realtime_ns()
+    for path, device, name, magic in (
+        ("/proc", PROC_DEVICE, "proc", PROC_MAGIC),
+        ("/sys", SYS_DEVICE, "sysfs", SYSFS_MAGIC),
+    ):
+        _provide(vfs, fs, path, 0o555)
+        vfs.mount(path, EmptyDirectory(device, 1, S_IFDIR | 0o555, now_ns=now), name=name, magic=magic)
+    _provide(vfs, fs, "/dev", 0o755)
+    dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
+    vfs.mount("/dev", populate(dev, random_bytes, terminal_fd), name="devtmpfs")
+
+
+def _real(path: str, option: str) -> str:
+    """An existing path of the host without symbolic links."""
+    real = os.path.realpath(path)
+    if not os.path.exists(real):
+        raise HostError(f"{option}: {path} does not exist")
+    if option != "--bind" and not os.path.isdir(real):
+        raise HostError(f"{option}: {path} is not a directory")
+    return real
+
+
+def _key(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino
+
+
+def _restrict(tree: HostTree, top: str, visible: Iterable[str], more: Iterable[str]) -> None:
+    tree.root.visible = {}
+    tree.expose(top, within=True)
+    node = tree.node(top)
+    for path in visible:
+        tree.expose(path, node)
+    for path in more:
+        tree.expose(os.path.realpath(path), within=False)
+
+
+def _descend(vfs: Vfs, whole: Location, path: str, option: str) -> Location:
+    """The place of a host path, without regard to mounts."""
+    try:
+        return vfs.resolve(path, root=whole)
+    except LinuxError as error:
+        raise HostError(f"{option}: {path}: {error}") from None
+
+
+def _provide(vfs: Vfs, fs: Overlay, path: str, mode: int, directory: bool = True) -> Location:
+    """The place `path`, made in the overlay if it is not there; what is made is not counted as the guest's."""
+    place = vfs.root
+    names = [name for name in path.split("/") if name]
+    for position, name in enumerate(names):
+        here = "/" + "/".join(names[: position + 1])
+        try:
+            place = vfs.resolve(here)
+            continue
+        except LinuxError as error:
+            if error.errno != ENOENT:
+                raise HostError(f"{here}: {error}") from None
+        if not isinstance(place.inode, OverlayDirectory):
+            raise HostError(f"{here} does not exist, and is not made in a directory given with --rw")
+        if position < len(names) - 1 or directory:
+            vfs.mkdir(here, mode if position == len(names) - 1 else 0o755)
+        else:
+            place.inode.create(name, 0o644, ROOT)
+        place = vfs.resolve(here)
+        fs.given.add(place.inode.inode)
+    return place

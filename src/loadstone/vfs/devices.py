@@ -1,0 +1,170 @@
+"""/dev: the few devices every program may expect. None of them is the host's, but for the terminal we were started on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from errno import EINVAL, ENOSPC, ENXIO
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import OpenFile, total
+from loadstone.vfs.flags import NOW, OMIT, S_IFCHR, S_IFDIR, S_IFMT
+from loadstone.vfs.inode import ROOT, Inode
+from loadstone.vfs.overlay import Overlay, OverlayDirectory
+
+if TYPE_CHECKING:
+    from loadstone.vfs.namespace import Location
+
+RandomBytes = Callable[[int], bytes]
+
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+
+
+class DeviceFile(OpenFile):
+    """An open device that takes and gives bytes without ever waiting. This one is /dev/null."""
+
+    __slots__ = ()
+
+    @property
+    def positioned(self) -> bool:
+        """Offsets are accepted and mean nothing."""
+        return True
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """End of file."""
+        self.demand_readable()
+        return 0
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Everything is taken."""
+        self.demand_writable()
+        return total(pieces)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """Source: drivers/char/mem.c, null_lseek(): always 0."""
+        return 0
+
+    def sync(self) -> None:
+        """EINVAL, as for a device without a file system."""
+        raise LinuxError(EINVAL)
+
+
+class ZeroFile(DeviceFile):
+    """/dev/zero."""
+
+    __slots__ = ()
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Zeros."""
+        self.demand_readable()
+        for piece in pieces:
+            piece[:] = bytes(len(piece))
+        return total(pieces)
+
+
+class FullFile(ZeroFile):
+    """/dev/full."""
+
+    __slots__ = ()
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """ENOSPC."""
+        self.demand_writable()
+        raise LinuxError(ENOSPC)
+
+
+class RandomFile(DeviceFile):
+    """/dev/random and /dev/urandom."""
+
+    __slots__ = ("random_bytes",)
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, random_bytes: RandomBytes) -> None:
+        super().__init__(inode, flags, location)
+        self.random_bytes = random_bytes
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Bytes of the machine's own source of randomness, which may be seeded."""
+        self.demand_readable()
+        for piece in pieces:
+            piece[:] = self.random_bytes(len(piece))
+        return total(pieces)
+
+
+Opener = Callable[[Inode, int, "Location | None"], OpenFile]
+
+
+class CharacterDevice(Inode):
+    """A device node. `opener` is its driver."""
+
+    __slots__ = ("opener",)
+
+    def __init__(self, device: int, inode: int, major: int, minor: int, opener: Opener, now_ns: int) -> None:
+        super().__init__(device, inode, S_IFCHR | 0o666, now_ns=now_ns)
+        self.rdev = os.makedev(major, minor)
+        self.opener = opener
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """As the driver does."""
+        return self.opener(self, flags, location)
+
+    def truncate(self, size: int) -> None:
+        """EINVAL."""
+        raise LinuxError(EINVAL)
+
+    def set_mode(self, mode: int) -> None:
+        """Kept in memory."""
+        self.mode = self.mode & S_IFMT | mode & 0o7777
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Kept in memory."""
+        self.uid = uid if uid >= 0 else self.uid
+        self.gid = gid if gid >= 0 else self.gid
+
+    def set_times(self, atime_ns: int, mtime_ns: int) -> None:
+        """Kept in memory."""
+        self.atime_ns = self.atime_ns if atime_ns in (OMIT, NOW) else atime_ns
+        self.mtime_ns = self.mtime_ns if mtime_ns in (OMIT, NOW) else mtime_ns
+
+
+def populate(fs: Overlay, random_bytes: RandomBytes, terminal_fd: int = -1) -> Inode:
+    """Fill an empty file system in memory with /dev's names; its root.
+
+    `terminal_fd`: our descriptor of the terminal the guest may use, -1 for none (opening /dev/tty is then ENXIO).
+    """
+    root = fs.root
+    assert isinstance(root, OverlayDirectory)
+
+    def tty(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        if terminal_fd < 0:
+            raise LinuxError(ENXIO, "there is no terminal")
+        from loadstone.vfs.streams import StreamInode
+
+        return StreamInode(terminal_fd).open(flags, location)
+
+    def random(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        return RandomFile(inode, flags, location, random_bytes)
+
+    now = fs.now()
+    drivers: tuple[tuple[str, int, int, Opener], ...] = (
+        ("null", 1, 3, DeviceFile),
+        ("zero", 1, 5, ZeroFile),
+        ("full", 1, 7, FullFile),
+        ("random", 1, 8, random),
+        ("urandom", 1, 9, random),
+        ("tty", 5, 0, tty),
+    )
+    for name, major, minor, opener in drivers:
+        root.upper[name] = CharacterDevice(fs.device, fs.number(), major, minor, opener, now)
+    for name, target in LINKS:
+        root.symlink(name, target, ROOT)
+    root.mkdir("pts", 0o755, ROOT)
+    root.mkdir("shm", 0o1777, ROOT)
+    root.mkdir("mqueue", 0o1777, ROOT)
+    root.mode = S_IFDIR | 0o755
+    return root
