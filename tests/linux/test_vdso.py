@@ -1,0 +1,172 @@
+"""The host's vDSO over our data page, called natively: what it answers must be the machine's clock."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from loadstone.clock import Clock
+from loadstone.linux import vdso as subject
+from loadstone.linux.profile import KernelProfile, live_profile
+from loadstone.machine.physical import PhysicalMemory
+from loadstone.memory.page_cache import PageCache
+
+NS = 1_000_000_000
+
+
+class StoppedClock(Clock):
+    """A clock that stands at a time nobody would get by accident."""
+
+    realtime = 1_234_567_890 * NS + 123_456_789
+    monotonic = 77_777 * NS + 987_654_321
+
+    def realtime_ns(self) -> int:
+        return self.realtime
+
+    def monotonic_ns(self) -> int:
+        return self.monotonic
+
+
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    """`call(name, *arguments)`: a function of the vDSO in a copy of the guest's special mappings."""
+    profile = live_profile()
+    made = subject.make_vdso(profile, StoppedClock())
+    if made.note:
+        pytest.skip(made.note)
+    area = mmap.mmap(-1, sum(special.size for special in profile.special), prot=7)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    offset = code = 0
+    for name, size in profile.special:
+        backing = made.backing(name)
+        for page in range(0, min(size, backing.size), 4096):
+            target = memoryview(bytearray(4096))
+            backing.read_pages(page // 4096, target)
+            area[offset + page : offset + page + 4096] = bytes(target)
+        code = offset if name == "[vdso]" else code
+        offset += size
+    symbols = ELFFile(BytesIO(made.code.content)).get_section_by_name(".dynsym")
+    addresses = {symbol.name: symbol["st_value"] for symbol in symbols.iter_symbols()}
+
+    def caller(name: str, *arguments: object) -> int:
+        function = ctypes.CFUNCTYPE(ctypes.c_long, *[ctypes.c_void_p] * len(arguments))(start + code + addresses[name])
+        return int(function(*arguments))
+
+    yield caller
+
+
+def test_time_is_the_machines_clock(call: Call) -> None:
+    assert call("__vdso_time", None) == 1_234_567_890
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"),
+    [
+        (time.CLOCK_REALTIME, None),
+        (time.CLOCK_MONOTONIC, None),
+        (5, (1_234_567_890, 123_456_789)),  # CLOCK_REALTIME_COARSE
+        (6, (77_777, 987_654_321)),  # CLOCK_MONOTONIC_COARSE
+    ],
+)
+def test_coarse_clocks_are_ours_and_others_make_the_system_call(
+    call: Call, clock: int, expected: tuple[int, int] | None
+) -> None:
+    result = (ctypes.c_long * 2)()
+    assert call("__vdso_clock_gettime", clock, ctypes.addressof(result)) == 0
+    if expected is None:  # outside a machine the system call is the host's
+        assert abs(result[0] * NS + result[1] - time.clock_gettime_ns(clock)) < NS
+    else:
+        assert tuple(result) == expected
+
+
+def test_gettimeofday_and_getres(call: Call) -> None:
+    result, zone = (ctypes.c_long * 2)(), (ctypes.c_int * 2)(5, 5)
+    assert call("__vdso_gettimeofday", ctypes.addressof(result), ctypes.addressof(zone)) == 0
+    assert abs(result[0] - time.time()) < 2
+    assert list(zone) == [0, 0]
+    assert call("__vdso_clock_getres", time.CLOCK_MONOTONIC, ctypes.addressof(result)) == 0
+    assert tuple(result) == (0, round(time.clock_getres(time.CLOCK_MONOTONIC) * NS))
+
+
+def test_the_code_is_the_hosts_own() -> None:
+    with open("/proc/self/maps") as maps:
+        line = next(line for line in maps if line.endswith("[vdso]\n"))
+    start, end = (int(part, 16) for part in line.split()[0].split("-"))
+    assert subject.host_vdso(end - start) == ctypes.string_at(start, end - start)
+
+
+def test_the_data_page_tells_nothing_of_the_host() -> None:
+    made = subject.make_vdso(live_profile(), StoppedClock())
+    snapshot = subject.read_vvar()
+    if made.note or not snapshot:
+        pytest.skip(made.note or "the vvar page cannot be read")
+    again = subject.make_vdso(live_profile(), StoppedClock())
+    assert again.vvar.content == made.vvar.content
+    (cycles,) = struct.unpack_from("<Q", snapshot, 8)
+    assert cycles.to_bytes(8, "little") not in made.vvar.content
+
+
+def test_refresh_writes_only_a_page_that_somebody_touched() -> None:
+    clock = StoppedClock()
+    made = subject.make_vdso(live_profile(), clock)
+    if made.note:
+        pytest.skip(made.note)
+    memory = PhysicalMemory(16 << 20)
+    made.refresh(memory)
+    assert made.vvar.pages is None
+    frame = PageCache(memory).bring(made.vvar, 0, 0)[0]
+    clock.realtime = 2_000_000_000 * NS
+    made.refresh(memory)
+    assert (2_000_000_000).to_bytes(8, "little") in bytes(memory.page(frame))
+    assert (1_234_567_890).to_bytes(8, "little") not in bytes(memory.page(frame))
+
+
+@pytest.mark.parametrize("layout", subject.LAYOUTS)
+def test_every_known_layout_is_recognised(layout: subject.VvarLayout) -> None:
+    page = bytearray(4096)
+    now, up = 1_700_000_000 * NS + 5, 4000 * NS + 7
+    for start in (layout.start, layout.start + layout.clock_size):
+        struct.pack_into("<Iiq", page, start, 88, 1, 12345)
+    base = layout.start + layout.basetime
+    struct.pack_into("<QQQQ", page, base, now // NS, 99 << 24, up // NS, 99 << 24)
+    struct.pack_into("<QQQQ", page, base + 80, now // NS, now % NS, up // NS, up % NS)
+    assert subject.find_layout(bytes(page), now, up) == layout
+    assert subject.find_layout(bytes(page), now + 5 * NS, up) is None
+    assert subject.find_layout(bytes(4096), now, up) is None
+
+
+def test_our_own_vdso_makes_the_system_calls(tmp_path: Path) -> None:
+    path = tmp_path / "own.so"
+    path.write_bytes(subject.own_vdso())
+    library = ctypes.CDLL(str(path))
+    assert abs(library.__vdso_time(None) - time.time()) < 2
+    result = (ctypes.c_long * 2)()
+    assert library.__vdso_clock_gettime(time.CLOCK_MONOTONIC, ctypes.byref(result)) == 0
+    assert abs(result[0] - time.monotonic()) < 2
+    assert library.__vdso_gettimeofday(ctypes.byref(result), None) == 0
+    assert abs(result[0] - time.time()) < 2
+    assert library.__vdso_clock_getres(time.CLOCK_MONOTONIC, ctypes.byref(result)) == 0
+    cpu = ctypes.c_uint(99)
+    assert library.__vdso_getcpu(ctypes.byref(cpu), None, None) == 0
+    assert cpu.value < (os.cpu_count() or 1)
+    dynamic = ELFFile(BytesIO(path.read_bytes()))
+    assert dynamic["e_type"] == "ET_DYN" and dynamic.num_segments() == 3
+
+
+def test_other_profiles_get_our_own() -> None:
+    made = subject.make_vdso(KernelProfile())
+    assert made.note
+    assert made.code.content.startswith(subject.own_vdso())
+    assert made.code.size == 0x2000
