@@ -25,6 +25,11 @@ _NO_CPU = 0xFFFF_FFFF
 UNREGISTER = 1
 
 
+def _area(task: Task) -> tuple[int, int, int] | None:
+    """(address, length, signature) of the area the thread registered."""
+    return task.attributes.get("rseq")
+
+
 def register(task: Task, address: int, length: int, flags: int, signature: int) -> None:
     """rseq(2)."""
     if flags & UNREGISTER:
@@ -32,33 +37,36 @@ def register(task: Task, address: int, length: int, flags: int, signature: int) 
         return
     if flags:
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    if task.rseq is not None:
-        if task.rseq[:2] != (address, length):
+    area = _area(task)
+    if area is not None:
+        if area[:2] != (address, length):
             raise LinuxError(EINVAL, "another area is registered")
-        raise LinuxError(EPERM if task.rseq[2] != signature else EBUSY, "the area is registered")
+        raise LinuxError(EPERM if area[2] != signature else EBUSY, "the area is registered")
     if length < _ORIGINAL_SIZE or address % _ORIGINAL_SIZE:
         raise LinuxError(EINVAL, f"no area of {length} bytes at {address:#x}")
     if address + length > task.process.space.layout.task_size:
         raise LinuxError(EFAULT, "the area is outside the address space")
     copy_out(task.process.space, address + _POINTER_OFFSET, bytes(8))
-    task.rseq = (address, length, signature)
+    task.attributes["rseq"] = (address, length, signature)
     update(task)
 
 
 def _unregister(task: Task, address: int, length: int, flags: int, signature: int) -> None:
-    if flags & ~UNREGISTER or task.rseq is None or task.rseq[:2] != (address, length):
+    area = _area(task)
+    if flags & ~UNREGISTER or area is None or area[:2] != (address, length):
         raise LinuxError(EINVAL, "no such area is registered")
-    if task.rseq[2] != signature:
+    if area[2] != signature:
         raise LinuxError(EPERM, "another signature is registered")
     copy_out(task.process.space, address, _IDS.pack(0, _NO_CPU) + bytes(8))
     copy_out(task.process.space, address + _NODE_OFFSET, _NODE.pack(0, 0))
-    task.rseq = None
+    del task.attributes["rseq"]
 
 
 def update(task: Task) -> None:
     """Write the CPU number after the task came to another CPU."""
-    if task.rseq is not None:
-        address = task.rseq[0]
+    area = _area(task)
+    if area is not None:
+        address = area[0]
         copy_out(task.process.space, address, _IDS.pack(task.cpu, task.cpu))
         copy_out(task.process.space, address + _NODE_OFFSET, _NODE.pack(0, 0))
 
@@ -68,15 +76,16 @@ def leave_critical_section(task: Task) -> None:
 
     LinuxError when the descriptor is not what it must be; the kernel answers that with SIGSEGV.
     """
-    if task.rseq is None:
+    area = _area(task)
+    if area is None:
         return
-    address, _, signature = task.rseq
+    address, _, signature = area
     space = task.process.space
     pointer = int.from_bytes(copy_in(space, address + _POINTER_OFFSET, 8), "little")
     if not pointer:
         return
     version, _, start, length, abort = _CRITICAL.unpack(copy_in(space, pointer, _CRITICAL.size))
-    if version or abort - start < length and abort >= start:
+    if version or 0 <= abort - start < length:
         raise LinuxError(EINVAL, "the critical section's descriptor is not valid")
     inside = 0 <= task.context.pc - start < length
     if inside and int.from_bytes(copy_in(space, abort - 4, 4), "little") != signature:

@@ -14,12 +14,14 @@ arch/x86/kernel/signal.c for a CPU without XSAVE: the FXSAVE image, then `struct
 
 from __future__ import annotations
 
+from contextlib import suppress
 from errno import EINVAL, ENOMEM, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
+from loadstone.linux.rseq import leave_critical_section
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.wait import WaitQueue
 
@@ -34,10 +36,13 @@ SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGSTKFLT, SIGCHLD, SIGCONT, SIGSTOP, SIGTST
 SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGWINCH, SIGIO, SIGPWR, SIGSYS = range(23, 32)
 SIGRTMIN, HIGHEST = 32, 64
 
+# fmt: off
 _NAMES = (
-    "0 HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
-    "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
+    "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH",
+    "IO", "PWR", "SYS",
+)
+# fmt: on
 
 # siginfo.si_code: who sent it, or what exactly is wrong
 SI_USER, SI_KERNEL, SI_TIMER, SI_TKILL = 0, 0x80, -2, -6
@@ -257,6 +262,8 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         _flush(process, bit(SIGCONT))
     elif number == SIGCONT:
         _flush(process, STOPPING)
+    if number in (SIGCONT, SIGKILL):
+        process.kernel.continue_process(process)
     if _is_ignored(process, number):
         return
     pending.add(info)
@@ -431,13 +438,14 @@ def deliver(task: Task) -> None:
 
 
 def _dequeue(task: Task) -> SigInfo | None:
-    allowed = ~task.signals.mask
-    return task.signals.pending.take(allowed) or task.process.signals.pending.take(allowed)
+    return take(task, ~task.signals.mask)
 
 
 def take(task: Task, mask: int) -> SigInfo | None:
     """Take a pending signal out of `mask`, blocked or not, without delivering it (sigtimedwait)."""
-    return task.signals.pending.take(mask) or task.process.signals.pending.take(mask)
+    own: TaskSignals = task.signals
+    shared: ProcessSignals = task.process.signals
+    return own.pending.take(mask) or shared.pending.take(mask)
 
 
 def _announce(task: Task, info: SigInfo, action: str) -> None:
@@ -469,8 +477,8 @@ def _handle(task: Task, info: SigInfo, action: Action) -> None:
     _settle_call(task, action)
     if action.flags & SA_RESETHAND:
         shared.actions[number] = action._replace(handler=SIG_DFL)
-    task.leave_critical_section()
     try:
+        leave_critical_section(task)
         _push_frame(task, info, action)
     except LinuxError:
         if number == SIGSEGV:
@@ -652,10 +660,8 @@ def _pop_frame(task: Task, frame: int) -> None:
     code, _, _, stack = values[18:22]
     _restore_fpu(task, values[26])
     signals.restart_block = None
-    try:
+    with suppress(LinuxError):  # the kernel does not look at the result either
         set_altstack(signals, context.sp, start, size, flags, MINSIGSTKSZ)
-    except LinuxError:
-        pass  # the kernel does not look at the result either
     if code | 3 != USER_CS or (uc_flags & UC_STRICT_RESTORE_SS and stack | 3 != USER_SS):
         force_exception(task, 13, (code if code | 3 != USER_CS else stack) & ~3)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from loadstone.linux import signals
 
 if TYPE_CHECKING:
-    from loadstone.clock import Clock
     from loadstone.kernel.process import Process
 
 REAL, VIRTUAL, PROFILING = range(3)
@@ -24,15 +23,10 @@ class Timers:
     there is one process.
     """
 
-    __slots__ = ("_armed", "_clock")
+    __slots__ = ("_armed",)
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._armed: dict[tuple[Process, int], tuple[int, int]] = {}
-
-    def now(self, which: int) -> int:
-        """What the timers of this kind are measured against."""
-        return self._clock.monotonic_ns() if which == REAL else self._clock.cpu_ns()
 
     def get(self, process: Process, which: int) -> tuple[int, int]:
         """(ns left, interval); (0, 0) when the timer is not armed."""
@@ -40,13 +34,13 @@ class Timers:
         if armed is None:
             return 0, 0
         deadline, interval = armed
-        return max(deadline - self.now(which), 1), interval
+        return max(deadline - _now(process, which), 1), interval
 
     def set(self, process: Process, which: int, value: int, interval: int) -> tuple[int, int]:
         """Arm the timer to go off in `value` ns and then every `interval`; 0 disarms. What it was before."""
         before = self.get(process, which)
         if value:
-            self._armed[process, which] = (self.now(which) + value, interval)
+            self._armed[process, which] = (_now(process, which) + value, interval)
         else:
             self._armed.pop((process, which), None)
         return before
@@ -65,7 +59,7 @@ class Timers:
     def expire(self) -> None:
         """Send the signals of the timers that went off; intervals that passed unseen count once, as on Linux."""
         for (process, which), (deadline, interval) in list(self._armed.items()):
-            now = self.now(which)
+            now = _now(process, which)
             if now < deadline:
                 continue
             if interval:
@@ -74,3 +68,9 @@ class Timers:
             else:
                 del self._armed[process, which]
             signals.send(process, signals.from_kernel(_SIGNALS[which]))
+
+
+def _now(process: Process, which: int) -> int:
+    """What the timers of this kind are measured against."""
+    clock = process.kernel.clock
+    return clock.monotonic_ns() if which == REAL else clock.cpu_ns()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
+from loadstone.linux.futexes import Futexes
 from loadstone.linux.syscalls.registry import ERESTARTSYS, Registry, Restart, SystemCall
+from loadstone.linux.timers import Timers
 from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
@@ -49,22 +51,29 @@ class Pending:
 
 
 class SystemCalls:
-    """The system calls of one machine, with what they counted."""
+    """The system calls of one machine, with what they counted.
+
+    Attributes:
+        unimplemented: calls that were answered with ENOSYS, by name.
+        futexes, timers: what calls of different processes share.
+    """
 
     def __init__(self, events: Events, isa: str = "x86_64") -> None:
         self.registry = Registry(tables.load(isa))
         self.unimplemented: dict[str, int] = {}
+        self.futexes = Futexes()
+        self.timers = Timers()
         self._events = events
         self._rows: dict[int, SystemCall] = {}
 
     @property
     def total(self) -> int:
         """How many calls were made."""
-        return sum(row.calls for row in self._rows.values())
+        return sum(row.calls for row in self.registry.used())
 
     def counts(self) -> dict[str, int]:
         """Calls by name, the most frequent first."""
-        rows = sorted(self._rows.values(), key=lambda row: (-row.calls, row.number))
+        rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
         return {row.name: row.calls for row in rows}
 
     def dispatch(self, task: Task) -> Pending | None:
@@ -78,11 +87,12 @@ class SystemCalls:
         if self._events.syscall:
             return self._traced(task, row, registers)
         if row.invoke is None:
-            return self._unknown(task, row, registers, None)
+            self._unknown(task, row, registers, None)
+            return None
         try:
             result = row.invoke(task, registers)
         except LinuxError as error:
-            task.context.set_result(-error.errno)
+            self._fail(task, row, error)
             return None
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, None)
@@ -116,7 +126,7 @@ class SystemCalls:
         except StopIteration as stop:
             self._finish(task, row, registers, stop.value, shown)
         except LinuxError as error:
-            self._finish(task, row, registers, -error.errno, shown)
+            self._finish(task, row, registers, self._fail(task, row, error), shown)
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
         else:
@@ -128,11 +138,12 @@ class SystemCalls:
 
         shown = strace.before(task, row, registers)
         if row.invoke is None:
-            return self._unknown(task, row, registers, shown)
+            self._unknown(task, row, registers, shown)
+            return None
         try:
             result = row.invoke(task, registers)
         except LinuxError as error:
-            result = -error.errno
+            result = self._fail(task, row, error)
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
             return None
@@ -142,8 +153,14 @@ class SystemCalls:
         return None
 
     def _unknown(self, task: Task, row: SystemCall, registers: tuple[int, ...], shown: list[str] | None) -> None:
-        self.unimplemented[row.name] = self.unimplemented.get(row.name, 0) + 1
-        self._finish(task, row, registers, -ENOSYS, shown)
+        self._finish(task, row, registers, self._fail(task, row, LinuxError(ENOSYS)), shown)
+
+    def _fail(self, task: Task, row: SystemCall, error: LinuxError) -> int:
+        """Set -errno. A call that does not exist here is counted, whoever says so."""
+        if error.errno == ENOSYS:
+            self.unimplemented[row.name] = self.unimplemented.get(row.name, 0) + 1
+        task.context.set_result(-error.errno)
+        return -error.errno
 
     def _finish(
         self, task: Task, row: SystemCall, registers: tuple[int, ...], result: int | None, shown: list[str] | None

@@ -1,8 +1,4 @@
-"""futex(2): waiting on a word of user memory (kernel/futex/).
-
-A private futex is known by address space and address, a shared one by the frame's owner and offset; the machine keeps
-one wait queue for each that somebody waits on.
-"""
+"""futex(2): waiting on a word of user memory (kernel/futex/)."""
 
 from __future__ import annotations
 
@@ -10,10 +6,12 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOSYS, ETIMEDOUT
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.futexes import Key, Waiter
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTSYS, PARTIAL, Restart, syscall
 from loadstone.linux.syscalls.transfer import SECOND, TIMESPEC, UNSIGNED, read_struct, write_struct
 from loadstone.memory.vma import MAYSHARE
-from loadstone.wait import TIMED_OUT, Interrupted, Wait, WaitQueue
+from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -24,58 +22,6 @@ WAIT, WAKE, _FD, REQUEUE, CMP_REQUEUE, WAKE_OP, LOCK_PI, UNLOCK_PI, TRYLOCK_PI, 
 _COMMANDS = 14
 PRIVATE, CLOCK_REALTIME = 128, 256
 MATCH_ANY = 0xFFFF_FFFF
-
-Key = tuple[object, int]
-
-
-class Waiter:
-    """One task in FUTEX_WAIT."""
-
-    __slots__ = ("bitset", "key", "queue", "woken")
-
-    def __init__(self, key: Key, bitset: int, address: int) -> None:
-        self.key = key
-        self.bitset = bitset
-        self.queue = WaitQueue(f"futex {address:#x}")
-        self.woken = False
-
-
-class Futexes:
-    """Who waits on which word, in the order in which they came. One for the whole machine."""
-
-    __slots__ = ("_waiters",)
-
-    def __init__(self) -> None:
-        self._waiters: dict[Key, list[Waiter]] = {}
-
-    def add(self, waiter: Waiter) -> None:
-        """Begin to wait."""
-        self._waiters.setdefault(waiter.key, []).append(waiter)
-
-    def remove(self, waiter: Waiter) -> None:
-        """Wait no longer; nothing happens if it was woken already."""
-        waiters = self._waiters.get(waiter.key)
-        if waiters and waiter in waiters:
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[waiter.key]
-
-    def take(self, key: Key, count: int, bitset: int) -> list[Waiter]:
-        """Take up to `count` waiters whose bits meet `bitset` off the list."""
-        waiters = self._waiters.get(key, [])
-        taken = [waiter for waiter in waiters if waiter.bitset & bitset][:count]
-        for waiter in taken:
-            self.remove(waiter)
-        return taken
-
-    def move(self, key: Key, target: Key, count: int) -> int:
-        """Let up to `count` waiters wait on another word."""
-        moved = self._waiters.get(key, [])[:count]
-        for waiter in moved:
-            self.remove(waiter)
-            waiter.key = target
-            self.add(waiter)
-        return len(moved)
 
 
 @syscall(PARTIAL, "the priority-inheritance commands are ENOSYS")
@@ -144,7 +90,7 @@ def wait_on(task: Task, address: int, value: int, deadline: int | None, bitset: 
     (found,) = read_struct(task, address, UNSIGNED)
     if found != value:
         raise LinuxError(EAGAIN, f"the word is {found:#x}")
-    futexes: Futexes = task.kernel.futexes
+    futexes = linux_of(task).calls.futexes
     waiter = Waiter(key, bitset, address)
     futexes.add(waiter)
     try:
@@ -171,11 +117,11 @@ def wake(task: Task, address: int, count: int, bitset: int, *, shared: bool) -> 
 
 
 def _wake(task: Task, key: Key, count: int, bitset: int = MATCH_ANY) -> int:
-    futexes: Futexes = task.kernel.futexes
+    futexes = linux_of(task).calls.futexes
     taken = futexes.take(key, max(_signed(count), 1), bitset)
     for waiter in taken:
         waiter.woken = True
-        task.kernel.wake(waiter.queue)
+        task.kernel.scheduler.wake(waiter.queue.wake())
     return len(taken)
 
 
@@ -187,11 +133,11 @@ def _requeue(
     source_key, target_key = key_of(task, address, shared), key_of(task, target, shared)
     if expected is not None and read_struct(task, address, UNSIGNED)[0] != expected:
         raise LinuxError(EAGAIN, "the word has changed")
-    futexes: Futexes = task.kernel.futexes
+    futexes = linux_of(task).calls.futexes
     woken = 0
     for waiter in futexes.take(source_key, wakes, MATCH_ANY):
         waiter.woken = True
-        task.kernel.wake(waiter.queue)
+        task.kernel.scheduler.wake(waiter.queue.wake())
         woken += 1
     moved = futexes.move(source_key, target_key, moves)
     return woken + moved if expected is not None else woken

@@ -29,7 +29,7 @@ def uname(task: Task, buffer: OutUname) -> int:
     """uname(2)."""
     profile = task.kernel.profile
     release = profile.release
-    if task.process.personality & _PERSONALITY_UNAME26:
+    if task.process.attributes.get("personality", 0) & _PERSONALITY_UNAME26:
         release = _as_2_6(release)
     fields = (profile.sysname, profile.nodename, release, profile.version, profile.machine, profile.domainname)
     text = b"".join(field.encode("utf-8", "surrogateescape")[: _FIELD - 1].ljust(_FIELD, b"\0") for field in fields)
@@ -52,9 +52,9 @@ def _as_2_6(release: str) -> str:
 def sysinfo(task: Task, buffer: OutSysinfo) -> int:
     """sysinfo(2)."""
     kernel = task.kernel
-    total = kernel.physical.size
-    frames = kernel.physical.usage()
-    free, cached = total - kernel.physical.used * PAGE, frames["page cache"] * PAGE
+    total = kernel.memory.size
+    frames = kernel.memory.usage()
+    free, cached = total - kernel.memory.used * PAGE, frames["page cache"] * PAGE
     uptime = kernel.clock.monotonic_ns() // 1_000_000_000
     processes = sum(len(process.tasks) for process in kernel.processes.values())
     write_struct(task, buffer, _SYSINFO, uptime, 0, 0, 0, total, free, 0, cached, 0, 0, processes, 0, 0, 0, 1)

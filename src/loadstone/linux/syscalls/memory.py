@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENODEV, ENOMEM, ENOSYS, EPERM
+from errno import EINVAL, ENODEV, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
-from loadstone.memory.user import copy_out
 from loadstone.memory.flags import MAP_ANONYMOUS, MAP_HUGETLB
 from loadstone.memory.mapping import FileAccess
+from loadstone.memory.user import copy_out
 from loadstone.memory.vma import PAGE, PAGE_MASK, PAGE_SHIFT
 from loadstone.vfs.flags import S_IFCHR, S_IFMT
 from loadstone.vfs.regular import RegularFile
@@ -174,19 +174,19 @@ def membarrier(task: Task, command: MembarrierCommand, flags: UInt, cpu: Int) ->
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
     if command == 0:
         return _MEMBARRIER_COMMANDS
-    process = task.process
+    registered: int = task.process.attributes.get("membarrier", 0)
     if command == _MEMBARRIER_GET_REGISTRATIONS:
-        return process.membarrier
+        return registered
     if command not in (1 << shift for shift in range(9)):
         raise LinuxError(EINVAL, f"no membarrier command {command:#x}")
-    if command in _NEEDS_REGISTRATION and not process.membarrier & _NEEDS_REGISTRATION[command]:
+    if command in _NEEDS_REGISTRATION and not registered & _NEEDS_REGISTRATION[command]:
         raise LinuxError(EPERM, "the process has not registered for this membarrier command")
     if command in (*_NEEDS_REGISTRATION.values(), _MEMBARRIER_REGISTER_GLOBAL_EXPEDITED):
-        process.membarrier |= command
+        task.process.attributes["membarrier"] = registered | command
     return 0
 
 
 @syscall(NOTHING, "memory cannot be sealed")
 def mseal(task: Task, address: Address, length: Size, flags: Hex) -> int:
     """mseal(2): a kernel before 6.10 does not have it either, and C libraries go on without."""
-    raise LinuxError(ENOSYS)
+    raise NotImplementedError

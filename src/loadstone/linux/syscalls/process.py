@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from errno import ECHILD, EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
-from struct import Struct
+from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import ExitStatus
 from loadstone.linux import rseq as restartable
+from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import INT, WORD, write_struct
-from loadstone.memory.user import copy_out, read_string, read_words
+from loadstone.memory.user import copy_in, copy_out, read_string
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
@@ -53,9 +55,8 @@ def gettid(task: Task) -> Pid:
 
 @syscall(FULL)
 def getppid(task: Task) -> Pid:
-    """getppid(2): 0 for the first process, whose parent is outside."""
-    parent = task.process.parent
-    return 0 if parent is None else parent.pid
+    """getppid(2)."""
+    return task.process.parent_pid
 
 
 @syscall(FULL)
@@ -82,7 +83,7 @@ def setpgid(task: Task, pid: Pid, group: Pid) -> int:
     if group < 0:
         raise LinuxError(EINVAL)
     process = _find(task, pid)
-    if process is not task.process and process.parent is not task.process:
+    if process is not task.process and process.parent_pid != task.process.pid:
         raise LinuxError(ESRCH, f"process {pid} is not a child")
     if process.session == process.pid or process.session != task.process.session:
         raise LinuxError(EPERM, "the leader of a session, or a process of another one")
@@ -101,7 +102,6 @@ def setsid(task: Task) -> Pid:
     if any(other.group == process.pid for other in task.kernel.processes.values()):
         raise LinuxError(EPERM, "the process leads a group")
     process.session = process.group = process.pid
-    process.terminal = None
     return process.pid
 
 
@@ -124,7 +124,7 @@ def exit(task: Task, status: Int) -> None:
 @syscall(FULL)
 def exit_group(task: Task, status: Int) -> None:
     """exit_group(2): ends the process."""
-    task.kernel.exit_process(task.process, status & 0xFF)
+    task.kernel.exit_process(task.process, ExitStatus(status & 0xFF))
 
 
 # ------------------------------------------------------------------------------------------------ others
@@ -183,7 +183,8 @@ def restart_syscall(task: Task) -> int | Blocking:
     block, task.signals.restart_block = task.signals.restart_block, None
     if block is None:
         raise LinuxError(EINTR)
-    return block(task)
+    again: Blocking = block(task)
+    return again
 
 
 # ------------------------------------------------------------------------------------------------ exec
@@ -192,7 +193,7 @@ def restart_syscall(task: Task) -> int | Blocking:
 @syscall(FULL)
 def execve(task: Task, path: Path, arguments: Strings, environment: Environment) -> None:
     """execve(2)."""
-    _execute(task, None, path, arguments, environment, 0)
+    execution.execute(task, execution.program_path(task, path), arguments, environment)
 
 
 @syscall(FULL)
@@ -200,21 +201,9 @@ def execveat(
     task: Task, directory: DirFd, path: Path, arguments: Strings, environment: Environment, flags: AtFlags
 ) -> None:
     """execveat(2)."""
-    if flags & ~(_AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
+    if flags & ~(execution.AT_EMPTY_PATH | execution.AT_SYMLINK_NOFOLLOW):
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    _execute(task, directory, path, arguments, environment, flags)
-
-
-_AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x100
-_MAX_ARGUMENT = 131072  # MAX_ARG_STRLEN, the NUL included
-_MAX_ARGUMENTS = 0x7FFFFFFF
-
-
-def _execute(task: Task, directory: int | None, path: int, arguments: int, environment: int, flags: int) -> None:
-    """Copy everything in, then hand it to exec, which replaces the image or raises and leaves it as it was."""
-    from loadstone.linux.syscalls.execution import execute
-
-    execute(task, directory, path, arguments, environment, flags)
+    execution.execute(task, execution.path_at(task, directory, path, flags), arguments, environment)
 
 
 # ------------------------------------------------------------------------------------------------ settings
@@ -264,9 +253,9 @@ _READ_IMPLIES_EXEC = 0x0400000
 def personality(task: Task, persona: UInt) -> Hex:
     """personality(2): the old one; 0xffffffff only asks."""
     process = task.process
-    old = process.personality
+    old: int = process.attributes.get("personality", 0)
     if persona != 0xFFFF_FFFF:
-        process.personality = persona
+        process.attributes["personality"] = persona
         process.space.read_implies_exec = bool(persona & _READ_IMPLIES_EXEC)
     return old
 
@@ -331,12 +320,15 @@ _PLAIN_READS = (
 @syscall(PARTIAL, "what a process says of itself; settings are kept, and those on capabilities have no effect")
 def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
     """prctl(2)."""
-    process, settings = task.process, task.process.settings
+    process = task.process
+    settings: dict[int, int] = process.attributes.setdefault("prctl", {})
     if option == PR_SET_NAME:
-        process.name = _name_at(task, argument)
+        task.name = _name_at(task, argument)
+        if task is process.tasks[0]:
+            process.name = task.name
         return 0
     if option == PR_GET_NAME:
-        copy_out(process.space, argument, process.name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0"))
+        copy_out(process.space, argument, task.name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0"))
         return 0
     if option in _PLAIN_READS:
         if option in (PR_GET_NO_NEW_PRIVS, PR_GET_THP_DISABLE) and argument | third | fourth | fifth:
@@ -365,6 +357,10 @@ def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: 
 _POINTER_READS = {PR_GET_PDEATHSIG: 0, PR_GET_CHILD_SUBREAPER: 0, PR_GET_TSC: _TSC_ENABLED}
 
 
+# Settings that have one possible value here.
+_AS_IT_IS = ((PR_SET_TIMING, 0), (PR_SET_TSC, _TSC_ENABLED))
+
+
 def _write_setting(settings: dict[int, int], option: int, value: int, rest: int) -> None:
     """Keep what the matching PR_GET reads; EINVAL for a value, or an option, that does not exist."""
     if option == PR_SET_PDEATHSIG and value <= _HIGHEST_SIGNAL:
@@ -373,9 +369,7 @@ def _write_setting(settings: dict[int, int], option: int, value: int, rest: int)
         settings[PR_GET_DUMPABLE] = value
     elif option == PR_SET_KEEPCAPS and value <= 1:
         settings[PR_GET_KEEPCAPS] = value
-    elif option == PR_SET_TIMING and value == 0:
-        pass
-    elif option == PR_SET_TSC and value == _TSC_ENABLED:
+    elif (option, value) in _AS_IT_IS:
         pass
     elif option == PR_SET_TIMERSLACK:
         settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else _DEFAULT_SLACK
@@ -398,10 +392,6 @@ def _check_capability(number: int) -> None:
 
 def _name_at(task: Task, address: int) -> str:
     """Up to 15 bytes; what is longer is cut."""
-    from os import fsdecode
-
-    from loadstone.memory.user import copy_in
-
     try:
         return fsdecode(read_string(task.process.space, address, _NAME_SIZE))
     except LinuxError as error:

@@ -132,7 +132,8 @@ class Registry:
         arguments = list(annotations.items())[1:]
         row.parameters = tuple(name for name, _ in arguments)
         row.kinds = tuple(kind(text) for _, text in arguments)
-        row.invoke = self._caller(tuple(kind.width for kind in row.kinds))(function)
+        if mark.support != NOTHING:
+            row.invoke = self._caller(tuple(kind.width for kind in row.kinds))(function)
 
     def _caller(self, widths: tuple[int, ...]) -> Callable[..., Any]:
         caller = self._callers.get(widths)

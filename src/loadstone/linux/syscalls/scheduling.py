@@ -1,4 +1,4 @@
-"""System calls on scheduling (kernel/sched/syscalls.c). Every task is SCHED_OTHER; policies are stored, not followed."""
+"""System calls on scheduling (kernel/sched/syscalls.c). Policies are stored, not followed."""
 
 from __future__ import annotations
 
@@ -23,35 +23,34 @@ _ATTRIBUTES = Struct(
 )  # size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max
 
 
-@syscall(FULL)
+@syscall(FULL, "the slice goes on while no other task can run")
 def sched_yield(task: Task) -> int:
     """sched_yield(2)."""
-    task.kernel.yield_slice(task)
     return 0
 
 
 @syscall(PARTIAL, "only of the calling process")
 def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     """sched_getaffinity(2) of the kernel: the bytes written."""
-    count = task.kernel.cpu_count
+    count = task.kernel.options.cpu_count
     if size * 8 < count or size & 7:
         raise LinuxError(EINVAL, f"a CPU mask of {size} bytes")
     _own(task, pid)
     # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
     length = min(size, (count + 63) // 64 * 8)
-    copy_out(task.process.space, mask, (task.affinity or (1 << count) - 1).to_bytes(length, "little"))
+    copy_out(task.process.space, mask, task.attributes.get("affinity", (1 << count) - 1).to_bytes(length, "little"))
     return length
 
 
 @syscall(PARTIAL, "only of the calling process; the scheduler does not look at it")
 def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     """sched_setaffinity(2)."""
-    present = (1 << task.kernel.cpu_count) - 1
+    present = (1 << task.kernel.options.cpu_count) - 1
     wanted = int.from_bytes(copy_in(task.process.space, mask, min(size, 1024)), "little") & present
     _own(task, pid)
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
-    task.affinity = wanted
+    task.attributes["affinity"] = wanted
     return 0
 
 
@@ -69,7 +68,7 @@ def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
 def sched_getscheduler(task: Task, pid: Pid) -> Policy:
     """sched_getscheduler(2)."""
     _own(task, pid)
-    return task.policy[0]
+    return _policy(task)[0]
 
 
 @syscall(PARTIAL, "stored; the scheduler does not look at it")
@@ -89,7 +88,7 @@ def sched_getparam(task: Task, pid: Pid, parameters: Address) -> int:
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, parameters, INT, task.policy[1])
+    write_struct(task, parameters, INT, _policy(task)[1])
     return 0
 
 
@@ -100,7 +99,7 @@ def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
     _own(task, pid)
-    _set_policy(task, task.policy[0], priority)
+    _set_policy(task, _policy(task)[0], priority)
     return 0
 
 
@@ -112,7 +111,7 @@ def _set_policy(task: Task, policy: int, priority: int) -> None:
             raise LinuxError(EPERM, "real-time scheduling needs privilege")
     elif policy not in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE) or priority:
         raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
-    task.policy = (policy, priority)
+    task.attributes["policy"] = (policy, priority)
 
 
 @syscall(PARTIAL, "only of the calling process")
@@ -121,9 +120,9 @@ def sched_getattr(task: Task, pid: Pid, attributes: Address, size: UInt, flags: 
     if not attributes or pid < 0 or not 48 <= size <= 4096 or flags:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    policy, priority = task.policy
+    policy, priority = _policy(task)
     length = min(size, _ATTRIBUTES.size)
-    full = _ATTRIBUTES.pack(length, policy, 0, task.process.nice, priority, 0, 0, 0, 0, 1024)
+    full = _ATTRIBUTES.pack(length, policy, 0, task.process.attributes.get("nice", 0), priority, 0, 0, 0, 0, 1024)
     copy_out(task.process.space, attributes, full[:length])
     return 0
 
@@ -154,8 +153,14 @@ def sched_rr_get_interval(task: Task, pid: Pid, interval: OutTime) -> int:
     if pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, interval, TIMESPEC, 0, 0 if task.policy[0] == SCHED_FIFO else 4_000_000)
+    write_struct(task, interval, TIMESPEC, 0, 0 if _policy(task)[0] == SCHED_FIFO else 4_000_000)
     return 0
+
+
+def _policy(task: Task) -> tuple[int, int]:
+    """(policy, real-time priority)."""
+    policy: tuple[int, int] = task.attributes.get("policy", (SCHED_OTHER, 0))
+    return policy
 
 
 def _own(task: Task, pid: int) -> None:

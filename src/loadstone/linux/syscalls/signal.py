@@ -229,7 +229,7 @@ def rt_sigreturn(task: Task) -> None:
 @syscall(FULL)
 def pause(task: Task) -> Blocking:
     """pause(2)."""
-    return _wait_for_handler()
+    return _wait_for_handler(task)
 
 
 @syscall(FULL)
@@ -239,13 +239,13 @@ def rt_sigsuspend(task: Task, mask: InSigset, size: Size) -> Blocking:
     (wanted,) = read_struct(task, mask, WORD)
     task.signals.saved_mask = task.signals.mask
     signals.set_mask(task, wanted)
-    return _wait_for_handler()
+    return _wait_for_handler(task)
 
 
-def _wait_for_handler() -> Blocking:
+def _wait_for_handler(task: Task) -> Blocking:
     try:
         while True:
-            yield Wait()
+            yield Wait((task.signals.arrival,))
     except Interrupted:
         raise Restart(ERESTARTNOHAND) from None
 
@@ -274,7 +274,7 @@ def _wait_for_signal(task: Task, wanted: int, info: int, deadline: int | None) -
         state.mask = before & ~wanted
         errno = EAGAIN
         try:
-            reason = yield Wait((), deadline)
+            reason = yield Wait((state.arrival,), deadline)
             errno = EAGAIN if reason == TIMED_OUT else EINTR
         except Interrupted:
             errno = EINTR

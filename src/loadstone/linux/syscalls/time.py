@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, FULL, PARTIAL, Restart, syscall
 from loadstone.linux.syscalls.transfer import SECOND, TIMESPEC, TIMEVAL, WORD, read_struct, write_struct
 from loadstone.wait import Interrupted, Wait
@@ -156,7 +157,7 @@ def _duration(seconds: int, nanoseconds: int) -> int:
 @syscall(FULL)
 def alarm(task: Task, seconds: UInt) -> int:
     """alarm(2): the seconds the old one had left, rounded to the nearest and never to 0."""
-    left, _ = task.kernel.timers.set(task.process, 0, seconds * SECOND, 0)
+    left, _ = linux_of(task).calls.timers.set(task.process, 0, seconds * SECOND, 0)
     return max((left + SECOND // 2) // SECOND, 1) if left else 0
 
 
@@ -165,7 +166,7 @@ def getitimer(task: Task, which: ItimerWhich, value: OutItimer) -> int:
     """getitimer(2)."""
     if not 0 <= which <= 2:
         raise LinuxError(EINVAL, f"no interval timer {which}")
-    _write_itimer(task, value, *task.kernel.timers.get(task.process, which))
+    _write_itimer(task, value, *linux_of(task).calls.timers.get(task.process, which))
     return 0
 
 
@@ -180,7 +181,7 @@ def setitimer(task: Task, which: ItimerWhich, new: InItimer, old: OutItimer) -> 
         interval, value = seconds * SECOND + micro * _MICRO, next_seconds * SECOND + next_micro * _MICRO
     if not 0 <= which <= 2:
         raise LinuxError(EINVAL, f"no interval timer {which}")
-    before = task.kernel.timers.set(task.process, which, value, interval)
+    before = linux_of(task).calls.timers.set(task.process, which, value, interval)
     if old:
         _write_itimer(task, old, *before)
     return 0
