@@ -1,0 +1,1 @@
+"""Measurements against the native program and other emulators, all in one run: `python -m benchmarks --help`."""
