@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, UTIMBUF
-from loadstone.linux.syscalls.arguments import Address, AtFlags, DirFd, Fd, Gid, InTimes, Mode, Path, Uid
 from loadstone.linux.syscalls.lookup import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -24,6 +23,7 @@ from loadstone.vfs.flags import NOW, OMIT
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, AtFlags, DirFd, Fd, Gid, InTimes, Mode, Path, Uid
 
     Times = tuple[int, int] | None
     """Access and modification time in ns, or NOW or OMIT; None: both now."""

@@ -11,7 +11,6 @@ from struct import pack, unpack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.arguments import Address, Fd, InVector, Size, UInt, ULong
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.readwrite import (
     MAX_COUNT,
@@ -31,6 +30,7 @@ from loadstone.wait import Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, Fd, InVector, Size, UInt, ULong
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.structs import OWNER_EX, WORD
-from loadstone.linux.syscalls.arguments import FcntlCommand, Fd, Int, ULong
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, SETTABLE
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import FcntlCommand, Fd, Int, ULong
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
 

@@ -8,20 +8,6 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.structs import pack_dirent, pack_dirent64
-from loadstone.linux.syscalls.arguments import (
-    AtFlags,
-    Device,
-    DirFd,
-    Fd,
-    Int,
-    Mode,
-    OutBytes,
-    OutDirectory,
-    Path,
-    RenameFlags,
-    Size,
-    UInt,
-)
 from loadstone.linux.syscalls.lookup import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -57,6 +43,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import (
+        AtFlags,
+        Device,
+        DirFd,
+        Fd,
+        Int,
+        Mode,
+        OutBytes,
+        OutDirectory,
+        Path,
+        RenameFlags,
+        Size,
+        UInt,
+    )
     from loadstone.vfs.namespace import Location
 
 

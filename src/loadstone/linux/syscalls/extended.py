@@ -6,13 +6,13 @@ from errno import EINVAL, ENODATA, EOPNOTSUPP, ERANGE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.arguments import Address, Fd, Int, Path, Size
 from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, open_file, path_at
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import read_string
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, Fd, Int, Path, Size
 
 NONE = "files have no extended attributes here"
 _NAME_MAX = 255

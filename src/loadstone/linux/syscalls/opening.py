@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.structs import OPEN_HOW
-from loadstone.linux.syscalls.arguments import Address, DirFd, Fd, Mode, OpenFlags, Path, Size, UInt
 from loadstone.linux.syscalls.lookup import AT_FDCWD, path_at, start
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, read_string
@@ -29,6 +28,7 @@ from loadstone.wait import Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, DirFd, Fd, Mode, OpenFlags, Path, Size, UInt
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.namespace import Location

@@ -7,13 +7,13 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.arguments import Int, OutPair
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NONBLOCK
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Int, OutPair
 
 
 @syscall()

@@ -12,27 +12,27 @@ from struct import unpack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.arguments import (
-    Fd,
-    InBytes,
-    Int,
-    InVector,
-    Offset,
-    OutBytes,
-    OutVector,
-    Size,
-    ULong,
-    Whence,
-)
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.memory.user import copy_in, copy_out, pieces
+from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
 from loadstone.vfs.flags import O_APPEND, O_NONBLOCK
 from loadstone.wait import Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import (
+        Fd,
+        InBytes,
+        Int,
+        InVector,
+        Offset,
+        OutBytes,
+        OutVector,
+        Size,
+        ULong,
+        Whence,
+    )
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file import OpenFile
@@ -44,7 +44,9 @@ MAX_COUNT = 0x7FFFF000  # include/linux/fs.h: MAX_RW_COUNT
 TASK_SIZE = 0x7FFF_FFFF_F000
 UIO_MAXIOV = 1024
 CHUNK = 4 << 20  # pages resolved at a time: 1,024, which is also what one host call takes
+BOUNCE = 1 << 20
 RLIMIT_FSIZE = 1
+UNLIMITED = ((1 << 64) - 1, (1 << 64) - 1)
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
 
 
@@ -74,11 +76,11 @@ def too_big(task: Task) -> LinuxError:
 
 
 def ahead(file: OpenFile, offset: int | None, count: int) -> int:
-    """How many of `count` bytes a read at `offset` (None: the file offset) can find, as far as that is known."""
-    if isinstance(file, SeekableFile):
-        return min(count, max(0, file.end() - (file.offset if offset is None else offset)))
-    available = file.available()
-    return count if available is None else min(count, available)
+    """How many of `count` bytes a read at `offset` (None: the file offset) can find; -1 if nobody can tell."""
+    if offset is None or not isinstance(file, SeekableFile):
+        available = file.available()
+        return min(count, available) if available is not None else count if file.host_fd() < 0 else -1
+    return min(count, max(0, file.end() - offset))
 
 
 # One buffer
@@ -287,9 +289,9 @@ def _read_later(task: Task, file: OpenFile, segments: Segments, offset: int | No
 def _read_now(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int:
     count = length_of(segments)
     wanted = ahead(file, offset, count)
-    if wanted == 0:
-        return _read_nothing(task, file, segments, offset, count)
     space = task.process.space
+    if wanted <= 0:
+        return _read_unsure(space, file, segments, offset, count, wanted)
     done = 0
     while done < wanted:
         part = min(wanted - done, CHUNK)
@@ -306,16 +308,22 @@ def _read_now(task: Task, file: OpenFile, segments: Segments, offset: int | None
     return done
 
 
-def _read_nothing(task: Task, file: OpenFile, segments: Segments, offset: int | None, count: int) -> int:
-    """Nothing is there to read: the file says whether that is its end, an error or a reason to wait.
+def _read_unsure(
+    space: AddressSpace, file: OpenFile, segments: Segments, offset: int | None, count: int, wanted: int
+) -> int:
+    """Nothing is there to read, or nobody knows how much: no page of the user's is touched before that is clear.
 
-    It is asked for one byte in a buffer of ours, so that no page of the user's is touched for it.
+    The file itself says whether this is its end, an error or a reason to wait. It is asked for one byte, in a buffer of
+    ours, or (`wanted` < 0) for what the user asked for.
     """
-    scratch = bytearray(1 if count and not isinstance(file, SeekableFile) else 0)
-    got = file.read_into([memoryview(scratch)] if scratch else [], offset)
-    if got:
-        copy_out(task.process.space, segments[0][0], bytes(scratch))
-    return got
+    size = min(count, BOUNCE) if wanted < 0 else 0 if isinstance(file, SeekableFile) else min(count, 1)
+    buffer = memoryview(bytearray(size))
+    got = file.read_into([buffer], offset)
+    done = 0
+    for view in gather(space, segments, 0, got, True) if got else ():
+        view[:] = buffer[done : done + len(view)]
+        done += len(view)
+    return done
 
 
 # Writing
@@ -376,7 +384,7 @@ def _write_rest(
 
 def _within_limit(task: Task, file: OpenFile, offset: int | None, count: int) -> int:
     """How much of `count` RLIMIT_FSIZE lets through; EFBIG and SIGXFSZ for nothing (generic_write_check_limits)."""
-    limit = task.process.limits[RLIMIT_FSIZE][0]
+    limit = task.process.limits.get(RLIMIT_FSIZE, UNLIMITED)[0]
     if limit >> 63 or not count:
         return count
     at = file.offset if offset is None else offset

@@ -8,17 +8,6 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import structs
 from loadstone.linux.mounts import mount_number
-from loadstone.linux.syscalls.arguments import (
-    AccessMode,
-    Address,
-    AtFlags,
-    DirFd,
-    Fd,
-    OutStat,
-    OutStatx,
-    Path,
-    StatxMask,
-)
 from loadstone.linux.syscalls.lookup import (
     AT_EACCESS,
     AT_EMPTY_PATH,
@@ -39,6 +28,17 @@ from loadstone.vfs.inode import Credentials
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import (
+        AccessMode,
+        Address,
+        AtFlags,
+        DirFd,
+        Fd,
+        OutStat,
+        OutStatx,
+        Path,
+        StatxMask,
+    )
     from loadstone.vfs.inode import Identity
     from loadstone.vfs.namespace import Location
 

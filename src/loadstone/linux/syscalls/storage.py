@@ -6,14 +6,14 @@ from errno import EBADF, EINVAL, EISDIR, ENODEV, ESPIPE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.arguments import Fd, FileAdvice, Int, Long, Offset, Path, Size, UInt
 from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, path_at, start
-from loadstone.linux.syscalls.readwrite import RLIMIT_FSIZE, too_big
+from loadstone.linux.syscalls.readwrite import RLIMIT_FSIZE, UNLIMITED, too_big
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.vfs.flags import S_IFIFO, S_IFMT
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Fd, FileAdvice, Int, Long, Offset, Path, Size, UInt
 
 
 @syscall()
@@ -37,7 +37,7 @@ def ftruncate(task: Task, fd: Fd, size: Long) -> int:
     file = open_file(task, fd)
     if not file.inode.is_regular or not file.writable:
         raise LinuxError(EINVAL)
-    limit = task.process.limits[RLIMIT_FSIZE][0]
+    limit = task.process.limits.get(RLIMIT_FSIZE, UNLIMITED)[0]
     if size > file.inode.size and size > limit:
         raise too_big(task)
     file.truncate(size)

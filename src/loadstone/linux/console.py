@@ -1,0 +1,36 @@
+"""The guest's controlling terminal: who is in the foreground, and the host's modes as they were before."""
+
+from __future__ import annotations
+
+from fcntl import ioctl
+
+TCGETS, TCSETSW = 0x5401, 0x5403
+TERMIOS_SIZE = 36
+
+
+class Console:
+    """What the machine keeps about terminals.
+
+    `foreground`: the process group that reads from it and gets its signals; 0 until a program says otherwise.
+    Call `restore()` on every way out: it gives each host terminal that a guest changed its old modes back.
+    """
+
+    __slots__ = ("_saved", "foreground")
+
+    def __init__(self) -> None:
+        self.foreground = 0
+        self._saved: dict[int, bytes] = {}
+
+    def remember(self, fd: int) -> None:
+        """Keep the modes of host terminal `fd`, which are about to be changed; only the first time counts."""
+        if fd not in self._saved:
+            self._saved[fd] = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
+
+    def restore(self) -> None:
+        """Give the host's terminals their modes back. Does no harm when called again, or when a terminal is gone."""
+        saved, self._saved = self._saved, {}
+        for fd, modes in saved.items():
+            try:
+                ioctl(fd, TCSETSW, modes)
+            except OSError:
+                continue
