@@ -6,7 +6,6 @@ import os
 import resource
 from collections.abc import Sequence
 
-from loadstone.errors import LinuxError
 from loadstone.linux.execve import Credentials, ExecImage, Stage, execve
 from loadstone.linux.layout import Draws
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
@@ -17,29 +16,8 @@ from loadstone.memory.accounting import Commitment, Limits
 from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.page_cache import PageCache
 from loadstone.memory.placement import Layout
-from loadstone.vfs.regular import RegularFile
-
-
-class HostProgram(RegularFile):
-    writeback = True
-    huge_aligned = True
-
-    def __init__(self, path: str, cache: PageCache) -> None:
-        status = os.stat(path)
-        super().__init__(cache, status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid)
-        self.size = status.st_size
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if os.path.isfile(path) else -1
-
-    def read_fd(self) -> int:
-        return self.descriptor
-
-
-class Place:
-    """Stands for a vfs Location."""
-
-    def __init__(self, path: str, inode: HostProgram) -> None:
-        self.path = path
-        self.inode = inode
+from loadstone.vfs.assemble import assemble
+from loadstone.vfs.namespace import Location
 
 
 class HostWorld:
@@ -53,19 +31,15 @@ class HostWorld:
         self.shootdown = Shootdown(self.memory)
         soft = resource.getrlimit(resource.RLIMIT_STACK)[0] if stack_limit is None else stack_limit
         self.rlimits = {RLIMIT_STACK: (soft & RLIM_INFINITY, RLIM_INFINITY)}
-        self.files: dict[tuple[int, int], HostProgram] = {}
+        self.vfs = assemble(self.cache)
         self.cwd = "/"
 
-    def open_program(self, path: str) -> Place:
-        path = os.path.join(self.cwd, path)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise LinuxError(error.errno or 5) from None
-        key = status.st_dev, status.st_ino
-        if key not in self.files:
-            self.files[key] = HostProgram(path, self.cache)
-        return Place(os.path.realpath(path), self.files[key])
+    def open_program(self, path: str) -> Location:
+        return self.vfs.resolve(path, self.vfs.resolve(self.cwd), credentials=self.who)
+
+    @property
+    def who(self) -> Credentials:
+        return Credentials(os.getuid(), os.geteuid(), os.getgid(), os.getegid(), tuple(os.getgroups()))
 
     def new_space(self, layout: Layout) -> AddressSpace:
         root = os.geteuid() == 0
@@ -76,10 +50,7 @@ class HostWorld:
         return bytes(range(1, count + 1))
 
     def close(self) -> None:
-        for file in self.files.values():
-            if file.descriptor >= 0:
-                os.close(file.descriptor)
-        self.files.clear()
+        self.memory.close()
 
     def exec(
         self,
@@ -90,7 +61,6 @@ class HostWorld:
         draws: Draws | None = None,
         stages: list[Stage] | None = None,
     ) -> ExecImage:
-        who = Credentials(os.getuid(), os.geteuid(), os.getgid(), os.getegid(), tuple(os.getgroups()))
         argv = [os.fsencode(path)] if argv is None else argv
         soft = {number: limit[0] for number, limit in self.rlimits.items()}
         return execve(
@@ -98,7 +68,7 @@ class HostWorld:
             path,
             argv,
             envp,
-            who,
+            self.who,
             limits=lambda number: soft.get(number, RLIM_INFINITY),
             draws=draws,
             stages=stages,
