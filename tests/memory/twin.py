@@ -171,6 +171,8 @@ def _insert(
     vma.anon_vma = AnonVma() if flags & WRITE else None
     space.vmas.insert(vma)
     space.usage.add(flags, (end - start) // PAGE)
+    if flags & ACCOUNT:
+        space.limits.commitment.promised += (end - start) // PAGE
 
 
 class Model:
@@ -179,6 +181,7 @@ class Model:
     def __init__(self, space: AddressSpace, files: dict[int, HostFile]) -> None:
         self.space = space
         self.files = files
+        self.opens = {number: object() for number in files}  # each descriptor is an open of its own
 
     def perform(self, operation: Op) -> str:
         """The answer, in the words of `mapper.c`."""
@@ -197,7 +200,8 @@ class Model:
 
     def mmap(self, address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0) -> int:
         file = None if flags & MAP_ANONYMOUS else self.files[fd]
-        return self.space.map(address, length, prot, flags, file, offset, path=file.path if file else "")
+        path = file.path if file else ""
+        return self.space.map(address, length, prot, flags, file, offset, path=path, file=file and self.opens[fd])
 
     def munmap(self, address: int, length: int) -> None:
         self.space.unmap(address, length)
@@ -270,7 +274,8 @@ def compare(program: str, operations: Sequence[Op], files: Sequence[str] = (), *
     script = [Op("maps"), Op("stat")]
     for operation in operations:
         script += [operation, Op("maps")]
-    backings = {number: HostFile(path) for number, path in enumerate(files, 3)}
+    by_path = {path: HostFile(path) for path in files}
+    backings = {number: by_path[path] for number, path in enumerate(files, 3)}
     native = run_native(program, script, files, legacy=legacy)
     space = build_space(native[0], native[1], legacy=legacy)
     assert space.render_maps() == native[0], "the copy of the native program's maps is wrong"

@@ -6,6 +6,7 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PFNMAP
 from loadstone.memory.lock import check_lock_limit, populate
 from loadstone.memory.mapping import page_align, unmap_range
@@ -154,7 +155,7 @@ def _move_range(space: AddressSpace, request: _Request) -> int:
     start, end = request.address, request.address + request.old_length
     target, result = request.new_address, -1
     last_end = position = start
-    while True:
+    while position < end:
         vma = space.vmas.find_after(position)
         if vma is None or vma.start >= end:
             break
@@ -220,11 +221,11 @@ def _move(space: AddressSpace, request: _Request, vma: Vma) -> int:
             unmap_range(space, start, end)
         return request.new_address
     old = space.vmas.find(start)
-    if old is not None and old is not new:
+    if old is not None:
         if old.flags & LOCKED:
-            space.usage.locked -= old_pages
-        old.flags &= ~(LOCKED | LOCKONFAULT)
-        if old.start == start and old.end == end:
+            space.usage.locked -= pages_of(old)
+        old.flags &= ~(LOCKED | LOCKONFAULT)  # of all of it, even if only a part has moved
+        if old is not new and old.start == start and old.end == end:
             old.anon_vma = None  # all its anonymous pages have left
     return request.new_address
 
