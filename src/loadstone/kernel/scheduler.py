@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
-from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Process, Task
-from loadstone.machine.core import EXCEPTION, SYSTEM_CALL
+from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
+from loadstone.machine.core import EXCEPTION, STOPPED_AT, SYSTEM_CALL
 from loadstone.wait import TIMED_OUT, WOKEN
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ _TICK_NS = 4_000_000  # what a slice moves a virtual clock by
 class Scheduler:
     """The run queue of a machine.
 
-    `before_trap`, when set, is asked about each exception before the personality is (a debugger's breakpoints); it
-    returns True when the trap was its own and the task is to pause.
+    `on_breakpoint` is told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -41,9 +40,11 @@ class Scheduler:
         self._ready: deque[Task] = deque()
         self._waiting: list[Task] = []
         self._last: dict[int, Task] = {}
+        self.current: Task | None = None  # whose system call or fault is being served; /proc/self is its process
         self._host_signals: list[int] = []
-        self._stopped = ""  # why the machine is to end, "" while it is not
+        self._stopped: ExitStatus | None = None  # how everybody is to end; None while the machine runs
         self._deadline: float | None = None
+        self.on_breakpoint: Callable[[Task], bool] = lambda _: True
 
     def add(self, task: Task) -> None:
         """A task that can run."""
@@ -72,9 +73,9 @@ class Scheduler:
         for core in self._kernel.cores:
             core.interrupt()
 
-    def stop(self, why: str) -> None:
-        """End the machine soon: `why` is "interrupt" or "timeout". May be called from a signal handler."""
-        self._stopped = why
+    def stop(self, number: int) -> None:
+        """Switch the machine off soon, as by signal `number`. May be called from a signal handler."""
+        self._stopped = ExitStatus(signal=int(number))
         for core in self._kernel.cores:
             core.interrupt()
 
@@ -86,7 +87,8 @@ class Scheduler:
         while not until():
             self._look_outside()
             if self._stopped:
-                self._end_all()
+                for process in list(self._kernel.processes.values()):
+                    self._kernel.exit_process(process, self._stopped)
                 return
             self._interrupt_waiting()
             task = self._next()
@@ -129,7 +131,7 @@ class Scheduler:
                     personality.exception(task, trap)
                     if task.state != RUNNABLE:
                         break
-                else:
+                elif trap.kind != STOPPED_AT or self.on_breakpoint(task):
                     break
         except OutOfFrames as error:
             personality.out_of_frames(task, str(error))
@@ -138,6 +140,7 @@ class Scheduler:
             kernel.clock.advance(_TICK_NS * (core.retired - end + SLICE) // SLICE)
 
     def _switch_to(self, core: Core, task: Task) -> None:
+        self.current = task
         task.process.space.owner_ids = (task.process.pid, task.tid, core.number)
         last = self._last.get(core.number)
         if last is task:
@@ -171,6 +174,7 @@ class Scheduler:
         """A wait is over: go on with the call; it may wait again."""
         self._leave_queues(task)
         self._waiting.remove(task)
+        self.current = task
         pending, task.pending = task.pending, None
         task.state = RUNNABLE
         try:
@@ -259,14 +263,4 @@ class Scheduler:
         while self._host_signals:
             self._kernel.personality.console_signal(self._host_signals.pop(0))
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            self._stopped = "timeout"
-
-    def _end_all(self) -> None:
-        """End every process: the machine is switched off."""
-        for process in list(self._kernel.processes.values()):
-            self._kernel.exit_process(process, self._off(process))
-
-    def _off(self, _process: Process) -> ExitStatus:
-        if self._stopped == "timeout":
-            return ExitStatus(124, timed_out=True)
-        return ExitStatus(signal=int(self._stopped) if self._stopped.isdigit() else 2)
+            self._stopped = ExitStatus(124, timed_out=True)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import signals
+from loadstone.linux.layout import Draws
 from loadstone.linux.syscalls.dispatch import SystemCalls
+from loadstone.linux.vdso import make_vdso
+from loadstone.linux.world import ProcessWorld
 from loadstone.machine.core import GENERAL_PROTECTION, PAGE_FAULT
 from loadstone.memory.fault import BadAccess
 from loadstone.memory.vma import EXEC, WRITE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
-    from loadstone.linux.execve import ExecImage
-    from loadstone.linux.vdso import Vdso
+    from loadstone.linux.execve import ExecImage, Stage
     from loadstone.machine.core import Trap
 
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
@@ -31,9 +36,10 @@ class Linux:
         vdso: what stands behind [vdso] and [vvar].
     """
 
-    def __init__(self, kernel: Kernel, vdso: Vdso) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self.vdso = vdso
+        self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
+        self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.calls = SystemCalls(kernel.events)
         self.system_call = self.calls.dispatch
         self.resume = self.calls.resume
@@ -69,7 +75,23 @@ class Linux:
             if process.status is None:
                 signals.send(process, signals.from_kernel(number))
 
-    def commit(self, task: Task, image: ExecImage) -> None:
+    def execute(self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes]) -> None:
+        """execve: build the new image, then make the task that program. Raises LinuxError with the old image intact.
+
+        An error past the point of no return has `fatal_signal`; the caller ends the process by it.
+        """
+        world = ProcessWorld(self._kernel, task.process, self.vdso, self._kernel.profile)
+        stages: list[Stage] = []
+        try:
+            image = world.execve(path, argv, envp, draws=self._draws, stages=stages)
+        finally:
+            if self._kernel.events.exec:
+                for stage in stages:
+                    record = Exec(task.process.pid, task.tid, path, stage.function, stage.step, stage.text)
+                    publish(self._kernel.events.exec, record)
+        self._commit(task, image)
+
+    def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""
         process = task.process
         old = getattr(process, "space", None)

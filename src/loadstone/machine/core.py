@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from loadstone.machine.paging import PageTable
 
 # Kinds of trap.
-SYSTEM_CALL, EXCEPTION, SLICE_END, INTERRUPTED = range(4)
+SYSTEM_CALL, EXCEPTION, SLICE_END, INTERRUPTED, STOPPED_AT = range(5)
 
 # x86 exception vectors (Intel SDM vol. 3, table 6-1).
 DIVIDE, DEBUG, BREAKPOINT, OVERFLOW, BOUND, INVALID_OPCODE = 0, 1, 3, 4, 5, 6
@@ -106,6 +106,12 @@ class Core(Protocol):
     name: str
     number: int
     capabilities: frozenset[str]
+    hwcap: int
+    """AT_HWCAP of the CPU that it is: CPUID.1:EDX."""
+    hwcap2: int
+    """AT_HWCAP2."""
+    minimum_signal_stack: int
+    """AT_MINSIGSTKSZ: what the kernel needs at most to deliver a signal on this CPU, in bytes."""
     retired: int
     """Work done so far, in bytes of machine code; the same on every run of the same program."""
 
@@ -117,6 +123,12 @@ class Core(Protocol):
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED soon. May be called from a signal handler or another thread."""
+
+    def break_at(self, address: int) -> None:
+        """Return STOPPED_AT before the instruction at `address` is executed, in whatever address space."""
+
+    def unbreak(self, address: int) -> None:
+        """Take a breakpoint back."""
 
     def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
         """Forget cached translations (see Shootdown)."""

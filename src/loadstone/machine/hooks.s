@@ -16,6 +16,7 @@
     .set RESOLVE, 64
     .set FILLS, 72
     .set UC, 80
+    .set SKIP, 88
 
     .set PRESENT, 1
     .set WRITABLE, 2
@@ -82,6 +83,17 @@ on_edge:
     mov qword ptr [r8 + REASON], 3
     mov rdi, [r8 + UC]
     jmp [r8 + STOP]
+
+# void on_code(uc, address, size, control): an instruction with a breakpoint; stop before it, unless it is the one at
+# which the core stopped last time.
+    .balign 16, 0xcc
+on_code:
+    cmp rsi, [rcx + SKIP]
+    mov qword ptr [rcx + SKIP], -1
+    je 1f
+    mov qword ptr [rcx + REASON], 4
+    jmp [rcx + STOP]
+1:  ret
 
 # bool on_fill(uc, address, type, result, control): walk the page tables as the CPU would; what they cannot answer goes
 # to Python. type: 16 read, 17 write, 18 fetch.

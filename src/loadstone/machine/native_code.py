@@ -13,7 +13,7 @@ import platform
 from ctypes import c_int64, c_uint64
 
 # What a hook leaves in Control.reason.
-REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING = range(4)
+REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING, REASON_BREAKPOINT = range(5)
 
 RING_ENTRIES = 4096
 _RING_SLACK = 64  # blocks that may still be translated between the request to stop and the stop
@@ -34,6 +34,7 @@ class Control(ctypes.Structure):
         ("resolve", c_uint64),  # +64: the Python TLB-fill callback, for what the walk cannot answer
         ("fills", c_int64),  # +72: TLB fills left until Python is asked for a flush
         ("uc", c_uint64),  # +80: the engine's handle
+        ("skip", c_int64),  # +88: the address whose breakpoint does not count once more; -1 for none
     )
 
 
@@ -41,11 +42,12 @@ class Control(ctypes.Structure):
 _CODE = bytes.fromhex(
     """
     48c74608 01000000 ff6610cc cccccccc 89d04829 017801c3 48c74108 02000000
-    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee8fe00
+    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee81e01
     0000753c 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077214c
     01c84801 d089ca85 d2741444 8a104180 e2fe4180 fac47408 48ffc0ff caebe8c3
     498b4018 498b5028 4889c648 c1e60448 893c3248 894c3208 49ff4018 493b4020
     72dd49c7 40080300 0000498b 785041ff 6010cccc cccccccc cccccccc cccccccc
+    483b7158 48c74158 ffffffff 740b48c7 41080400 0000ff61 10c3cccc cccccccc
     49ff4848 786ee875 00000075 67498b02 83fa1174 0b83fa12 74104883 c820eb1c
     a8027450 4883c860 eb12480f bae03f72 43a90002 0000743c 4883c820 49890249
     21c34c89 19ba0100 00004189 c14183e1 424183f9 42750383 ca02a900 02000074
@@ -57,7 +59,7 @@ _CODE = bytes.fromhex(
     01c3
     """
 )
-_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "fill": 0xC0}
+_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "code": 0xC0, "fill": 0xE0}
 
 
 def supported() -> bool:
@@ -71,19 +73,19 @@ class NativeHooks:
     Attributes:
         control: shared with the hooks; `address`, its address, is every hook's user data.
         ring: (pc, size) pairs of new blocks that may hold a VEX prefix.
-        syscall, block, edge, fill: addresses to hand to `uc_hook_add`.
+        syscall, block, edge, code, fill: addresses to hand to `uc_hook_add`.
     """
 
     def __init__(self, emu_stop: int) -> None:
         self.ring = (c_uint64 * (2 * RING_ENTRIES))()
         self.control = Control(
-            stop=emu_stop, ring=ctypes.addressof(self.ring), ring_limit=RING_ENTRIES - _RING_SLACK, fills=1 << 62
+            stop=emu_stop, ring=ctypes.addressof(self.ring), ring_limit=RING_ENTRIES - _RING_SLACK, fills=1 << 62, skip=-1
         )
         self.address = ctypes.addressof(self.control)
         self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._map.write(_CODE)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self.syscall, self.block, self.edge, self.fill = (base + offset for offset in _OFFSETS.values())
+        self.syscall, self.block, self.edge, self.code, self.fill = (base + offset for offset in _OFFSETS.values())
 
 
 def assemble() -> tuple[bytes, dict[str, int]]:

@@ -16,6 +16,7 @@ from typing import Any
 from loadstone.errors import HostError
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
+from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
     ACCESS_READ,
@@ -26,6 +27,7 @@ from loadstone.machine.core import (
     INVALID_OPCODE,
     PAGE_FAULT,
     SLICE_END,
+    STOPPED_AT,
     SYSTEM_CALL,
     Resolver,
     Space,
@@ -94,6 +96,7 @@ _ACCESS = {uc.MEM_READ: ACCESS_READ, uc.MEM_WRITE: ACCESS_WRITE, uc.MEM_FETCH: A
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
+_STOPPED_AT_TRAP = Trap(STOPPED_AT)
 
 
 class UnicornContext:
@@ -181,7 +184,10 @@ class UnicornCore:
     """One CPU core. `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong."""
 
     name = "unicorn"
-    capabilities = frozenset({"x86_64", "deterministic", "single-step"})
+    capabilities = frozenset({"x86_64", "deterministic", "breakpoints"})
+    hwcap = HWCAP
+    hwcap2 = HWCAP2
+    minimum_signal_stack = 2048
 
     def __init__(self, memory: PhysicalMemory, resolve: Resolver, number: int = 0) -> None:
         if not native_code.supported():
@@ -212,6 +218,8 @@ class UnicornCore:
         self._error: BaseException | None = None
         self._tlb_limit = _TLB_ENTRIES
         self._checked: set[int] = set()
+        self._breakpoints: dict[int, c_void_p] = {}
+        self._stopped_at = -1
         self._make_buffers()
         self._add_hooks()
         self._boot_frame = memory.allocate(RESERVED)
@@ -230,6 +238,8 @@ class UnicornCore:
         control = self._control
         control.budget = budget
         pc = self.read_register(context, 41)
+        control.skip = pc if pc == self._stopped_at else -1
+        self._stopped_at = -1
         while True:
             if self._interrupted:
                 self._interrupted = False
@@ -253,6 +263,19 @@ class UnicornCore:
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED at the end of the slice at the latest."""
         self._interrupted = True
+
+    def break_at(self, address: int) -> None:
+        """Return STOPPED_AT before the instruction at `address` is executed."""
+        if address not in self._breakpoints:
+            self._breakpoints[address] = self._hook(uc.HOOK_CODE, self._hooks.code, address, address)
+            self._stale_code = True
+
+    def unbreak(self, address: int) -> None:
+        """Take a breakpoint back."""
+        handle = self._breakpoints.pop(address, None)
+        if handle is not None:
+            uc.check(self._library, self._library.uc_hook_del(self._uc, handle), "removing a hook")
+            self._stale_code = True
 
     def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
         """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
@@ -378,6 +401,9 @@ class UnicornCore:
             return Trap(EXCEPTION, vector, None, self._pc())
         if reason == native_code.REASON_SYSCALL:
             return _SYSTEM_CALL_TRAP
+        if reason == native_code.REASON_BREAKPOINT:
+            self._stopped_at = self._pc()
+            return _STOPPED_AT_TRAP
         if reason == native_code.REASON_SLICE:
             return _SLICE_END_TRAP
         return None
@@ -468,6 +494,15 @@ class UnicornCore:
             b"\x0f\xa1", b"\x0f\xa9", b"\x0f\xb2", b"\x0f\xb4", b"\x0f\xb5", b"\x0f\x02", b"\x0f\x03", b"\x0f\x00",
         )  # fmt: skip
 
+    def _cpuid(self, _uc: int, _data: int) -> int:
+        """CPUID shows the CPU of cpuid.py; non-zero: the instruction is done."""
+        context = self._context
+        assert context is not None
+        answer = cpuid(context.read("rax") & 0xFFFF_FFFF, context.read("rcx") & 0xFFFF_FFFF)
+        for register, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):
+            context.write(register, value)
+        return 1
+
     def _interrupt(self, _uc: int, vector: int, _data: int) -> None:
         """An exception or software interrupt of the program."""
         self._vector = vector
@@ -551,23 +586,36 @@ class UnicornCore:
         self._return_pointers = (c_void_p * 2)(*self._result_pointers[1:3])
 
     def _add_hooks(self) -> None:
-        self._callbacks = (uc.TLB_CALLBACK(self._fill), uc.INTERRUPT_CALLBACK(self._interrupt))
-        fill, interrupt = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
+        self._callbacks = (
+            uc.TLB_CALLBACK(self._fill),
+            uc.INTERRUPT_CALLBACK(self._interrupt),
+            uc.CPUID_CALLBACK(self._cpuid),
+        )
+        fill, interrupt, identify = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
         self._control.resolve = fill.value
         hooks = self._hooks
-        for kind, function, *extra in (
-            (uc.HOOK_TLB_FILL, hooks.fill),
-            (uc.HOOK_INSN, hooks.syscall, c_int(uc.INSN_SYSCALL)),
-            (uc.HOOK_BLOCK, hooks.block),
-            (uc.HOOK_EDGE_GENERATED, hooks.edge),
-            (uc.HOOK_INTR, interrupt.value or 0),
-        ):
-            handle = c_void_p()
-            status = self._library.uc_hook_add(
-                self._uc, byref(handle), c_int(kind), c_void_p(function), c_void_p(hooks.address),
-                c_uint64(1), c_uint64(0), *extra,
-            )  # fmt: skip
-            uc.check(self._library, status, "hook")
+        self._hook(uc.HOOK_TLB_FILL, hooks.fill)
+        self._hook(uc.HOOK_INSN, hooks.syscall, 1, 0, c_int(uc.INSN_SYSCALL))
+        self._hook(uc.HOOK_INSN, identify.value or 0, 1, 0, c_int(uc.INSN_CPUID))
+        self._hook(uc.HOOK_BLOCK, hooks.block)
+        self._hook(uc.HOOK_EDGE_GENERATED, hooks.edge)
+        self._hook(uc.HOOK_INTR, interrupt.value or 0)
+
+    def _hook(self, kind: int, function: int, begin: int = 1, end: int = 0, *extra: c_int) -> c_void_p:
+        """Add a hook on [begin, end], by default on everything."""
+        handle = c_void_p()
+        status = self._library.uc_hook_add(
+            self._uc,
+            byref(handle),
+            c_int(kind),
+            c_void_p(function),
+            c_void_p(self._hooks.address),
+            c_uint64(begin),
+            c_uint64(end),
+            *extra,
+        )
+        uc.check(self._library, status, "hook")
+        return handle
 
     def _enter_ring_3(self) -> None:
         """Load the GDT and go through one IRETQ: from then on the program cannot do what only a kernel may."""

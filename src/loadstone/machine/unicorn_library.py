@@ -15,7 +15,7 @@ from loadstone.errors import HostError
 
 ARCH_X86, MODE_64 = 4, 8
 PROT_READ, PROT_WRITE, PROT_EXEC, PROT_ALL = 1, 2, 4, 7
-HOOK_INTR, HOOK_INSN, HOOK_BLOCK, HOOK_EDGE_GENERATED, HOOK_TLB_FILL = 1, 2, 8, 32768, 131072
+HOOK_INTR, HOOK_INSN, HOOK_CODE, HOOK_BLOCK, HOOK_EDGE_GENERATED, HOOK_TLB_FILL = 1, 2, 4, 8, 32768, 131072
 INSN_CPUID, INSN_SYSCALL = 113, 699
 MEM_READ, MEM_WRITE, MEM_FETCH = 16, 17, 18
 ERR_OK, ERR_INSN_INVALID, ERR_EXCEPTION = 0, 10, 21
@@ -69,6 +69,7 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "uc_open": (c_int, c_int, POINTER(c_void_p)),
     "uc_close": (c_void_p,),
     "uc_mem_map_ptr": (c_void_p, c_uint64, c_size_t, c_uint32, c_void_p),
+    "uc_hook_del": (c_void_p, c_void_p),
     "uc_emu_start": (c_void_p, c_uint64, c_uint64, c_uint64, c_size_t),
     "uc_emu_stop": (c_void_p,),
     "uc_reg_read": (c_void_p, c_int, c_void_p),

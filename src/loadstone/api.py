@@ -1,0 +1,489 @@
+"""The public API: build a machine, put a program into it, run it, look.
+
+    machine = Machine(memory=1 << 30)
+    process = machine.spawn("/bin/true", ["true"], {"LC_ALL": "C"})
+    status = process.run()
+
+This is the one place where the rooms are put together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loadstone.control import Breakpoints, find_symbol, run_to_place, symbolizer
+from loadstone.clock import Clock, VirtualClock
+from loadstone.errors import HostError, LinuxError
+from loadstone.events import Events, Fault
+from loadstone.kernel.console import Console
+from loadstone.kernel.kernel import Kernel, MachineOptions
+from loadstone.kernel.process import Credentials, ExitStatus, FsContext, Task
+from loadstone.kernel.process import Process as KernelProcess
+from loadstone.linux.execve import ExecImage, Stage, execve
+from loadstone.linux.layout import Draws
+from loadstone.linux.personality import Linux
+from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
+from loadstone.linux.signals import ProcessSignals, TaskSignals
+from loadstone.linux.world import ProcessWorld
+from loadstone.machine.physical import PhysicalMemory
+from loadstone.machine.shootdown import Shootdown
+from loadstone.memory.accounting import Commitment
+from loadstone.memory.fault import resolve
+from loadstone.memory.page_cache import PageCache
+from loadstone.memory.peek import peek, poke
+from loadstone.memory.vma import PAGE
+from loadstone.vfs.assemble import assemble
+from loadstone.vfs.file_table import FileTable
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from loadstone.machine.core import Core
+    from loadstone.machine.paging import PageTable
+    from loadstone.observe.image import Image
+
+Strings = Sequence[str | bytes]
+Environment = Mapping[str, str] | Strings
+
+_LEAST_MEMORY = 1 << 20
+DEFAULT_SEED = 0
+
+
+class Machine:
+    """A computer with memory, one CPU core, the host's files (read-only, under an overlay) and a Linux kernel.
+
+    Args:
+        memory: bytes of physical memory; default: as much as the host has.
+        engine: the CPU core: "auto" or "unicorn".
+        deterministic: the same run every time: clock, randomness and time slices depend on nothing but `seed`.
+        seed: of what is random; default: the host's randomness, or 0 when deterministic.
+        aslr: a seed for the kernel's address-space randomisation; None: off.
+        fault_around: bytes that a file fault maps at once; 4096 is pure demand paging.
+        page_cache: "warm" (files are in memory already) or "cold".
+        root: the host directory that is the guest's root.
+        rw: host paths that the guest may change.
+        binds: (host path, guest path) pairs to show elsewhere.
+        visible: the only guest paths that are seen (a directory means all below it); default: all.
+            `observe.needed.needed_files` lists what one program needs.
+        timeout: seconds after which the machine is switched off.
+        cpu_count: CPUs that the guest sees; default: the host's.
+        stack_limit: RLIMIT_STACK in bytes; default: the host's.
+        profile: the kernel to model; default: the one we are running on.
+        keep_faults: remember every page fault, for `Process.faults`.
+
+    Attributes:
+        engine, engine_why: the CPU core that was chosen, and why.
+        events: subscribe to what happens: `machine.events.subscribe(function, ["fault"])`.
+        physical: the frames. kernel: the kernel's own state. profile: what it models.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: int | None = None,
+        engine: str = "auto",
+        deterministic: bool = False,
+        seed: int | None = None,
+        aslr: int | None = None,
+        fault_around: int = 65536,
+        page_cache: str = "warm",
+        root: str = "/",
+        rw: Sequence[str] = (),
+        binds: Sequence[tuple[str, str]] = (),
+        visible: Sequence[str] | None = None,
+        timeout: float | None = None,
+        cpu_count: int | None = None,
+        stack_limit: int | None = None,
+        profile: KernelProfile | None = None,
+        keep_faults: bool = True,
+    ) -> None:
+        self._closed = False
+        self._keep_faults = keep_faults
+        self._wanted: list[tuple[str | int, Callable[[Process], object]]] = []
+        self._running: list[Process] = []
+        self._breakpoints: Breakpoints | None = None
+        if engine not in ("auto", "unicorn"):
+            raise HostError(f"--engine {engine}: there is no such CPU core in this version; there is unicorn")
+        if deterministic and seed is None:
+            seed = DEFAULT_SEED
+        profile = _profile(profile, memory, cpu_count, stack_limit, fault_around)
+        self.profile = profile
+        self.engine = "unicorn"
+        self.engine_why = "asked for" if engine == "unicorn" else "it runs on any x86-64 host"
+        self.page_cache_mode = page_cache
+        self.fault_around = fault_around
+        self.seed = seed
+        self.events = Events()
+        self.physical = PhysicalMemory(profile.memory_size)
+        clock = VirtualClock() if deterministic else Clock()
+        cache = PageCache(self.physical, warm=page_cache == "warm")
+        random = _random(seed)
+        options = MachineOptions(
+            profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around
+        )
+        vfs = assemble(
+            cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
+            random_bytes=random.randbytes if random else os.urandom,
+        )  # fmt: skip
+        self.kernel = Kernel(
+            self.physical, cache, Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit), vfs, clock,
+            self.events, options, profile, random,
+        )  # fmt: skip
+        self.linux = Linux(self.kernel)
+        self.kernel.personality = self.linux
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of physical memory."""
+        return self.physical.size
+
+    @property
+    def core(self) -> Core:
+        """The CPU core; made when first needed, since explaining a program needs none."""
+        if not self.kernel.cores:
+            from loadstone.machine.unicorn_core import UnicornCore
+
+            core = UnicornCore(self.physical, resolve)
+            self.kernel.cores.append(core)
+            self.kernel.shootdown.listen(core)
+        return self.kernel.cores[0]
+
+    def spawn(
+        self,
+        path: str,
+        argv: Strings | None = None,
+        envp: Environment | None = None,
+        *,
+        cwd: str | None = None,
+    ) -> Process:
+        """Make a process and let it execute `path` (not searched in PATH); nothing has run yet.
+
+        Args:
+            path: the program, as the guest names it.
+            argv: its arguments, the first its own name; default: just `path`.
+            envp: its environment, as a mapping or as "NAME=value" strings; default: empty.
+            cwd: its working directory, as the guest names it; default: the host's current one if the guest has it.
+
+        Raises:
+            LinuxError: the kernel refuses to execute it.
+        """
+        core = self.core
+        kernel = self.kernel
+        kernel.profile = _of_core(self.profile, core)
+        process = self._new_process(cwd)
+        _give_standard_files(process)
+        task = Task(process, process.pid, core.new_context(), TaskSignals())
+        made = Process(self, process)
+        self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))
+        kernel.start(task)
+        self._running.append(made)
+        made._install_hooks()
+        return made
+
+    def prepare(
+        self, path: str, argv: Strings | None = None, envp: Environment | None = None, *, cwd: str | None = None,
+        stages: list[Stage] | None = None,
+    ) -> ExecImage:  # fmt: skip
+        """The image that execve would make of `path`; no CPU core is needed, nothing can be run. Raises LinuxError.
+
+        `stages` receives what happened, also when the exec fails.
+        """
+        world = ProcessWorld(self.kernel, self._new_process(cwd), self.linux.vdso, self.profile)
+        draws = Draws(self.kernel.options.aslr) if self.kernel.options.aslr is not None else None
+        strings = _strings([path] if argv is None else argv), _strings(envp or ())
+        return world.execve(path, *strings, draws=draws, stages=stages)
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """The machine's breakpoints."""
+        if self._breakpoints is None:
+            self._breakpoints = Breakpoints(self.kernel, self.core)
+        return self._breakpoints
+
+    def hook(self, place: str | int, function: Callable[[Process], object]) -> None:
+        """Call `function(process)` each time a program is about to execute `place`: an address or a symbol.
+
+        A symbol is looked for when a program is spawned, in the program and its dynamic linker, and again when it
+        reaches its entry point, in its libraries too. Raises LookupError there if it is in none of them.
+        """
+        self._wanted.append((place, function))
+        for process in self._running:
+            process._install_hooks()
+
+    def discarded(self) -> Sequence[Any]:
+        """What the guest wrote that the host will not get."""
+        return self.kernel.vfs.discarded()
+
+    def keep_option(self) -> str:
+        """The `--rw` option that would have kept it; "" if there was nothing."""
+        return self.kernel.vfs.keep_option()
+
+    @property
+    def unimplemented(self) -> dict[str, int]:
+        """System calls that are not implemented and were made all the same, with how often."""
+        return self.linux.calls.unimplemented
+
+    def close(self) -> None:
+        """Give the host back what the machine holds."""
+        if not self._closed:
+            self._closed = True
+            for process in self._running:
+                process._let_go()
+            for core in self.kernel.cores:
+                core.close()
+            self.physical.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _new_process(self, cwd: str | None) -> KernelProcess:
+        kernel = self.kernel
+        vfs = kernel.vfs
+        root = vfs.resolve("/", None)
+        try:
+            start = vfs.resolve(cwd if cwd is not None else os.getcwd(), None, directory=True)
+        except LinuxError:
+            if cwd is not None:
+                raise
+            start = root
+        credentials = Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+        limits = dict(enumerate(self.profile.limits))
+        files = FileTable(limits[RLIMIT_NOFILE][0])
+        process = KernelProcess(
+            kernel, kernel.new_pid(), credentials, FsContext(start, root, _umask()), files, ProcessSignals()
+        )
+        process.limits = limits
+        process.started_ns = kernel.clock.monotonic_ns()
+        return process
+
+
+class Process:
+    """A process of a machine, for looking at and running.
+
+    Attributes:
+        pid: its number.
+        image: what execve made (addresses, registers, stack, stages).
+        faults: every page fault so far, in order, while the machine keeps them.
+        memory: its memory, to read and write.
+    """
+
+    def __init__(self, machine: Machine, inner: KernelProcess) -> None:
+        self.machine = machine
+        self.inner = inner
+        self.pid = inner.pid
+        self.faults: list[Fault] = []
+        self.memory = UserMemory(inner)
+        self._hooked: set[int] = set()
+        if machine._keep_faults:
+            machine.events.subscribe(self._keep, ("fault",))
+
+    @property
+    def image(self) -> ExecImage:
+        """What the last execve made."""
+        image: ExecImage = self.inner.image
+        return image
+
+    @property
+    def executable(self) -> str:
+        """The path of the file it runs."""
+        return self.inner.executable.path if self.inner.executable is not None else ""
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How it ended; None while it has not."""
+        return self.inner.status
+
+    @property
+    def maps(self) -> str:
+        """Its mappings, in the format of /proc/PID/maps."""
+        return self.inner.space.render_maps()
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """The CPU's registers, by ptrace's names."""
+        return self.inner.tasks[0].context.registers()
+
+    def set_register(self, name: str, value: int) -> None:
+        """Change a register."""
+        self.inner.tasks[0].context.write(name, value)
+
+    @property
+    def page_table(self) -> PageTable:
+        """Its page tables."""
+        return self.inner.space.page_table
+
+    def symbol(self, name: str) -> int | None:
+        """The address of a symbol of the program or of a library it has mapped, or None."""
+        return find_symbol(self.inner, name)
+
+    def describe(self, address: int) -> str:
+        """An address for a person: `puts+0x4 in libc.so.6`."""
+        return symbolizer(self.inner).describe(address)
+
+    def run(self) -> ExitStatus:
+        """Run it to its end."""
+        inner = self.inner
+        with Console(self.machine.kernel):
+            self.machine.kernel.scheduler.run(lambda: inner.status is not None)
+        assert inner.status is not None
+        return inner.status
+
+    def run_until(self, place: str | int) -> bool:
+        """Run until it is about to execute an address or symbol; False if it ended before.
+
+        Raises LookupError if there is no such symbol.
+        """
+        with Console(self.machine.kernel):
+            return run_to_place(self.machine.breakpoints, self.inner, place)
+
+    def _keep(self, fault: Fault) -> None:
+        if fault.pid == self.pid:
+            self.faults.append(fault)
+
+    def _install_hooks(self) -> None:
+        """Set the machine's hooks, now or, for symbols of libraries, when the program's entry point is reached."""
+        if self._set_found_hooks():
+            entry = self.image.program_entry
+
+            def at_entry(task: Task) -> bool:
+                if task.process is self.inner:
+                    self.machine.breakpoints.remove(entry, at_entry)
+                    missing = self._set_found_hooks()
+                    if missing:
+                        raise LookupError(f"{self.inner.name}: there is no symbol {missing[0]!r} to hook")
+                return False
+
+            self.machine.breakpoints.add(entry, at_entry)
+
+    def _set_found_hooks(self) -> list[str | int]:
+        """Set every hook whose address is known; the places of the others."""
+        missing = []
+        for number, (place, function) in enumerate(self.machine._wanted):
+            if number in self._hooked:
+                continue
+            address = place if isinstance(place, int) else find_symbol(self.inner, place)
+            if address is None:
+                missing.append(place)
+                continue
+            self._hooked.add(number)
+            self.machine.breakpoints.add(address, self._caller(function))
+        return missing
+
+    def _caller(self, function: Callable[[Process], object]) -> Callable[[Task], bool]:
+        def call(task: Task) -> bool:
+            if task.process is self.inner:
+                function(self)
+            return False
+
+        return call
+
+    def _let_go(self) -> None:
+        """The machine is closed: open files are, too."""
+        self.inner.files.close_all()
+
+
+class UserMemory:
+    """A process's memory as an observer sees it: looking changes nothing and counts no fault."""
+
+    def __init__(self, process: KernelProcess) -> None:
+        self._process = process
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`, whether resident or not. Raises LinuxError(EFAULT) where nothing is mapped."""
+        return peek(self._process.space, address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Change memory, whatever its protection; a private page is copied first. LinuxError(EFAULT) as for `read`."""
+        poke(self._process.space, address, data)
+
+
+def explain(
+    path: str,
+    argv: Strings | None = None,
+    envp: Environment | None = None,
+    *,
+    machine: Machine | None = None,
+    cwd: str | None = None,
+    stages: list[Stage] | None = None,
+) -> Image:
+    """What execve makes of `path`, without running any of it.
+
+    Args:
+        path: the program, not searched in PATH; argv: default just `path`; envp: default empty.
+        machine: where to load it; default: a machine as the host is.
+        cwd: the working directory, as the guest names it.
+        stages: a list that receives the stages of the exec, also when it fails.
+
+    Raises:
+        LinuxError: what the kernel would answer; `fatal_signal` is set past the point of no return.
+    """
+    from loadstone.observe.image import Image
+
+    own = machine is None
+    machine = Machine(keep_faults=False) if machine is None else machine
+    try:
+        return Image(machine.prepare(path, argv, envp, cwd=cwd, stages=stages))
+    finally:
+        if own:
+            machine.close()
+
+
+def _strings(given: Environment) -> list[bytes]:
+    """argv or envp as execve takes them."""
+    items = [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else given
+    return [os.fsencode(item) for item in items]
+
+
+def _random(seed: int | None) -> Random | None:
+    if seed is None:
+        return None
+    from random import Random
+
+    return Random(seed)
+
+
+def _umask() -> int:
+    """The host's, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _profile(
+    profile: KernelProfile | None, memory: int | None, cpu_count: int | None, stack_limit: int | None, fault_around: int
+) -> KernelProfile:
+    """The kernel to model, with what the machine's options change about it."""
+    made = (profile or live_profile())._replace(fault_around=fault_around)
+    if memory is not None:
+        if memory < _LEAST_MEMORY:
+            raise HostError(f"--memory {memory}: a machine needs at least {_LEAST_MEMORY >> 20} MiB")
+        made = made._replace(memory_size=memory & -PAGE)
+    if cpu_count is not None:
+        made = made._replace(cpu_count=cpu_count)
+    if stack_limit is not None:
+        limits = list(made.limits)
+        limits[RLIMIT_STACK] = (stack_limit, max(stack_limit, limits[RLIMIT_STACK][1]))
+        made = made._replace(limits=tuple(limits))
+    return made
+
+
+def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
+    """The profile with the CPU that will run the program in place of the host's."""
+    return profile._replace(hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack)
+
+
+def _give_standard_files(process: KernelProcess) -> None:
+    """The host's stdin, stdout and stderr, as far as they are open, as descriptors 0, 1 and 2."""
+    from loadstone.vfs.streams import host_stream
+
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue
+        process.files.install(host_stream(process.kernel.vfs, fd), minimum=fd)
