@@ -39,11 +39,24 @@ static void show_file(const char *path) {
     put(".\n", 2);
 }
 
-static long touch(unsigned long address, long value) {
+static long faults(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+}
+
+/* The byte at the address, after writing it if there is something to write, and how many page faults that took. */
+static void touch(unsigned long address, long value) {
+    volatile unsigned char *byte = (void *)address;
+    long before = faults();
     int signal = sigsetjmp(escape, 1);
-    if (signal) return -signal;
-    if (value >= 0) *(volatile unsigned char *)address = value;
-    return *(volatile unsigned char *)address;
+    if (signal) {
+        put(chunk, snprintf(chunk, sizeof chunk, "signal %d\n", signal));
+        return;
+    }
+    if (value >= 0) *byte = value;
+    int now = *byte;
+    put(chunk, snprintf(chunk, sizeof chunk, "%d %ld\n", now, faults() - before));
 }
 
 static long call(const char *name, unsigned long *a) {
@@ -52,8 +65,6 @@ static long call(const char *name, unsigned long *a) {
         {"madvise", SYS_madvise}, {"msync", SYS_msync}, {"mlock", SYS_mlock}, {"munlock", SYS_munlock},
         {"mlock2", SYS_mlock2}, {"mlockall", SYS_mlockall}, {"munlockall", SYS_munlockall},
     };
-    if (!strcmp(name, "read")) return touch(a[0], -1);
-    if (!strcmp(name, "write")) return touch(a[0], a[1]);
     if (!strcmp(name, "rlimit")) {
         struct rlimit limit = {a[1], a[2]};
         return setrlimit(a[0], &limit) ? -errno : 0;
@@ -100,6 +111,7 @@ int main(int argc, char **argv) {
     struct sigaction action = {.sa_sigaction = caught, .sa_flags = SA_SIGINFO};
     sigaction(SIGSEGV, &action, NULL);
     sigaction(SIGBUS, &action, NULL);
+    faults();
 
     size_t length = 0;
     for (ssize_t got; (got = read(0, input + length, sizeof input - 1 - length)) > 0;) length += got;
@@ -114,6 +126,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(name, "stat")) show_file("/proc/self/stat");
         else if (!strcmp(name, "mincore")) show_residency(a);
         else if (!strcmp(name, "pagemap")) show_pages(a);
+        else if (!strcmp(name, "read")) touch(a[0], -1);
+        else if (!strcmp(name, "write")) touch(a[0], a[1]);
         else {
             errno = 0;
             long result = call(name, a);

@@ -239,10 +239,10 @@ class Model:
     def rlimit(self, resource: int, soft: int, hard: int) -> None:
         self.space.limits.rlimits[resource] = (soft, hard)
 
-    def read(self, address: int, _: int = 0) -> int:
+    def read(self, address: int, _: int = 0) -> str:
         return self._touch(address, READ, -1)
 
-    def write(self, address: int, value: int) -> int:
+    def write(self, address: int, value: int) -> str:
         return self._touch(address, WRITE, value)
 
     def mincore(self, address: int, length: int) -> str:
@@ -252,21 +252,23 @@ class Model:
         present = [self.space.page_table.entry(page) & 1 for page in range(address, address + length, PAGE)]
         return "0 " + "".join(map(str, present))
 
-    def _touch(self, address: int, access: int, value: int) -> int:
-        """What the core does: use the entry if it allows the access, else fault."""
+    def _touch(self, address: int, access: int, value: int) -> str:
+        """What the core does: use the entry if it allows the access, else fault. The byte, and how many faults."""
         table, memory = self.space.page_table, self.space.memory
         entry = table.entry(address)
+        faults = 0
         if not entry & 1 or (access == WRITE and not entry & 2):
             bad = fault.resolve(self.space, address, access, 0)
             if bad is not None:
-                return -bad.signal
+                return f"signal {bad.signal}"
+            faults = 1
             entry = table.entry(address)
             assert entry & 1 and (access != WRITE or entry & 2)
         page = memory.page((entry & 0x000F_FFFF_FFFF_F000) >> 12)
         if access == WRITE:
             memory.words[table.find(address)] |= 0x60
             page[address % PAGE] = value
-        return page[address % PAGE]
+        return f"{page[address % PAGE]} {faults}"
 
 
 def compare(program: str, operations: Sequence[Op], files: Sequence[str] = (), *, legacy: bool = False) -> AddressSpace:
