@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from loadstone.clock import Clock
 from loadstone.errors import HostError, LinuxError
-from loadstone.vfs.flags import S_IFDIR
+from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.host import HostTree
-from loadstone.vfs.inode import ROOT, EmptyDirectory
+from loadstone.vfs.inode import ROOT, EmptyDirectory, Inode
 from loadstone.vfs.namespace import DEFAULT_LIMIT, OVERLAY_MAGIC, Dentry, Location, Mount, Vfs
-from loadstone.vfs.overlay import Overlay, OverlayDirectory
+from loadstone.vfs.overlay import Overlay, OverlayDirectory, OverlayFile
+from loadstone.vfs.passthrough import WritableDirectory
 from loadstone.vfs.store import Budget
 
 if TYPE_CHECKING:
@@ -149,12 +150,22 @@ def _provide(vfs: Vfs, fs: Overlay, path: str, mode: int, directory: bool = True
         except LinuxError as error:
             if error.errno != ENOENT:
                 raise HostError(f"{here}: {error}") from None
-        if not isinstance(place.inode, OverlayDirectory):
-            raise HostError(f"{here} does not exist, and is not made in a directory given with --rw")
-        if position < len(names) - 1 or directory:
-            vfs.mkdir(here, mode if position == len(names) - 1 else 0o755)
-        else:
-            place.inode.create(name, 0o644, ROOT)
+        _make(fs, place.inode, name, mode, position < len(names) - 1 or directory)
         place = vfs.resolve(here)
         fs.given.add(place.inode.inode)
     return place
+
+
+def _make(fs: Overlay, parent: Inode, name: str, mode: int, directory: bool) -> None:
+    """A place to mount on: in memory, in a directory given with --rw too."""
+    made: Inode
+    if isinstance(parent, OverlayDirectory):
+        if directory:
+            parent.mkdir(name, mode, ROOT)
+        else:
+            parent.create(name, 0o644, ROOT)
+    elif isinstance(parent, WritableDirectory):
+        made = OverlayDirectory(fs, None, S_IFDIR | mode) if directory else OverlayFile(fs, None, S_IFREG | 0o644)
+        parent.private[name] = made
+    else:
+        raise HostError(f"nothing can be mounted in a directory of {type(parent).__name__}")

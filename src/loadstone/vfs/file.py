@@ -241,10 +241,11 @@ class SeekableFile(OpenFile):
 class RegularOpen(SeekableFile):
     """An open regular file."""
 
-    __slots__ = ("file",)
+    __slots__ = ("file", "strips")
 
     def __init__(self, inode: RegularFile, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
+        self.strips = False  # opened by somebody without CAP_FSETID: writing takes set-ID bits away
         self.file = inode  # the same object, with its type
         inode.opened += 1
 
@@ -272,6 +273,8 @@ class RegularOpen(SeekableFile):
         else:
             at = self.offset if offset is None else offset
         done = self.file.write_from(pieces, at)
+        if self.strips and done:
+            self.file.drop_privileges()
         if offset is None:
             self.offset = at + done
         return done
@@ -291,6 +294,8 @@ class RegularOpen(SeekableFile):
         if not self.writable or size < 0:
             raise LinuxError(EINVAL)
         self.file.truncate(size)
+        if self.strips:
+            self.file.drop_privileges()
 
     def allocate(self, mode: int, offset: int, length: int) -> None:
         """fallocate(2), mode 0 and FALLOC_FL_KEEP_SIZE."""

@@ -25,12 +25,11 @@ FILE_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 # File systems that show the host's processes, devices or kernel: a directory that is the root of one looks empty.
 HIDDEN_FILE_SYSTEMS = frozenset(
-    "proc sysfs devtmpfs devpts debugfs tracefs securityfs cgroup cgroup2 bpf configfs pstore efivarfs binfmt_misc "
-    "fusectl mqueue autofs rpc_pipefs nfsd selinuxfs smackfs functionfs nsfs".split()
+    ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "cgroup", "cgroup2", "bpf", "configfs", "pstore", "efivarfs", "binfmt_misc", "fusectl", "mqueue", "autofs", "rpc_pipefs", "nfsd", "selinuxfs", "smackfs", "functionfs", "nsfs"]
 )
 
 # File systems whose get_unmapped_area is thp_get_unmapped_area.
-HUGE_ALIGNED_FILE_SYSTEMS = frozenset("ext2 ext3 ext4 xfs btrfs erofs fuse fuseblk bcachefs".split())
+HUGE_ALIGNED_FILE_SYSTEMS = frozenset(["ext2", "ext3", "ext4", "xfs", "btrfs", "erofs", "fuse", "fuseblk", "bcachefs"])
 
 Visible = dict[str, "Visible | None"]
 """Names that may be seen, with what may be seen below each; None is everything below."""
@@ -97,9 +96,10 @@ class HostTree:
             if name == "..":
                 node = node if node is root else node.parent or node
                 continue
-            if node.visible is None:
+            names = node.visible
+            if names is None:
                 return
-            below = node.visible.setdefault(name, {})
+            below = names.setdefault(name, {})
             try:
                 child = node.lookup(name)
             except LinuxError:
@@ -113,7 +113,7 @@ class HostTree:
             elif todo or within or below is None:
                 node = child
             else:
-                node.visible[name] = None
+                names[name] = None
 
     def node(self, path: str) -> HostNode:
         """The node of a path without symbolic links or `..`, absolute in this tree; LinuxError."""

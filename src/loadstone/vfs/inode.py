@@ -6,7 +6,7 @@ from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, X_OK
+from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
@@ -172,6 +172,12 @@ class Inode:
     def set_mode(self, mode: int) -> None:
         """Set the twelve permission bits."""
         raise LinuxError(EPERM)
+
+    def drop_privileges(self) -> None:
+        """Lose the set-ID bits, as when somebody without CAP_FSETID changes the contents (file_remove_privs())."""
+        mode = self.mode
+        if mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010:
+            self.set_mode(mode & ~S_ISUID & (~S_ISGID if mode & 0o010 else ~0))
 
     def set_owner(self, uid: int, gid: int) -> None:
         """Set owner and group; -1 keeps one as it is."""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.clock import Clock
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import PathFile
+from loadstone.vfs.file import PathFile, RegularOpen
 from loadstone.vfs.flags import (
     MAX_SYMLINKS,
     NAME_MAX,
@@ -49,6 +49,7 @@ from loadstone.vfs.flags import (
     S_IFMT,
     S_IFREG,
     S_ISGID,
+    S_ISUID,
     S_ISVTX,
     TMPFILE_BIT,
     W_OK,
@@ -212,6 +213,7 @@ class Vfs:
         self.mounts: dict[Location, Mount] = {}
         mount = Mount(Dentry(None, "/", root), None, name, magic)
         self.root = Location(mount, mount.root)
+        self.protected_hardlinks = True  # the sysctl fs.protected_hardlinks
         self.wake_up: Waker = lambda woken: None
         # Files without a name: memfds.
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
@@ -282,6 +284,10 @@ class Vfs:
             base, place = place, self._step(place, name, walk)
             if place.dentry.inode.is_symlink:
                 place = self._follow(base, place, walk)
+        if not place.dentry.inode.is_directory:
+            raise LinuxError(ENOTDIR)
+        if walk.who.fsuid != 0:
+            demand(place.dentry.inode, X_OK, walk.who)
         return place, last, not parts[-1]
 
     def _follow(self, base: Location, link: Location, walk: Walk) -> Location:
@@ -445,10 +451,12 @@ class Vfs:
         demand(inode, mask, credentials)
         if flags & O_NOATIME and credentials.fsuid not in (0, inode.uid):
             raise LinuxError(EPERM)
-        file = inode.open(flags, location)
+        file = self._opened(inode, flags, location, credentials)
         if flags & O_TRUNC and inode.is_regular:
             try:
                 inode.truncate(0)
+                if credentials.fsuid != 0:
+                    inode.drop_privileges()
             except LinuxError:
                 file.hold()
                 file.close()
@@ -485,7 +493,14 @@ class Vfs:
         """A new file is opened whatever its mode says."""
         self._may_create(base, walk.who)
         inode = base.inode.create(name, mode, walk.who)
-        return inode.open(flags, self._added(base, name, inode))
+        return self._opened(inode, flags, self._added(base, name, inode), walk.who)
+
+    @staticmethod
+    def _opened(inode: Inode, flags: int, location: Location, who: Identity) -> OpenFile:
+        file = inode.open(flags, location)
+        if who.fsuid != 0 and isinstance(file, RegularOpen):
+            file.strips = True
+        return file
 
     def _added(self, base: Location, name: str, inode: Inode) -> Location:
         child = Dentry(base.dentry, name, inode)
@@ -504,7 +519,7 @@ class Vfs:
         dentry.gone = True
         if not flags & O_EXCL:
             self.linkable(inode)
-        return inode.open(flags & ~(TMPFILE_BIT | O_DIRECTORY), Location(directory.mount, dentry))
+        return self._opened(inode, flags & ~(TMPFILE_BIT | O_DIRECTORY), Location(directory.mount, dentry), walk.who)
 
     @staticmethod
     def linkable(inode: Inode) -> None:
@@ -642,6 +657,8 @@ class Vfs:
         inode = source.inode
         if source.mount is not base.mount:
             raise LinuxError(EXDEV)
+        if self.protected_hardlinks and not _linkable_by(inode, credentials):
+            raise LinuxError(EPERM, "fs.protected_hardlinks: the file belongs to somebody else")
         if inode.is_directory:
             raise LinuxError(EPERM)
         if inode.nlink == 0 and not getattr(inode, "linkable", False):
@@ -786,6 +803,8 @@ class Vfs:
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
         demand(inode, W_OK, credentials)
         inode.truncate(size)
+        if credentials.fsuid != 0:
+            inode.drop_privileges()
 
     def chmod(
         self,
@@ -903,6 +922,15 @@ class Vfs:
         from loadstone.vfs.discard import keep_option
 
         return keep_option(self)
+
+
+def _linkable_by(inode: Inode, who: Identity) -> bool:
+    """Whether fs.protected_hardlinks lets `who` link the file. Source: fs/namei.c, may_linkat()."""
+    if who.fsuid in (0, inode.uid):
+        return True
+    mode = inode.mode
+    special = mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010
+    return inode.is_regular and not special and may(inode, R_OK | W_OK, who)
 
 
 def _within(dentry: Dentry | None, ancestor: Dentry) -> bool:

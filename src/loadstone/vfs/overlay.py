@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.pipe import Pipe, Waker
     from loadstone.vfs.regular import Cache
 
-NEW_INODES = 0x4000_0000  # numbers of files that the host does not have start above this
+NEW_INODES = 0xF000_0000  # numbers of files that the host does not have start above this
 SHOWN_INODES = 1000  # and those shown of any file on a deterministic machine above this
 SHOWN_DEVICE = 0x801
 

@@ -239,7 +239,11 @@ class WritableDirectory(Through):
             stat = os.stat(name, dir_fd=self.node.directory_fd(), follow_symlinks=False)
         except (OSError, LinuxError):
             return False
-        return (stat.st_dev, stat.st_ino) == child.node.key and not (stat.st_mode ^ child.mode) & S_IFMT
+        same = (stat.st_dev, stat.st_ino) == child.node.key and not (stat.st_mode ^ child.mode) & S_IFMT
+        if same and child.node.name:
+            child.node.stat = stat
+            child.node.parent, child.node.name = self.node, name
+        return same
 
     def lookup(self, name: str) -> Inode:
         """Ours, or the host's."""

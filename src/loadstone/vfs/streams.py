@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # What a host pipe or terminal that says "writable" surely takes without waiting: PIPE_BUF.
 SURE_BYTES = 4096
+FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 
 
 class _Status:
@@ -170,6 +171,15 @@ class StreamFile(OpenFile):
             bits &= ~(POLLIN | POLLRDNORM)
         return bits
 
+    def available(self) -> int | None:
+        """FIONREAD: what the host says; None where it does not know (/dev/null)."""
+        import fcntl
+
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, FIONREAD, b"\0\0\0\0"), "little")
+        except OSError:
+            return None
+
     def host_fd(self) -> int:
         """The host's descriptor."""
         return self.fd
@@ -267,6 +277,11 @@ class RedirectedOpen(RegularOpen):
         if offset is None:
             os.lseek(self.fd, self.offset, os.SEEK_SET)
         return done
+
+    def available(self) -> int | None:
+        """What is left after the host's offset."""
+        self.offset = os.lseek(self.fd, 0, os.SEEK_CUR)
+        return super().available()
 
     def seek(self, offset: int, whence: int) -> int:
         """Move the host's offset."""
