@@ -75,7 +75,7 @@ def _deadline(task: Task, op: int, timeout: int) -> int:
     seconds, nanoseconds = read_struct(task, timeout, TIMESPEC)
     if seconds < 0 or not 0 <= nanoseconds < SECOND:
         raise LinuxError(EINVAL, "the time-out is not valid")
-    time = seconds * SECOND + nanoseconds
+    time: int = seconds * SECOND + nanoseconds
     clock = task.kernel.clock
     if op & ~(PRIVATE | CLOCK_REALTIME) == WAIT:
         return clock.monotonic_ns() + time
