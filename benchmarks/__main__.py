@@ -127,10 +127,7 @@ class Bench:
         loop = f"for ((i = 0; i < {loops}; i++)); do x=$((x + i)); done; echo $x"
         rows += [
             ("ls -l /usr/bin", ["/bin/ls", "-l", "/usr/bin"]),
-            (
-                f"bash loop of {loops:,}",
-                ["/bin/bash", "-c", f"for ((i = 0; i < {loops}; i++)); do x=$((x + i)); done; echo $x"],
-            ),
+            (f"bash loop of {loops:,}", ["/bin/bash", "-c", loop]),
             ("python3 -c 'print(1)'", ["/usr/bin/python3", "-c", "print(1)"]),
             (f"gzip -c {megabytes} MB", ["/bin/gzip", "-nc", self.file(megabytes * 10**6, compressible=True)]),
             (f"sha256sum {self.scale(50, 5)} MB", ["/usr/bin/sha256sum", self.file(self.scale(50, 5) * 10**6)]),

@@ -72,7 +72,7 @@ def test_resident_after_exec_is_what_the_kernel_wrote(program: str) -> None:
 
 
 def test_each_first_touch_is_one_fault_with_the_right_bytes(program: str) -> None:
-    """With pure demand paging: no page is filled twice but by copy-on-write, and a file's page holds the file's bytes."""
+    """With pure demand paging no page is filled twice but by copy-on-write; a file's page holds the file's bytes."""
     seen: list[Fault] = []
     wrong: list[str] = []
     files: dict[str, bytes] = {}
