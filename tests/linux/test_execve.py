@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from loadstone.errors import LinuxError
+from loadstone.events import Events, Fault
 from loadstone.linux.execve import ExecImage, Stage
 from loadstone.verify.native import NativeFailure, NativeImage, native_image
 from support.compilers import Compiler
 from support.exec_world import HostWorld, user_memory
+from support.kernel_faults import exec_faults
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 BSS = "#include <stdio.h>\nchar big[300000]; int filled[2000] = {1, 2}; int main(void) { return big[5] + filled[1]; }\n"
@@ -392,3 +394,20 @@ def test_all_programs_of_the_host(world: HostWorld) -> None:
         image.space.release()
         compared += 1
     assert compared > 100
+
+
+@pytest.mark.parametrize("argv", [[b"a"], [b"x" * 4000] * 3, [b"y" * 3300], [b"z" * 3600]], ids=len)
+@pytest.mark.parametrize("program", ["/bin/ls", "pie", "static", "static-pie", "aligned static-pie"])
+def test_the_kernels_own_faults(world: HostWorld, compiled: Compiler, program: str, argv: list[bytes]) -> None:
+    """What the kernel touches in exec, address by address: tails of .bss, and the stack where it is not yet there."""
+    path = program
+    if not program.startswith("/"):
+        more = ["-Wl,-z,max-page-size=0x200000"] if program.startswith("aligned") else []
+        path = compiled(BSS, program.removeprefix("aligned "), *more)
+    expected = exec_faults(path, argv, ENVIRONMENT)
+    world.events = Events()
+    faults: list[Fault] = []
+    world.events.subscribe(faults.append, ["fault"])
+    world.exec(path, argv, ENVIRONMENT)
+    assert [fault.address for fault in faults] == expected
+    assert all(fault.mode == "kernel" and fault.access == "write" for fault in faults)

@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Sequence
 
+from loadstone.events import Events
 from loadstone.linux.execve import Credentials, ExecImage, Stage, execve
 from loadstone.linux.layout import Draws
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
@@ -33,6 +34,7 @@ class HostWorld:
         self.rlimits = {RLIMIT_STACK: (soft & RLIM_INFINITY, RLIM_INFINITY)}
         self.vfs = assemble(self.cache)
         self.cwd = "/"
+        self.events: Events | None = None
 
     def open_program(self, path: str) -> Location:
         return self.vfs.resolve(path, self.vfs.resolve(self.cwd), credentials=self.who)
@@ -44,7 +46,7 @@ class HostWorld:
     def new_space(self, layout: Layout) -> AddressSpace:
         root = os.geteuid() == 0
         limits = Limits(Commitment(self.profile.memory_size // 4096), self.rlimits, privileged=root, may_map_low=root)
-        return AddressSpace(self.memory, self.cache, self.shootdown, layout, limits)
+        return AddressSpace(self.memory, self.cache, self.shootdown, layout, limits, self.events)
 
     def random_bytes(self, count: int) -> bytes:
         return bytes(range(1, count + 1))
