@@ -114,6 +114,8 @@ def placement_can_fail(program: ElfPlan, interpreter: ElfPlan | None) -> list[st
         first = plan.segments[0].start if plan.segments else 0
         if plan.header.type == 3 and any(segment.start < first for segment in plan.segments):
             reasons.append("segments below the first one")
+    if program.header.type == 3 and interpreter is None and program.segments and not program.segments[0].file_length:
+        reasons.append("no file part in the first segment: address 0, below mmap_min_addr")
     entry = (interpreter or program).entry
     if entry > limit // 3:
         reasons.append(f"entry {entry:#x}")

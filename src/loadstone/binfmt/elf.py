@@ -5,7 +5,7 @@ compat_binfmt_elf.c). Which one takes a file is decided by e_machine alone; EI_C
 looked at. Arithmetic wraps where C's does: at 64 bits, and for sums of two file fields of a 32-bit file at 32.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: NamedTuple would compile every annotation again, half the import's time.
 
 from errno import EINVAL, EIO, ELIBBAD, ENOEXEC, ENOMEM, EPERM
 from struct import Struct
