@@ -411,3 +411,33 @@ def test_the_kernels_own_faults(world: HostWorld, compiled: Compiler, program: s
     world.exec(path, argv, ENVIRONMENT)
     assert [fault.address for fault in faults] == expected
     assert all(fault.mode == "kernel" and fault.access == "write" for fault in faults)
+
+
+@pytest.mark.parametrize("kind", ["-static", "-static-pie"])
+@pytest.mark.parametrize("stack", ["execstack", "noexecstack"])
+def test_i386_programs_are_planned_as_the_kernel_maps_them(
+    world: HostWorld, tmp_path: Path, kind: str, stack: str
+) -> None:
+    source, path = tmp_path / "loop.c", str(tmp_path / "loop")
+    source.write_text("int zeros[5000]; int ones[3] = {1}; void _start(void) { for (;;) ones[1] += zeros[0]; }\n")
+    line = ["gcc", "-m32", "-nostdlib", kind, "-fPIE" if "pie" in kind else "-fno-pie", f"-Wl,-z,{stack}", "-o", path]
+    done = subprocess.run([*line, str(source)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("gcc -m32 does not link here")
+    try:
+        native = native_image(path, [b"a", b"b"], ENVIRONMENT)
+    except NativeFailure as failure:
+        pytest.skip(f"the host does not run 32-bit programs: {failure}")
+    image = world.exec(path, [b"a", b"b"], ENVIRONMENT)
+    registers = {key: value for key, value in native.registers.items() if key in image.registers}
+    assert image.space.render_maps() == native.maps
+    assert image.registers == {"mxcsr": 0x1F80, **registers}
+    assert (image.brk, image.pointer) == (native.stat["start_brk"], native.stack_pointer)
+    assert image.auxv[1:] == native.auxiliary_vector[1:]  # AT_SYSINFO comes first and differs from build to build
+    assert image.auxv[0][0] == native.auxiliary_vector[0][0] == 32
+    vector = 4 * (1 + 3 + 3)
+    stack_bytes, expected = bytearray(image.stack.bytes), bytearray(native.stack)
+    random = image.stack.random_address - image.pointer
+    for start, length in ((vector + 4, 4), (random, 16)):
+        stack_bytes[start : start + length] = expected[start : start + length] = bytes(length)
+    assert stack_bytes == expected

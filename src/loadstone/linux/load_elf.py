@@ -391,6 +391,7 @@ class _Loader:
         }
         if self.vdso_address:
             values[auxv.AT_SYSINFO_EHDR] = self.vdso_address
+            values[auxv.AT_SYSINFO] = self.vdso_address + profile.vdso_entry_i386
         stack = lay_out(
             bprm.arguments,
             self.place.stack_top,

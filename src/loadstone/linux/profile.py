@@ -108,6 +108,7 @@ class KernelProfile(NamedTuple):
     brk_gap: bool = True  # a page between .bss and a randomized break (since 6.15)
     special: tuple[Special, ...] = SPECIAL_X86_64
     vdso_above_stack: bool = False  # asked for above the stack first (before 6.14)
+    vdso_entry_i386: int = 0x5E0  # __kernel_vsyscall in the 32-bit vDSO (AT_SYSINFO); differs from build to build
     vsyscall: str = "--xp"  # how /proc/PID/maps shows the page; empty: there is none
 
     # memory
