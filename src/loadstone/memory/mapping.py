@@ -183,8 +183,7 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
     start, end = gone[0].start, gone[-1].end
     space.shootdown.retire(space.page_table.root, start, end, frames)
     if frames:
-        below, above = space.vmas.find_before(start), space.vmas.find_after(end)
-        space.page_table.prune(below.end if below else 0, above.start if above else space.layout.task_size)
+        space.page_table.prune(start, end)
     for vma in gone:
         space.emit("unmap", vma, vma.start, vma.end)
 
