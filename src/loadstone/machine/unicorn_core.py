@@ -69,6 +69,7 @@ _GENERAL = [
     "gs",
 ]
 _CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
+_CONTRIBUTORY = (0, 10, 11, 12, 13)
 _MASK64 = (1 << 64) - 1
 _LINUX_CS, _LINUX_SS = 0x33, 0x2B
 
@@ -220,6 +221,7 @@ class UnicornCore:
         self._checked: set[int] = set()
         self._breakpoints: dict[int, c_void_p] = {}
         self._stopped_at = -1
+        self._exception_offset = -1
         self._make_buffers()
         self._add_hooks()
         self._boot_frame = memory.allocate(RESERVED)
@@ -398,6 +400,8 @@ class UnicornCore:
             raise HostError(f"Unicorn stopped at {self._pc():#x}: {self._library.uc_strerror(status).decode()}")
         if self._vector >= 0:
             vector, self._vector = self._vector, -1
+            if vector in _CONTRIBUTORY:
+                self._forget_exception(vector)
             return Trap(EXCEPTION, vector, None, self._pc())
         if reason == native_code.REASON_SYSCALL:
             return _SYSTEM_CALL_TRAP
@@ -407,6 +411,24 @@ class UnicornCore:
         if reason == native_code.REASON_SLICE:
             return _SLICE_END_TRAP
         return None
+
+    def _forget_exception(self, vector: int) -> None:
+        """Tell the engine that the exception was taken; it would make the next one a double fault.
+
+        Unicorn keeps the number of the last contributory exception (SDM vol. 3, table 6-5) until its own delivery, which
+        never happens here. Where it is in a saved context is found once, by comparing with a context from before.
+        """
+        size = int(self._library.uc_context_size(self._uc))
+        self._library.uc_context_save(self._uc, self._scratch)
+        if self._exception_offset < 0:
+            before = memoryview(ctypes.string_at(self._pristine.handle.value or 0, size)).cast("i")
+            after = memoryview(ctypes.string_at(self._scratch.value or 0, size)).cast("i")
+            pairs = enumerate(zip(before, after, strict=True))
+            self._exception_offset = next((4 * i for i, pair in pairs if pair == (-1, vector)), 0)
+        if self._exception_offset:
+            c_int.from_address((self._scratch.value or 0) + self._exception_offset).value = -1
+            self._library.uc_context_restore(self._uc, self._scratch)
+            self._stale_tlb = True
 
     def _drop_stale(self) -> None:
         if len(self._memory.quarantine) > _QUARANTINE_LIMIT:
@@ -649,6 +671,8 @@ class UnicornCore:
         uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(bare.handle)), "context")
         self._library.uc_context_save(self._uc, bare.handle)
         self._pristine = bare
+        self._scratch = c_void_p()
+        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(self._scratch)), "context")
         self._stale_tlb = True
 
 

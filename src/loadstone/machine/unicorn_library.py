@@ -78,6 +78,7 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "uc_reg_write_batch": (c_void_p, c_void_p, c_void_p, c_int),
     "uc_context_alloc": (c_void_p, POINTER(c_void_p)),
     "uc_context_free": (c_void_p,),
+    "uc_context_size": (c_void_p,),
     "uc_context_save": (c_void_p, c_void_p),
     "uc_context_restore": (c_void_p, c_void_p),
     "uc_context_reg_read": (c_void_p, c_int, c_void_p),
