@@ -43,7 +43,7 @@ def test_a_new_address_space_is_one_frame() -> None:
     after = memory.usage()
     grown = {owner: after[owner] - before.get(owner, 0) for owner in after if after[owner] != before.get(owner, 0)}
     grown.pop("free", None)
-    assert grown == {"table": 1}
+    assert grown == {"page table": 1}
     assert space.page_table.table_frames() == 1
     assert memory.references(space.page_table.root) == 1
 
