@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux.proc_text import Mount as Line
-from loadstone.linux.structs import major, minor
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.linux.proc import ProcRoot
+    from loadstone.linux.proc_text import Mount as Line
+    from loadstone.vfs.generated import StaticDirectory
+    from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.namespace import Mount, Vfs
 
 FIRST = 21  # the root's number: a booted kernel has used the ones before for mounts of its own
@@ -34,4 +38,53 @@ def mount_lines(vfs: Vfs) -> list[Line]:
 
 
 def _line(number: int, parent: int, device: int, point: str, name: str) -> Line:
+    from loadstone.linux.proc_text import Mount as Line
+    from loadstone.linux.structs import major, minor
+
     return Line(number, parent, major(device), minor(device), "/", point, "rw,relatime", name, name, "rw")
+
+
+def mount_kernel_files(kernel: Kernel) -> None:
+    """Put the guest's own /proc and /sys where the namespace has empty ones. They cost nothing until looked at."""
+    from loadstone.vfs.generated import GeneratedDirectory
+
+    now = kernel.clock.realtime_ns()
+
+    def proc() -> ProcRoot:
+        from loadstone.linux.proc import proc_root
+
+        return proc_root(kernel)
+
+    def sys() -> StaticDirectory:
+        from loadstone.linux.sys import sys_root
+
+        return sys_root(kernel)
+
+    for place, mount in kernel.vfs.mounts.items():
+        if place.path not in ("/proc", "/sys"):
+            continue
+        tree = _Later(proc if place.path == "/proc" else sys)
+        device = mount.root.inode.device
+        mount.root.inode = GeneratedDirectory(tree.names, tree.find, device=device, inode=1, now_ns=now)
+
+
+class _Later:
+    """A tree that is built when somebody first looks into it."""
+
+    __slots__ = ("_build", "_tree")
+
+    def __init__(self, build: Callable[[], ProcRoot | StaticDirectory]) -> None:
+        self._build = build
+        self._tree: ProcRoot | StaticDirectory | None = None
+
+    @property
+    def tree(self) -> ProcRoot | StaticDirectory:
+        if self._tree is None:
+            self._tree = self._build()
+        return self._tree
+
+    def names(self) -> Sequence[Entry]:
+        return self.tree.entries()
+
+    def find(self, name: str) -> Inode | None:
+        return self.tree.lookup(name)

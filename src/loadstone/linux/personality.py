@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import signals
+from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
+from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.syscalls.dispatch import SystemCalls
 from loadstone.linux.vdso import make_vdso
 from loadstone.linux.world import ProcessWorld
@@ -33,6 +35,7 @@ class Linux:
 
     Attributes:
         calls: the system calls, with what they counted.
+        console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
     """
 
@@ -41,6 +44,8 @@ class Linux:
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.calls = SystemCalls(kernel.events)
+        self.console = Console()
+        mount_kernel_files(kernel)
         self.system_call = self.calls.dispatch
         self.resume = self.calls.resume
         self.interrupt = self.calls.interrupt

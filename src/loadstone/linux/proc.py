@@ -1,0 +1,653 @@
+"""The guest's /proc: its own processes and the machine it runs on, nothing of the host's.
+
+The texts are made by `proc_text`; here stands which files there are and where their facts come from. Every file is made
+when it is looked up, its text when it is read from the start.
+"""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL, EIO, ENOENT, EPERM
+from struct import pack
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux import proc_text as text
+from loadstone.linux.mounts import mount_lines, mount_number
+from loadstone.linux.proc_facts import area_facts, cpu_model, memory_facts, process_facts
+from loadstone.vfs.file import BytesOpen, SeekableFile
+from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, S_IFDIR, S_IFLNK, S_IFREG
+from loadstone.vfs.generated import DynamicLink, GeneratedDirectory, GeneratedFile, MagicLink
+from loadstone.vfs.inode import Inode
+from loadstone.vfs.namespace import Dentry, Location, Mount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process, Task
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.inode import Entry
+
+    Produce = Callable[[], bytes]
+    Make = Callable[[], Inode]
+
+PROC_DEVICE = 21
+PID_MAX = 4194304
+PIPEFS_MAGIC = 0x50495045
+
+
+# Kinds of files
+
+
+class ProcFile(GeneratedFile):
+    """A file whose text is made anew whenever it is read from the start; `accept`, if there is one, takes writes."""
+
+    __slots__ = ("accept",)
+
+    def __init__(
+        self,
+        produce: Produce,
+        *,
+        inode: int,
+        mode: int = 0o444,
+        uid: int = 0,
+        gid: int = 0,
+        now_ns: int = 0,
+        accept: Callable[[bytes], None] | None = None,
+    ) -> None:
+        super().__init__(produce, device=PROC_DEVICE, inode=inode, mode=mode, uid=uid, gid=gid, now_ns=now_ns)
+        self.accept = accept
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Make the text, or get ready to take some."""
+        if flags & O_ACCMODE != O_RDONLY and self.accept is None:
+            raise LinuxError(EACCES if not self.mode & 0o222 else EIO, "this file can only be read")
+        return ProcOpen(self, flags, location)
+
+
+class ProcOpen(BytesOpen):
+    """An open file of /proc."""
+
+    __slots__ = ("proc",)
+
+    def __init__(self, inode: ProcFile, flags: int, location: Location | None) -> None:
+        super().__init__(inode, flags, location, inode.produce() if flags & O_ACCMODE != 1 else b"")
+        self.proc = inode
+
+    def available(self) -> int | None:
+        """What is left; at the start the text is made again, as seq_file does."""
+        if self.offset == 0:
+            self.data = self.proc.produce()
+        return super().available()
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Hand what is written to whoever takes it."""
+        self.demand_writable()
+        data = b"".join(pieces)
+        if self.proc.accept is None:
+            raise LinuxError(EIO)
+        self.proc.accept(data)
+        return len(data)
+
+
+class MemoryOpen(SeekableFile):
+    """/proc/PID/mem: the offset is the address."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, process: Process) -> None:
+        super().__init__(inode, flags, location)
+        self.process = process
+
+    def end(self) -> int:
+        """Every address may be tried."""
+        return 1 << 47
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy out of the process; EIO where nothing is mapped."""
+        self.demand_readable()
+        return self._transfer(pieces, offset, False)
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy into the process, as far as its mappings allow that to itself."""
+        self.demand_writable()
+        return self._transfer(pieces, offset, True)
+
+    def _transfer(self, pieces: Sequence[memoryview], offset: int | None, write: bool) -> int:
+        from loadstone.memory import user
+
+        start = self.offset if offset is None else offset
+        at = start
+        for piece in pieces:
+            try:
+                found = user.pieces(self.process.space, at, len(piece), write)
+            except LinuxError:
+                break
+            done = 0
+            for there in found:
+                here = piece[done : done + len(there)]
+                if write:
+                    there[:] = here
+                else:
+                    here[:] = there
+                done += len(there)
+            at += done
+            if done < len(piece):
+                break
+        if at == start and any(len(piece) for piece in pieces):
+            raise LinuxError(EIO)
+        if offset is None:
+            self.offset = at
+        return at - start
+
+
+class MemoryFile(Inode):
+    """/proc/PID/mem."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: Process, inode: int) -> None:
+        who = process.credentials
+        super().__init__(PROC_DEVICE, inode, S_IFREG | 0o600, who.euid, who.egid)
+        self.process = process
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Open it."""
+        return MemoryOpen(self, flags, location, self.process)
+
+
+class Unplaced(Location):
+    """Where a magic link to something without a name leads: a pipe, the host's stdin."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, inode: Inode, shown: str) -> None:
+        root = Dentry(None, "/", inode)
+        super().__init__(Mount(root, None, "pipefs", PIPEFS_MAGIC), root)
+        self.text = shown
+
+    @property
+    def path(self) -> str:
+        """What /proc/self/fd/N reads."""
+        return self.text
+
+
+# Directories
+
+
+class Directory(GeneratedDirectory):
+    """A directory of /proc with fixed names: (name, type bits of the mode, how to make the inode)."""
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: dict[str, tuple[int, Make]], *, inode: int, mode: int = 0o555, now_ns: int = 0) -> None:
+        self.table = table
+        super().__init__(self.listed, self.made, device=PROC_DEVICE, inode=inode, mode=mode, now_ns=now_ns)
+
+    def listed(self) -> list[Entry]:
+        """The names, in the table's order; inode numbers follow the place in it."""
+        return [(name, self.inode + 1 + at, kind >> 12) for at, (name, (kind, _)) in enumerate(self.table.items())]
+
+    def made(self, name: str) -> Inode | None:
+        """The inode of a name."""
+        row = self.table.get(name)
+        return row[1]() if row is not None else None
+
+
+class ProcRoot(Directory):
+    """/proc itself: the machine's files and a directory for each process."""
+
+    __slots__ = ("kernel",)
+
+    def __init__(self, kernel: Kernel, table: dict[str, tuple[int, Make]]) -> None:
+        self.kernel = kernel
+        super().__init__(table, inode=1, now_ns=kernel.clock.realtime_ns())
+
+    def listed(self) -> list[Entry]:
+        """The machine's files, then the processes by number."""
+        pids = sorted(pid for pid, process in self.kernel.processes.items() if process.status is None)
+        return [*super().listed(), *((str(pid), process_number(pid), S_IFDIR >> 12) for pid in pids)]
+
+    def made(self, name: str) -> Inode | None:
+        """A file of the table or a process."""
+        if name.isdecimal() and name.isascii():
+            process = self.kernel.processes.get(int(name))
+            if process is None or process.status is not None:
+                return None
+            return ProcessFiles(self.kernel, process, process.tasks[0]).directory(process_number(process.pid), True)
+        return super().made(name)
+
+
+def process_number(pid: int) -> int:
+    """The inode number of a process's directory; its files follow."""
+    return pid << 16
+
+
+def current_task(kernel: Kernel) -> Task:
+    """The task that is asking."""
+    task = kernel.scheduler.current
+    if task is not None:
+        return task
+    for process in kernel.processes.values():
+        if process.tasks:
+            return process.tasks[0]
+    raise LinuxError(ENOENT)
+
+
+# One process
+
+
+class ProcessFiles:
+    """The files of /proc/PID, or of /proc/PID/task/TID."""
+
+    def __init__(self, kernel: Kernel, process: Process, task: Task) -> None:
+        self.kernel = kernel
+        self.process = process
+        self.task = task
+        self.now = kernel.clock.realtime_ns()
+
+    def directory(self, number: int, whole: bool) -> Directory:
+        """The directory; `whole` is a process, not one of its threads."""
+        self.number = number
+        table: dict[str, tuple[int, Make]] = {}
+        if whole:
+            table["task"] = S_IFDIR, self.tasks
+        table["fd"] = S_IFDIR, self.descriptors
+        table["fdinfo"] = S_IFDIR, self.descriptor_texts
+        files = self.files()
+        for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
+            table[name] = S_IFREG, self.maker(number + at, mode, produce, accept)
+        table["mem"] = S_IFREG, lambda: MemoryFile(self.process, number + 100)
+        for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
+            table[name] = S_IFLNK, self.linker(number + at, shown, place)
+        made = Directory(table, inode=number, now_ns=self.now)
+        made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
+        made.nlink = 9 if whole else 7
+        return made
+
+    def maker(self, number: int, mode: int, produce: Produce, accept: Callable[[bytes], None] | None) -> Make:
+        """What makes one text file."""
+        who = self.process.credentials
+        return lambda: ProcFile(
+            produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept
+        )
+
+    def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
+        """What makes one link."""
+
+        def make() -> Inode:
+            link = MagicLink(shown, place, device=PROC_DEVICE, inode=number)
+            link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid
+            link.atime_ns = link.mtime_ns = link.ctime_ns = self.now
+            return link
+
+        return make
+
+    def files(self) -> dict[str, tuple[int, Produce, Callable[[bytes], None] | None]]:
+        """Name -> (permissions, text, what takes writes), in the kernel's order (fs/proc/base.c)."""
+        kernel, process, task = self.kernel, self.process, self.task
+        mapped = b"%10d %10d %10d\n" % (0, 0, 4294967295)
+        return {
+            "environ": (0o400, self.environment, None),
+            "auxv": (0o400, self.auxiliary_vector, None),
+            "status": (0o444, lambda: text.status(process_facts(kernel, process, task)), None),
+            "personality": (0o400, lambda: b"%08x\n" % self.personality(), None),
+            "limits": (0o444, lambda: text.limits(process.limits), None),
+            "comm": (0o644, lambda: text.encode(task.name) + b"\n", self.rename),
+            "syscall": (0o400, lambda: b"running\n", None),
+            "cmdline": (0o444, self.command_line, None),
+            "stat": (0o444, lambda: text.stat(process_facts(kernel, process, task)), None),
+            "statm": (0o444, lambda: text.statm(memory_facts(process.space)), None),
+            "maps": (0o444, lambda: text.encode(process.space.render_maps()), None),
+            "mounts": (0o444, lambda: text.mounts(mount_lines(kernel.vfs)), None),
+            "mountinfo": (0o444, lambda: text.mountinfo(mount_lines(kernel.vfs)), None),
+            "smaps": (0o444, lambda: text.smaps(area_facts(process.space)), None),
+            "wchan": (0o444, lambda: b"0", None),
+            "schedstat": (0o444, lambda: b"0 0 0\n", None),
+            "cpuset": (0o444, lambda: b"/\n", None),
+            "cgroup": (0o444, lambda: b"0::/\n", None),
+            "oom_score": (0o444, lambda: b"0\n", None),
+            "oom_adj": (0o644, lambda: b"%d\n" % (self.oom_score_adj() * 17 // 1000), None),
+            "oom_score_adj": (0o644, lambda: b"%d\n" % self.oom_score_adj(), self.set_oom_score_adj),
+            "loginuid": (0o644, lambda: b"4294967295", self.refuse),
+            "sessionid": (0o444, lambda: b"4294967295", None),
+            "coredump_filter": (0o644, lambda: b"00000033\n", self.ignore),
+            "io": (0o400, self.transfers, None),
+            "timerslack_ns": (0o666, lambda: b"50000\n", self.ignore),
+            "uid_map": (0o644, lambda: mapped, self.refuse),
+            "gid_map": (0o644, lambda: mapped, self.refuse),
+            "setgroups": (0o644, lambda: b"allow\n", self.refuse),
+            "timens_offsets": (
+                0o644,
+                lambda: b"monotonic           0         0\nboottime            0         0\n",
+                None,
+            ),
+        }
+
+    def links(self) -> dict[str, tuple[Callable[[], str], Callable[[], Location | None]]]:
+        """Name -> (text, place)."""
+        process, vfs = self.process, self.kernel.vfs
+
+        def executable() -> str:
+            if process.executable is None:
+                raise LinuxError(ENOENT)
+            return process.executable.path
+
+        return {
+            "cwd": (lambda: vfs.path_of(process.fs.cwd), lambda: process.fs.cwd),
+            "root": (lambda: vfs.path_of(process.fs.root), lambda: process.fs.root),
+            "exe": (executable, lambda: process.executable),
+        }
+
+    # Descriptors
+
+    def descriptors(self) -> Inode:
+        """fd/"""
+        files = self.process.files
+
+        def names() -> list[Entry]:
+            return [(str(fd), self.number + 0x1000 + fd, S_IFLNK >> 12) for fd, _ in files.items()]
+
+        def find(name: str) -> Inode | None:
+            file = self.open_file(name)
+            return None if file is None else self.descriptor_link(int(name), file)
+
+        made = GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 2, mode=0o500, now_ns=self.now)
+        made.size = len(files.items())
+        made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
+        return made
+
+    def open_file(self, name: str) -> OpenFile | None:
+        """The open file of a descriptor's name, None if it is none or not open."""
+        if not (name.isdecimal() and name.isascii()) or (len(name) > 1 and name[0] == "0"):
+            return None
+        try:
+            return self.process.files.get(int(name))
+        except LinuxError:
+            return None
+
+    def descriptor_link(self, fd: int, file: OpenFile) -> Inode:
+        """fd/N: its permissions tell how the file was opened."""
+        mode = (0o500 if file.readable else 0) | (0o300 if file.writable else 0)
+
+        def place() -> Location:
+            return file.location if file.location is not None else Unplaced(file.inode, file.path)
+
+        link = MagicLink(lambda: file.path, place, device=PROC_DEVICE, inode=self.number + 0x1000 + fd, mode=mode)
+        link.size = 64
+        link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid
+        return link
+
+    def descriptor_texts(self) -> Inode:
+        """fdinfo/"""
+        files = self.process.files
+
+        def names() -> list[Entry]:
+            return [(str(fd), self.number + 0x8000 + fd, S_IFREG >> 12) for fd, _ in files.items()]
+
+        def find(name: str) -> Inode | None:
+            file = self.open_file(name)
+            if file is None:
+                return None
+            fd = int(name)
+            return ProcFile(lambda: self.descriptor_text(fd), inode=self.number + 0x8000 + fd, now_ns=self.now)
+
+        return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 3, now_ns=self.now)
+
+    def descriptor_text(self, fd: int) -> bytes:
+        """fdinfo/N."""
+        files = self.process.files
+        file = files.get(fd)
+        flags = file.flags | (O_CLOEXEC if files.is_cloexec(fd) else 0)
+        mount = mount_number(self.kernel.vfs, file.location.mount) if file.location is not None else 1
+        return text.fdinfo(file.offset, flags, mount, file.inode.inode)
+
+    # Threads
+
+    def tasks(self) -> Inode:
+        """task/"""
+        process = self.process
+
+        def names() -> list[Entry]:
+            return [(str(task.tid), self.number + 0x4000, S_IFDIR >> 12) for task in process.tasks]
+
+        def find(name: str) -> Inode | None:
+            for task in process.tasks:
+                if str(task.tid) == name:
+                    return ProcessFiles(self.kernel, process, task).directory(process_number(task.tid) + 0x4000, False)
+            return None
+
+        return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)
+
+    # Texts
+
+    def memory(self, start: int, end: int) -> bytes:
+        """The process's own bytes, as far as they are there."""
+        from loadstone.memory import user
+
+        if end <= start:
+            return b""
+        try:
+            return b"".join(user.pieces(self.process.space, start, end - start, False))
+        except LinuxError:
+            return b""
+
+    def command_line(self) -> bytes:
+        """The argument strings; if the program wrote over the last NUL, on into the environment (get_mm_cmdline)."""
+        stack = self.process.image.stack
+        start, end, more = stack.argument_start, stack.argument_end, stack.environment_end
+        data = self.memory(start, end)
+        if not data or data[-1] == 0:
+            return data
+        first = data.find(b"\0")
+        if first >= 0:
+            return data[: first + 1]
+        data += self.memory(end, min(more, start + 4096))
+        first = data.find(b"\0")
+        return data if first < 0 else data[: first + 1]
+
+    def environment(self) -> bytes:
+        """The environment's strings, as they are in memory now."""
+        stack = self.process.image.stack
+        return self.memory(stack.environment_start, stack.environment_end)
+
+    def auxiliary_vector(self) -> bytes:
+        """What exec put on the stack (mm->saved_auxv), with the AT_NULL that ends it."""
+        pairs = [(key, value & (1 << 64) - 1) for key, value in self.process.image.auxv if key]
+        return b"".join(pack("<QQ", key, value) for key, value in [*pairs, (0, 0)])
+
+    def personality(self) -> int:
+        """personality(2)."""
+        return int(getattr(self.process, "personality", 0))
+
+    def rename(self, data: bytes) -> None:
+        """comm: at most 15 bytes."""
+        name = data.rstrip(b"\n").split(b"\0")[0][:15].decode("utf-8", "surrogateescape")
+        self.task.name = name
+        if self.task is self.process.tasks[0]:
+            self.process.name = name
+
+    def oom_score_adj(self) -> int:
+        """From -1000 to 1000."""
+        return int(self.process.attributes.get("oom_score_adj", 0))
+
+    def set_oom_score_adj(self, data: bytes) -> None:
+        """Kept, and of no effect; lowering it is root's."""
+        try:
+            value = int(data)
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        if not -1000 <= value <= 1000:
+            raise LinuxError(EINVAL)
+        if value < self.oom_score_adj() and self.process.credentials.euid:
+            raise LinuxError(EACCES)
+        self.process.attributes["oom_score_adj"] = value
+
+    def refuse(self, data: bytes) -> None:
+        """Not to be changed."""
+        raise LinuxError(EPERM)
+
+    def ignore(self, data: bytes) -> None:
+        """Accepted, and of no effect."""
+
+    def transfers(self) -> bytes:
+        """io: what was read and written is not counted."""
+        names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
+        return "".join(f"{name}: 0\n" for name in names).encode()
+
+
+# The machine
+
+
+def proc_root(kernel: Kernel) -> ProcRoot:
+    """The tree that is mounted on /proc."""
+    profile, now = kernel.profile, kernel.clock.realtime_ns()
+    texts = _machine_texts(kernel)
+    table: dict[str, tuple[int, Make]] = {}
+
+    def file(number: int, produce: Produce, mode: int = 0o444) -> Make:
+        return lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now)
+
+    def link(number: int, shown: Callable[[], str]) -> Make:
+        return lambda: DynamicLink(shown, device=PROC_DEVICE, inode=number)
+
+    for at, (name, produce) in enumerate(texts.items(), 0x100):
+        table[name] = S_IFREG, file(at, produce)
+    table["sys"] = S_IFDIR, lambda: _sysctl(kernel, _settings(kernel, profile), 0x200, now)
+    table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
+    table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
+    table["self"] = S_IFLNK, link(0xF2, lambda: str(current_task(kernel).process.pid))
+    table["thread-self"] = S_IFLNK, link(0xF3, lambda: _thread_self(kernel))
+    return ProcRoot(kernel, table)
+
+
+def _thread_self(kernel: Kernel) -> str:
+    task = current_task(kernel)
+    return f"{task.process.pid}/task/{task.tid}"
+
+
+def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
+    profile, options = kernel.profile, kernel.options
+    banner = f"{profile.sysname} version {profile.release} (loadstone) (cc) {profile.version}\n"
+
+    def uptime_ns() -> int:
+        return kernel.clock.monotonic_ns() if profile.live else kernel.clock.monotonic_ns() - kernel.booted_ns
+
+    def processes() -> list[Process]:
+        return [process for process in kernel.processes.values() if process.status is None]
+
+    def meminfo() -> bytes:
+        usage = kernel.memory.usage()
+        anonymous, cached = usage["anonymous"] << 12, usage["page cache"] << 12
+        free = options.memory_size - (kernel.memory.used << 12)
+        promised = kernel.commitment.promised << 12
+        return text.meminfo(options.memory_size, free, cached, anonymous, usage["page table"] << 12, promised)
+
+    def stat() -> bytes:
+        up = uptime_ns()
+        boot = (kernel.clock.realtime_ns() - up) // 1_000_000_000
+        return text.machine_stat(options.cpu_count, kernel.clock.cpu_ns(), 0, up, boot, 0, len(kernel.processes))
+
+    return {
+        "cmdline": lambda: b"\n",
+        "cpuinfo": lambda: text.cpuinfo(cpu_model(profile), options.cpu_count),
+        "filesystems": lambda: (
+            b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\toverlay\n"
+        ),
+        "loadavg": lambda: text.loadavg(1, len(processes()), max(kernel.processes, default=1)),
+        "meminfo": meminfo,
+        "modules": lambda: b"",
+        "partitions": lambda: b"major minor  #blocks  name\n\n",
+        "stat": stat,
+        "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
+        "uptime": lambda: text.uptime(uptime_ns(), 0),
+        "version": lambda: text.encode(banner),
+    }
+
+
+Settings = dict[str, "Settings | Produce"]
+
+
+def _sysctl(kernel: Kernel, settings: Settings, number: int, now: int) -> Directory:
+    """/proc/sys: directories of one-line files."""
+    table: dict[str, tuple[int, Make]] = {}
+    for at, (name, value) in enumerate(settings.items(), 1):
+        table[name] = _setting(kernel, value, number + at, now)
+    return Directory(table, inode=number, now_ns=now)
+
+
+def _setting(kernel: Kernel, value: Settings | Produce, number: int, now: int) -> tuple[int, Make]:
+    if isinstance(value, dict):
+        inner = value
+        return S_IFDIR, lambda: _sysctl(kernel, inner, number << 8, now)
+    produce = value
+
+    def refuse(data: bytes) -> None:
+        raise LinuxError(EPERM if data else EINVAL)
+
+    return S_IFREG, lambda: ProcFile(produce, inode=number, mode=0o644, now_ns=now, accept=refuse)
+
+
+def _settings(kernel: Kernel, profile: object) -> Settings:
+    p = kernel.profile
+
+    def line(value: object) -> Produce:
+        data = text.encode(f"{value}\n")
+        return lambda: data
+
+    boot_id: list[bytes] = []
+
+    def boot() -> bytes:
+        if not boot_id:
+            boot_id.append(_uuid(kernel))
+        return boot_id[0]
+
+    vm: Settings = {
+        "max_map_count": line(p.max_map_count),
+        "mmap_min_addr": line(p.mmap_min_addr),
+        "overcommit_memory": line(p.overcommit),
+        "overcommit_ratio": line(50),
+        "swappiness": line(60),
+        "legacy_va_layout": line(int(p.legacy_layout)),
+        "nr_hugepages": line(0),
+        "mmap_rnd_bits": line(p.mmap_random_bits),
+    }
+    kernel_settings: Settings = {
+        "cap_last_cap": line(40),
+        "core_pattern": line("core"),
+        "domainname": line(p.domainname),
+        "hostname": line(p.nodename),
+        "ngroups_max": line(65536),
+        "osrelease": line(p.release),
+        "ostype": line(p.sysname),
+        "overflowgid": line(65534),
+        "overflowuid": line(65534),
+        "pid_max": line(PID_MAX),
+        "random": {
+            "boot_id": boot,
+            "entropy_avail": line(256),
+            "poolsize": line(256),
+            "uuid": lambda: _uuid(kernel),
+        },
+        "randomize_va_space": line(0 if kernel.options.aslr is None else 2),
+        "threads-max": line(kernel.options.memory_size >> 17),
+        "version": line(p.version),
+    }
+    fs: Settings = {
+        "aio-max-nr": line(65536),
+        "file-max": line((1 << 63) - 1),
+        "nr_open": line(1048576),
+        "overflowuid": line(65534),
+        "pipe-max-size": line(1048576),
+        "suid_dumpable": line(0),
+    }
+    return {"fs": fs, "kernel": kernel_settings, "vm": vm}
+
+
+def _uuid(kernel: Kernel) -> bytes:
+    """A random UUID (RFC 9562, version 4) and a newline."""
+    raw = bytearray(kernel.random_bytes(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}\n".encode()

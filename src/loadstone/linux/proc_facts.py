@@ -1,0 +1,228 @@
+"""Where the numbers in /proc come from: the kernel's objects, read into the plain facts that `proc_text` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
+from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
+from loadstone.memory.vma import (
+    DONTCOPY,
+    DONTDUMP,
+    DONTEXPAND,
+    EXEC,
+    GROWSDOWN,
+    IO,
+    LOCKED,
+    MAYEXEC,
+    MAYREAD,
+    MAYSHARE,
+    MAYWRITE,
+    NORESERVE,
+    PAGE_SHIFT,
+    READ,
+    SHARED,
+    WRITE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process, Task
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.vma import Vma
+
+RLIMIT_STACK, RLIMIT_SIGPENDING = 3, 11
+ALL_CAPABILITIES = (1 << 41) - 1
+SIG_DFL, SIG_IGN = 0, 1
+PAGE = 1 << PAGE_SHIFT
+
+
+def resident(space: AddressSpace) -> tuple[int, int, int]:
+    """Bytes resident: anonymous, of files, shared anonymous (which is in the page cache without a device)."""
+    anonymous = file = shared = 0
+    memory = space.memory
+    for vma in space.vmas:
+        special = vma.backing is not None and vma.backing.device == 0
+        for _, _, entry in space.page_table.entries(vma.start, vma.end):
+            owner = memory.owner((entry & FRAME_MASK) >> FRAME_SHIFT)
+            if owner == ANONYMOUS:
+                anonymous += PAGE
+            elif owner == CACHE and vma.name == "":
+                if special or (vma.flags & SHARED and vma.backing is None):
+                    shared += PAGE
+                else:
+                    file += PAGE
+    return anonymous, file, shared
+
+
+def memory_facts(space: AddressSpace) -> MemoryFacts:
+    """What the address space takes."""
+    usage = space.usage
+    anonymous, file, shared = resident(space)
+    text = ((space.end_code + PAGE - 1) & -PAGE) - (space.start_code & -PAGE)
+    text = min(text, usage.executable << PAGE_SHIFT)
+    return MemoryFacts(
+        total=usage.total << PAGE_SHIFT,
+        peak=usage.peak << PAGE_SHIFT,
+        locked=usage.locked << PAGE_SHIFT,
+        resident_peak=getattr(space, "resident_peak", 0) << PAGE_SHIFT,
+        anonymous=anonymous,
+        file=file,
+        shared=shared,
+        data=usage.data << PAGE_SHIFT,
+        stack=usage.stack << PAGE_SHIFT,
+        text=text,
+        library=(usage.executable << PAGE_SHIFT) - text,
+        # the page directory itself is not counted (mm_pgtables_bytes)
+        page_tables=(space.page_table.table_frames() - 1) << PAGE_SHIFT,
+    )
+
+
+def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
+    """A process or one of its threads."""
+    who, image, space = process.credentials, process.image, process.space
+    stack = image.stack
+    ignored, caught = _dispositions(process)
+    capabilities = ALL_CAPABILITIES if who.euid == 0 else 0
+    return ProcessFacts(
+        pid=task.tid,
+        tgid=process.pid,
+        parent=process.parent_pid,
+        group=process.group,
+        session=process.session,
+        name=task.name,
+        state=_state(kernel, task),
+        uids=(who.uid, who.euid, who.suid, who.fsuid),
+        gids=(who.gid, who.egid, who.sgid, who.fsgid),
+        groups=who.groups,
+        umask=process.fs.umask,
+        fd_slots=_slots(process),
+        threads=sum(other.state != "ended" for other in process.tasks),
+        memory=memory_facts(space),
+        pending=task.signals.pending.mask,
+        shared_pending=process.signals.pending.mask,
+        blocked=task.signals.mask,
+        ignored=ignored,
+        caught=caught,
+        signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
+        capabilities=capabilities,
+        capability_bound=ALL_CAPABILITIES,
+        no_new_privileges=int(bool(process.attributes.get("no_new_privs", 0))),
+        cpus=kernel.options.cpu_count,
+        tty_group=-1,
+        minor_faults=space.minor_faults,
+        major_faults=space.major_faults,
+        user_ns=kernel.clock.cpu_ns(),
+        start_ns=process.started_ns if kernel.profile.live else max(0, process.started_ns - kernel.booted_ns),
+        stack_limit=process.limits.get(RLIMIT_STACK, (RLIM_INFINITY, 0))[0] & RLIM_INFINITY,
+        start_code=space.start_code,
+        end_code=space.end_code,
+        start_stack=space.start_stack,
+        start_data=space.start_data,
+        end_data=space.end_data,
+        start_brk=space.start_brk,
+        arg_start=stack.argument_start,
+        arg_end=stack.argument_end,
+        env_start=stack.environment_start,
+        env_end=stack.environment_end,
+    )
+
+
+def _state(kernel: Kernel, task: Task) -> str:
+    if task is kernel.scheduler.current or task.state == "runnable":
+        return "R"
+    return "T" if task.state == "stopped" else "S"
+
+
+def _dispositions(process: Process) -> tuple[int, int]:
+    """The masks of ignored and of caught signals."""
+    ignored = caught = 0
+    for number, action in process.signals.actions.items():
+        if action.handler == SIG_IGN:
+            ignored |= 1 << (number - 1)
+        elif action.handler != SIG_DFL:
+            caught |= 1 << (number - 1)
+    return ignored, caught
+
+
+def _slots(process: Process) -> int:
+    """FDSize: 64 until a higher number was used; then powers of two from 256 on (fs/file.c, alloc_fdtable)."""
+    highest = max((fd for fd, _ in process.files.items()), default=0)
+    return 64 if highest < 64 else max(256, 1 << highest.bit_length())
+
+
+# fs/proc/task_mmu.c, show_smap_vma_flags
+VM_FLAGS = (
+    (READ, "rd"),
+    (WRITE, "wr"),
+    (EXEC, "ex"),
+    (SHARED, "sh"),
+    (MAYREAD, "mr"),
+    (MAYWRITE, "mw"),
+    (MAYEXEC, "me"),
+    (MAYSHARE, "ms"),
+    (GROWSDOWN, "gd"),
+    (LOCKED, "lo"),
+    (IO, "io"),
+    (DONTCOPY, "dc"),
+    (DONTEXPAND, "de"),
+    (0x100000, "ac"),
+    (NORESERVE, "nr"),
+    (DONTDUMP, "dd"),
+)
+
+
+def area_facts(space: AddressSpace) -> Iterator[AreaFacts]:
+    """Each VMA for smaps."""
+    from loadstone.memory.maps_text import render_line
+
+    for vma in space.vmas:
+        yield _area(space, vma, render_line(space, vma).rstrip("\n"))
+
+
+def _area(space: AddressSpace, vma: Vma, line: str) -> AreaFacts:
+    memory = space.memory
+    counts = [0, 0, 0, 0]  # shared clean, shared dirty, private clean, private dirty
+    anonymous = referenced = 0
+    for _, _, entry in space.page_table.entries(vma.start, vma.end):
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        if frame == memory.zero_frame:
+            continue
+        owner = memory.owner(frame)
+        # the page cache holds one reference itself
+        alone = memory.references(frame) <= (2 if owner == CACHE else 1)
+        dirty = bool(entry & DIRTY) or owner == ANONYMOUS
+        counts[2 * alone + dirty] += PAGE
+        anonymous += PAGE * (owner == ANONYMOUS)
+        referenced += PAGE * bool(entry & ACCESSED)
+    flags = " ".join(name for bit, name in VM_FLAGS if vma.flags & bit)
+    shared_clean, shared_dirty, private_clean, private_dirty = counts
+    size = vma.end - vma.start
+    return AreaFacts(line, size, shared_clean, shared_dirty, private_clean, private_dirty, anonymous, referenced, flags)
+
+
+# CPUID.1:EDX, bit by bit, as the kernel names them (arch/x86/include/asm/cpufeatures.h); AT_HWCAP is this word.
+EDX = [
+    "fpu", "vme", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "-", "sep", "mtrr", "pge", "mca",
+    "cmov", "pat", "pse36", "pn", "clflush", "-", "dts", "acpi", "mmx", "fxsr", "sse", "sse2", "ss", "ht", "tm",
+    "ia64", "pbe",
+]  # fmt: skip
+
+
+def cpu_model(profile: Any) -> CpuModel:
+    """The CPU that the cores model: a plain x86-64 with the features that AT_HWCAP tells of."""
+    features = [name for bit, name in enumerate(EDX) if name != "-" and profile.hwcap >> bit & 1]
+    features += ["syscall", "nx", "lm", "constant_tsc", "nopl", "cpuid", "pni", "cx16", "hypervisor", "lahf_lm"]
+    return CpuModel(
+        vendor="AuthenticAMD",
+        family=15,
+        model=107,
+        name="QEMU Virtual CPU version 2.5+",
+        stepping=1,
+        mhz=2000.0,
+        cache_kb=512,
+        flags=" ".join(features),
+    )
