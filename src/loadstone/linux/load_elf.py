@@ -159,6 +159,7 @@ class _Loader:
                 stack_top=where.stack_top,
                 stack_gap=profile.stack_guard_gap,
                 vsyscall=bool(profile.vsyscall) and self.bits == 64,
+                huge_alignment=self.bits == 64,  # __thp_get_unmapped_area: not for a compat system call
             )
         )
         space.read_implies_exec = self.plan.read_implies_exec
