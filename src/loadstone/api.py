@@ -13,15 +13,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loadstone.control import Breakpoints, find_symbol, run_to_place, symbolizer
 from loadstone.clock import Clock, VirtualClock
+from loadstone.control import Breakpoints, find_symbol, run_to_place, symbolizer
 from loadstone.errors import HostError, LinuxError
 from loadstone.events import Events, Fault
 from loadstone.kernel.console import Console
 from loadstone.kernel.kernel import Kernel, MachineOptions
 from loadstone.kernel.process import Credentials, ExitStatus, FsContext, Task
 from loadstone.kernel.process import Process as KernelProcess
-from loadstone.linux.execve import ExecImage, Stage, execve
+from loadstone.linux.execve import ExecImage, Stage
 from loadstone.linux.layout import Draws
 from loadstone.linux.personality import Linux
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
@@ -127,10 +127,10 @@ class Machine:
             cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
             random_bytes=random.randbytes if random else os.urandom,
         )  # fmt: skip
+        shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
         self.kernel = Kernel(
-            self.physical, cache, Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit), vfs, clock,
-            self.events, options, profile, random,
-        )  # fmt: skip
+            self.physical, cache, shootdown, commitment, vfs, clock, self.events, options, profile, random
+        )
         self.linux = Linux(self.kernel)
         self.kernel.personality = self.linux
 
@@ -145,7 +145,7 @@ class Machine:
         if not self.kernel.cores:
             from loadstone.machine.unicorn_core import UnicornCore
 
-            core = UnicornCore(self.physical, resolve)
+            core = UnicornCore(self.physical, resolve, lambda: bool(self.events.fault))
             self.kernel.cores.append(core)
             self.kernel.shootdown.listen(core)
         return self.kernel.cores[0]

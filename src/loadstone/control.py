@@ -86,7 +86,10 @@ class Breakpoints:
         return bool(reached)
 
     def _reached(self, task: Task) -> bool:
-        return any([action(task) for action in self._actions.get(task.context.pc, [])])
+        paused = False
+        for action in list(self._actions.get(task.context.pc, ())):  # every one is told
+            paused |= action(task)
+        return paused
 
 
 def run_to_place(points: Breakpoints, process: Process, place: str | int) -> bool:

@@ -1,7 +1,7 @@
 """The CPU that the Unicorn core shows to programs: what CPUID answers, always the same, on every host.
 
-It has what Unicorn executes correctly and no more: SSE up to 4.2, AES, PCLMULQDQ, POPCNT, BMI, LZCNT, FSGSBASE; no XSAVE
-and so no AVX, no RDRAND (it would not be repeatable). Bits as in Intel SDM vol. 2, CPUID.
+It has what Unicorn executes correctly and no more: SSE up to 4.2, AES, PCLMULQDQ, POPCNT, BMI, LZCNT, FSGSBASE; no
+XSAVE and so no AVX, no RDRAND (it would not be repeatable). Bits as in Intel SDM vol. 2, CPUID.
 """
 
 from __future__ import annotations

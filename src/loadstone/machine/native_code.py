@@ -79,7 +79,11 @@ class NativeHooks:
     def __init__(self, emu_stop: int) -> None:
         self.ring = (c_uint64 * (2 * RING_ENTRIES))()
         self.control = Control(
-            stop=emu_stop, ring=ctypes.addressof(self.ring), ring_limit=RING_ENTRIES - _RING_SLACK, fills=1 << 62, skip=-1
+            stop=emu_stop,
+            ring=ctypes.addressof(self.ring),
+            ring_limit=RING_ENTRIES - _RING_SLACK,
+            fills=1 << 62,
+            skip=-1,
         )
         self.address = ctypes.addressof(self.control)
         self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

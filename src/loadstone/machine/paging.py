@@ -177,7 +177,7 @@ class PageTable:
             below = (entry & FRAME_MASK) >> 12
             if level < 2:
                 self._prune(below, level + 1, base + (index << shift), start, end)
-            if self._memory.page(below) == _EMPTY:
+            if bytes(self._memory.page(below)) == _EMPTY:  # a copy: comparing views goes byte by byte
                 words[word] = 0
                 self._memory.release(below)
 

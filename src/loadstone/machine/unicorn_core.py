@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
 from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any
 
 from loadstone.errors import HostError
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
     ACCESS_READ,
@@ -33,9 +33,11 @@ from loadstone.machine.core import (
     Space,
     Trap,
 )
+from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
+from loadstone.machine.instruction import LONGEST, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
-from loadstone.machine.vex import find_vex, first_block
+from loadstone.machine.vex import find_vex, find_vex_in_block
 
 EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
 _USER_TOP = 1 << 47
@@ -182,7 +184,11 @@ class UnicornContext:
 
 
 class UnicornCore:
-    """One CPU core. `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong."""
+    """One CPU core.
+
+    `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The address is that of the
+    page unless `wants_address()`: to find the exact one the instruction is decoded, which only who listens should pay for.
+    """
 
     name = "unicorn"
     capabilities = frozenset({"x86_64", "deterministic", "breakpoints"})
@@ -190,7 +196,13 @@ class UnicornCore:
     hwcap2 = HWCAP2
     minimum_signal_stack = 2048
 
-    def __init__(self, memory: PhysicalMemory, resolve: Resolver, number: int = 0) -> None:
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        resolve: Resolver,
+        wants_address: Callable[[], bool] = lambda: True,
+        number: int = 0,
+    ) -> None:
         if not native_code.supported():
             raise HostError("the Unicorn core needs an x86-64 host: its hooks are machine code")
         self.number = number
@@ -199,6 +211,7 @@ class UnicornCore:
         self.blocks_checked = 0
         self._memory = memory
         self._resolve = resolve
+        self._wants_address = wants_address
         self._library = library = uc.load()
         self._uc = c_void_p()
         self._open(library)
@@ -215,7 +228,7 @@ class UnicornCore:
         self._stale_code = False
         self._interrupted = False
         self._vector = -1
-        self._failure: object | None = None
+        self._failure: Any = None
         self._error: BaseException | None = None
         self._tlb_limit = _TLB_ENTRIES
         self._checked: set[int] = set()
@@ -473,8 +486,11 @@ class UnicornCore:
         entry = words[slot] if slot >= 0 else 0
         if not _allows(entry, kind):
             self._filling = address & -FRAME_SIZE
-            self._failure = self._resolve(self._space, address, _ACCESS[kind], self._pc())
+            pc = self._pc()
+            exact = self._exact(address, kind, pc) if self._wants_address() else address
+            self._failure = self._resolve(self._space, exact, _ACCESS[kind], pc)
             if self._failure is not None:
+                self._failure = self._failure._replace(address=self._exact(address, kind, pc))
                 return False
             slot = table.find(address)
             entry = words[slot]
@@ -498,6 +514,14 @@ class UnicornCore:
             | (uc.PROT_EXEC if entry & EXECUTED and not entry & NO_EXECUTE else 0)
         )
         return True
+
+    def _exact(self, page: int, kind: int, pc: int) -> int:
+        """The very address of an access. Unicorn tells a TLB fill the page only."""
+        if kind == uc.MEM_FETCH:
+            return pc if pc & -FRAME_SIZE == page else page
+        context = self._context
+        assert context is not None
+        return touched(self._code_at(pc, LONGEST), pc, page, context.read)
 
     def _machine_page(self, address: int, kind: int, result: Any) -> bool:
         """The reserved frame: all of it while booting; later the GDT, for instructions that load a selector."""
@@ -545,12 +569,14 @@ class UnicornCore:
         self._checked.add(pc)
         code = self._code_at(pc, min(64, FRAME_SIZE - pc % FRAME_SIZE))
         if b"\xc4" in code or b"\xc5" in code:
-            self._check_block(pc, len(first_block(code)))
+            self._judge(pc, code, find_vex_in_block(code))
 
     def _check_block(self, pc: int, size: int) -> None:
         self.blocks_checked += 1
         code = self._code_at(pc, size)
-        at = find_vex(code)
+        self._judge(pc, code, find_vex(code))
+
+    def _judge(self, pc: int, code: bytes, at: int) -> None:
         if at >= 0:
             self._refuse(pc + at, code[at:])
 
