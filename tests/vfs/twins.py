@@ -319,7 +319,47 @@ class Choice:
         pick = self.random
         usable = [number for number, file in enumerate(files) if file is not None]
         name = pick.choice(
-            ["open", "open", "open", "open", "open", "create", "create", "read", "read", "write", "write", "write", "seek", "ftruncate", "fstat", "stat", "stat", "access", "truncate", "readlink", "listing", "listing", "mkdir", "mkdir", "rmdir", "rmdir", "unlink", "unlink", "unlink", "symlink", "symlink", "link", "link", "rename", "rename", "rename", "rename", "chmod", "utimes"]
+            [
+                "open",
+                "open",
+                "open",
+                "open",
+                "open",
+                "create",
+                "create",
+                "read",
+                "read",
+                "write",
+                "write",
+                "write",
+                "seek",
+                "ftruncate",
+                "fstat",
+                "stat",
+                "stat",
+                "access",
+                "truncate",
+                "readlink",
+                "listing",
+                "listing",
+                "mkdir",
+                "mkdir",
+                "rmdir",
+                "rmdir",
+                "unlink",
+                "unlink",
+                "unlink",
+                "symlink",
+                "symlink",
+                "link",
+                "link",
+                "rename",
+                "rename",
+                "rename",
+                "rename",
+                "chmod",
+                "utimes",
+            ]
         )
         if name in ("read", "write", "seek", "ftruncate", "fstat"):
             if not usable:

@@ -1,20 +1,23 @@
-"""The guest's files: the host's tree, read-only, under a private in-memory overlay; mounts, pipes, devices, descriptors.
+"""The guest's files: the host's tree, read-only, under an in-memory overlay; mounts, pipes, devices, descriptors.
 
-This room knows no ABI: nothing is packed here, flags and modes are the plain numbers of `vfs.flags` (x86-64 values), and
-every error is a `LinuxError` with the errno the kernel would give. Paths are `str` with surrogateescape.
+This room knows no ABI: nothing is packed here, flags and modes are the plain numbers of `vfs.flags` (x86-64
+values), and every error is a `LinuxError` with the errno the kernel would give. Paths are `str` with
+surrogateescape.
 
 The pieces:
 
-- `inode.Inode`: one file. Attributes, as stat(2) names them: `device inode mode uid gid nlink rdev size atime_ns mtime_ns
-  ctime_ns blocks blksize`; call `refresh()` before showing them. Directories: `lookup(name)`, `entries()` ->
-  `[(name, inode number, d_type)]` without `.` and `..`, `create/mkdir/symlink/mkfifo/link/unlink/rmdir/rename`. Links:
-  `readlink()`; magic links also `follow()`. All: `truncate(size)`, `set_mode`, `set_owner`, `set_times`, `open(...)`.
-- `regular.RegularFile(Inode)`: implements `memory.backing.Backing`; `read_into`, `write_from` are the one data path.
+- `inode.Inode`: one file. Attributes, as stat(2) names them: `device inode mode uid gid nlink rdev size atime_ns
+  mtime_ns ctime_ns blocks blksize`; call `refresh()` before showing them. Directories: `lookup(name)`, `entries()`
+  -> `[(name, inode number, d_type)]` without `.` and `..`, `create/mkdir/symlink/mkfifo/link/unlink/rmdir/rename`.
+  Links: `readlink()`; magic links also `follow()`. All: `truncate(size)`, `set_mode`, `set_owner`, `set_times`,
+  `open(...)`.
+- `regular.RegularFile(Inode)`: implements `memory.backing.Backing`; `read_into`, `write_from` are the one data
+  path.
 - `namespace.Location`: a place in the tree (mount and entry): `.inode`, `.path` as the guest sees it, `.host_path`
   (where the host has it, "" if it does not), `.deleted`. Compare two with `==`.
-- `namespace.Vfs`: path resolution and everything that takes a path. Every method takes `cwd` (the directory a relative path
-  starts from: the process's or a dirfd's `Location`; None is the root), and the keywords `root` (None: the namespace's) and
-  `credentials` (an object with `fsuid`, `fsgid`, `groups`; default root):
+- `namespace.Vfs`: path resolution and everything that takes a path. Every method takes `cwd` (the directory a
+  relative path starts from: the process's or a dirfd's `Location`; None is the root), and the keywords `root`
+  (None: the namespace's) and `credentials` (an object with `fsuid`, `fsgid`, `groups`; default root):
 
       resolve(path, cwd=None, *, root, credentials, follow=True, directory=False, empty=False) -> Location
       open(path, flags, mode=0, cwd=None, *, root, credentials) -> OpenFile      (mode: umask already applied)
@@ -32,14 +35,14 @@ The pieces:
       path_of(location, root) -> str          as getcwd and d_path: "(unreachable)", " (deleted)"
       space(location) -> Space                statfs: total, free bytes, files, name length, magic
       discarded() -> list[Discarded(path, bytes, kind)] · keep_option() -> str     "--rw /home/me/out", "" if nothing
-      wake_up                                  attribute: called with the waiters that an operation woke; the kernel sets it
+      wake_up                                  attribute: called with the waiters an operation woke; the kernel sets it
 
-- `file.OpenFile`: an open file description. `inode`, `flags` (status flags; may be set by F_SETFL), `offset`, `location`
-  (None for pipes), `path` (what /proc/self/fd/N reads), `references`;
+- `file.OpenFile`: an open file description. `inode`, `flags` (status flags; may be set by F_SETFL), `offset`,
+  `location` (None for pipes), `path` (what /proc/self/fd/N reads), `references`;
 
       read_into(pieces, offset=None) -> int    0 is end of file; offset None uses and moves the file offset
       write_from(pieces, offset=None) -> int   may be partial; the handler goes on
-      seek(offset, whence) -> int · truncate(size) · read_entries(limit?) · sync() · allocate(mode, offset, length)
+      seek(offset, whence) -> int · truncate(size) · available() · sync() · allocate(mode, offset, length)
       ready() -> int (POLL* bits) · read_queue, write_queue: WaitQueue | None · host_fd() -> int (-1: none)
       opening() -> WaitQueue | None            a FIFO whose other end nobody opened yet; wait on it, then ask again
       hold() · close()                         FileTable does both
@@ -51,7 +54,7 @@ The pieces:
   `dup(fd, minimum=0, cloexec=False)`, `dup2(old, new)`, `dup3(old, new, cloexec)`, `is_cloexec/set_cloexec`,
   `close_on_exec()`, `close_all()`, `clone()`, `items() -> [(fd, OpenFile)]`, `limit`.
 - `generated`: what /proc is made of: `GeneratedFile(produce, ...)` (bytes made when opened), `GeneratedDirectory(names,
-  lookup)`, `StaticDirectory({name: inode})`, `MagicLink(text, follow)`, `DynamicLink(text)`.
+  find)`, `StaticDirectory({name: inode})`, `MagicLink(text, place)`, `DynamicLink(text)`.
 - `streams.host_stream(vfs, fd) -> OpenFile`: the host's stdin, stdout, stderr. `devices.populate(...)`: /dev.
 - `locks`: flock and record locks, kept per inode.
 - `assemble.assemble(page_cache, clock, *, host_root="/", rw=(), binds=(), visible=None, limit, deterministic,

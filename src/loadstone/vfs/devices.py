@@ -1,4 +1,4 @@
-"""/dev: the few devices every program may expect. None of them is the host's, but for the terminal we were started on."""
+"""/dev: the few devices every program may expect. None is the host's, but for the terminal we were started on."""
 
 from __future__ import annotations
 

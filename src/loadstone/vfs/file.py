@@ -275,7 +275,7 @@ class RegularOpen(SeekableFile):
         done = self.file.write_from(pieces, at)
         if self.strips and done:
             self.file.drop_privileges()
-        if offset is None:
+        if offset is None and done:
             self.offset = at + done
         return done
 

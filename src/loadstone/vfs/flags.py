@@ -1,4 +1,4 @@
-"""The numbers of open(2), stat(2), poll(2) and rename(2), with x86-64's values. A personality with others translates."""
+"""The numbers of open(2), stat(2), poll(2) and rename(2), with x86-64's values; others translate."""
 
 from __future__ import annotations
 

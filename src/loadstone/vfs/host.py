@@ -1,8 +1,8 @@
 """The host's tree, as far as the guest may see it.
 
-Everything goes one component at a time from a directory's O_PATH descriptor with O_NOFOLLOW: the host never follows a
-symbolic link for the guest and never resolves `..`. Only regular files are ever opened, and only after an O_PATH open has
-shown that they are; a FIFO, a socket or a device on the host is seen by stat and no more.
+Everything goes one component at a time from a directory's O_PATH descriptor with O_NOFOLLOW: the host never
+follows a symbolic link for the guest and never resolves `..`. Only regular files are ever opened, and only after
+an O_PATH open has shown that they are; a FIFO, a socket or a device on the host is seen by stat and no more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,31 @@ FILE_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 # File systems that show the host's processes, devices or kernel: a directory that is the root of one looks empty.
 HIDDEN_FILE_SYSTEMS = frozenset(
-    ["proc", "sysfs", "devtmpfs", "devpts", "debugfs", "tracefs", "securityfs", "cgroup", "cgroup2", "bpf", "configfs", "pstore", "efivarfs", "binfmt_misc", "fusectl", "mqueue", "autofs", "rpc_pipefs", "nfsd", "selinuxfs", "smackfs", "functionfs", "nsfs"]
+    [
+        "proc",
+        "sysfs",
+        "devtmpfs",
+        "devpts",
+        "debugfs",
+        "tracefs",
+        "securityfs",
+        "cgroup",
+        "cgroup2",
+        "bpf",
+        "configfs",
+        "pstore",
+        "efivarfs",
+        "binfmt_misc",
+        "fusectl",
+        "mqueue",
+        "autofs",
+        "rpc_pipefs",
+        "nfsd",
+        "selinuxfs",
+        "smackfs",
+        "functionfs",
+        "nsfs",
+    ]
 )
 
 # File systems whose get_unmapped_area is thp_get_unmapped_area.
@@ -204,9 +228,7 @@ class HostNode:
 
     def _covered(self, stat: os.stat_result) -> bool:
         """Whether this is the root of a file system that must not be seen."""
-        return (
-            stat.st_dev != self.stat.st_dev and stat.st_mode & S_IFMT == S_IFDIR and self.tree.hidden(stat.st_dev)
-        )
+        return stat.st_dev != self.stat.st_dev and stat.st_mode & S_IFMT == S_IFDIR and self.tree.hidden(stat.st_dev)
 
     def directory_fd(self) -> int:
         """An O_PATH descriptor of this directory; ESTALE if another file is there now."""

@@ -47,9 +47,10 @@ def flock(file: OpenFile, exclusive: bool | None) -> None:
 def conflict(inode: Inode, owner: object, kind: int, start: int, end: int) -> Record | None:
     """The first record lock that stands in the way (F_GETLK), or None."""
     for one in inode.locks or ():
-        if isinstance(one, Record) and one.owner != owner and one.start < end and start < one.end:
-            if kind == WRITE or one.kind == WRITE:
-                return one
+        if not isinstance(one, Record) or one.owner == owner:
+            continue
+        if one.start < end and start < one.end and WRITE in (kind, one.kind):
+            return one
     return None
 
 

@@ -338,9 +338,7 @@ class Vfs:
             return base
         return self._resolve(base, path, self._walk(root, credentials), follow, directory)
 
-    def _last(
-        self, path: str, cwd: Location | None, walk: Walk
-    ) -> tuple[Location, str, bool]:
+    def _last(self, path: str, cwd: Location | None, walk: Walk) -> tuple[Location, str, bool]:
         return self._to_parent(cwd or self.root, path, walk)
 
     def _child(self, base: Location, name: str, walk: Walk) -> Location | None:

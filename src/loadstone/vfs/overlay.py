@@ -564,5 +564,3 @@ class OverlayDirectory(Overlaid):
         self._subdirectories(-moves)
         target._subdirectories(moves)
         inode.ctime_ns = other.ctime_ns = self.fs.now()
-
-

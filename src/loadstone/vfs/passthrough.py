@@ -296,9 +296,7 @@ class WritableDirectory(Through):
     def temporary(self, mode: int, who: Identity) -> Inode:
         """A file without a name on the host's file system."""
         directory = self.node.directory_fd()
-        fd = host(
-            lambda: os.open(f"/proc/self/fd/{directory}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777)
-        )
+        fd = host(lambda: os.open(f"/proc/self/fd/{directory}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777))
         os.fchmod(fd, mode & 0o7777)
         node = HostNode(self.node.tree, self.node, "", os.fstat(fd))
         self.fs.forget(*node.key, True)

@@ -1,9 +1,9 @@
 """Regular files: the one path that file data takes, between a host descriptor or page cache and the given memory.
 
-Whatever the kind, the bytes are behind one host descriptor: a host file's, or an anonymous memfd's. A transfer goes
-straight between that descriptor and the caller's memoryviews (`preadv`, `pwritev`), except for pages of the range that
-are in the page cache: those are copied from and to their frames. Writes go to the descriptor as well as to the frames, so
-only stores through shared mappings leave dirty pages.
+Whatever the kind, the bytes are behind one host descriptor: a host file's, or an anonymous memfd's. A transfer
+goes straight between that descriptor and the caller's memoryviews (`preadv`, `pwritev`), except for pages of the
+range that are in the page cache: those are copied from and to their frames. Writes go to the descriptor as well as
+to the frames, so only stores through shared mappings leave dirty pages.
 """
 
 from __future__ import annotations

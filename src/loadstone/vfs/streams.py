@@ -1,7 +1,7 @@
 """The host's stdin, stdout and stderr as files of the guest.
 
-A transfer never blocks Loadstone: what would have to wait raises WouldBlock with the host's descriptor. A regular file is
-used at the host's own offset, which is shared with whoever redirected it.
+A transfer never blocks Loadstone: what would have to wait raises WouldBlock with the host's descriptor. A regular
+file is used at the host's own offset, which is shared with whoever redirected it.
 """
 
 from __future__ import annotations
@@ -327,4 +327,3 @@ class DirectoryStream(OpenFile):
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """EISDIR."""
         raise LinuxError(EISDIR)
-

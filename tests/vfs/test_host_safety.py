@@ -1,0 +1,217 @@
+"""No write reaches the host outside --rw, and nothing of the host but files, directories and links is opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from errno import EACCES, EBUSY, ENOENT, ENOSPC, ENXIO, EXDEV
+from pathlib import Path
+
+import pytest
+from tests.vfs.test_semantics import fingerprint
+
+from loadstone.errors import HostError, LinuxError
+from loadstone.vfs.assemble import assemble
+from loadstone.vfs.file import OpenFile
+from loadstone.vfs.flags import O_CREAT, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY
+from loadstone.vfs.generated import MagicLink
+from loadstone.vfs.namespace import Vfs
+
+DATA = memoryview(b"written by the guest")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """`out` is to be left alone; `rw` is handed over. Links lead from each to the other."""
+    for name in ("out/deep", "rw/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "out/secret").write_bytes(b"keep me")
+    (tmp_path / "out/deep/file").write_bytes(b"keep me too")
+    (tmp_path / "rw/mine").write_bytes(b"change me")
+    os.symlink("../out/secret", tmp_path / "rw/up")
+    os.symlink(str(tmp_path / "out"), tmp_path / "rw/absolute")
+    os.symlink("../out/new", tmp_path / "rw/dangling")
+    os.symlink("../rw/mine", tmp_path / "out/inward")
+    return tmp_path
+
+
+def guest(host: Path, **options: object) -> Vfs:
+    return assemble(None, rw=[str(host / "rw")], **options)  # type: ignore[arg-type]
+
+
+def put(vfs: Vfs, path: str, flags: int = O_WRONLY) -> OpenFile:
+    file = vfs.open(path, flags, 0o644)
+    assert file.write_from([DATA]) == len(DATA)
+    return file
+
+
+def error(action: Callable[[], object]) -> int:
+    with pytest.raises(LinuxError) as raised:
+        action()
+    return raised.value.errno
+
+
+def test_ways_out_of_the_rw_directory_end_in_the_overlay(host: Path) -> None:
+    before = fingerprint(host / "out")
+    vfs, rw, out = guest(host), str(host / "rw"), str(host / "out")
+    for path in ("/up", "/absolute/secret", "/../out/secret", "/sub/../../out/deep/file", "/absolute/deep/../secret"):
+        put(vfs, rw + path)
+    put(vfs, rw + "/dangling", O_WRONLY | O_CREAT)
+    put(vfs, rw + "/absolute/fresh", O_WRONLY | O_CREAT)
+    put(vfs, out + "/secret", O_WRONLY | O_TRUNC)
+    vfs.truncate(rw + "/up", 1)
+    vfs.chmod(rw + "/up", 0o777)
+    vfs.chown(rw + "/absolute/deep", 1, 1)
+    vfs.utimes(rw + "/up", (1, 1))
+    vfs.mkdir(rw + "/absolute/d", 0o755)
+    vfs.symlink("x", rw + "/../out/link")
+    vfs.unlink(rw + "/absolute/secret")
+    vfs.rename(out + "/deep", out + "/moved")
+    put(vfs, out + "/moved/file")
+    file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
+    file.write_from([DATA])
+    vfs.mkfifo(out + "/fifo", 0o644)
+    assert fingerprint(host / "out") == before
+    assert not (host / "out/new").exists()
+
+
+def test_links_and_renames_do_not_cross_the_boundary(host: Path) -> None:
+    before = fingerprint(host / "out")
+    vfs, rw, out = guest(host), str(host / "rw"), str(host / "out")
+    assert error(lambda: vfs.link(out + "/secret", rw + "/hard")) == EXDEV
+    assert error(lambda: vfs.link(rw + "/mine", out + "/hard")) == EXDEV
+    assert error(lambda: vfs.link(rw + "/absolute/secret", rw + "/hard")) == EXDEV
+    assert error(lambda: vfs.rename(out + "/secret", rw + "/mine")) == EXDEV
+    assert error(lambda: vfs.rename(rw + "/mine", out + "/secret")) == EXDEV
+    assert error(lambda: vfs.rename(rw + "/sub", out + "/sub")) == EXDEV
+    assert error(lambda: vfs.rename(rw, str(host / "elsewhere"))) == EBUSY
+    assert error(lambda: vfs.rmdir(rw)) == EBUSY
+    file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
+    assert error(lambda: vfs.link("", rw + "/hard", file.location, empty=True)) == EXDEV
+    assert fingerprint(host / "out") == before
+    assert (host / "rw/mine").read_bytes() == b"change me"
+
+
+def test_an_open_descriptor_or_magic_link_does_not_write_through(host: Path) -> None:
+    before = fingerprint(host / "out")
+    vfs, out = guest(host), str(host / "out")
+    reader = vfs.open(out + "/secret", O_RDONLY)
+    place = vfs.open(out + "/secret", O_PATH).location
+    link = MagicLink(lambda: "fd", lambda: place)
+    vfs.mount("/proc", type(vfs.resolve("/proc").inode)(1, 1, 0o40555))
+    again = vfs.open_location(link.follow() or vfs.root, O_RDWR)
+    assert again.write_from([DATA]) == len(DATA)
+    data = bytearray(100)
+    assert reader.read_into([memoryview(data)]) == len(DATA)  # one file: the reader sees what was written
+    directory = vfs.open(out + "/deep", O_RDONLY).location
+    vfs.open("file", O_WRONLY | O_TRUNC, 0, directory)
+    vfs.open("../secret", O_WRONLY | O_TRUNC, 0, directory)
+    assert fingerprint(host / "out") == before
+
+
+def test_the_rw_directory_is_really_written(host: Path) -> None:
+    vfs, rw = guest(host), str(host / "rw")
+    put(vfs, rw + "/mine", O_WRONLY | O_TRUNC)
+    put(vfs, rw + "/sub/new", O_WRONLY | O_CREAT)
+    put(vfs, str(host / "out/inward"))
+    file = vfs.open(rw, O_RDWR | O_TMPFILE, 0o640)
+    file.write_from([DATA])
+    vfs.link("", rw + "/named", file.location, empty=True)
+    vfs.rename(rw + "/sub", rw + "/moved")
+    assert (host / "rw/mine").read_bytes() == bytes(DATA)
+    assert (host / "rw/moved/new").read_bytes() == bytes(DATA)
+    assert (host / "rw/named").read_bytes() == bytes(DATA)
+    assert (host / "rw/named").stat().st_mode & 0o777 == 0o640
+    assert vfs.discarded() == []
+    assert vfs.keep_option() == ""
+
+
+def test_special_files_of_the_host_are_seen_and_never_opened(host: Path) -> None:
+    os.mkfifo(host / "out/fifo")
+    os.mkfifo(host / "rw/fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(host / "out/socket"))
+    vfs = guest(host)
+    for where in ("out", "rw"):
+        assert vfs.stat(str(host / where / "fifo")).mode >> 12 == 1
+        for flags in (O_RDONLY, O_WRONLY, O_RDWR):
+            assert error(lambda w=where, f=flags: vfs.open(str(host / w / "fifo"), f)) == EACCES  # type: ignore[misc]
+    assert error(lambda: vfs.open(str(host / "out/socket"), O_RDONLY)) == ENXIO
+    for name in ("proc/1/environ", "sys/kernel", "dev/kmsg", "proc/self/mem"):
+        assert error(lambda n=name: vfs.open("/" + n, O_RDONLY)) == ENOENT  # type: ignore[misc]
+
+
+def test_a_device_of_the_host_is_never_opened(host: Path) -> None:
+    try:
+        os.mknod(host / "out/null", 0o020666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("making a device takes root")
+    vfs = guest(host)
+    assert vfs.stat(str(host / "out/null")).rdev == os.makedev(1, 3)
+    assert error(lambda: vfs.open(str(host / "out/null"), O_RDONLY)) == EACCES
+
+
+def test_a_link_put_in_place_of_a_file_by_the_host_is_not_followed(host: Path) -> None:
+    vfs, path = guest(host), host / "rw/mine"
+    vfs.stat(str(path))
+    path.unlink()
+    path.symlink_to("../out/secret")
+    put(vfs, str(path))
+    assert (host / "out/secret").read_bytes() == b"keep me"
+
+
+def test_untrusted_sees_only_what_it_was_given(host: Path) -> None:
+    vfs = assemble(None, visible=[str(host / "out/inward")])
+    assert vfs.stat(str(host / "rw/mine")).size == len(b"change me")
+    assert [entry[0] for entry in vfs.resolve(str(host / "out")).inode.entries()] == ["inward"]
+    for path in (host / "out/secret", host / "rw/up", Path("/etc/passwd")):
+        assert error(lambda p=path: vfs.stat(str(p))) == ENOENT  # type: ignore[misc]
+    put(vfs, str(host / "out/secret"), O_WRONLY | O_CREAT)
+    assert (host / "out/secret").read_bytes() == b"keep me"
+
+
+def test_the_overlay_is_bounded(host: Path) -> None:
+    vfs = guest(host, limit=1 << 20)
+    file = vfs.open("/tmp/big", O_WRONLY | O_CREAT, 0o600)
+    piece = memoryview(bytes(1 << 18))
+
+    def fill() -> None:
+        for _ in range(8):
+            file.write_from([piece])
+
+    assert error(fill) == ENOSPC
+    sparse = vfs.open("/tmp/sparse", O_WRONLY | O_CREAT, 0o600)
+    assert error(lambda: [sparse.write_from([piece], 1 << 40) for _ in range(9)]) == ENOSPC
+    file.truncate(0)
+    assert sparse.write_from([piece], 1 << 40) == len(piece)
+
+
+def test_discarded_says_what_and_how_to_keep_it(host: Path) -> None:
+    vfs, out = guest(host), str(host / "out")
+    put(vfs, out + "/new", O_WRONLY | O_CREAT)
+    put(vfs, out + "/deep/file", O_WRONLY | O_TRUNC)
+    vfs.unlink(out + "/secret")
+    put(vfs, "/dev/shm/x", O_WRONLY | O_CREAT)
+    put(vfs, out + "/temporary", O_WRONLY | O_CREAT)
+    vfs.unlink(out + "/temporary")
+    found = vfs.discarded()
+    assert [tuple(one) for one in found] == [
+        (out + "/deep/file", len(DATA), "file"),
+        (out + "/new", len(DATA), "file"),
+        (out + "/secret", 0, "removed"),
+    ]
+    assert vfs.keep_option() == f"--rw {out}"
+
+
+def test_bind_and_root(host: Path) -> None:
+    vfs = assemble(None, host_root=str(host / "rw"), binds=[(str(host / "out"), "/mnt/o")])
+    assert vfs.stat("/mnt/o/secret").size == 7
+    assert vfs.resolve("/mnt/o/deep/../../..").path == "/"
+    assert error(lambda: vfs.stat("/up")) == ENOENT
+    put(vfs, "/mnt/o/secret", O_WRONLY)
+    assert (host / "out/secret").read_bytes() == b"keep me"
+    assert [one.path for one in vfs.discarded()] == ["/mnt/o/secret"]
+    assert vfs.keep_option() == f"--rw {host / 'out'}"
+    with pytest.raises(HostError, match="does not exist"):
+        assemble(None, rw=[str(host / "nothing")])

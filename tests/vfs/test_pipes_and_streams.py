@@ -1,0 +1,236 @@
+"""Pipes, FIFOs, devices, the host's standard streams and descriptor tables, beside the kernel's own."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+from collections.abc import Callable
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENOSPC, ENXIO, EPIPE, ESPIPE
+from pathlib import Path
+
+import pytest
+
+from loadstone.errors import LinuxError
+from loadstone.vfs import locks
+from loadstone.vfs.assemble import assemble
+from loadstone.vfs.file import OpenFile, WouldBlock
+from loadstone.vfs.file_table import FileTable
+from loadstone.vfs.flags import O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
+from loadstone.vfs.streams import host_stream
+
+
+def error(action: Callable[[], object]) -> int:
+    with pytest.raises(LinuxError) as raised:
+        action()
+    return raised.value.errno
+
+
+def read(file: OpenFile, length: int) -> bytes | None:
+    data = bytearray(length)
+    try:
+        return bytes(data[: file.read_into([memoryview(data)[: length // 2], memoryview(data)[length // 2 :]])])
+    except WouldBlock:
+        return None
+
+
+def write(file: OpenFile, data: bytes) -> int | None:
+    try:
+        return file.write_from([memoryview(data)])
+    except WouldBlock:
+        return None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pipe_is_the_kernels(seed: int) -> None:
+    """Whole pages only: how much of a pipe partly filled buffers waste is the kernel's own affair."""
+    pick = random.Random(seed)
+    vfs = assemble(None)
+    reader, writer = vfs.pipe()
+    theirs = os.pipe2(os.O_NONBLOCK)
+    for _ in range(300):
+        size = pick.choice((4096, 8192, 20480, 65536, 131072))
+        if pick.random() < 0.5:
+            data = pick.randbytes(size)
+            try:
+                expected: int | None = os.write(theirs[1], data)
+            except BlockingIOError:
+                expected = None
+            assert write(writer, data) == expected
+        else:
+            try:
+                got: bytes | None = os.read(theirs[0], size)
+            except BlockingIOError:
+                got = None
+            assert read(reader, size) == got
+        polled = dict(poll(theirs))
+        assert reader.ready() & 0x1D == polled.get(theirs[0], 0) & 0x1D
+        assert writer.ready() & 0x1D == polled.get(theirs[1], 0) & 0x1D
+    for fd in theirs:
+        os.close(fd)
+
+
+def poll(pair: tuple[int, int]) -> list[tuple[int, int]]:
+    poller = select.poll()
+    poller.register(pair[0], select.POLLIN)
+    poller.register(pair[1], select.POLLOUT)
+    return poller.poll(0)
+
+
+def test_pipe_ends() -> None:
+    vfs = assemble(None)
+    reader, writer = vfs.pipe(O_NONBLOCK)
+    for file in (reader, writer):
+        file.hold()
+    woken: list[object] = []
+    vfs.wake_up = woken.extend
+    assert reader.read_queue is not None
+    reader.read_queue.waiters.append("task")
+    assert write(writer, b"abc") == 3
+    assert woken == ["task"]
+    assert error(lambda: reader.seek(0, 0)) == ESPIPE
+    assert error(lambda: writer.read_into([memoryview(bytearray(1))])) == EBADF
+    writer.close()
+    assert read(reader, 10) == b"abc"
+    assert read(reader, 10) == b""
+    reader, writer = vfs.pipe()
+    reader.hold()
+    reader.close()
+    assert error(lambda: write(writer, b"x")) == EPIPE
+
+
+def test_small_writes_are_not_torn() -> None:
+    vfs = assemble(None)
+    reader, writer = vfs.pipe()
+    assert write(writer, bytes(65536 - 100)) == 65536 - 100
+    assert write(writer, bytes(101)) is None
+    assert write(writer, bytes(5000)) is None
+    assert read(reader, 5000 - 100) is not None
+    assert write(writer, bytes(6000)) == 5000
+
+
+def test_fifo_of_the_guest() -> None:
+    vfs = assemble(None)
+    vfs.mkfifo("/tmp/fifo", 0o600)
+    assert error(lambda: vfs.open("/tmp/fifo", O_WRONLY | O_NONBLOCK)) == ENXIO
+    reader = vfs.open("/tmp/fifo", O_RDONLY)
+    assert reader.opening() is not None
+    writer = vfs.open("/tmp/fifo", O_WRONLY)
+    assert reader.opening() is None
+    assert writer.opening() is None
+    assert write(writer, b"through") == 7
+    assert read(reader, 20) == b"through"
+
+
+def test_devices() -> None:
+    vfs = assemble(None, random_bytes=lambda count: b"r" * count)
+
+    def device(name: str) -> OpenFile:
+        return vfs.open(f"/dev/{name}", O_RDWR)
+
+    for name in ("null", "zero", "full", "random", "urandom"):
+        mine, theirs = vfs.stat(f"/dev/{name}"), os.stat(f"/dev/{name}")
+        assert (mine.rdev, oct(mine.mode)) == (theirs.st_rdev, oct(theirs.st_mode))
+    assert read(device("null"), 10) == b""
+    assert write(device("null"), bytes(10)) == 10
+    assert read(device("zero"), 10) == bytes(10)
+    assert read(device("full"), 10) == bytes(10)
+    assert error(lambda: write(device("full"), b"x")) == ENOSPC
+    assert read(device("urandom"), 4) == b"rrrr"
+    assert error(lambda: device("tty")) == ENXIO
+    assert vfs.readlink("/dev/stdin") == os.readlink("/dev/stdin")
+    assert vfs.readlink("/dev/fd") == os.readlink("/dev/fd")
+
+
+def test_host_pipe_as_a_stream() -> None:
+    vfs = assemble(None)
+    reader, writer = os.pipe()
+    source, sink = host_stream(vfs, reader), host_stream(vfs, writer)
+    assert source is not None
+    assert sink is not None
+    assert source.path == os.readlink(f"/proc/self/fd/{reader}")
+    assert read(source, 10) is None
+    with pytest.raises(WouldBlock) as waits:
+        source.read_into([memoryview(bytearray(1))])
+    assert waits.value.host_fd == reader
+    sent = 0
+    while count := write(sink, bytes(100_000)):  # never blocks, though the host's descriptor would
+        sent += count
+    assert sent == 65536
+    assert not sink.ready() & select.POLLOUT
+    assert read(source, 100_000) == bytes(65536)
+    os.close(reader)
+    assert error(lambda: write(sink, b"x")) == EPIPE
+    os.close(writer)
+    assert host_stream(vfs, writer) is None
+
+
+def test_redirected_file_shares_the_hosts_offset(tmp_path: Path) -> None:
+    vfs = assemble(None)
+    fd = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"before ")
+    stream = host_stream(vfs, fd)
+    assert stream is not None
+    assert write(stream, b"guest ") == 6
+    os.write(fd, b"after")
+    assert (tmp_path / "out").read_bytes() == b"before guest after"
+    assert stream.seek(0, 1) == 18
+    assert stream.seek(7, 0) == 7
+    assert os.read(fd, 5) == b"guest"
+    assert read(stream, 3) == b" af"
+    stream.inode.refresh()
+    assert stream.inode.size == 18
+    os.close(fd)
+
+
+def test_file_table_gives_the_lowest_number() -> None:
+    vfs = assemble(None)
+    table = FileTable(limit=20)
+
+    def null() -> OpenFile:
+        return vfs.open("/dev/null", O_RDWR)
+
+    files = [null() for _ in range(5)]
+    assert [table.install(file) for file in files] == [0, 1, 2, 3, 4]
+    table.close(1)
+    table.close(3)
+    assert error(lambda: table.get(3)) == EBADF
+    assert table.dup(4) == 1
+    assert files[4].references == 2
+    assert table.install(null(), cloexec=True) == 3
+    assert table.dup(0, minimum=10) == 10
+    assert table.dup2(0, 7) == 7
+    assert error(lambda: table.dup3(0, 0, False)) == EINVAL
+    assert error(lambda: table.dup2(0, 20)) == EBADF
+    assert table.dup2(4, 4) == 4
+    child = table.clone()
+    child.close_on_exec()
+    assert [fd for fd, _ in child.items()] == [0, 1, 2, 4, 7, 10]
+    assert table.is_cloexec(3)
+    for _ in range(13):
+        table.install(null())
+    assert error(lambda: table.install(null())) == EMFILE
+    table.close_all()
+    child.close_all()
+    assert [file.references for file in files] == [0, 0, 0, 0, 0]
+
+
+def test_locks() -> None:
+    vfs = assemble(None)
+    first, second = (vfs.open("/tmp", O_RDONLY) for _ in range(2))
+    for file in (first, second):
+        file.hold()
+    locks.flock(first, True)
+    assert error(lambda: locks.flock(second, False)) == EAGAIN
+    first.close()
+    locks.flock(second, True)
+    inode = second.inode
+    locks.set_record(inode, 1, locks.WRITE, 0, 100)
+    assert error(lambda: locks.set_record(inode, 2, locks.READ, 50, 60)) == EAGAIN
+    locks.set_record(inode, 1, locks.UNLOCK, 40, 70)
+    locks.set_record(inode, 2, locks.READ, 50, 60)
+    blocked = locks.conflict(inode, 2, locks.WRITE, 0, locks.FOREVER)
+    assert blocked is not None
+    assert (blocked.owner, blocked.start, blocked.end) == (1, 0, 40)
+    locks.release_process(inode, 1)
+    assert locks.conflict(inode, 2, locks.WRITE, 0, locks.FOREVER) is None
