@@ -46,11 +46,15 @@ Formatter = Callable[[Subject], str]
 
 
 def before(task: Task, row: SystemCall, registers: tuple[int, ...]) -> list[str]:
-    """The arguments as far as they can be shown before the call; "" for those the call writes."""
+    """The arguments as far as they can be shown before the call.
+
+    "" for those the call writes, and for those whose page is not there before the kernel has read it.
+    """
     arguments = _decode(row, registers)
     shown = []
     for index, kind in enumerate(row.kinds):
-        shown.append("" if kind.late else FORMATTERS[kind.show](Subject(task, arguments, index, 0)))
+        text = "" if kind.late else FORMATTERS[kind.show](Subject(task, arguments, index, 0))
+        shown.append("" if text == f"{arguments[index]:#x}" else text)
     return shown
 
 
@@ -63,9 +67,9 @@ def after(task: Task, row: SystemCall, registers: tuple[int, ...], result: int, 
     arguments = _decode(row, registers)
     failed = -4096 < result < 0
     for index, kind in enumerate(row.kinds):
-        if kind.late:
+        if not shown[index]:
             subject = Subject(task, arguments, index, result)
-            shown[index] = address(subject) if failed else FORMATTERS[kind.show](subject)
+            shown[index] = address(subject) if failed and kind.late else FORMATTERS[kind.show](subject)
     if row.name in ("open", "openat") and not arguments[1 + (row.name == "openat")] & 0x410040:
         shown = shown[:-1]  # no file is made: there is no mode
     return f"{row.name}({', '.join(shown)})"
@@ -141,7 +145,7 @@ def decimal(subject: Subject) -> str:
 
 def hexadecimal(subject: Subject) -> str:
     """A number of bits."""
-    return f"{subject.value:#x}"
+    return f"{subject.value:#x}" if subject.value else "0"
 
 
 def address(subject: Subject) -> str:
@@ -293,8 +297,8 @@ stat = _struct(
     lambda v: f"{{st_mode={_file_mode(v[0])}, {_size_or_device(v[0], v[2], v[1])}, ...}}",
 )
 statx = _struct(
-    Struct("<III12xH10xQ"),
-    lambda v: f"{{stx_mask={v[0]:#x}, stx_attributes={v[2]:#x}, stx_mode={_file_mode(v[3])}, stx_size={v[4]}, ...}}",
+    Struct("<I4xQ12xH10xQ"),
+    lambda v: f"{{stx_mask={v[0]:#x}, stx_attributes={v[1]:#x}, stx_mode={_file_mode(v[2])}, stx_size={v[3]}, ...}}",
 )
 
 
@@ -545,7 +549,8 @@ _ARCH = {
 _RESOURCES = "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
 _ADVICE = (
     "NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED - - - FREE REMOVE DONTFORK DOFORK MERGEABLE UNMERGEABLE HUGEPAGE "
-    "NOHUGEPAGE DONTDUMP DODUMP WIPEONFORK KEEPONFORK COLD PAGEOUT POPULATE_READ POPULATE_WRITE DONTNEED_LOCKED COLLAPSE"
+    "NOHUGEPAGE DONTDUMP DODUMP WIPEONFORK KEEPONFORK COLD PAGEOUT POPULATE_READ POPULATE_WRITE DONTNEED_LOCKED "
+    "COLLAPSE"
 )
 _CLOCKS = (
     "REALTIME MONOTONIC PROCESS_CPUTIME_ID THREAD_CPUTIME_ID MONOTONIC_RAW REALTIME_COARSE MONOTONIC_COARSE BOOTTIME "

@@ -16,8 +16,8 @@ _NAMES = {
         sched_rr_get_interval getcpu""",
     "info": """uname sysinfo times getrandom""",
     "futex": """futex""",
-    "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday settimeofday time
-        alarm setitimer getitimer""",
+    "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday time alarm setitimer
+        getitimer""",
     "signal": """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend
         rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack pause""",
     # files of the guest

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     Long: TypeAlias = int
     ULong: TypeAlias = int
     Hex: TypeAlias = int
+    UHex: TypeAlias = int
     Size: TypeAlias = int
     Offset: TypeAlias = int
     Mode: TypeAlias = int
@@ -148,6 +149,7 @@ KINDS: dict[str, tuple[int, str, bool]] = {
     "Long": (LONG, "decimal", False),
     "ULong": (UNSIGNED_LONG, "decimal", False),
     "Hex": (UNSIGNED_LONG, "hexadecimal", False),
+    "UHex": (UNSIGNED_INT, "hexadecimal", False),
     "Size": (UNSIGNED_LONG, "decimal", False),
     "Offset": (LONG, "decimal", False),
     "Mode": (UNSIGNED_SHORT, "mode", False),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.wait import Wait
 
+# Told before they are carried out: afterwards there is nobody who made the call.
+_WITHOUT_RETURN = ("exit", "exit_group")
 _RESTART_NAMES = {
     512: "ERESTARTSYS",
     513: "ERESTARTNOINTR",
@@ -137,6 +139,10 @@ class SystemCalls:
         from loadstone.linux import strace
 
         shown = strace.before(task, row, registers)
+        if row.name in _WITHOUT_RETURN and row.invoke is not None:
+            self._emit(task, row, registers, 0, shown, None)
+            row.invoke(task, registers)
+            return None
         if row.invoke is None:
             self._unknown(task, row, registers, shown)
             return None

@@ -15,7 +15,7 @@ from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.syscalls.arguments import Address, FutexOp, UInt
+    from loadstone.linux.syscalls.arguments import Address, FutexOp, UHex, UInt
     from loadstone.linux.syscalls.registry import Blocking
 
 WAIT, WAKE, _FD, REQUEUE, CMP_REQUEUE, WAKE_OP, LOCK_PI, UNLOCK_PI, TRYLOCK_PI, WAIT_BITSET, WAKE_BITSET = range(11)
@@ -26,7 +26,7 @@ MATCH_ANY = 0xFFFF_FFFF
 
 @syscall(PARTIAL, "the priority-inheritance commands are ENOSYS")
 def futex(
-    task: Task, address: Address, op: FutexOp, value: UInt, timeout: Address, address2: Address, value3: UInt
+    task: Task, address: Address, op: FutexOp, value: UInt, timeout: Address, address2: Address, value3: UHex
 ) -> int | Blocking:
     """futex(2)."""
     command = op & ~(PRIVATE | CLOCK_REALTIME)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PrctlOption,
         Size,
         Strings,
+        UHex,
         UInt,
         ULong,
     )
@@ -240,7 +241,7 @@ def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
 
 
 @syscall(FULL)
-def rseq(task: Task, area: Address, length: UInt, flags: Int, signature: UInt) -> int:
+def rseq(task: Task, area: Address, length: UHex, flags: Int, signature: UHex) -> int:
     """rseq(2)."""
     restartable.register(task, area, length, flags, signature)
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, OutTime, Pid, Policy, UInt
 
-SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, _, SCHED_IDLE, SCHED_DEADLINE = range(7)
+SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, _, SCHED_IDLE, SCHED_DEADLINE, SCHED_EXT = range(8)
 _RESET_ON_FORK = 0x40000000
 _REAL_TIME = (SCHED_FIFO, SCHED_RR)
 _ATTRIBUTES = Struct(
@@ -142,7 +142,7 @@ def sched_get_priority_min(task: Task, policy: Policy) -> int:
 def _priority_range(policy: int) -> tuple[int, int]:
     if policy in _REAL_TIME:
         return 1, 99
-    if policy in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE):
+    if policy in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE, SCHED_EXT):
         return 0, 0
     raise LinuxError(EINVAL, f"no policy {policy}")
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         ClockId,
         InItimer,
         InTime,
-        InTimeval,
         ItimerWhich,
         OutItimer,
         OutTime,
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
 
 REALTIME, MONOTONIC, PROCESS_CPU, THREAD_CPU, MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE = range(7)
 BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM, _SGI, TAI = range(7, 12)
-_WALL = (REALTIME, REALTIME_COARSE, REALTIME_ALARM, TAI)
-_STEADY = (MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE, BOOTTIME, BOOTTIME_ALARM)
+# The two alarm clocks are EINVAL: they need a real-time clock device, and the machine has none.
+_WALL = (REALTIME, REALTIME_COARSE, TAI)
+_STEADY = (MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE, BOOTTIME)
 _COARSE = (REALTIME_COARSE, MONOTONIC_COARSE)
 TICK_NS = 4_000_000  # CONFIG_HZ 250
 _MICRO = 1000
@@ -124,7 +124,7 @@ def clock_nanosleep(
     """clock_nanosleep(2)."""
     machine = task.kernel.clock
     if clock in (THREAD_CPU, MONOTONIC_RAW, *_COARSE):
-        raise LinuxError(EINVAL if clock == THREAD_CPU else EOPNOTSUPP, f"clock {clock} cannot be slept on")
+        raise LinuxError(EOPNOTSUPP, f"clock {clock} cannot be slept on")
     now = read_clock(task, clock)
     if clock not in (*_WALL, *_STEADY):
         raise LinuxError(EOPNOTSUPP, "sleeping on CPU time")
@@ -190,13 +190,3 @@ def setitimer(task: Task, which: ItimerWhich, new: InItimer, old: OutItimer) -> 
 def _write_itimer(task: Task, address: int, left: int, interval: int) -> None:
     values = (*divmod(interval // _MICRO, 1_000_000), *divmod(left // _MICRO, 1_000_000))
     write_struct(task, address, _ITIMER, *values)
-
-
-@syscall(PARTIAL, "the machine's clock cannot be set: EPERM, as without CAP_SYS_TIME")
-def settimeofday(task: Task, new: InTimeval, zone: Address) -> int:
-    """settimeofday(2)."""
-    if new:
-        seconds, micro = read_struct(task, new, TIMEVAL)
-        if seconds < 0 or not 0 <= micro < 1_000_000:
-            raise LinuxError(EINVAL, "the time is not valid")
-    raise LinuxError(EPERM, "the machine's clock cannot be set")
