@@ -19,7 +19,7 @@ from loadstone.errors import HostError
 
 def parse(*argv: str) -> tuple[Namespace, list[str]]:
     made = run.parser()
-    options = made.parse_words(list(argv))
+    options = made.parse_args(list(argv))
     return options, program_words(made, options.words)
 
 
@@ -93,12 +93,13 @@ def test_option_values() -> None:
     assert options.trace == ("exec", "syscall")
     assert (options.memory, options.timeout, options.seed, options.aslr) == (64 << 20, 120, 16, 7)
     assert machine_options.environment(options) == {"A": "1", "B": ""}
-    arguments = machine_options.machine_arguments(options)
+    arguments = machine_options.machine_arguments(options, "/bin/true")
     assert arguments["fault_around"] == 4096
     assert arguments["page_cache"] == "cold"
     assert arguments["rw"] == ["/tmp", "/var"]
     assert arguments["binds"] == [("/etc", "/conf")]
-    assert arguments["deterministic"] is arguments["untrusted"] is True
+    assert arguments["deterministic"] is True
+    assert "/bin/true" in arguments["visible"]
 
 
 @pytest.mark.parametrize(
@@ -204,9 +205,10 @@ def test_command_line_imports_stay_lean(tmp_path: Path) -> None:
     """What parsing a `run` may import: neither rich nor shutil nor json. The machine's imports are pinned elsewhere."""
     code = (
         "import sys; from loadstone.cli import run; from loadstone.cli.parser import program_words\n"
-        "made = run.parser(); options = made.parse_words(['--stats', 'ls', '-l']); program_words(made, options.words)\n"
+        "made = run.parser(); options = made.parse_args(['--stats', 'ls', '-l']); program_words(made, options.words)\n"
         "from loadstone.cli import machine_options\n"
-        "machine_options.machine_arguments(options); machine_options.find(options, 'ls', {'PATH': '/bin'})\n"
+        "machine_options.machine_arguments(options, '/bin/true')\n"
+        "machine_options.find(options, 'ls', {'PATH': '/bin'})\n"
         "print(*sorted(sys.modules))"
     )
     line = [sys.executable, "-c", code]

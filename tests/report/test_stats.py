@@ -8,7 +8,7 @@ import re
 from loadstone import events
 from loadstone.observe.fault_profile import FaultProfile
 from loadstone.observe.maps import Mapping
-from loadstone.report.discarded import amount, discarded_line
+from loadstone.report.discarded import amount, discarded_line, short_amount
 from loadstone.report.stats import Summary, print_summary, resident_pages
 
 LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
@@ -91,6 +91,10 @@ def test_amounts() -> None:
     assert [amount(n) for n in (0, 1, 1023, 1024, 4608, 65536, 3 << 30)] == [
         "0 bytes", "1 byte", "1023 bytes", "1.0 KiB", "4.5 KiB", "64 KiB", "3.0 GiB",
     ]  # fmt: skip
+
+
+def test_short_amounts() -> None:
+    assert [short_amount(n) for n in (0, 1, 4096, 4608, 65536, 3 << 30)] == ["0", "1", "4K", "4.5K", "64K", "3G"]
 
 
 def test_discarded_names_the_option() -> None:

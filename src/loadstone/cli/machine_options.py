@@ -13,6 +13,8 @@ from loadstone.cli.programs import HostView, find_program, search_path
 from loadstone.errors import HostError
 
 ENGINES = ("auto", "unicorn", "kvm")
+# What the options of `add_running_options` are when nobody says, also for commands that do not have them.
+NOT_RUNNING = {"timeout": None, "deterministic": False, "fault_around": 65536, "page_cache": "warm"}
 
 
 def add_environment_options(parser: Parser) -> None:
@@ -44,44 +46,58 @@ def add_file_options(parser: Parser) -> None:
 
 
 def add_machine_options(parser: Parser) -> None:
-    """The machine itself."""
+    """The machine as far as it decides what a program's image is."""
     add = parser.group("The machine")
     add("--engine", metavar="CORE", choices=ENGINES, default="auto", help="the CPU core: auto, unicorn or kvm")
-    add("--memory", metavar="SIZE", type=values.memory, help="physical memory: 64M, 2G (default: as the host allows)")
-    add("--timeout", metavar="SECONDS", type=values.seconds, help="end the run then, with status 124")
-    add(
-        "--fault-around",
-        metavar="SIZE",
-        type=values.fault_around,
-        default=65536,
-        help="pages mapped around a file fault: 64K as Linux does, 4K for pure demand paging",
-    )
-    add(
-        "--page-cache",
-        metavar="STATE",
-        choices=("warm", "cold"),
-        default="warm",
-        help="warm: files are in memory already; cold: their first reads are major faults",
-    )
-    add("--deterministic", action="store_true", help="the same run every time: clock, randomness, PIDs, time slices")
+    add("--memory", metavar="SIZE", type=values.memory, help="physical memory: 64M, 2G (default: as the host has)")
     add("--seed", metavar="N", type=values.integer, help="the seed of what is random")
     add("--aslr", metavar="SEED", type=values.integer, help="randomise addresses as the kernel does (default: off)")
+    parser.set_defaults(**NOT_RUNNING)
 
 
-def machine_arguments(options: Namespace) -> dict[str, Any]:
-    """The keyword arguments of `Machine` for parsed options. Raises HostError for what this version cannot do."""
+def add_running_options(parser: Parser) -> None:
+    """How the machine runs."""
+    add = parser.group("How it runs")
+    around = "pages mapped around a file fault: 64K as Linux does, 4K for pure demand paging"
+    cache = "warm: files are in memory already; cold: their first reads are major faults"
+    add("--timeout", metavar="SECONDS", type=values.seconds, help="end the run then, with status 124")
+    add("--deterministic", action="store_true", help="the same run every time: clock, randomness, PIDs, time slices")
+    add("--fault-around", metavar="SIZE", type=values.fault_around, help=around)
+    add("--page-cache", metavar="STATE", choices=("warm", "cold"), help=cache)
+    parser.set_defaults(**NOT_RUNNING)
+
+
+def add_all(parser: Parser) -> None:
+    """All four groups."""
+    add_environment_options(parser)
+    add_file_options(parser)
+    add_machine_options(parser)
+    add_running_options(parser)
+
+
+def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
+    """The keyword arguments of `Machine` for parsed options; `path` is the program's, as the guest names it.
+
+    Raises HostError for what this version or this host cannot do.
+    """
     if options.engine == "kvm":
         raise HostError(
             "--engine kvm: the KVM core is not part of this version", "use --engine unicorn, or leave it to auto"
         )
-    for path in [*options.rw, *(source for source, _ in options.bind)]:
-        if not os.path.exists(path):
-            raise HostError(f"{path}: there is no such file or directory to hand to the program")
+    for given in [*options.rw, *(source for source, _ in options.bind)]:
+        if not os.path.exists(given):
+            raise HostError(f"{given}: there is no such file or directory to hand to the program")
     if not os.path.isdir(options.root):
         raise HostError(f"--root: {options.root} is not a directory")
+    visible = None
+    if options.untrusted:
+        from loadstone.observe.needed import needed_files
+
+        visible = needed_files(os.path.join(working_directory(options), path), options.root, dict(options.env))
     return {
+        "visible": visible,
         "memory": options.memory,
-        "engine": options.engine,
+        "engine": options.engine or "auto",
         "deterministic": options.deterministic,
         "seed": options.seed,
         "aslr": options.aslr,
@@ -90,7 +106,6 @@ def machine_arguments(options: Namespace) -> dict[str, Any]:
         "root": os.path.realpath(options.root),
         "rw": [os.path.abspath(path) for path in options.rw],
         "binds": [(os.path.abspath(source), target) for source, target in options.bind],
-        "untrusted": options.untrusted,
         "timeout": options.timeout,
     }
 
@@ -106,6 +121,11 @@ def working_directory(options: Namespace) -> str:
     if options.cwd is not None:
         return os.path.join("/", options.cwd) if options.root != "/" else os.path.abspath(options.cwd)
     return "/" if options.root != "/" else os.getcwd()
+
+
+def guest_directory(options: Namespace) -> str | None:
+    """What to hand to `Machine.spawn`: None leaves it to the machine when nothing was asked for."""
+    return None if options.cwd is None and options.root == "/" else working_directory(options)
 
 
 def find(options: Namespace, name: str, guest: dict[str, str]) -> str:

@@ -59,7 +59,7 @@ class Observers:
         from loadstone.observe.death import DeathWatch
 
         self.death = DeathWatch(process)
-        machine.events.subscribe(self.death, ("signal", "fault") if machine.events.fault else ("signal",))
+        machine.events.subscribe(self.death, DeathWatch.KINDS)
 
     def finish(self) -> None:
         """Write out what is pending. Raises HostError when the disk does not take it."""

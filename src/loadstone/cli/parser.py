@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_argument("-h", "--help", action="store_true", help=argparse.SUPPRESS)
+        self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
 
     def group(self, title: str) -> Callable[..., Any]:
         """The `add_argument` of a group of options."""
@@ -48,14 +48,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what `main` turns into one sentence and the hint."""
         raise HostError(f"{self._command}: {message}", f"see loadstone {self._command} --help")
-
-    def parse_words(self, argv: list[str]) -> argparse.Namespace:
-        """Parse `argv`; `--help` is printed here and ends the command with status 0."""
-        options = self.parse_args(argv)
-        if getattr(options, "help", False):
-            self.print_help()
-            raise SystemExit(0)
-        return options
 
 
 def program_words(parser: Parser, words: list[str]) -> list[str]:

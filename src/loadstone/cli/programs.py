@@ -83,3 +83,12 @@ def status_of(error: LinuxError) -> int:
     if error.fatal_signal is not None:
         return 128 + error.fatal_signal
     return NOT_FOUND if error.errno == ENOENT else CANNOT_EXECUTE
+
+
+def cannot_execute(name: str, error: LinuxError) -> int:
+    """Say why PROGRAM could not be executed; the exit status."""
+    from loadstone.cli.main import complain
+
+    status = status_of(error)
+    complain(f"{name}: {'command not found' if status == NOT_FOUND and '/' not in name else error}")
+    return status

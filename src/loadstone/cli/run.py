@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from loadstone.cli import machine_options, values
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
-from loadstone.cli.programs import status_of
+from loadstone.cli.programs import cannot_execute
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
     from loadstone.api import Machine, Process
+    from loadstone.kernel.process import ExitStatus
 
 TIMED_OUT = 124
 
@@ -44,9 +45,7 @@ def parser() -> Parser:
     add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map")
     add("-o", dest="output", metavar="FILE", help="write the trace to FILE instead of stderr")
     add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
-    machine_options.add_environment_options(made)
-    machine_options.add_file_options(made)
-    machine_options.add_machine_options(made)
+    machine_options.add_all(made)
     add_program(made)
     return made
 
@@ -54,7 +53,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command; the exit status."""
     made = parser()
-    options = made.parse_words(argv)
+    options = made.parse_args(argv)
     if options.output and not options.trace:
         made.error("-o is where --trace writes to; say what to trace, as in --trace syscall -o FILE")
     words = program_words(made, options.words)
@@ -62,54 +61,49 @@ def main(argv: list[str]) -> int:
     try:
         path = machine_options.find(options, words[0], guest)
     except LinuxError as error:
-        return _cannot_execute(words[0], error)
+        return cannot_execute(words[0], error)
     return _run(options, path, words, guest)
 
 
 def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str]) -> int:
-    arguments = machine_options.machine_arguments(options)
+    arguments = machine_options.machine_arguments(options, path)
     observers = Observers(options)
     from loadstone.api import Machine
 
     started = time.perf_counter()
-    machine = Machine(**arguments)
+    machine = Machine(**arguments, keep_faults=False)
     try:
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
-            cwd = machine_options.working_directory(options)
-            process = machine.spawn(path, words, guest, cwd=cwd)
+            process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
         except LinuxError as error:
             observers.finish()
-            return _cannot_execute(words[0], error)
+            return cannot_execute(words[0], error)
         observers.watch(machine, process)
-        summary = _summary(options, machine, process)
         status = process.run()
+        seconds = time.perf_counter() - started
         observers.finish()
-        _closing_words(machine, observers, words[0], status)
-        if summary is not None:
-            from loadstone.report.stats import print_summary
+        _closing_words(machine, process, observers, words[0], status)
+        if observers.profile is not None:
+            from loadstone.report.stats import print_summary, summarize
 
-            print_summary(summary.complete(status, observers.profile, time.perf_counter() - started))
-        if getattr(status, "timed_out", False):
+            print_summary(summarize(machine, process, status, observers.profile, seconds))
+        if status.timed_out:
             return TIMED_OUT
         return 128 + status.signal if status.signal else status.code
     finally:
         machine.close()
 
 
-def _summary(options: Namespace, machine: Machine, process: Process) -> Any:
-    if not options.stats:
-        return None
-    from loadstone.report.stats import SummaryBuilder
-
-    return SummaryBuilder(machine, process)
-
-
-def _closing_words(machine: Machine, observers: Observers, program: str, status: Any) -> None:
-    """The lines after a run: what killed it, what it wrote that the host will not get."""
+def _closing_words(machine: Machine, process: Process, observers: Observers, program: str, status: ExitStatus) -> None:
+    """The lines after a run: what ended it, what it wrote that the host will not get."""
     lines = []
-    if status.signal and observers.death is not None:
-        lines += _death_lines(observers.death.death, program, status.signal)
+    if status.timed_out:
+        lines.append("the time of --timeout is up")
+    elif status.note:
+        lines.append(status.note)
+    elif status.signal:
+        lines += _death_lines(process, observers, program, status.signal)
     unkept = machine.discarded()
     if unkept:
         from loadstone.report.discarded import discarded_line
@@ -120,25 +114,17 @@ def _closing_words(machine: Machine, observers: Observers, program: str, status:
         sys.stderr.flush()
 
 
-def _death_lines(death: Any, program: str, number: int) -> list[str]:
-    from signal import Signals
-
+def _death_lines(process: Process, observers: Observers, program: str, number: int) -> list[str]:
+    from loadstone.control import symbolizer
+    from loadstone.linux.signals import name
     from loadstone.report.death import QUIET, death_line
 
-    name = Signals(number).name if number in Signals._value2member_map_ else f"signal {number}"
-    if name in QUIET:
+    death = observers.death.death if observers.death else None
+    if name(number) in QUIET:
         return []
-    if death is None or death.signal != name:
-        return [f"killed by {name}"]
-    return [death_line(death, program)]
-
-
-def _cannot_execute(name: str, error: LinuxError) -> int:
-    from loadstone.cli.main import complain
-
-    status = status_of(error)
-    complain(f"{name}: {'command not found' if status == 127 and '/' not in name else error}")
-    return status
+    if death is None or death.signal != name(number):
+        return [f"killed by {name(number)}"]
+    return [death_line(death, program, symbolizer(process.inner))]
 
 
 def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[str, str]) -> dict[str, Any]:
@@ -155,7 +141,7 @@ def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[
         "environment": list(machine_options.strings(guest)),
         "cwd": machine_options.working_directory(options),
         "engine": machine.engine,
-        "cpu": machine.cpu,
+        "cpu": machine.core.name,
         "kernel": machine.profile.name,
         "fault_around": options.fault_around,
         "page_cache": options.page_cache,

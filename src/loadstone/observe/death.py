@@ -14,6 +14,7 @@ _CODES = {
     "SIGILL": {1: "ILL_ILLOPC", 2: "ILL_ILLOPN", 3: "ILL_ILLADR", 4: "ILL_ILLTRP", 5: "ILL_PRVOPC"},
     "SIGTRAP": {1: "TRAP_BRKPT", 2: "TRAP_TRACE"},
 }
+_PAGE_FAULT = 14
 _ANY = {0: "SI_USER", 0x80: "SI_KERNEL", -1: "SI_QUEUE", -2: "SI_TIMER", -6: "SI_TKILL"}
 
 
@@ -23,41 +24,42 @@ def code_name(signal: str, code: int) -> str:
 
 
 class Death(NamedTuple):
-    """A signal that ended the process. `access` is read, write, execute, or "" where it was no page fault."""
+    """A signal that ended the process.
+
+    `access` is read, write or execute for a page fault, else "". `pc` is the instruction it was delivered at.
+    """
 
     signal: str
     code: int
     address: int
     pc: int
     access: str
-    maps: str
 
 
 class DeathWatch:
-    """Subscribe it to the signal events (and, where faults are observed anyway, the faults) of a machine.
+    """Subscribe it to the signal events of a machine: `death` is the last signal whose default action `process` took.
 
-    `death` is then the last signal whose default action the process took.
+    `process` is a `loadstone.api.Process`. Its address space stays as it was: maps and symbols can be asked for later.
     """
 
     KINDS = ("signal",)
 
     def __init__(self, process: Any) -> None:
         self._process = process
-        self._fault: events.Fault | None = None
         self.death: Death | None = None
 
-    def __call__(self, record: Any) -> None:
+    def __call__(self, record: events.Signal) -> None:
         """Look at one event."""
-        if record.pid != self._process.pid:
+        if record.pid != self._process.pid or record.action != "default":
             return
-        if type(record) is events.Fault:
-            self._fault = record if record.signal else None
-        elif type(record) is events.Signal and record.action == "default":
-            self._note(record)
+        task = next(task for task in self._process.inner.tasks if task.tid == record.tid)
+        state = task.signals
+        faulted = state.trap_number == _PAGE_FAULT and state.cr2 == record.address and record.code > 0
+        self.death = Death(
+            record.signal, record.code, record.address, task.context.pc, _access(state.error_code) if faulted else ""
+        )
 
-    def _note(self, record: events.Signal) -> None:
-        fault = self._fault
-        same = fault is not None and fault.signal == record.signal and fault.address == record.address
-        pc = fault.pc if fault and same else int(self._process.registers["rip"])
-        access = fault.access if fault and same else "execute" if record.address == pc and record.address else ""
-        self.death = Death(record.signal, record.code, record.address, pc, access, self._process.maps)
+
+def _access(error_code: int) -> str:
+    """What a page fault's error code (Intel SDM vol. 3, 4.7) says was tried."""
+    return "execute" if error_code & 0x10 else "write" if error_code & 2 else "read"

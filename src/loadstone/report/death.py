@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 
 from loadstone.observe.death import Death, code_name
-from loadstone.observe.maps import find_mapping, parse_maps
+from loadstone.observe.maps import find_mapping
 from loadstone.observe.symbols import Place, Symbolizer
+from loadstone.observe.text import printable
 
-_VERBS = {"read": "reading", "write": "writing", "execute": "executing", "": "accessing"}
-_FAULTS = ("SIGSEGV", "SIGBUS")
 # Signals that people send on purpose, and the one of a closed pipe: a shell says nothing about these two either.
 QUIET = ("SIGINT", "SIGPIPE")
 
 
-def death_line(death: Death, program: str) -> str:
+def death_line(death: Death, program: str, symbols: Symbolizer) -> str:
     """`SIGSEGV (SEGV_MAPERR) reading 0x10 at main+0x15 in ./crash (.text); 0x10 is not mapped`, without a newline."""
-    maps = parse_maps(death.maps)
-    symbols = Symbolizer(maps)
     code = code_name(death.signal, death.code)
     what = f"{death.signal} ({code})" if code else death.signal
-    here = symbols.place(death.pc)
-    kernel_made = code in ("SI_KERNEL",) or (code and not code.startswith("SI_"))
-    if death.signal in _FAULTS and kernel_made and code != "SI_KERNEL":
-        verb = _VERBS[death.access]
-        if death.access == "execute":
-            return f"{what} {verb} {death.address:#x}, {_target(symbols, death.address)}"
-        return f"{what} {verb} {death.address:#x} at {_where(here, program)}; {_target(symbols, death.address)}"
-    return f"{what} at {_where(here, program)}"
+    here = _where(symbols.place(death.pc), program)
+    if death.access == "execute":
+        return printable(f"{what} executing {death.address:#x}, {_target(symbols, death.address)}")
+    if death.access:
+        verb = "writing" if death.access == "write" else "reading"
+        return printable(f"{what} {verb} {death.address:#x} at {here}; {_target(symbols, death.address)}")
+    if death.signal == "SIGSEGV" and code == "SI_KERNEL":
+        return printable(
+            f"{what} at {here}: a general protection fault (no canonical address, or a privileged instruction)"
+        )
+    return printable(f"{what} at {here}")
 
 
 def _where(place: Place, program: str) -> str:
@@ -44,7 +44,7 @@ def _where(place: Place, program: str) -> str:
 def _target(symbols: Symbolizer, address: int) -> str:
     mapping = find_mapping(symbols.maps, address)
     if mapping is None:
-        return f"{address:#x} is not mapped{_near(symbols, address)}" if address >= 4096 else "which is not mapped"
+        return f"nothing is mapped there{_near(symbols, address)}"
     place = symbols.place(address)
     name = f"{place.symbol.name} in " if place.symbol else ""
     file = os.path.basename(mapping.path) or "anonymous memory"

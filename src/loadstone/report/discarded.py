@@ -20,6 +20,12 @@ def amount(size: int) -> str:
     raise AssertionError
 
 
+def short_amount(size: int) -> str:
+    """`0`, `512`, `4K`, `1.5M`: the same for tables."""
+    text = amount(size).replace(" bytes", "").replace(" byte", "").replace(".0 ", " ")
+    return text.replace(" ", "").replace("iB", "")
+
+
 def discarded_line(entries: Sequence[Any], keep: str) -> str:
     """One sentence for the `vfs.Discarded` entries (path, bytes, kind), and the option that would keep them."""
     total = sum(entry.bytes for entry in entries)

@@ -82,6 +82,14 @@ class Paper:
         """Running text, wrapped."""
         self._console.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent), expand=False))
 
+    def item(self, mark: str, text: str, *, indent: int = 2) -> None:
+        """A paragraph with a mark before it: the number of a step."""
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(Text(printable(mark)), Text(printable(text)))
+        self._console.print(Padding(grid, (0, 0, 0, indent), expand=False))
+
     def line(self, text: str, *, indent: int = 2, style: str = "") -> None:
         """One line, never wrapped or cut: a memory map, a command."""
         self._console.print(Text(" " * indent + printable(text), style=style), soft_wrap=True)

@@ -1,6 +1,6 @@
 """`--stats`: how a program was loaded and what its pages cost, on stderr after the run.
 
-`SummaryBuilder` collects while the machine lives; `Summary` is plain data; `print_summary` draws it.
+`summarize` collects what a `Summary` holds, which is plain data; `print_summary` draws it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from loadstone.observe.fault_profile import FaultProfile
 from loadstone.observe.maps import Mapping, parse_maps
-from loadstone.report.discarded import amount
+from loadstone.report.discarded import amount, short_amount
 from loadstone.report.paper import DIM, WARNING, Column, Paper, count
 
 PAGE = 4096
@@ -40,46 +40,25 @@ class Summary:
     unimplemented: dict[str, int] = field(default_factory=dict)
 
 
-class SummaryBuilder:
-    """Looks at the process's address space at its exit, before it is torn down."""
-
-    def __init__(self, machine: Any, process: Any) -> None:
-        self._machine = machine
-        self._process = process
-        self._maps: list[Mapping] = []
-        self._resident: dict[int, int] = {}
-        self._tables = 0
-        self._frames: dict[str, int] = {}
-        machine.events.subscribe(self._look, ("exit",))
-
-    def _look(self, record: Any) -> None:
-        process = self._process
-        if record.pid != process.pid:
-            return
-        self._maps = parse_maps(process.maps)
-        self._resident = resident_pages(process.page_table, self._maps)
-        self._tables = process.page_table.table_frames()
-        self._frames = self._machine.physical.usage()
-
-    def complete(self, status: Any, profile: FaultProfile, seconds: float) -> Summary:
-        """The summary, once the process has ended."""
-        machine = self._machine
-        return Summary(
-            program=self._process.executable,
-            maps=self._maps,
-            resident=self._resident,
-            profile=profile,
-            frames=self._frames,
-            peak_frames=machine.physical.peak,
-            table_frames=self._tables,
-            engine=machine.engine,
-            why=machine.engine_why,
-            status=f"killed by signal {status.signal}" if status.signal else f"exit status {status.code}",
-            seconds=seconds,
-            fault_around=machine.fault_around,
-            page_cache=machine.page_cache_mode,
-            unimplemented=dict(machine.unimplemented),
-        )
+def summarize(machine: Any, process: Any, status: Any, profile: FaultProfile, seconds: float) -> Summary:
+    """What there is to say of a process (`loadstone.api.Process`) that has ended; its address space is still there."""
+    maps = parse_maps(process.maps)
+    return Summary(
+        program=process.executable,
+        maps=maps,
+        resident=resident_pages(process.page_table, maps),
+        profile=profile,
+        frames=machine.physical.usage(),
+        peak_frames=machine.physical.peak,
+        table_frames=process.page_table.table_frames(),
+        engine=machine.engine,
+        why=machine.engine_why,
+        status=f"killed by signal {status.signal}" if status.signal else f"exit status {status.code}",
+        seconds=seconds,
+        fault_around=machine.fault_around,
+        page_cache=machine.page_cache_mode,
+        unimplemented=dict(machine.unimplemented),
+    )
 
 
 def resident_pages(page_table: Any, maps: list[Mapping]) -> dict[int, int]:
@@ -122,15 +101,17 @@ def _mappings(paper: Paper, summary: Summary) -> None:
     for name, parts in groups.items():
         resident = sum(summary.resident.get(part.start, 0) for part in parts)
         perms = " ".join(dict.fromkeys(part.perms[:3] for part in parts))
-        rows.append((name, len(parts), perms, amount(sum(part.size for part in parts)), amount(resident * PAGE)))
+        rows.append(
+            (name, len(parts), perms, short_amount(sum(part.size for part in parts)), short_amount(resident * PAGE))
+        )
     whole = sum(mapping.size for mapping in summary.maps)
     held = sum(summary.resident.values()) * PAGE
-    rows.append(("total", len(summary.maps), "", amount(whole), amount(held)))
+    rows.append(("total", len(summary.maps), "", short_amount(whole), short_amount(held)))
     paper.table(
         [
             Column("object"),
             Column("VMAs", right=True),
-            Column("protections", style=DIM),
+            Column("access", fixed=True, style=DIM),
             Column("size", right=True),
             Column("resident", right=True),
         ],

@@ -1,0 +1,91 @@
+"""`loadstone explain PROGRAM [ARG…]`: no instruction of the program is run."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from loadstone.cli import machine_options
+from loadstone.cli.parser import Parser, add_program, program_words
+from loadstone.errors import LinuxError
+
+if TYPE_CHECKING:
+    from loadstone.observe.image import Image
+
+_ABOUT = """\
+Tell the story of execve() for a program: what the kernel decides, by which numbers, and what the
+process looks like before its first instruction. Nothing of the program is run.
+"""
+_EXAMPLES = """\
+Examples:
+  loadstone explain /bin/ls -l
+  loadstone explain --clear-env --env HOME=/home/user --env PATH=/usr/bin ./prog 123
+  loadstone explain --json ./prog | jq '.segments[] | select(.type == "PT_LOAD")'
+
+Exit status: 0; 1 when the kernel would refuse the program, with the errno and the rule;
+125 Loadstone's own failure.
+"""
+
+
+def parser() -> Parser:
+    """The options of `explain`."""
+    made = Parser("explain", "[OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
+    add = made.group("Output")
+    add("--json", action="store_true", help="the image as JSON, schema loadstone/image/1")
+    machine_options.add_environment_options(made)
+    machine_options.add_file_options(made)
+    machine_options.add_machine_options(made)
+    made.set_defaults(engine=None)
+    add_program(made)
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; the exit status."""
+    made = parser()
+    options = made.parse_args(argv)
+    words = program_words(made, options.words)
+    guest = machine_options.environment(options)
+    try:
+        path = machine_options.find(options, words[0], guest)
+        image = _image(options, path, words, guest)
+    except LinuxError as error:
+        return _failed(options.json, words[0], error)
+    if options.json:
+        import json
+
+        print(json.dumps(image.to_dict()))
+    else:
+        from loadstone.report.explain import write_story
+
+        write_story(image, sys.stdout)
+    return 0
+
+
+def _image(options: Namespace, path: str, words: list[str], guest: dict[str, str]) -> Image:
+    """The image, on a machine as the options say. Raises LinuxError."""
+    arguments = machine_options.machine_arguments(options, path)
+    from loadstone.api import Machine, explain
+
+    with Machine(**arguments, keep_faults=False) as machine:
+        if options.engine is not None:
+            core = machine.core
+            machine.profile = machine.profile._replace(
+                hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack
+            )
+        return explain(path, words, guest, machine=machine, cwd=machine_options.guest_directory(options))
+
+
+def _failed(as_json: bool, name: str, error: LinuxError) -> int:
+    if as_json:
+        import json
+
+        from loadstone.observe.image import failure_to_dict
+
+        print(json.dumps(failure_to_dict(error)))
+    else:
+        from loadstone.report.explain import write_failure
+
+        write_failure(error, name, sys.stdout)
+    return 1

@@ -1,0 +1,72 @@
+"""`loadstone where PROGRAM ADDRESS|SYMBOL|FILE+OFFSET [--at exec|main|exit]`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, TextIO
+
+from loadstone.cli import machine_options, stopped
+from loadstone.cli.parser import Parser
+from loadstone.cli.programs import cannot_execute
+from loadstone.errors import HostError, LinuxError
+
+if TYPE_CHECKING:
+    from loadstone.api import Machine, Process
+
+_ABOUT = """\
+Follow one place through all three spaces: file offset, section, segment, VMA, page, every level of
+the page tables, frame, and who else maps that frame.
+
+PLACE is an address (0x555555558040), a symbol (main, main+0x10), or a file's name and an offset in it
+(libc.so.6+0x1000). Arguments for the program follow PLACE; those that begin with - follow a --.
+"""
+_EXAMPLES = """\
+Examples:
+  loadstone where /bin/ls main --at main
+  loadstone where ./prog table --at exit
+  loadstone where /bin/ls /bin/ls+0x4000
+  loadstone where --at exit ./prog 0x7ffff7dd0000 -- --an-option of-the-program
+"""
+
+
+def parser() -> Parser:
+    """The options of `where`."""
+    usage = "[--at exec|main|exit] [OPTION]... PROGRAM PLACE [[--] ARG...]"
+    made = Parser("where", usage, _ABOUT, _EXAMPLES)
+    stopped.add_moment(made)
+    machine_options.add_all(made)
+    made.add_argument("program", help="the program")
+    made.add_argument("place", help="an address, a symbol, or FILE+OFFSET")
+    made.add_argument("args", nargs="*", help="the program's arguments")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; the exit status."""
+    options = parser().parse_args(argv)
+    words = [options.program, *options.args]
+    try:
+        with stopped.stopped(options, words) as (machine, process, stream):
+            _answer(options, machine, process, stream)
+    except LinuxError as error:
+        return cannot_execute(words[0], error)
+    return 0
+
+
+def _answer(options: Namespace, machine: Machine, process: Process, stream: TextIO) -> None:
+    from loadstone.control import symbolizer
+    from loadstone.observe.image import mappings_of
+    from loadstone.observe.where import NotFound, Situation, follow, locate, parse
+    from loadstone.report.where import write_answers
+
+    symbols = symbolizer(process.inner)
+    spaces = [(p.pid, mappings_of(p.space), p.space.page_table) for p in machine.kernel.processes.values()]
+    situation = Situation(process.pid, symbols, process.page_table, machine.physical, spaces)
+    try:
+        query = parse(options.place, [mapping.path for mapping in symbols.maps])
+        spots = locate(query, symbols, process.executable)
+    except NotFound as error:
+        raise HostError(str(error), "see loadstone where --help for what a place is") from error
+    answers = [follow(query.text, spot, situation) for spot in spots]
+    write_answers(answers, stopped.MOMENTS[options.at], stream)
+    stream.flush()
