@@ -375,6 +375,7 @@ class ProcessFiles:
 
         link = MagicLink(lambda: file.path, place, device=PROC_DEVICE, inode=self.number + 0x1000 + fd, mode=mode)
         link.size = 64
+        link.atime_ns = link.mtime_ns = link.ctime_ns = self.now
         link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid
         return link
 
@@ -509,7 +510,12 @@ def proc_root(kernel: Kernel) -> ProcRoot:
         return lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now)
 
     def link(number: int, shown: Callable[[], str]) -> Make:
-        return lambda: DynamicLink(shown, device=PROC_DEVICE, inode=number)
+        def make() -> Inode:
+            made = DynamicLink(shown, device=PROC_DEVICE, inode=number)
+            made.atime_ns = made.mtime_ns = made.ctime_ns = now
+            return made
+
+        return make
 
     for at, (name, produce) in enumerate(texts.items(), 0x100):
         table[name] = S_IFREG, file(at, produce)

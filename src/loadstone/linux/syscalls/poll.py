@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF, EINVAL
+from errno import EBADF, EINTR, EINVAL
 from struct import iter_unpack, pack
 from typing import TYPE_CHECKING
 
@@ -333,6 +333,10 @@ def _with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
     except Interrupted:
         raise Restart(ERESTARTNOHAND) from None
     except Restart:
+        raise
+    except LinuxError as error:
+        if error.errno != EINTR:  # with EINTR a handler runs first, under the mask of the call
+            _unmask(task, blocked, old)
         raise
     except BaseException:
         _unmask(task, blocked, old)
