@@ -182,8 +182,7 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
             space.limits.commitment.uncharge(pages)
     start, end = gone[0].start, gone[-1].end
     space.shootdown.retire(space.page_table.root, start, end, frames)
-    if frames:
-        space.page_table.prune(start, end)
+    space.page_table.prune(start, end)
     for vma in gone:
         space.emit("unmap", vma, vma.start, vma.end)
 

@@ -154,6 +154,10 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
     """The highest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area_topdown)."""
     vmas = space.vmas
     stack_gap = space.layout.stack_gap
+    top = high
+    known_length, floor, known_top = vmas.packed
+    if known_top == top and length >= known_length:
+        high = floor  # a mapping a call does not make the next one search through them all
     index = vmas.index_after(high)  # the first VMA that reaches past `high`
     if index < len(vmas) and vmas[index].start < high:
         high = gap_start(vmas[index], stack_gap)
@@ -162,6 +166,8 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
     while high - low >= length:
         below = vmas[index - 1] if index else None
         if below is None or high - max(below.end, low) >= length:
+            if known_top != top or length <= known_length:
+                vmas.packed = (length, high, top)
             return high - length
         index -= 1
         high = min(high, gap_start(below, stack_gap))

@@ -8,18 +8,25 @@ from collections.abc import Iterator
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import Vma
 
+NOT_PACKED = (1 << 64, 0, 0)
+
 
 class VmaList:
     """VMAs that never overlap, in ascending order. A lookup is one bisection over their starts.
 
     The starts are kept beside the VMAs, so a VMA's `start` is changed through `resize` only.
+
+    Attributes:
+        packed: what the last top-down search has learnt: (length, floor, top) says that no free range of `length` bytes
+            or more ends in (floor, top]. It is forgotten when something goes away there.
     """
 
-    __slots__ = ("_starts", "_vmas")
+    __slots__ = ("_starts", "_vmas", "packed")
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
+        self.packed = NOT_PACKED
 
     def __len__(self) -> int:
         return len(self._vmas)
@@ -86,12 +93,16 @@ class VmaList:
         index = self._index(vma)
         del self._starts[index]
         del self._vmas[index]
+        if vma.end > self.packed[1]:
+            self.packed = NOT_PACKED
         if isinstance(vma.backing, SharedMemory):
             vma.backing.drop()
 
     def resize(self, vma: Vma, start: int, end: int, offset: int) -> None:
         """Give `vma` another range, which does not take it past a neighbour (kernel: vma_set_range)."""
         self._starts[self._index(vma)] = start
+        if vma.end > self.packed[1] and (start > vma.start or end < vma.end):
+            self.packed = NOT_PACKED
         vma.start, vma.end, vma.offset = start, end, offset
 
     def split(self, vma: Vma, address: int) -> Vma:
