@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loadstone.clock import Clock, VirtualClock
-from loadstone.control import Breakpoints, find_symbol, run_to_place, symbolizer
 from loadstone.errors import HostError, LinuxError
 from loadstone.events import Events, Fault
 from loadstone.kernel.console import Console
@@ -40,6 +39,7 @@ from loadstone.vfs.file_table import FileTable
 if TYPE_CHECKING:
     from random import Random
 
+    from loadstone.control import Breakpoints
     from loadstone.machine.core import Core
     from loadstone.machine.paging import PageTable
     from loadstone.observe.image import Image
@@ -199,6 +199,8 @@ class Machine:
     def breakpoints(self) -> Breakpoints:
         """The machine's breakpoints."""
         if self._breakpoints is None:
+            from loadstone.control import Breakpoints
+
             self._breakpoints = Breakpoints(self.kernel, self.core)
         return self._breakpoints
 
@@ -319,10 +321,14 @@ class Process:
 
     def symbol(self, name: str) -> int | None:
         """The address of a symbol of the program or of a library it has mapped, or None."""
+        from loadstone.control import find_symbol
+
         return find_symbol(self.inner, name)
 
     def describe(self, address: int) -> str:
         """An address for a person: `puts+0x4 in libc.so.6`."""
+        from loadstone.control import symbolizer
+
         return symbolizer(self.inner).describe(address)
 
     def run(self) -> ExitStatus:
@@ -338,6 +344,8 @@ class Process:
 
         Raises LookupError if there is no such symbol.
         """
+        from loadstone.control import run_to_place
+
         with Console(self.machine.kernel):
             return run_to_place(self.machine.breakpoints, self.inner, place)
 
@@ -347,7 +355,7 @@ class Process:
 
     def _install_hooks(self) -> None:
         """Set the machine's hooks, now or, for symbols of libraries, when the program's entry point is reached."""
-        if self._set_found_hooks():
+        if self.machine._wanted and self._set_found_hooks():
             entry = self.image.program_entry
 
             def at_entry(task: Task) -> bool:
@@ -362,7 +370,9 @@ class Process:
 
     def _set_found_hooks(self) -> list[str | int]:
         """Set every hook whose address is known; the places of the others."""
-        missing = []
+        from loadstone.control import find_symbol
+
+        missing: list[str | int] = []
         for number, (place, function) in enumerate(self.machine._wanted):
             if number in self._hooked:
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +31,14 @@ class Console:
         self._interrupts: list[float] = []
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        try:
+            for number in _FORWARDED:
+                self._before[number] = signal.signal(number, self._forward)
+            for number in _ENDING:
+                self._before[number] = signal.signal(number, self._end)
+            self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        except ValueError:  # not the main thread: Python lets nobody else handle signals
             return
-        for number in _FORWARDED:
-            self._before[number] = signal.signal(number, self._forward)
-        for number in _ENDING:
-            self._before[number] = signal.signal(number, self._end)
-        self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         self._save_modes()
 
     def __exit__(self, *_: object) -> None:

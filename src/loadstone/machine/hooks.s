@@ -63,11 +63,17 @@ on_edge:
     mov edx, ecx
 1:  test edx, edx
     jz 2f
-    mov r10b, [rax]
-    and r10b, 0xfe
-    cmp r10b, 0xc4
+    movzx r10d, byte ptr [rax]
+    cmp r10b, 0xc5
     je 3f
-    inc rax
+    cmp r10b, 0xc4
+    jne 4f
+    mov r10b, [rax + 1]                 # a three-byte VEX names opcode map 1, 2 or 3 here
+    and r10b, 31
+    dec r10b
+    cmp r10b, 2
+    jbe 3f
+4:  inc rax
     dec edx
     jmp 1b
 2:  ret

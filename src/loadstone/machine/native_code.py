@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
+import os
 from ctypes import c_int64, c_uint64
 
 # What a hook leaves in Control.reason.
@@ -42,29 +42,29 @@ class Control(ctypes.Structure):
 _CODE = bytes.fromhex(
     """
     48c74608 01000000 ff6610cc cccccccc 89d04829 017801c3 48c74108 02000000
-    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee81e01
-    0000753c 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077214c
-    01c84801 d089ca85 d2741444 8a104180 e2fe4180 fac47408 48ffc0ff caebe8c3
-    498b4018 498b5028 4889c648 c1e60448 893c3248 894c3208 49ff4018 493b4020
-    72dd49c7 40080300 0000498b 785041ff 6010cccc cccccccc cccccccc cccccccc
-    483b7158 48c74158 ffffffff 740b48c7 41080400 0000ff61 10c3cccc cccccccc
-    49ff4848 786ee875 00000075 67498b02 83fa1174 0b83fa12 74104883 c820eb1c
-    a8027450 4883c860 eb12480f bae03f72 43a90002 0000743c 4883c820 49890249
-    21c34c89 19ba0100 00004189 c14183e1 424183f9 42750383 ca02a900 02000074
-    0a480fba e03f7203 83ca0489 5108b801 000000c3 41ff6040 cccccccc cccccccc
-    4d8b4830 49bb00f0 ffffffff 0f004889 f048c1e8 2f756a4d 8b50384d 01ca4889
-    f048c1e8 2725ff01 00004d8b 14c24d21 da744b4d 01ca4889 f048c1e8 1e25ff01
-    00004d8b 14c24d21 da74334d 01ca4889 f048c1e8 1525ff01 00004d8b 14c24d21
-    da741b4d 01ca4889 f048c1e8 0c25ff01 00004d8d 14c2418b 02f7d0a8 01c383c8
-    01c3
+    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee82e01
+    00007550 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077354c
+    01c84801 d089ca85 d2742844 0fb61041 80fac574 1f4180fa c4751144 8a500141
+    80e21f41 feca4180 fa027608 48ffc0ff caebd4c3 498b4018 498b5028 4889c648
+    c1e60448 893c3248 894c3208 49ff4018 493b4020 72dd49c7 40080300 0000498b
+    785041ff 6010cccc cccccccc cccccccc 483b7158 48c74158 ffffffff 740b48c7
+    41080400 0000ff61 10c3cccc cccccccc 49ff4848 786ee875 00000075 67498b02
+    83fa1174 0b83fa12 74104883 c820eb1c a8027450 4883c860 eb12480f bae03f72
+    43a90002 0000743c 4883c820 49890249 21c34c89 19ba0100 00004189 c14183e1
+    424183f9 42750383 ca02a900 02000074 0a480fba e03f7203 83ca0489 5108b801
+    000000c3 41ff6040 cccccccc cccccccc 4d8b4830 49bb00f0 ffffffff 0f004889
+    f048c1e8 2f756a4d 8b50384d 01ca4889 f048c1e8 2725ff01 00004d8b 14c24d21
+    da744b4d 01ca4889 f048c1e8 1e25ff01 00004d8b 14c24d21 da74334d 01ca4889
+    f048c1e8 1525ff01 00004d8b 14c24d21 da741b4d 01ca4889 f048c1e8 0c25ff01
+    0000 4d8d14c2 418b02f7 d0a801c3 83c801c3
     """
 )
-_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "code": 0xC0, "fill": 0xE0}
+_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "code": 0xD0, "fill": 0xF0}
 
 
 def supported() -> bool:
     """Whether this host's CPU and calling convention are those of the machine code."""
-    return platform.machine() == "x86_64"
+    return os.uname().machine == "x86_64"
 
 
 class NativeHooks:
@@ -94,7 +94,6 @@ class NativeHooks:
 
 def assemble() -> tuple[bytes, dict[str, int]]:
     """hooks.s as machine code and its entry points, by the host's compiler; for developers and the test."""
-    import os
     import subprocess
     import tempfile
 
