@@ -232,6 +232,8 @@ class Binprm:
 
     def open(self, path: str) -> Program:
         """open_exec(): a file that is about to be executed or mapped as an interpreter."""
+        if not path:  # getname_kernel() lets it pass, and the walk ends where it starts
+            raise LinuxError(EACCES, "the path is empty, which is the working directory")
         return Program(self.world.open_program(path), path, self.credentials)
 
 

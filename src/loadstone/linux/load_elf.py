@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import E2BIG, EFAULT, EINVAL, ENOENT, ENOMEM
+from errno import E2BIG, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.elf import entry_error, interpreter_segment_error, plan_interpreter
@@ -78,8 +78,6 @@ def _tell_headers(bprm: Binprm, plan: ElfPlan) -> None:
 def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
     path = os.fsdecode(plan.interpreter or b"")
     try:
-        if not path:
-            raise LinuxError(ENOENT, "PT_INTERP holds an empty path")
         interpreter = bprm.open(path)
     except LinuxError as error:
         why = f"the program interpreter {path!r} (PT_INTERP)"
