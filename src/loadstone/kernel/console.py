@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ class Console:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._before: dict[int, Any] = {}
-        self._modes: list[tuple[int, list[Any]]] = []
         self._interrupts: list[float] = []
 
     def __enter__(self) -> None:
@@ -39,10 +37,9 @@ class Console:
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         except ValueError:  # not the main thread: Python lets nobody else handle signals
             return
-        self._save_modes()
 
     def __exit__(self, *_: object) -> None:
-        self._restore_modes()
+        self._kernel.personality.restore_terminal()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
@@ -58,24 +55,3 @@ class Console:
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._kernel.scheduler.stop(number)
-
-    def _save_modes(self) -> None:
-        for fd in range(3):
-            if os.isatty(fd):
-                import termios
-
-                try:
-                    self._modes.append((fd, termios.tcgetattr(fd)))
-                except termios.error:
-                    continue
-
-    def _restore_modes(self) -> None:
-        for fd, modes in self._modes:
-            import termios
-
-            try:
-                if termios.tcgetattr(fd) != modes:
-                    termios.tcsetattr(fd, termios.TCSADRAIN, modes)
-            except termios.error:
-                continue
-        self._modes.clear()

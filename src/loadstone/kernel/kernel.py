@@ -51,6 +51,9 @@ class Personality(Protocol):
     def console_signal(self, number: int) -> None:
         """The terminal sends a signal to the foreground process group."""
 
+    def restore_terminal(self) -> None:
+        """Undo what programs did to the modes of the host's terminal."""
+
     def signal_name(self, number: int) -> str:
         """SIGSEGV for 11."""
 

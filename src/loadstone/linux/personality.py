@@ -45,6 +45,7 @@ class Linux:
         self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.calls = SystemCalls(kernel.events)
         self.console = Console()
+        self.restore_terminal = self.console.restore
         mount_kernel_files(kernel)
         self.system_call = self.calls.dispatch
         self.resume = self.calls.resume
