@@ -251,7 +251,8 @@ def compare(*calls: Call) -> list[int]:
         if mine.arena != theirs.arena:
             at = next(i for i, (a, b) in enumerate(zip(mine.arena, theirs.arena, strict=True)) if a != b) & ~7
             raise AssertionError(
-                f"{what} leaves {mine.arena[at : at + 16].hex()} at {at:#x}, natively {theirs.arena[at : at + 16].hex()}"
+                f"{what} leaves {mine.arena[at : at + 16].hex()} at {at:#x}, "
+                f"natively {theirs.arena[at : at + 16].hex()}"
             )
     return [outcome.result for outcome in got]
 

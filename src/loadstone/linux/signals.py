@@ -86,8 +86,10 @@ DUMPING = bits(SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGSY
 
 
 def name(number: int) -> str:
-    """`SIGSEGV`; `SIGRT_3` for the real-time ones, as strace counts them from SIGRTMIN 32."""
-    return f"SIG{_NAMES[number]}" if 0 < number < SIGRTMIN else f"SIGRT_{number - SIGRTMIN}"
+    """`SIGSEGV`; for the real-time ones `SIGRTMIN` (32), `SIGRT_1` and so on, as strace counts them."""
+    if 0 < number < SIGRTMIN:
+        return f"SIG{_NAMES[number]}"
+    return "SIGRTMIN" if number == SIGRTMIN else f"SIGRT_{number - SIGRTMIN}"
 
 
 _HEAD = Struct("<iii4x")

@@ -70,9 +70,26 @@ def after(task: Task, row: SystemCall, registers: tuple[int, ...], result: int, 
         if not shown[index]:
             subject = Subject(task, arguments, index, result)
             shown[index] = address(subject) if failed and kind.late else FORMATTERS[kind.show](subject)
-    if row.name in ("open", "openat") and not arguments[1 + (row.name == "openat")] & 0x410040:
-        shown = shown[:-1]  # no file is made: there is no mode
-    return f"{row.name}({', '.join(shown)})"
+    return f"{row.name}({', '.join(shown[: _count_used(row.name, arguments)])})"
+
+
+_MAKES_FILE = 0o20200100  # O_CREAT, O_TMPFILE
+_MREMAP_FIXED = 2
+# Arguments each futex command looks at: WAIT and the ones with a time-out 4, WAKE 3, the two-word ones 5 or 6.
+_FUTEX_ARGUMENTS = (4, 3, 3, 5, 6, 6, 4, 2, 2, 6, 6, 5, 6, 4)
+
+
+def _count_used(name: str, arguments: tuple[int, ...]) -> int:
+    """How many arguments mean something in this call."""
+    if name in ("open", "openat"):
+        count = len(arguments)
+        return count if arguments[count - 2] & _MAKES_FILE & ~0o200000 else count - 1
+    if name == "mremap":
+        return 5 if arguments[3] & _MREMAP_FIXED else 4
+    if name == "futex":
+        command = arguments[1] & 0x7F
+        return _FUTEX_ARGUMENTS[command] if command < len(_FUTEX_ARGUMENTS) else 6
+    return len(arguments)
 
 
 def result_text(row: SystemCall, result: int) -> str:
