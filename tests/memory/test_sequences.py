@@ -10,6 +10,7 @@ from memory.conftest import Twin
 
 PAGE = 4096
 AREA = 0x7FFF_0000_0000
+TOP = 0x7FFFF7FF7000  # below [vvar]
 PAGES = 40  # small, so that operations hit each other
 PROTS = (0, 1, 3, 3, 3, 5, 7)
 ADVICE = (0, 1, 2, 4, 4, 4, 10, 11, 16, 17, 12, 13, 14, 15, 22, 23)
@@ -82,6 +83,33 @@ def _sequence(seed: int, steps: int) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_sequence(twin: Twin, two_files: tuple[str, str], seed: int) -> None:
     _run(twin, two_files, _sequence(seed, 150))
+
+
+def _placement_step(chance: random.Random) -> tuple[object, ...]:
+    """Maps where the kernel likes, and takes random ranges away below the highest mapping."""
+    pages = chance.choice((1, 2, 5, 64, 300, 512, 512, 513, 1024, 1500))
+    if chance.random() < 0.35:
+        start = TOP - chance.randrange(16384) * PAGE
+        return ("munmap", start, min(pages * PAGE, TOP - start) or PAGE)
+    hint = 0 if chance.random() < 0.8 else TOP - chance.randrange(16384) * PAGE
+    if chance.random() < 0.2:
+        return ("mmap", hint, pages * PAGE, 1, chance.choice((1, 2)), 3, chance.choice((0, 0, 1, 512, 700)) * PAGE)
+    flags = chance.choice((0x22, 0x22, 0x22, 0x21, 0x122, 0x62))
+    return ("mmap", hint, pages * PAGE, chance.choice((1, 3)), flags)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_placement(twin: Twin, data_file: str, seed: int, legacy: bool) -> None:
+    chance = random.Random(seed)
+    twin([_placement_step(chance) for _ in range(250)], (data_file,), legacy=legacy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_long_random_placement(twin: Twin, data_file: str, seed: int) -> None:
+    chance = random.Random(seed)
+    twin([_placement_step(chance) for _ in range(600)], (data_file,), legacy=seed % 4 == 0)
 
 
 @pytest.mark.slow

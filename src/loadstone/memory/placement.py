@@ -151,26 +151,33 @@ def _fits(space: AddressSpace, address: int, length: int, end: int) -> bool:
 
 
 def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
-    """The highest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area_topdown)."""
+    """The highest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area_topdown).
+
+    A guard gap is asked for only where a range would do without it, and then bounds the rest of the search.
+    """
     vmas = space.vmas
-    stack_gap = space.layout.stack_gap
     top = high
     known_length, floor, known_top = vmas.packed
     if known_top == top and length >= known_length:
-        high = floor  # a mapping a call does not make the next one search through them all
-    index = vmas.index_after(high)  # the first VMA that reaches past `high`
-    if index < len(vmas) and vmas[index].start < high:
-        high = gap_start(vmas[index], stack_gap)
-    elif index < len(vmas):
-        high = min(high, gap_start(vmas[index], stack_gap))
-    while high - low >= length:
+        high = floor  # so that a mapping after the other does not search through them all
+    limit = high
+    index = vmas.index_after(high)
+    while limit - low >= length:
+        above = vmas[index] if index < len(vmas) else None
         below = vmas[index - 1] if index else None
-        if below is None or high - max(below.end, low) >= length:
-            if known_top != top or length <= known_length:
-                vmas.packed = (length, high, top)
-            return high - length
+        end = min(limit, above.start) if above else limit
+        start = max(below.end, low) if below else low
+        if end - start >= length:
+            bound = gap_start(above, space.layout.stack_gap) if above else end
+            if bound >= end:
+                if limit == high and (known_top != top or length <= known_length):
+                    vmas.packed = (length, end, top)
+                return end - length
+            limit = bound
+            continue
+        if below is None:
+            break
         index -= 1
-        high = min(high, gap_start(below, stack_gap))
     return -1
 
 
