@@ -212,7 +212,9 @@ def _seals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 
 def _getseals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     """A memfd made without MFD_ALLOW_SEALING has this one; other files have none to ask for."""
-    if file.location is not None or not file.inode.is_regular:
+    location = file.location
+    unnamed = location is not None and location.mount.at is None and location.mount is not task.kernel.vfs.root.mount
+    if not unnamed or not file.inode.is_regular:
         raise LinuxError(EINVAL)
     return F_SEAL_SEAL
 

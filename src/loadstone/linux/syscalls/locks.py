@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
 
-LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN = 1, 2, 4, 8
+LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 RETRY_NS = 5_000_000  # locks have no queue: who waits for one asks again this often
 SEEK_SET, SEEK_CUR, SEEK_END = 0, 1, 2
 
@@ -28,6 +28,8 @@ SEEK_SET, SEEK_CUR, SEEK_END = 0, 1, 2
 @syscall()
 def flock(task: Task, fd: Fd, operation: Int) -> int | Blocking:
     """Lock a whole file for an open file description."""
+    if operation & LOCK_MAND:
+        return 0  # a kind of lock that went away; asking for it does nothing
     kind = operation & ~LOCK_NB
     if kind not in (LOCK_SH, LOCK_EX, LOCK_UN):
         raise LinuxError(EINVAL)

@@ -16,7 +16,8 @@ from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
-from loadstone.vfs.flags import O_APPEND, O_NONBLOCK
+from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT
+from loadstone.vfs.regular import before
 from loadstone.wait import Interrupted, Wait
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 MAX_COUNT = 0x7FFFF000  # include/linux/fs.h: MAX_RW_COUNT
 TASK_SIZE = 0x7FFF_FFFF_F000
 UIO_MAXIOV = 1024
+PAGE = 4096
 CHUNK = 4 << 20  # pages resolved at a time: 1,024, which is also what one host call takes
 BOUNCE = 1 << 20
 RLIMIT_FSIZE = 1
@@ -250,6 +252,16 @@ def gather(space: AddressSpace, segments: Segments, skip: int, count: int, write
     return views
 
 
+def whole_pages(file: OpenFile, views: list[memoryview], wanted: int) -> list[memoryview]:
+    """What a transfer with a bad page in its way moves. A pipe takes and gives its buffers, of a page, whole or not."""
+    found = sum(map(len, views))
+    if found == wanted or file.inode.mode & S_IFMT != S_IFIFO:
+        return views
+    if found < PAGE:
+        raise LinuxError(EFAULT)
+    return before(views, found & -PAGE)
+
+
 def length_of(segments: Segments) -> int:
     """Bytes in all segments."""
     return segments[0][1] if len(segments) == 1 else sum(length for _, length in segments)
@@ -296,7 +308,7 @@ def _read_now(task: Task, file: OpenFile, segments: Segments, offset: int | None
     while done < wanted:
         part = min(wanted - done, CHUNK)
         try:
-            views = gather(space, segments, done, part, True)
+            views = whole_pages(file, gather(space, segments, done, part, True), part)
             got = file.read_into(views, None if offset is None else offset + done)
         except (LinuxError, WouldBlock):
             if done:
@@ -313,10 +325,11 @@ def _read_unsure(
 ) -> int:
     """Nothing is there to read, or nobody knows how much: no page of the user's is touched before that is clear.
 
-    The file itself says whether this is its end, an error or a reason to wait. It is asked for one byte, in a buffer of
+    The file itself says whether this is its end, an error or a reason to wait. It is asked for 8 bytes (an eventfd takes
+    no less), in a buffer of
     ours, or (`wanted` < 0) for what the user asked for.
     """
-    size = min(count, BOUNCE) if wanted < 0 else 0 if isinstance(file, SeekableFile) else min(count, 1)
+    size = min(count, BOUNCE) if wanted < 0 else 0 if isinstance(file, SeekableFile) else min(count, 8)
     buffer = memoryview(bytearray(size))
     got = file.read_into([buffer], offset)
     done = 0
@@ -334,7 +347,8 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
     if file.inode.is_regular:
         count = _within_limit(task, file, offset, count)
     try:
-        views = gather(task.process.space, segments, 0, min(count, CHUNK), False)
+        part = min(count, CHUNK)
+        views = whole_pages(file, gather(task.process.space, segments, 0, part, False), part)
         done = file.write_from(views, offset)
     except WouldBlock as block:
         if file.flags & O_NONBLOCK:
@@ -363,7 +377,8 @@ def _write_rest(
                 raise
             block = None
         try:
-            views = gather(task.process.space, segments, done, min(count - done, CHUNK), False)
+            part = min(count - done, CHUNK)
+            views = whole_pages(file, gather(task.process.space, segments, done, part, False), part)
             written = file.write_from(views, None if offset is None else offset + done)
         except WouldBlock as again:
             if file.flags & O_NONBLOCK:

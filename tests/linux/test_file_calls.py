@@ -1,0 +1,52 @@
+"""Every call on files, natively and inside Loadstone: the same results, the same errors, in the same order.
+
+Each program makes some hundred calls and prints what they return; native twins with an expected output that nobody wrote.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.compilers import Compiler
+from support.run import loadstone, native
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def source_of(name: str) -> str:
+    return (PROGRAMS / f"{name}.c").read_text().replace('#include "check.h"', (PROGRAMS / "check.h").read_text())
+
+
+def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") -> tuple[list[str], list[str]]:
+    """What the program prints inside Loadstone and natively, each in an empty directory of its own."""
+    program = compiled(source_of(name), variant)
+    outputs = []
+    for side in ("native", "loadstone"):
+        here = tmp_path / side / "here"
+        here.mkdir(parents=True)
+        if side == "native":
+            done = native(program, cwd=here)
+        else:
+            done = loadstone("run", "--", program, cwd=here)
+        assert done.status == 0, done.errors
+        outputs.append(done.text.splitlines())
+        if side == "loadstone":
+            assert list(here.iterdir()) == []
+    return outputs[1], outputs[0]
+
+
+NAMES = ["opening", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_give_what_the_kernel_gives(name: str, compiled: Compiler, tmp_path: Path) -> None:
+    ours, theirs = both(name, compiled, tmp_path)
+    different = [
+        f"\n  native    {b}\n  loadstone {a}"
+        for a, b in zip(ours, theirs, strict=False)
+        if a != b and not b.endswith(" ENOSYS")  # the host's kernel is older than the call
+    ]
+    assert not different, "".join(different)
+    assert len(ours) == len(theirs) > 10
