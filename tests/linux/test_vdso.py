@@ -170,3 +170,29 @@ def test_other_profiles_get_our_own() -> None:
     assert made.note
     assert made.code.content.startswith(subject.own_vdso())
     assert made.code.size == 0x2000
+
+
+def test_the_code_is_the_hosts_but_for_the_cpu_number(call: Call) -> None:
+    made = subject.make_vdso(live_profile(), StoppedClock())
+    host = subject.host_vdso(made.code.size)
+    differing = [at for at in range(len(host)) if host[at] != made.code.content[at]]
+    assert len(differing) <= 8  # the instruction, and the copy that alternatives are patched from
+    assert made.note or subject.on_first_cpu(made.code.content) == made.code.content != b""
+    cpu, node = ctypes.c_uint(99), ctypes.c_uint(99)
+    assert call("__vdso_getcpu", ctypes.addressof(cpu), ctypes.addressof(node), None) == 0
+    assert (cpu.value, node.value) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("f30fc7f8", "31c06690"),  # rdpid %rax -> xor %eax, %eax
+        ("90f30fc7fb90", "9031db669090"),  # rdpid %rbx -> xor %ebx, %ebx
+        ("f30fc7b0", "f30fc7b0"),  # vmxon: memory operand
+        ("b87b0000000f03c0", "b87b00000031c090"),  # mov $0x7b, %eax; lsl %eax, %eax
+        ("b97b0000000f03d1", "b97b00000031d290"),  # lsl %ecx, %edx
+        ("90909090", "90909090"),
+    ],
+)
+def test_asking_for_the_cpu_number(code: str, expected: str) -> None:
+    assert subject.on_first_cpu(bytes.fromhex(code)).hex() == expected

@@ -1,9 +1,10 @@
 """`[vdso]`, `[vvar]` and `[vvar_vclock]`: the code that the kernel lends to programs, and the data page it reads.
 
-For the kernel we run on, the code is the host's own, read from our memory at AT_SYSINFO_EHDR. Its data page is built
-here: with the clock mode NONE the high-resolution clocks fall back to the system call, and the coarse clocks and
-`time()`, which are read unchecked, come from the machine's clock. Where the data page's layout cannot be verified, and
-for other kernels, a small vDSO of ours takes its place whose functions make the system calls.
+For the kernel we run on, the code is the host's own, read from our memory at AT_SYSINFO_EHDR (but for the instruction
+by which `getcpu` asks for the CPU's number). Its data page is built here: with the clock mode NONE the high-resolution
+clocks fall back to the system call, and the coarse clocks and `time()`, which are read unchecked, come from the
+machine's clock. Where the data page's layout cannot be verified, and for other kernels, a small vDSO of ours takes its
+place whose functions make the system calls.
 
 Layout of the page (include/vdso/datapage.h), offsets from the start of `struct vdso_clock` (`vdso_data` before 6.15):
 
@@ -143,6 +144,7 @@ def make_vdso(profile: KernelProfile, clock: Clock | None = None) -> Vdso:
         snapshot = read_vvar() if code else b""
         layout = find_layout(snapshot, time.time_ns(), time.monotonic_ns()) if snapshot else None
         if code and layout:
+            code = on_first_cpu(code)
             return Vdso(
                 SpecialPages(code), VvarPages(data_page(snapshot, layout), layout, clock), SpecialPages(b""), ""
             )
@@ -162,6 +164,29 @@ def host_vdso(size: int) -> bytes:
                 return b""
             return code if len(code) == size and code[:4] == b"\x7fELF" else b""
     return b""
+
+
+def on_first_cpu(code: bytes) -> bytes:
+    """The vDSO with its one question to the CPU answered: `getcpu` says CPU 0 of node 0.
+
+    The kernel asks by RDPID, or by LSL of a segment whose limit is the number (vdso_read_cpunode). The first is missing
+    on a core, or tells the host's CPU; the second needs a descriptor that no core here has.
+
+        f3 0f c7 f8+r          rdpid %r        ->  31 /r 66 90    xor %r32, %r32; nop
+        b8+r 7b 00 00 00 0f 03 /r  mov $0x7b, %r; lsl %r, %r  ->  31 /r 90 in place of the lsl
+    """
+    result = bytearray(code)
+    at = code.find(b"\xf3\x0f\xc7")
+    while at >= 0:
+        if code[at + 3] >= 0xF8:
+            result[at : at + 4] = bytes((0x31, 0xC0 | (code[at + 3] & 7) * 9, 0x66, 0x90))
+        at = code.find(b"\xf3\x0f\xc7", at + 1)
+    at = code.find(b"\x7b\0\0\0\x0f\x03")
+    while at > 0:
+        if 0xB8 <= code[at - 1] < 0xC0 and code[at + 6] >= 0xC0:
+            result[at + 4 : at + 7] = bytes((0x31, 0xC0 | (code[at + 6] >> 3 & 7) * 9, 0x90))
+        at = code.find(b"\x7b\0\0\0\x0f\x03", at + 1)
+    return bytes(result)
 
 
 def read_vvar() -> bytes:
