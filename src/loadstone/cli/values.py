@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-from loadstone.observe.trace import KINDS
-
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SMALLEST_MEMORY = 1 << 20
 LARGEST_MEMORY = 1 << 46  # physical addresses that a page-table entry here can hold
@@ -63,6 +61,8 @@ def integer(text: str) -> int:
 
 def kinds(text: str) -> tuple[str, ...]:
     """A comma-separated choice of what to trace."""
+    from loadstone.observe.trace import KINDS
+
     wanted = [kind.strip() for kind in text.split(",") if kind.strip()]
     for kind in wanted:
         if kind not in KINDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,8 +18,8 @@ _ABOUT = """\
 Follow one place through all three spaces: file offset, section, segment, VMA, page, every level of
 the page tables, frame, and who else maps that frame.
 
-PLACE is an address (0x555555558040), a symbol (main, main+0x10), or a file's name and an offset in it
-(libc.so.6+0x1000). Arguments for the program follow PLACE; those that begin with - follow a --.
+PLACE is an address (0x555555558040), a symbol (main, main+0x10), or a file's name and an offset in
+it (libc.so.6+0x1000). Arguments for the program follow PLACE; those that begin with - follow a --.
 """
 _EXAMPLES = """\
 Examples:
@@ -35,25 +36,28 @@ def parser() -> Parser:
     made = Parser("where", usage, _ABOUT, _EXAMPLES)
     stopped.add_moment(made)
     machine_options.add_all(made)
-    made.add_argument("program", help="the program")
-    made.add_argument("place", help="an address, a symbol, or FILE+OFFSET")
-    made.add_argument("args", nargs="*", help="the program's arguments")
+    made.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     return made
 
 
 def main(argv: list[str]) -> int:
     """Run the command; the exit status."""
-    options = parser().parse_args(argv)
-    words = [options.program, *options.args]
+    made = parser()
+    end = argv.index("--") if "--" in argv else len(argv)
+    options = made.parse_intermixed_args(argv[:end])
+    words = options.words + argv[end + 1 :]
+    if len(words) < 2:
+        made.error("a program and a place in it are needed: loadstone where /bin/ls main --at main")
+    program, place, *arguments = words
     try:
-        with stopped.stopped(options, words) as (machine, process, stream):
-            _answer(options, machine, process, stream)
+        with stopped.stopped(options, [program, *arguments]) as (machine, process, stream):
+            _answer(options, place, machine, process, stream)
     except LinuxError as error:
-        return cannot_execute(words[0], error)
+        return cannot_execute(program, error)
     return 0
 
 
-def _answer(options: Namespace, machine: Machine, process: Process, stream: TextIO) -> None:
+def _answer(options: Namespace, place: str, machine: Machine, process: Process, stream: TextIO) -> None:
     from loadstone.control import symbolizer
     from loadstone.observe.image import mappings_of
     from loadstone.observe.where import NotFound, Situation, follow, locate, parse
@@ -63,8 +67,9 @@ def _answer(options: Namespace, machine: Machine, process: Process, stream: Text
     spaces = [(p.pid, mappings_of(p.space), p.space.page_table) for p in machine.kernel.processes.values()]
     situation = Situation(process.pid, symbols, process.page_table, machine.physical, spaces)
     try:
-        query = parse(options.place, [mapping.path for mapping in symbols.maps])
-        spots = locate(query, symbols, process.executable)
+        query = parse(place, [mapping.path for mapping in symbols.maps])
+        known = {"main": process.registers["rip"]} if options.at == "main" else {}
+        spots = locate(query, symbols, process.executable, known)
     except NotFound as error:
         raise HostError(str(error), "see loadstone where --help for what a place is") from error
     answers = [follow(query.text, spot, situation) for spot in spots]

@@ -68,6 +68,8 @@ def _syscall(e: events.Syscall) -> str:
 
 
 def _result(name: str, value: int) -> str:
+    if name in ("exit", "exit_group"):
+        return "?"  # it does not return
     if name in ("mmap", "mremap", "brk", "shmat") or value >= 1 << 32:
         return f"{value:#x}" if value else "0"
     return str(value)

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from loadstone.observe.maps import Mapping
+from loadstone.observe.maps import Mapping as Area
 from loadstone.observe.symbols import LoadSegment, ObjectFile, Section, Symbolizer
 
 PAGE = 4096
@@ -55,7 +55,7 @@ class Mapper(NamedTuple):
 
     pid: int
     address: int
-    mapping: Mapping | None
+    mapping: Area | None
     entry: int
 
 
@@ -71,7 +71,7 @@ class Answer(NamedTuple):
     segment: LoadSegment | None
     linked: int | None
     bias: int
-    mapping: Mapping | None
+    mapping: Area | None
     levels: tuple[Level, ...]
     frame: int
     owner: str
@@ -87,7 +87,7 @@ class Situation(NamedTuple):
     symbols: Symbolizer
     page_table: Any
     memory: Any
-    others: Sequence[tuple[int, Sequence[Mapping], Any]]  # (pid, maps, page table) of every process, this one included
+    others: Sequence[tuple[int, Sequence[Area], Any]]  # (pid, maps, page table) of every process, this one included
 
 
 def parse(text: str, paths: Iterable[str]) -> Query:
@@ -121,18 +121,21 @@ def _number(text: str) -> int | None:
         return None
 
 
-def locate(query: Query, symbols: Symbolizer, program: str) -> list[Spot]:
-    """The addresses a query means: one, or several where a page of a file is mapped more than once. Raises NotFound."""
+def locate(query: Query, symbols: Symbolizer, program: str, known: Mapping[str, int] | None = None) -> list[Spot]:
+    """The addresses a query means: one, or several where a page of a file is mapped more than once. Raises NotFound.
+
+    `known` has addresses of symbols that no table has: `main` of a stripped program that has been run so far.
+    """
     if query.address is not None:
         return [Spot(query.address, "", None)]
     if query.symbol is not None:
         found = symbols.address_of(query.symbol, program)
         if found is None:
-            found = symbols.address_of(query.symbol)
+            found = (known or {}).get(query.symbol) or symbols.address_of(query.symbol)
         if found is None:
             raise NotFound(
-                f"no symbol {query.symbol} in {program} or what is mapped with it; a stripped file has few: try an "
-                "address or FILE+OFFSET"
+                f"no symbol {query.symbol} in {program} or what is mapped with it; a stripped file has few: try "
+                "--at main, an address or FILE+OFFSET"
             )
         return [Spot(found + query.offset, "", None)]
     path = query.file or ""

@@ -58,6 +58,8 @@ def _near(symbols: Symbolizer, address: int) -> str:
     for mapping in symbols.maps:
         if 0 < mapping.start - address <= 1 << 20:
             distance = mapping.start - address
+            if mapping.path == "[stack]":
+                return f", {distance:#x} below [stack], which may not grow that far"
             return f", {distance:#x} below {os.path.basename(mapping.path) or 'anonymous memory'}"
         if 0 <= address - mapping.end < 1 << 16:
             distance = address - mapping.end

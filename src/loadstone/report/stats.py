@@ -100,18 +100,14 @@ def _mappings(paper: Paper, summary: Summary) -> None:
     rows = []
     for name, parts in groups.items():
         resident = sum(summary.resident.get(part.start, 0) for part in parts)
-        perms = " ".join(dict.fromkeys(part.perms[:3] for part in parts))
-        rows.append(
-            (name, len(parts), perms, short_amount(sum(part.size for part in parts)), short_amount(resident * PAGE))
-        )
+        rows.append((name, len(parts), short_amount(sum(part.size for part in parts)), short_amount(resident * PAGE)))
     whole = sum(mapping.size for mapping in summary.maps)
     held = sum(summary.resident.values()) * PAGE
-    rows.append(("total", len(summary.maps), "", short_amount(whole), short_amount(held)))
+    rows.append(("total", len(summary.maps), short_amount(whole), short_amount(held)))
     paper.table(
         [
             Column("object"),
             Column("VMAs", right=True),
-            Column("access", fixed=True, style=DIM),
             Column("size", right=True),
             Column("resident", right=True),
         ],

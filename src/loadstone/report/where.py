@@ -123,6 +123,8 @@ def _frame(paper: Paper, answer: Answer) -> None:
         _row(paper, "byte", f"{answer.byte:#04x}")
     if answer.owner == "page cache":
         _row(paper, "also", "the page cache holds it as a page of the file")
+    elif answer.owner == "anonymous" and answer.file_offset is not None:
+        _row(paper, "", "a private copy: written to, and no longer the file's page")
     if answer.owner == "zero":
         _row(paper, "also", "everybody who has read, and not yet written, untouched anonymous memory")
         return
