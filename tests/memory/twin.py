@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,7 +43,6 @@ from loadstone.memory.vma import (
 
 SHOWING = ("maps", "stat")
 LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+)\s*(.*)")
-RLIMITS = {2, 3, 8, 9}
 
 
 class Op(NamedTuple):
@@ -135,6 +135,9 @@ def build_space(maps: str, stat: str, *, legacy: bool = False) -> AddressSpace:
     layout = Layout(top_down=not legacy)
     pages = os.sysconf("SC_PHYS_PAGES")
     rlimits = {3: (8 << 20, 8 << 20)}
+    for number in (resource.RLIMIT_DATA, resource.RLIMIT_AS, resource.RLIMIT_MEMLOCK):
+        soft, hard = resource.getrlimit(number)
+        rlimits[number] = (soft % (1 << 64), hard % (1 << 64))
     limits = Limits(Commitment(pages), rlimits, privileged=os.geteuid() == 0, may_map_low=os.geteuid() == 0)
     space = AddressSpace(memory, PageCache(memory), Shootdown(memory), layout, limits)
     fields = stat[stat.rindex(")") + 2 :].split()
