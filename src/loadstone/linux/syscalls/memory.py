@@ -54,7 +54,7 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
             return space.map(address, length, prot, flags | MAP_ANONYMOUS, path=file.path)
         raise LinuxError(ENODEV, f"{file.path} cannot be mapped")
     access = FileAccess(file.readable, file.writable)
-    return space.map(address, length, prot, flags, inode, offset, path=file.path, access=access)
+    return space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
 
 
 @syscall(FULL)
