@@ -143,3 +143,43 @@ def test_anonymous_files() -> None:
     assert file.inode.size == 13
     assert read(file, 100, 0) == bytes(10) + b"abc"
     assert vfs.discarded() == []
+
+
+def test_names_that_can_be_found_again_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadstone.vfs.namespace.REMEMBERED_NAMES", 50)
+    for number in range(200):
+        (tmp_path / f"d{number}").mkdir()
+        (tmp_path / f"d{number}/file").write_text(str(number))
+    vfs = assemble(None)
+    cwd = vfs.resolve(str(tmp_path / "d3"))
+    vfs.chmod(str(tmp_path / "d4/file"), 0o600)
+    identity = vfs.stat(str(tmp_path / "d5/file"))
+    for number in range(200):
+        vfs.stat(str(tmp_path / f"d{number}/file"))
+    top = vfs.resolve(str(tmp_path)).dentry
+    assert len(top.children) < 100
+    assert vfs.stat(str(tmp_path / "d5/file")) is identity
+    vfs.rename(str(tmp_path / "d3"), str(tmp_path / "moved"))
+    assert cwd.path == str(tmp_path / "moved")
+    assert [one.path for one in vfs.discarded() if one.kind == "attributes"] == [str(tmp_path / "d4/file")]
+
+
+def test_pages_of_a_forgotten_file_are_given_back(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * (3 * PAGE))
+    memory = PhysicalMemory(4 << 20)
+    cache = PageCache(memory)
+    vfs = assemble(cache, rw=[str(tmp_path)])
+    before = memory.usage()
+    file = vfs.open(str(tmp_path / "file"), O_RDWR)
+    file.hold()
+    inode = file.inode
+    assert isinstance(inode, RegularFile)
+    memory.page(cache.bring(inode, 0, 2)[1])[:3] = b"new"
+    assert inode.pages is not None
+    inode.pages.dirty.add(1)
+    vfs.sync()
+    assert (tmp_path / "file").read_bytes()[PAGE : PAGE + 3] == b"new"
+    vfs.unlink(str(tmp_path / "file"))
+    file.close()
+    del file, inode
+    assert memory.usage() == before

@@ -215,3 +215,21 @@ def test_bind_and_root(host: Path) -> None:
     assert vfs.keep_option() == f"--rw {host / 'out'}"
     with pytest.raises(HostError, match="does not exist"):
         assemble(None, rw=[str(host / "nothing")])
+
+
+def test_a_deterministic_guest_sees_nothing_of_the_hosts_numbers(host: Path) -> None:
+    def shown(name: str) -> list[object]:
+        top = host / name
+        top.mkdir()
+        for one in ("b", "c", "a") if name == "first" else ("a", "b", "c"):
+            (top / one).write_text(one)
+            os.utime(top / one, ns=(7 * len(name), 10**18))
+        os.utime(top, ns=(1, 10**18))
+        vfs = assemble(None, host_root=str(top), deterministic=True)
+        found: list[object] = [entry[:3] for entry in vfs.open("/", O_RDONLY).next_entries()]
+        for one in "abc":
+            inode = vfs.stat("/" + one)
+            found.append((inode.device, inode.inode, inode.atime_ns, inode.mtime_ns, inode.ctime_ns))
+        return found
+
+    assert shown("first") == shown("second")

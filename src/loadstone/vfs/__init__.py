@@ -32,6 +32,8 @@ The pieces:
       utimes(path, times, cwd, *, follow)     times: (atime_ns, mtime_ns) with NOW and OMIT allowed; None: both now
       change_mode(inode, mode, credentials) · change_owner(inode, uid, gid, credentials) · change_times(inode, ...)
       pipe(flags=0) -> (OpenFile, OpenFile) · anonymous(name, flags) -> OpenFile (memfd) · mount(path, inode) -> Mount
+      place_of(file) -> Location              where /proc/self/fd/N leads, pipes and streams included
+      sync()                                  dirty pages of shared mappings reach their files: sync(2), end of a run
       path_of(location, root) -> str          as getcwd and d_path: "(unreachable)", " (deleted)"
       space(location) -> Space                statfs: total, free bytes, files, name length, magic
       discarded() -> list[Discarded(path, bytes, kind)] · keep_option() -> str     "--rw /home/me/out", "" if nothing

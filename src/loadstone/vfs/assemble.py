@@ -67,6 +67,8 @@ def assemble(
     whole.dentry = whole.mount.root
     vfs = Vfs(fs.root, page_cache, clock, budget)
     fs.wake = vfs.wake
+    vfs.deterministic = deterministic
+    vfs.file_systems.append(fs)
     start = _descend(vfs, whole, top, "--root")
     mount = Mount(start.dentry, None, "overlay", OVERLAY_MAGIC)
     vfs.root = Location(mount, start.dentry)
@@ -102,6 +104,7 @@ def _system_directories(
         vfs.mount(path, EmptyDirectory(device, 1, S_IFDIR | 0o555, now_ns=now), name=name, magic=magic)
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
+    vfs.file_systems.append(dev)
     vfs.mount("/dev", populate(dev, random_bytes, terminal_fd), name="devtmpfs")
 
 

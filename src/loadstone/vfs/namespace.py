@@ -22,6 +22,7 @@ from errno import (
     EPERM,
     EXDEV,
 )
+from sys import getrefcount
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.clock import Clock
@@ -56,6 +57,7 @@ from loadstone.vfs.flags import (
     X_OK,
 )
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, in_group, may
+from loadstone.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from loadstone.vfs.discard import Discarded
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 1 << 30
 OVERLAY_MAGIC, MEMORY_MAGIC = 0x794C7630, 0x01021994  # include/uapi/linux/magic.h: OVERLAYFS, TMPFS
 ANONYMOUS_DEVICE = 14
+REMEMBERED_NAMES = 100_000
+OWN_REFERENCES = 4  # to a dentry while _prune() looks at it: directory, list, variable, argument
 
 
 class Dentry:
@@ -219,7 +223,10 @@ class Vfs:
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
         nowhere = Mount(Dentry(None, "/", self.memory.root), None, "tmpfs", MEMORY_MAGIC)
         self._nowhere = Location(nowhere, nowhere.root)
+        self.deterministic = False  # what is shown does not depend on the host
         self._last_pipe = 10_000
+        self._remembered = 0
+        self.file_systems = [self.memory]
 
     def wake(self, woken: list[object]) -> None:
         """Hand waiters to whoever makes them run."""
@@ -256,6 +263,9 @@ class Vfs:
         child = Dentry(dentry, name, dentry.inode.lookup(name))
         if dentry.inode.cacheable:
             dentry.children[name] = child
+            self._remembered += 1
+            if self._remembered > REMEMBERED_NAMES:
+                self._remembered = _prune(self.root.mount.root)
         return child
 
     def _mounted(self, place: Location) -> Location:
@@ -522,8 +532,6 @@ class Vfs:
     @staticmethod
     def linkable(inode: Inode) -> None:
         """Let a file without names get one (O_TMPFILE without O_EXCL)."""
-        from loadstone.vfs.regular import RegularFile
-
         if isinstance(inode, RegularFile):
             inode.linkable = True
 
@@ -540,8 +548,15 @@ class Vfs:
 
         self._last_pipe += 1
         now = self.clock.realtime_ns()
-        inode = PipeInode(ANONYMOUS_DEVICE, self._last_pipe, credentials.fsuid, credentials.fsgid, now)
-        return make_pipe(inode, flags & ~O_ACCMODE & ~O_CLOEXEC, self.wake)
+        inode = PipeInode(ANONYMOUS_DEVICE, self._last_pipe, credentials.fsuid, credentials.fsgid, now, self.wake)
+        return make_pipe(inode, flags & ~O_ACCMODE & ~O_CLOEXEC)
+
+    def place_of(self, file: OpenFile) -> Location:
+        """Where /proc/self/fd/N leads: the file's location, or for a pipe or stream a place outside the tree."""
+        if file.location is not None:
+            return file.location
+        name = file.path.strip("/").rpartition("/")[2]
+        return Location(self._nowhere.mount, Dentry(self._nowhere.dentry, name, file.inode))
 
     # Names
 
@@ -563,7 +578,13 @@ class Vfs:
             raise LinuxError(EISDIR)
 
     def _new(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
-        """Where a new name goes. Source: fs/namei.c, filename_create()."""
+        """Where a new name goes, which must be possible."""
+        base, last = self._vacant(path, cwd, walk, directory)
+        self._may_create(base, walk.who)
+        return base, last
+
+    def _vacant(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
+        """Where a new name would go. Source: fs/namei.c, filename_create()."""
         base, last, slash = self._last(path, cwd, walk)
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
@@ -572,7 +593,6 @@ class Vfs:
             raise LinuxError(EEXIST)
         if slash and not directory:
             raise LinuxError(ENOENT)
-        self._may_create(base, walk.who)
         return base, last
 
     def mkdir(
@@ -651,12 +671,13 @@ class Vfs:
     ) -> None:
         """link(2) and linkat(2). EXDEV across mounts, and between a `--rw` directory and what is not in it."""
         source = self.resolve(old, old_cwd, root=root, credentials=credentials, follow=follow, empty=empty)
-        base, name = self._new(new, new_cwd, self._walk(root, credentials))
+        base, name = self._vacant(new, new_cwd, self._walk(root, credentials))
         inode = source.inode
         if source.mount is not base.mount:
             raise LinuxError(EXDEV)
         if self.protected_hardlinks and not _linkable_by(inode, credentials):
             raise LinuxError(EPERM, "fs.protected_hardlinks: the file belongs to somebody else")
+        self._may_create(base, credentials)
         if inode.is_directory:
             raise LinuxError(EPERM)
         if inode.nlink == 0 and not getattr(inode, "linkable", False):
@@ -909,6 +930,14 @@ class Vfs:
 
     # The end of a run
 
+    def sync(self) -> None:
+        """Write the dirty pages of shared mappings to their files; to the host's, in directories given with --rw."""
+        for system in self.file_systems:
+            for reference in list(system.inodes.values()):
+                inode = reference()
+                if isinstance(inode, RegularFile):
+                    inode.sync()
+
     def discarded(self) -> list[Discarded]:
         """What was changed and is not on the host: (path, bytes, kind), sorted by path."""
         from loadstone.vfs.discard import discarded
@@ -929,6 +958,23 @@ def _linkable_by(inode: Inode, who: Identity) -> bool:
     mode = inode.mode
     special = mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010
     return inode.is_regular and not special and may(inode, R_OK | W_OK, who)
+
+
+def _prune(dentry: Dentry) -> int:
+    """Forget names that can be found again; how many are left.
+
+    A name stays if somebody has its dentry, or if something is known of it that only its dentry leads to.
+    """
+    left = 0
+    for name, child in list(dentry.children.items()):
+        below = _prune(child)
+        left += below + 1
+        inode = child.inode
+        changed = getattr(inode, "changed", False) or getattr(inode, "upper", None) or getattr(inode, "pages", None)
+        if not below and not child.mounted and not changed and getrefcount(child) <= OWN_REFERENCES:
+            del dentry.children[name]
+            left -= 1
+    return left
 
 
 def _within(dentry: Dentry | None, ancestor: Dentry) -> bool:

@@ -464,8 +464,10 @@ class OverlayDirectory(Overlaid):
 
     def _subdirectories(self, change: int) -> None:
         """Count `..` links, on file systems that do (elsewhere a directory has nlink 1)."""
-        if change and self.nlink >= 2:
-            self.nlink += change
+        if change:
+            self.alter()
+            if self.nlink >= 2:
+                self.nlink += change
 
     def _new(self, name: str, made: Overlaid, who: Identity) -> Inode:
         made.owned(who, self)

@@ -78,10 +78,10 @@ class Pipe:
     def write(self, pieces: Sequence[memoryview]) -> int:
         """Put bytes, up to PIPE_BUF all or none; EPIPE without a reader; WouldBlock when there is no room."""
         wanted = total(pieces)
-        if not self.readers:
-            raise LinuxError(EPIPE)
         if wanted == 0:
             return 0
+        if not self.readers:
+            raise LinuxError(EPIPE)
         room = self.capacity - len(self.buffer)
         if room < min(wanted, PIPE_BUF):
             raise WouldBlock(self.writable)
@@ -107,10 +107,15 @@ class Pipe:
 class PipeInode(Inode):
     """What fstat() of a pipe without a name shows."""
 
-    __slots__ = ()
+    __slots__ = ("pipe",)
 
-    def __init__(self, device: int, inode: int, uid: int, gid: int, now_ns: int) -> None:
+    def __init__(self, device: int, inode: int, uid: int, gid: int, now_ns: int, wake: Waker) -> None:
         super().__init__(device, inode, S_IFIFO | 0o600, uid, gid, now_ns)
+        self.pipe = Pipe(wake, f"pipe:[{inode}]")
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Open an end again, through /proc/self/fd; unlike a FIFO's, this never waits (fifo_open(): is_pipe)."""
+        return PipeFile(self, flags, None, self.pipe)
 
     def set_mode(self, mode: int) -> None:
         """Nobody looks at it, but it is kept."""
@@ -208,7 +213,6 @@ class PipeFile(OpenFile):
         pipe.notify(pipe.writable)
 
 
-def make_pipe(inode: Inode, flags: int, wake: Waker) -> tuple[OpenFile, OpenFile]:
+def make_pipe(inode: PipeInode, flags: int) -> tuple[OpenFile, OpenFile]:
     """The two ends of a new pipe: the one that reads, the one that writes."""
-    pipe = Pipe(wake, f"pipe:[{inode.inode}]")
-    return PipeFile(inode, O_RDONLY | flags, None, pipe), PipeFile(inode, O_WRONLY | flags, None, pipe)
+    return PipeFile(inode, O_RDONLY | flags, None, inode.pipe), PipeFile(inode, O_WRONLY | flags, None, inode.pipe)

@@ -68,6 +68,15 @@ class RegularFile(Inode):
         self.opened = 0  # open file descriptions
         self.linkable = False  # made without a name, and may get one
 
+    def __del__(self) -> None:
+        if self.pages is not None and self.cache is not None:  # nothing maps it: a mapping would hold it
+            try:
+                if self.nlink:
+                    self.sync()
+                self.cache.forget(self)
+            except (LinuxError, ValueError):
+                pass  # the machine is being taken down, or the host's file is gone
+
     def read_fd(self) -> int:
         """The host descriptor that has the bytes."""
         raise NotImplementedError

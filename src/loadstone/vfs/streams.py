@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from errno import EACCES, EINVAL, EIO, EISDIR, EOPNOTSUPP, ESPIPE
 from typing import TYPE_CHECKING
 
+from loadstone.clock import EPOCH_NS
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import OpenFile, RegularOpen, WouldBlock, after, total
+from loadstone.vfs.file import OpenFile, PathFile, RegularOpen, WouldBlock, after, total
 from loadstone.vfs.flags import (
     O_ACCMODE,
     O_APPEND,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # What a host pipe or terminal that says "writable" surely takes without waiting: PIPE_BUF.
 SURE_BYTES = 4096
+# What a deterministic machine shows in place of the host's numbers.
+ANONYMOUS_DEVICE, STREAM_INODES = 14, 9000
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 
 
@@ -46,12 +49,15 @@ class _Status:
     __slots__ = ()
 
     @staticmethod
-    def load(inode: Inode, fd: int) -> None:
+    def load(inode: Inode, fd: int, deterministic: bool) -> None:
         stat = os.fstat(fd)
         inode.device, inode.inode, inode.mode = stat.st_dev, stat.st_ino, stat.st_mode
         inode.uid, inode.gid, inode.nlink, inode.rdev = stat.st_uid, stat.st_gid, stat.st_nlink, stat.st_rdev
         inode.size, inode.blocks = stat.st_size, stat.st_blocks
         inode.atime_ns, inode.mtime_ns, inode.ctime_ns = stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns
+        if deterministic:
+            inode.device, inode.inode = ANONYMOUS_DEVICE, STREAM_INODES + fd
+            inode.atime_ns = inode.mtime_ns = inode.ctime_ns = EPOCH_NS
 
 
 class StreamInode(Inode):
@@ -60,17 +66,18 @@ class StreamInode(Inode):
     `terminal`: whether the host says it is one; terminal ioctls go to `fd`, by an allow-list elsewhere.
     """
 
-    __slots__ = ("fd", "terminal")
+    __slots__ = ("deterministic", "fd", "terminal")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, deterministic: bool = False) -> None:
         super().__init__(0, 0, 0)
         self.fd = fd
+        self.deterministic = deterministic
         self.refresh()
         self.terminal = self.mode & S_IFMT == S_IFCHR and os.isatty(fd)
 
     def refresh(self) -> None:
         """Ask the host."""
-        _Status.load(self, self.fd)
+        _Status.load(self, self.fd, self.deterministic)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it again (/dev/stdin, /proc/self/fd/0, /dev/tty): the same host descriptor."""
@@ -100,7 +107,12 @@ class StreamFile(OpenFile):
     @property
     def path(self) -> str:
         """What the host calls it."""
-        return self.location.path if self.location is not None else host_name(self.fd)
+        if self.location is not None:
+            return self.location.path
+        name = host_name(self.fd)
+        if isinstance(self.inode, StreamInode) and self.inode.deterministic and name.endswith("]"):
+            return f"{name.partition('[')[0]}[{self.inode.inode}]"
+        return name
 
     def _events(self) -> int:
         found = self.polled.poll(0)
@@ -188,19 +200,20 @@ class StreamFile(OpenFile):
 class RedirectedFile(RegularFile):
     """A regular file of the host that stdin, stdout or stderr was redirected to. It may be mapped."""
 
-    __slots__ = ("access", "fd")
+    __slots__ = ("access", "deterministic", "fd")
 
     huge_aligned = False
 
-    def __init__(self, cache: Cache | None, fd: int, access: int) -> None:
+    def __init__(self, cache: Cache | None, fd: int, access: int, deterministic: bool = False) -> None:
         super().__init__(cache, 0, 0, S_IFREG)
         self.fd = fd
         self.access = access
-        _Status.load(self, fd)
+        self.deterministic = deterministic
+        self.refresh()
 
     def refresh(self) -> None:
         """Ask the host."""
-        _Status.load(self, self.fd)
+        _Status.load(self, self.fd, self.deterministic)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it again, with an offset of its own, for no more than it was handed over for."""
@@ -300,23 +313,23 @@ def host_name(fd: int) -> str:
         return f"host:[{fd}]"
 
 
-def host_stream(vfs: Vfs, fd: int) -> OpenFile | None:
-    """An open file over one of our own descriptors; None if it is closed. It is not closed with the guest's file."""
+def host_stream(vfs: Vfs, fd: int) -> OpenFile:
+    """An open file over one of our own descriptors, not closed with the guest's file; EBADF if it is not open."""
     import fcntl
 
     try:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         mode = os.fstat(fd).st_mode
-    except OSError:
-        return None
+    except OSError as error:
+        raise LinuxError(error.errno or EIO) from None
     if flags & O_PATH:
-        return None
+        return PathFile(StreamInode(fd, vfs.deterministic), flags, None)
     kept = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)
     if mode & S_IFMT == S_IFREG:
-        return RedirectedOpen(RedirectedFile(vfs.page_cache, fd, flags & O_ACCMODE), kept)
+        return RedirectedOpen(RedirectedFile(vfs.page_cache, fd, flags & O_ACCMODE, vfs.deterministic), kept)
     if mode & S_IFMT == 0o040000:
-        return DirectoryStream(StreamInode(fd), O_RDONLY, None)
-    return StreamFile(StreamInode(fd), kept & ~O_NONBLOCK, None)
+        return DirectoryStream(StreamInode(fd, vfs.deterministic), O_RDONLY, None)
+    return StreamFile(StreamInode(fd, vfs.deterministic), kept & ~O_NONBLOCK, None)
 
 
 class DirectoryStream(OpenFile):
