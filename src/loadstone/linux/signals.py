@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.linux.rseq import leave_critical_section
+from loadstone.machine.paging import PRESENT
 from loadstone.memory.user import copy_in, copy_out
+from loadstone.memory.vma import EXEC, PROTECTION
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -229,7 +231,7 @@ class TaskSignals:
         self.saved_mask: int | None = None
         self.waited_for = 0  # what sigtimedwait unblocked for its time; still counts as blocked for "ignored?"
         self.pending = PendingSet()
-        self.altstack = (0, 0, SS_DISABLE)  # address, size, flags
+        self.altstack = (0, 0, 0)  # address, size, flags; without a size it is disabled whatever the flags say
         self.attention = False
         self.restart: tuple[int, int] | None = None
         self.restart_block: Callable[[Task], object] | None = None
@@ -241,7 +243,7 @@ class TaskSignals:
 
     def exec(self) -> None:
         """execve: the alternate stack was in the old image; mask and pending signals stay."""
-        self.altstack = (0, 0, SS_DISABLE)
+        self.altstack = (0, 0, self.altstack[2])
         self.restart_block = None
 
 
@@ -358,7 +360,8 @@ _FLOATING = ((0x01, FPE_FLTINV), (0x04, FPE_FLTDIV), (0x08, FPE_FLTOVF), (0x12, 
 def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
     """A page fault that memory could not resolve becomes SIGSEGV, SIGBUS or SIGKILL.
 
-    `error` is the page fault's error code. An address that is not canonical is a general-protection fault to the CPU.
+    `error` is the page fault's error code, without the bit for a present page, which the page table answers. An
+    address that is not canonical is a general-protection fault to the CPU.
     """
     address = bad.address
     if not is_canonical(address):
@@ -367,7 +370,8 @@ def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
     signals = task.signals
     # set_signal_archinfo; nothing is told about what is mapped in the kernel's half
     signals.trap_number = PAGE_FAULT
-    signals.error_code = error | PF_USER | (PF_PROTECTION if address >= _TASK_SIZE_MAX else 0)
+    present = address >= _TASK_SIZE_MAX or _was_present(task, bad)
+    signals.error_code = error & ~PF_PROTECTION | PF_USER | (PF_PROTECTION if present else 0)
     signals.cr2 = address
     if bad.signal == SIGKILL:
         force_fatal(task, SIGKILL)
@@ -375,9 +379,30 @@ def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
         force(task, from_fault(bad.signal, bad.code, address))
 
 
+def _was_present(task: Task, bad: BadAccess) -> bool:
+    """Whether the last fault found the page there.
+
+    A fetch from a page that is not there but could be read is at first no access error (fault.c: access_error looks at
+    the present bit): the page comes in, and the second fault is one of protection.
+    """
+    space = task.process.space
+    if space.page_table.entry(bad.address) & PRESENT:
+        return True
+    vma = space.find(bad.address)
+    return bad.access == EXEC and bad.code == SEGV_ACCERR and vma is not None and bool(vma.flags & PROTECTION)
+
+
+_FIRST_FREE_VECTOR = 32
+_IN_INTERRUPT_TABLE = 2  # a selector error code: the index is one of the interrupt descriptor table
+
+
 def force_exception(task: Task, vector: int, error: int = 0) -> None:
     """An exception of the CPU other than a page fault, raised by the instruction at `task.context.pc`."""
     signals = task.signals
+    if vector >= _FIRST_FREE_VECTOR:
+        # int n, two bytes long: no gate lets a program through, so it is a general-protection fault that names the gate
+        task.context.pc -= 2
+        vector, error = 13, vector << 3 | _IN_INTERRUPT_TABLE
     signals.trap_number = vector
     signals.error_code = error
     if vector in (16, 19):

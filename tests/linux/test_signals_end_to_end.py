@@ -1,0 +1,39 @@
+"""Signal frames of real programs: what a handler is given, and what is left when it returns, is as natively."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.compilers import SOURCES, Compiler
+from support.run import engine, same
+
+KINDS = re.findall(r'!strcmp\(kind, "([a-z0-9-]+)"\)\)', Path(SOURCES, "sigframe.c").read_text())
+# What Unicorn's CPU does not do.
+NOT_RAISED = {
+    "sse": "Unicorn does not raise unmasked SSE exceptions",
+    "x87": "Unicorn does not raise unmasked x87 exceptions",
+    "in": "Unicorn lets `in` and `out` pass in ring 3",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_sees_and_changes_the_same_state(
+    kind: str, compiled: Compiler, request: pytest.FixtureRequest
+) -> None:
+    if kind in NOT_RAISED and engine() != "kvm":
+        request.applymarker(pytest.mark.xfail(reason=NOT_RAISED[kind], strict=False))
+    same(compiled("sigframe"), kind, fixed_addresses=True)
+
+
+@pytest.mark.parametrize("kind", ["read", "kill"])
+@pytest.mark.parametrize("flags", ["s", "n", "r", "b", "i", "snr"])
+def test_flags_and_masks_of_the_action(flags: str, kind: str, compiled: Compiler) -> None:
+    same(compiled("sigframe"), kind, flags, fixed_addresses=True)
+
+
+@pytest.mark.parametrize("variant", ["static", "musl-static"])
+def test_with_other_libraries(variant: str, compiled: Compiler) -> None:
+    same(compiled("sigframe", variant), "write", "s", fixed_addresses=True)
