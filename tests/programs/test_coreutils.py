@@ -83,8 +83,8 @@ date -u -d @0
 date -u -d @1700000000 +%A,%d.%B.%Y-%H:%M:%S,%j,%U
 date -u -d 2024-02-29 +%s
 date -d nonsense
-stat -c %n,%s,%a,%U,%G,%F,%h,%b,%B,%Y text tree tree/link /dev/null
-stat /etc/passwd
+stat -c %n,%s,%a,%U,%G,%F,%h,%b,%B,%Y,%d,%i text tree tree/link /etc/passwd
+stat -c %n,%s,%a,%U,%G,%F,%h,%b,%B,%t,%T /dev/null /dev/zero /dev/tty
 stat missing
 ls -l tree
 ls -laR tree
@@ -241,7 +241,6 @@ install -m 711 -D text in/stalled
 sort -o numbers -n numbers
 sed -i s/a/b/g text
 shuf --random-source=bytes -o shuffled sorted
-mkfifo pipe
 cp --preserve=all text with-times
 gzip -n text
 gzip -nk9 tree/one.c
@@ -282,6 +281,17 @@ def test_touch_sets_the_times_it_was_given(tmp_path: Path) -> None:
     got = loadstone("run", "--rw", str(tmp_path), "--", "/usr/bin/touch", "-d", "@1234567890.5", str(file))
     assert got.status == 0, got.errors
     assert file.stat().st_mtime_ns == 1_234_567_890_500_000_000
+
+
+def test_mkfifo_makes_a_pipe_of_the_guest(here: Path) -> None:
+    """Also under --rw: a named pipe is a thing of the guest's kernel, and the host's are never opened."""
+    script = "import os, stat\nos.mkfifo('p')\nprint(stat.S_ISFIFO(os.stat('p').st_mode), os.listdir('.'))\n"
+    script += "r = os.open('p', os.O_RDONLY | os.O_NONBLOCK); w = os.open('p', os.O_WRONLY)\n"
+    script += "os.write(w, b'through'); print(os.read(r, 9))"
+    for options in ([], ["--rw", str(here)]):
+        got = loadstone("run", *options, "--", "/usr/bin/python3", "-c", script, cwd=here)
+        assert (got.status, got.text) == (0, "True ['p']\nb'through'\n"), got.errors
+        assert list(here.iterdir()) == []
 
 
 def test_what_was_discarded_is_counted_with_the_option_that_keeps_it(tmp_path: Path) -> None:

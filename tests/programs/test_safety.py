@@ -158,7 +158,10 @@ def test_untrusted_hides_home_and_the_rest(compiled: Compiler, tmp_path: Path) -
 #include <errno.h>
 extern char **environ;
 int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) printf("%d %d\n", open(argv[i], O_RDONLY) >= 0, errno);
+    for (int i = 1; i < argc; i++) {
+        int fd = open(argv[i], O_RDONLY);
+        printf("%d %d\n", fd >= 0, fd < 0 ? errno : 0);
+    }
     for (char **e = environ; *e; e++) puts(*e);
     return 0;
 }

@@ -26,7 +26,7 @@ static const char *at(const char *name) {
 }
 
 #define TRY(what) do { errno = 0; long result = (long)(what); \
-    printf("%s -> %ld %s\n", #what, result < 0 ? -1 : result > 2 ? 3 : result, errno ? strerror(errno) : ""); fflush(stdout); } while (0)
+    printf("%s -> %ld %s\n", #what, result < 0 ? -1 : result > 2 ? 3 : result, result < 0 ? strerror(errno) : ""); fflush(stdout); } while (0)
 
 static long overwrite(int fd) {
     if (fd < 0) return -1;
