@@ -290,14 +290,28 @@ class Vfs:
         if not names:
             return place, "", False
         last = names.pop()
+        mount, dentry, who = place.mount, place.dentry, walk.who
         for name in names:
-            base, place = place, self._step(place, name, walk)
+            child = dentry.children.get(name)
+            inode = dentry.inode
+            if (
+                child is not None
+                and child.inode.mode & S_IFMT == S_IFDIR
+                and not (child.mounted or inode.volatile)
+                and (who.fsuid == 0 or may(inode, X_OK, who))
+            ):
+                dentry = child  # the common case of _step(), without its objects
+                continue
+            base = Location(mount, dentry)
+            place = self._step(base, name, walk)
             if place.dentry.inode.is_symlink:
                 place = self._follow(base, place, walk)
-        if not place.dentry.inode.is_directory:
+            mount, dentry = place.mount, place.dentry
+        if dentry.inode.mode & S_IFMT != S_IFDIR:
             raise LinuxError(ENOTDIR)
-        if walk.who.fsuid != 0:
-            demand(place.dentry.inode, X_OK, walk.who)
+        if who.fsuid != 0:
+            demand(dentry.inode, X_OK, who)
+        place = Location(mount, dentry)
         return place, last, not parts[-1]
 
     def _follow(self, base: Location, link: Location, walk: Walk) -> Location:
