@@ -147,7 +147,10 @@ def test_floating_point_exceptions_have_the_code_of_their_flag(flag: int, code: 
 def test_the_frame_has_every_field_at_its_place() -> None:
     guest = Guest()
     guest.put(0, b"\xcc" * ARENA_SIZE)
-    registers = ["r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx"]
+    registers = [
+        "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx",
+        "rdx", "rax", "rcx",
+    ]  # fmt: skip
     for value, register in enumerate(registers, 0x100):
         guest.context.write(register, value)
     guest.context.write("eflags", 0x602)
@@ -189,25 +192,9 @@ def guest_image() -> bytes:
 def test_sigreturn_undoes_it() -> None:
     guest = Guest()
     registers = [
-        "r8",
-        "r9",
-        "r10",
-        "r11",
-        "r12",
-        "r13",
-        "r14",
-        "r15",
-        "rdi",
-        "rsi",
-        "rbp",
-        "rbx",
-        "rdx",
-        "rax",
-        "rcx",
-        "rsp",
-        "rip",
-        "eflags",
-    ]
+        "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx",
+        "rdx", "rax", "rcx", "rsp", "rip", "eflags",
+    ]  # fmt: skip
     before = {register: guest.context.read(register) for register in registers}
     guest.context.fpu = struct.pack("<H", 0x27F).ljust(24, b"\0") + struct.pack("<I", 0x1F80) + bytes(484)
     fpu = guest.context.fpu

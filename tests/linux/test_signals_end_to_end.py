@@ -37,3 +37,8 @@ def test_flags_and_masks_of_the_action(flags: str, kind: str, compiled: Compiler
 @pytest.mark.parametrize("variant", ["static", "musl-static"])
 def test_with_other_libraries(variant: str, compiled: Compiler) -> None:
     same(compiled("sigframe", variant), "write", "s", fixed_addresses=True)
+
+
+@pytest.mark.parametrize("options", [(), ("--deterministic",)])
+def test_interval_timers_go_off_wherever_the_program_is(options: tuple[str, ...], compiled: Compiler) -> None:
+    same(compiled("timers", "static"), options=options)

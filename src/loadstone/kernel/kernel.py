@@ -45,6 +45,12 @@ class Personality(Protocol):
     def new_slice(self, task: Task) -> None:
         """A time slice begins."""
 
+    def next_deadline(self) -> int | None:
+        """CLOCK_MONOTONIC time at which a timer of a process goes off; None for never."""
+
+    def expire_timers(self) -> None:
+        """Send the signals of timers that went off."""
+
     def out_of_frames(self, task: Task, why: str) -> None:
         """The machine is full; end somebody."""
 

@@ -109,6 +109,7 @@ class Scheduler:
         personality = kernel.personality
         process = task.process
         self._switch_to(core, task)
+        personality.expire_timers()
         personality.new_slice(task)
         end = core.retired + SLICE
         system_call = personality.system_call
@@ -209,11 +210,15 @@ class Scheduler:
         """Nobody can run: wait for the host, a deadline or a signal."""
         waits = [(task, task.pending.wait) for task in self._waiting]
         deadlines = [wait.deadline for _, wait in waits if wait.deadline is not None]
+        timer = self._kernel.personality.next_deadline()
+        if timer is not None:
+            deadlines.append(timer)
         deadline = min(deadlines) if deadlines else None
         watched = [(task, wait) for task, wait in waits if wait.host_fd >= 0]
         if deadline is None and not watched and not self._signals_may_come():
             raise HostError(f"every task waits for ever: {self._who_waits()}")
         ready = self._wait_for_host(watched, deadline)
+        self._kernel.personality.expire_timers()
         for task, wait in watched:
             if wait.host_fd in ready and task.state == WAITING:
                 self._resume(task, WOKEN)

@@ -50,6 +50,8 @@ class Linux:
         self.system_call = self.calls.dispatch
         self.resume = self.calls.resume
         self.interrupt = self.calls.interrupt
+        self.next_deadline = self.calls.timers.next_deadline
+        self.expire_timers = self.calls.timers.expire
         self.before_user = signals.deliver
         self.signal_name = signals.name
 
