@@ -14,7 +14,6 @@ KINDS = re.findall(r'!strcmp\(kind, "([a-z0-9-]+)"\)\)', Path(SOURCES, "sigframe
 # What Unicorn's CPU does not do.
 NOT_RAISED = {
     "sse": "Unicorn does not raise unmasked SSE exceptions",
-    "x87": "Unicorn does not raise unmasked x87 exceptions",
     "in": "Unicorn lets `in` and `out` pass in ring 3",
 }
 

@@ -89,6 +89,7 @@ _DESCRIPTORS = (
     0x00AFFB000000FFFF,  # 0x30: user code
 )
 _CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which the kernel answers from its clock
+_CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiring
 _CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
 _RFLAGS_AT_ENTRY = 0x202
 
@@ -679,6 +680,8 @@ class UnicornCore:
         self._control.fills = -1  # the walk in machine code has no tables yet
         self._control.budget = FRAME_SIZE
         bare = self._context = UnicornContext(self, c_void_p())
+        cr0 = self.read_register(bare, uc.REGISTERS["cr0"])
+        self.write_register(bare, uc.REGISTERS["cr0"], cr0 | _CR0_NE)
         cr4 = self.read_register(bare, uc.REGISTERS["cr4"])
         self.write_register(bare, uc.REGISTERS["cr4"], cr4 | _CR4_TSD | _CR4_OSFXSR | _CR4_OSXMMEXCPT)
         self.write_register(bare, uc.REGISTERS["rsp"], _KERNEL_BASE + _STACK)
