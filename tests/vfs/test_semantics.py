@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,27 +72,38 @@ def run(native: Native, guest: Guest, seed: int, safe_modes: bool) -> None:
         guest.close()
 
 
+@pytest.fixture
+def trees(tmp_path: Path) -> Iterator[Path]:
+    """A directory for both trees, which can be removed afterwards, whatever modes are left in it."""
+    yield tmp_path
+    for directory, names, _ in os.walk(tmp_path):
+        for name in names:
+            path = os.path.join(directory, name)
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)
+
+
 def who_runs() -> Credentials:
     return Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_overlay_does_what_the_kernel_does_and_leaves_the_host_alone(tmp_path: Path, seed: int) -> None:
-    top, lower = pair(tmp_path)
-    before = fingerprint(tmp_path / "l")
+def test_overlay_does_what_the_kernel_does_and_leaves_the_host_alone(trees: Path, seed: int) -> None:
+    top, lower = pair(trees)
+    before = fingerprint(trees / "l")
     vfs = assemble(None, host_root=lower)
     who = who_runs()
     guest = Guest(vfs, vfs.resolve("/" + DEEP), who)
     run(Native(f"{top}/{DEEP}", who), guest, seed, False)
-    assert fingerprint(tmp_path / "l") == before
+    assert fingerprint(trees / "l") == before
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_overlay_does_what_the_kernel_does_for_another_user(tmp_path: Path, seed: int) -> None:
+def test_overlay_does_what_the_kernel_does_for_another_user(trees: Path, seed: int) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    top, lower = pair(tmp_path)
-    for directory in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+    top, lower = pair(trees)
+    for directory in (trees.parent.parent, trees.parent, trees):
         os.chmod(directory, 0o755)
     vfs = assemble(None, host_root=lower)
     who = Credentials(65534, 65534, (100,))
@@ -100,8 +112,8 @@ def test_overlay_does_what_the_kernel_does_for_another_user(tmp_path: Path, seed
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_rw_directory_does_what_the_kernel_does(tmp_path: Path, seed: int) -> None:
-    top, lower = pair(tmp_path)
+def test_rw_directory_does_what_the_kernel_does(trees: Path, seed: int) -> None:
+    top, lower = pair(trees)
     vfs = assemble(None, host_root=lower, rw=[lower])
     who = who_runs()
     guest = Guest(vfs, vfs.resolve("/" + DEEP), who)

@@ -404,7 +404,10 @@ class Choice:
 def tree(do: Callable[..., Any], path: str = ".") -> dict[str, Any]:
     """Everything below `path`: what it is, and what is in it."""
     found: dict[str, Any] = {}
-    for name, what in do("listing", path):
+    names = do("listing", path)
+    if isinstance(names, str):
+        return {path: names}  # not for this user
+    for name, what in names:
         below = f"{path}/{name}"
         found[below] = do("stat", below, False)
         if what == stat.S_IFDIR:

@@ -317,8 +317,14 @@ class HostNode:
         visible = self.visible
         if visible is not None and not visible:
             return []
+        directory = self.directory_fd()
         try:
-            fd = os.open(".", LIST_FLAGS, dir_fd=self.directory_fd())
+            fd = os.open(".", LIST_FLAGS, dir_fd=directory)
+        except PermissionError:  # "." takes the right to search; reading the names does not
+            try:
+                fd = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise host_error(error) from None
         except OSError as error:
             raise host_error(error) from None
         try:
