@@ -1,0 +1,121 @@
+"""What the documentation says is run: commands in ```console blocks, code in ```python blocks, the links between pages.
+
+In a console block a line that begins with `$ ` is a command, and must end with status 0 unless a comment at its end
+says `# exit status N`. The lines below it are its output, each of which must occur, in this order; `...` stands for
+anything.
+Blocks marked `console sample` show the output of one machine: there only the exit status counts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(console sample|console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+STATUS = re.compile(r"\s+# exit status (\d+)$")
+# What the README tells people to type to set the project up, and what takes long: continuous integration does those.
+NOT_HERE = ("make ", "git ", "pip ", "pipx ", "cd ", "python -m benchmarks")
+
+
+class Step:
+    """One command of a console block."""
+
+    def __init__(self, page: str, command: str) -> None:
+        found = STATUS.search(command)
+        self.page, self.status = page, int(found.group(1)) if found else 0
+        self.command = STATUS.sub("", command)
+        self.output: list[str] = []
+
+
+def steps(page: Path) -> list[Step]:
+    found: list[Step] = []
+    for kind, text in BLOCK.findall(page.read_text()):
+        if kind == "python":
+            continue
+        for line in text.splitlines():
+            if line.startswith("$ "):
+                found.append(Step(page.name, line[2:]))
+            elif kind == "console":
+                found[-1].output.append(line)
+    return [step for step in found if not step.command.startswith(NOT_HERE)]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("docs")
+
+
+def environment() -> dict[str, str]:
+    path = f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin"
+    return {"HOME": "/nonexistent", "LC_ALL": "C", "PATH": path, "TZ": "UTC"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_commands(page: Path, workplace: Path) -> None:
+    """In the order of the page, in one directory."""
+    for step in steps(page):
+        done = subprocess.run(
+            ["/bin/bash", "-c", step.command], cwd=workplace, env=environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == step.status, f"{step.page}: $ {step.command}\n{done.stdout}"
+        printed = iter(done.stdout.splitlines())
+        for line in step.output:
+            if line.strip() != "...":
+                assert line in printed, (
+                    f"{step.page}: $ {step.command}\nno line {line!r} (after those before it) in\n{done.stdout}"
+                )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_python(page: Path, workplace: Path) -> None:
+    """The blocks of a page are one program, run from top to bottom."""
+    blocks = [text for kind, text in BLOCK.findall(page.read_text()) if kind == "python"]
+    if not blocks:
+        return
+    program = "\n".join(blocks)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=workplace, env=environment(), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert [
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if page.name not in (index, "index.md") and page.name not in index
+    ] == []
+
+
+def test_rooms_import_downwards_only_as_the_picture_says() -> None:
+    """The arrows of the README's picture are those that exist: the list below them is checked against the imports."""
+    order = ["cli", "report", "observe", "verify", "linux", "kernel", "vfs", "binfmt", "memory", "machine"]
+    found = set()
+    for room in order:
+        for file in (ROOT / "src" / "loadstone" / room).rglob("*.py"):
+            for target in re.findall(r"^\s*(?:from|import) loadstone\.(\w+)", file.read_text(), re.MULTILINE):
+                if target in order and target != room:
+                    found.add((room, target))
+    upward = sorted((a, b) for a, b in found if order.index(a) > order.index(b))
+    assert not upward
+    drawn = set()
+    for line in re.findall(r"^    (\w+) +-> (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE):
+        drawn |= {(line[0], target) for target in line[1].replace(",", " ").split() if target in order}
+    assert drawn == found
