@@ -336,6 +336,7 @@ class Process:
         inner = self.inner
         with Console(self.machine.kernel):
             self.machine.kernel.scheduler.run(lambda: inner.status is not None)
+        self.machine.kernel.vfs.sync()  # what shared mappings of --rw files hold goes to the host
         assert inner.status is not None
         return inner.status
 
@@ -489,11 +490,15 @@ def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
 
 def _give_standard_files(process: KernelProcess) -> None:
     """The host's stdin, stdout and stderr, as far as they are open, as descriptors 0, 1 and 2."""
+    from fcntl import F_GETFL, fcntl
+
     from loadstone.vfs.streams import host_stream
 
     for fd in range(3):
         try:
-            os.fstat(fd)
+            # The command line puts an O_PATH descriptor where one was closed, lest a file of ours takes its number.
+            if fcntl(fd, F_GETFL) & os.O_PATH:
+                continue
         except OSError:
             continue
         process.files.install(host_stream(process.kernel.vfs, fd), minimum=fd)

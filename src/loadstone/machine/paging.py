@@ -63,18 +63,22 @@ class Step(NamedTuple):
 class PageTable:
     """The page tables of one address space. `root` is the frame of the page directory (what CR3 points at)."""
 
-    __slots__ = ("_memory", "_root_word", "_words", "root")
+    __slots__ = ("_leaf", "_memory", "_region", "_root_word", "_words", "root")
 
     def __init__(self, memory: PhysicalMemory, kernel_entry: int = 0) -> None:
         self._memory = memory
         self._words = memory.words
         self.root = memory.allocate(TABLE)
         self._root_word = self.root * ENTRIES
+        self._region = -1  # the 2 MiB region walked last, and the word index of its page table: a page-walk cache
+        self._leaf = 0
         if kernel_entry:
             self._words[self._root_word + KERNEL_SLOT] = kernel_entry
 
     def find(self, address: int) -> int:
         """The index in `PhysicalMemory.words` of the leaf entry of `address`; -1 where a table is missing."""
+        if address >> 21 == self._region:
+            return self._leaf + (address >> 12 & 511)
         words = self._words
         entry = words[self._root_word + (address >> 39 & 511)]
         if not entry:
@@ -85,7 +89,9 @@ class PageTable:
         entry = words[((entry & FRAME_MASK) >> 3) + (address >> 21 & 511)]
         if not entry:
             return -1
-        return ((entry & FRAME_MASK) >> 3) + (address >> 12 & 511)
+        self._region = address >> 21
+        self._leaf = leaf = (entry & FRAME_MASK) >> 3
+        return leaf + (address >> 12 & 511)
 
     def entry(self, address: int) -> int:
         """The leaf entry of `address`, 0 if there is none."""
@@ -134,6 +140,7 @@ class PageTable:
 
     def prune(self, start: int, end: int) -> None:
         """Free the tables that map [start, end) and hold no entry at all any more."""
+        self._region = -1
         self._prune(self.root, 0, 0, start, end)
 
     def table_frames(self) -> int:
@@ -142,6 +149,7 @@ class PageTable:
 
     def release(self) -> None:
         """Free every table and the page directory. The leaf entries must be gone."""
+        self._region = -1
         for slot in range(USER_SLOTS):
             entry = self._words[self._root_word + slot]
             if entry:

@@ -72,6 +72,8 @@ _GENERAL = [
 ]
 _CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
 _CONTRIBUTORY = (0, 10, 11, 12, 13)
+_NINE_WORDS = struct.Struct("9Q").unpack_from
+_RIP = 41
 _MASK64 = (1 << 64) - 1
 _LINUX_CS, _LINUX_SS = 0x33, 0x2B
 
@@ -106,11 +108,12 @@ _STOPPED_AT_TRAP = Trap(STOPPED_AT)
 class UnicornContext:
     """The CPU state of one task: in the engine while it runs there, else in a saved context of Unicorn's."""
 
-    __slots__ = ("_core", "handle")
+    __slots__ = ("_core", "handle", "return_to")
 
     def __init__(self, core: UnicornCore, handle: c_void_p) -> None:
         self._core = core
         self.handle = handle
+        self.return_to: tuple[int, int] | None = None  # RIP and RFLAGS at the last system call
 
     @property
     def pc(self) -> int:
@@ -235,6 +238,7 @@ class UnicornCore:
         self._checked: set[int] = set()
         self._breakpoints: dict[int, c_void_p] = {}
         self._stopped_at = -1
+        self._next_pc = -1  # where the context in the engine goes on, where that is known
         self._exception_offset = -1
         self._make_buffers()
         self._add_hooks()
@@ -253,7 +257,8 @@ class UnicornCore:
             self._switch(context, space)
         control = self._control
         control.budget = budget
-        pc = self.read_register(context, 41)
+        pc = self._next_pc if self._next_pc >= 0 else self.read_register(context, _RIP)
+        self._next_pc = -1
         control.skip = pc if pc == self._stopped_at else -1
         self._stopped_at = -1
         while True:
@@ -274,7 +279,7 @@ class UnicornCore:
             if trap is not None:
                 self.retired += budget - control.budget
                 return trap
-            pc = self.read_register(context, 41)
+            pc = self.read_register(context, _RIP)
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED at the end of the slice at the latest."""
@@ -330,6 +335,8 @@ class UnicornCore:
         """Set one register of a context."""
         if number in (11, 49):  # CS, SS: loading a selector would need the GDT; ring 3's are the only ones
             return
+        if number == _RIP:
+            self._next_pc = -1
         self._cell.value = value & _MASK64
         if context is self._context:
             self._reg_write(self._uc, number, self._cell_address)
@@ -351,16 +358,22 @@ class UnicornCore:
     def read_call(self, context: UnicornContext) -> tuple[int, ...]:
         """The registers of a system call."""
         self._load(context)
-        self._library.uc_reg_read_batch(self._uc, self._call_ids, self._call_pointers, 9)
-        return tuple(self._call_values[:7])
+        self._reg_read_batch(self._uc, self._call_ids, self._call_pointers, 9)
+        *registers, pc, flags = _NINE_WORDS(self._call_values)
+        self._next_pc = pc
+        context.return_to = (pc, flags)
+        return tuple(registers)
 
     def write_result(self, context: UnicornContext, value: int) -> None:
-        """RAX, and RCX and R11 as SYSCALL leaves them."""
+        """RAX, and RCX and R11 as SYSCALL leaves them; after exec, which does not return to its caller, RAX alone."""
         self._load(context)
         values = self._result_values
-        self._library.uc_reg_read_batch(self._uc, self._return_ids, self._return_pointers, 2)
         values[0] = value & _MASK64
-        self._library.uc_reg_write_batch(self._uc, self._result_ids, self._result_pointers, 3)
+        if context.return_to is None:
+            self._reg_write(self._uc, uc.REGISTERS["rax"], ctypes.addressof(values))
+        else:
+            values[1], values[2] = context.return_to
+            self._reg_write_batch(self._uc, self._result_ids, self._result_pointers, 3)
 
     def reset_context(self, context: UnicornContext) -> None:
         """The state in which exec leaves a CPU."""
@@ -368,6 +381,8 @@ class UnicornCore:
             self._save()
         self._library.uc_context_restore(self._uc, self._pristine.handle)
         self._context = context
+        context.return_to = None
+        self._next_pc = -1
         self._stale_tlb = True
 
     def copy_context(self, context: UnicornContext) -> UnicornContext:
@@ -385,6 +400,7 @@ class UnicornCore:
         self._save()
         self._library.uc_context_restore(self._uc, context.handle)
         self._context = context
+        self._next_pc = -1
         self._stale_tlb = True
 
     def _save(self) -> None:
@@ -487,11 +503,13 @@ class UnicornCore:
         entry = words[slot] if slot >= 0 else 0
         if not _allows(entry, kind):
             self._filling = address & -FRAME_SIZE
-            pc = self._pc()
-            exact = self._exact(address, kind, pc) if self._wants_address() else address
-            self._failure = self._resolve(self._space, exact, _ACCESS[kind], pc)
+            if self._wants_address():
+                pc = self._pc()
+                self._failure = self._resolve(self._space, self._exact(address, kind, pc), _ACCESS[kind], pc)
+            else:
+                self._failure = self._resolve(self._space, address, _ACCESS[kind], 0)
             if self._failure is not None:
-                self._failure = self._failure._replace(address=self._exact(address, kind, pc))
+                self._failure = self._failure._replace(address=self._exact(address, kind, self._pc()))
                 return False
             slot = table.find(address)
             entry = words[slot]
@@ -616,6 +634,8 @@ class UnicornCore:
         self._emu_start = library.uc_emu_start
         self._reg_read = library.uc_reg_read
         self._reg_write = library.uc_reg_write
+        self._reg_read_batch = library.uc_reg_read_batch
+        self._reg_write_batch = library.uc_reg_write_batch
 
     def _make_buffers(self) -> None:
         """Arguments of the batch calls, made once."""
@@ -631,8 +651,6 @@ class UnicornCore:
         self._call_ids, self._call_pointers = batch(_CALL, self._call_values)
         self._result_values = (c_uint64 * 3)()
         self._result_ids, self._result_pointers = batch(("rax", "rcx", "r11"), self._result_values)
-        self._return_ids = (c_int * 2)(uc.REGISTERS["rip"], uc.REGISTERS["eflags"])
-        self._return_pointers = (c_void_p * 2)(*self._result_pointers[1:3])
 
     def _add_hooks(self) -> None:
         self._callbacks = (

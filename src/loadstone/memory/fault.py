@@ -45,6 +45,13 @@ class _Resolved(NamedTuple):
     around: int = 0
 
 
+_ANONYMOUS = _Resolved("anonymous")
+_ZERO_PAGE = _Resolved("zero-page")
+_COPIED = _Resolved("copy-on-write")
+_SHARED = _Resolved("shared")
+_PROTECTION = _Resolved("protection")
+
+
 def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str = USER) -> BadAccess | None:
     """Answer one page fault: `access` (READ, WRITE or EXEC) to `address` by the instruction at `pc`.
 
@@ -104,7 +111,7 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
         space.memory.words[slot] = (
             _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
         )
-        return _Resolved("protection")
+        return _PROTECTION
     if vma.backing is None:
         return _anonymous(space, vma, slot, access)
     return _file(space, vma, vma.backing, page, slot, access)
@@ -116,10 +123,10 @@ def _anonymous(space: AddressSpace, vma: Vma, slot: int, access: int) -> _Resolv
     if access == WRITE:
         prepare_anon_vma(space, vma)
         _install(space, slot, _entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
-        return _Resolved("anonymous")
+        return _ANONYMOUS
     memory.hold(memory.zero_frame)
     memory.words[slot] = _entry(vma, memory.zero_frame, False)
-    return _Resolved("zero-page")
+    return _ZERO_PAGE
 
 
 def _file(space: AddressSpace, vma: Vma, backing: Backing, page: int, slot: int, access: int) -> _Resolved | BadAccess:
@@ -192,11 +199,11 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
     if vma.flags & SHARED and vma.backing is not None:
         memory.words[slot] = _entry(vma, frame, True)
         _mark_dirty(space, slot, vma.backing, (vma.offset + page - vma.start) >> PAGE_SHIFT)
-        return _Resolved("shared")
+        return _SHARED
     prepare_anon_vma(space, vma)
     if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
         memory.words[slot] = _entry(vma, frame, True) | DIRTY
-        return _Resolved("protection")
+        return _PROTECTION
     copy = memory.allocate(ANONYMOUS)
     if frame == memory.zero_frame:
         space.resident_pages += 1
@@ -204,7 +211,7 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
         memory.copy(frame, copy)
     memory.words[slot] = _entry(vma, copy, True) | DIRTY
     space.shootdown.retire(space.page_table.root, page, page + PAGE, [frame])
-    return _Resolved("copy-on-write")
+    return _COPIED
 
 
 def _entry(vma: Vma, frame: int, writable: bool) -> int:
@@ -241,7 +248,7 @@ def _refuse(space: AddressSpace, bad: BadAccess, vma: Vma | None, pc: int, mode:
     space.minor_faults += 1
     if space.events is not None and space.events.fault:
         signal = _SIGNAL_NAMES[bad.signal]
-        _tell(space, vma, bad.address, bad.access, pc, mode, _Resolved("protection"), signal if mode == USER else None)
+        _tell(space, vma, bad.address, bad.access, pc, mode, _PROTECTION, signal if mode == USER else None)
     return bad
 
 
