@@ -7,10 +7,10 @@ Sources: fs/ioctl.c, drivers/tty/tty_io.c, tty_ioctl.c.
 
 from __future__ import annotations
 
-from errno import EBADF, EINVAL, EIO, ENOTTY, EOPNOTSUPP, EPERM, ESRCH
+from errno import EBADF, EINVAL, EIO, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, ESRCH
 from fcntl import ioctl as host_ioctl
 from os import isatty
-from struct import pack
+from struct import pack, unpack
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
@@ -170,8 +170,16 @@ def _block_map(call: Call) -> int:
 
 
 def _clone(call: Call) -> int:
-    """Extents are not shared here, as on most file systems."""
-    if not call.file.writable:
+    """FICLONE and FICLONERANGE: extents are not shared here, as on most file systems (vfs_clone_file_range)."""
+    number = call.argument & 0xFFFFFFFF
+    if call.request == FICLONERANGE:
+        number = unpack("<q", call.read(8))[0]
+    source = open_file(call.task, number)
+    if source.inode.is_directory or call.file.inode.is_directory:
+        raise LinuxError(EISDIR)
+    if not source.inode.is_regular or not call.file.inode.is_regular:
+        raise LinuxError(EINVAL)
+    if not source.readable or not call.file.writable:
         raise LinuxError(EBADF)
     raise LinuxError(EOPNOTSUPP)
 
@@ -304,7 +312,7 @@ ANY_FILE: dict[int, Callable[[Call], int]] = {
     FIBMAP: _block_map,
     FICLONE: _clone,
     FICLONERANGE: _clone,
-    FIDEDUPERANGE: _clone,
+    FIDEDUPERANGE: _unsupported,
     FS_IOC_FIEMAP: _unsupported,
     FS_IOC_GETFLAGS: _no_flags,
     FS_IOC_SETFLAGS: _no_flags,
