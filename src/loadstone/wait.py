@@ -19,7 +19,7 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error: the handler de
 class WaitQueue:
     """The tasks that wait for one thing to happen, in the order in which they came."""
 
-    __slots__ = ("what", "waiters")
+    __slots__ = ("waiters", "what")
 
     def __init__(self, what: str) -> None:
         self.what = what  # for a person: "data in pipe:[17]"
