@@ -165,4 +165,4 @@ class Kernel:
         """SIGCONT: stopped threads run again."""
         for task in process.tasks:
             if task.state == STOPPED:
-                task.state = RUNNABLE
+                self.scheduler.add(task)

@@ -501,7 +501,7 @@ class UnicornCore:
         table = self._space.page_table
         slot = table.find(address) if address < _USER_TOP else -1
         entry = words[slot] if slot >= 0 else 0
-        if not _allows(entry, kind):
+        while not _allows(entry, kind):
             self._filling = address & -FRAME_SIZE
             if self._wants_address():
                 pc = self._pc()

@@ -66,7 +66,7 @@ def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str =
         return _refuse(
             space, BadAccess(SIGSEGV, SEGV_MAPERR, address, access, "nothing is mapped there"), None, pc, mode
         )
-    if not vma.flags & (access if access != READ else PROTECTION):
+    if not _permits(space, vma, address, access):
         why = f"the mapping allows {vma.perms}"
         return _refuse(space, BadAccess(SIGSEGV, SEGV_ACCERR, address, access, why), vma, pc, mode)
     resolved = _handle(space, vma, address & PAGE_MASK, access)
@@ -79,6 +79,15 @@ def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str =
     if space.events is not None and space.events.fault:
         _tell(space, vma, address, access, pc, mode, resolved._replace(cause=cause or resolved.cause))
     return None
+
+
+def _permits(space: AddressSpace, vma: Vma, address: int, access: int) -> bool:
+    """Kernel: access_error. A fetch from an absent page brings it in whatever the VMA says, and faults again."""
+    if access == WRITE:
+        return bool(vma.flags & WRITE)
+    if access == EXEC and not vma.flags & EXEC and space.page_table.entry(address) & PRESENT:
+        return False
+    return bool(vma.flags & PROTECTION)
 
 
 def populate_page(space: AddressSpace, address: int, access: int) -> BadAccess | None:
