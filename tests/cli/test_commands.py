@@ -219,6 +219,12 @@ def test_untrusted_sees_its_libraries_and_nothing_else(tmp_path: Path) -> None:
     assert loadstone("run", "--untrusted", "--env", "A=1", "/usr/bin/env").stdout == b"A=1\n"
 
 
+@pytest.mark.parametrize("env", [{}, {"PATH": "/usr/bin"}, {"LC_CTYPE": "C.UTF-8", "A": ""}, {"B": "2", "LC_ALL": "C"}])
+def test_the_environment_is_what_loadstone_was_given(env: dict[str, str]) -> None:
+    """Python adds LC_CTYPE to its own in the C locale; the program must not see it."""
+    assert loadstone("run", "/usr/bin/env", env=env).stdout == native("/usr/bin/env", env=env).stdout
+
+
 def test_cwd_and_bind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("bound")
     assert loadstone("run", "--cwd", str(tmp_path), "/bin/pwd").text == f"{tmp_path}\n"
@@ -301,6 +307,14 @@ def test_a_reader_that_leaves_is_no_error(words: tuple[str, ...]) -> None:
     assert done.returncode == 0
     assert done.stderr == b""
     assert done.stdout.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("words", [("explain", "/bin/ls"), ("maps", "/bin/ls"), ("doctor",), ("explain", "/missing")])
+def test_a_closed_standard_output_is_one_sentence(words: tuple[str, ...]) -> None:
+    line = ["/bin/sh", "-c", f"{' '.join(command(*words))} >&-"]
+    done = subprocess.run(line, capture_output=True, env=dict(ENVIRONMENT), check=False)
+    assert done.returncode == 125
+    assert done.stderr.startswith(b"loadstone: standard output is closed")
 
 
 # -- maps, where, doctor ----------------------------------------------------------------------------------------------

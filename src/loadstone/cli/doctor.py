@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from loadstone.cli.parser import Parser
 
@@ -25,11 +24,12 @@ def main(argv: list[str]) -> int:
     made = Parser("doctor", "[--json]", _ABOUT, _EXAMPLES)
     made.group("Output")("--json", action="store_true", help="the findings as JSON")
     options = made.parse_args(argv)
+    from loadstone.cli.main import output
     from loadstone.report.doctor import examine, print_findings
 
     findings = examine()
     if options.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
-        print_findings(findings, sys.stdout)
+        print_findings(findings, output())
     return 1 if any(finding.state == "missing" for finding in findings) else 0

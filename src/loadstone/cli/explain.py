@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -57,9 +56,10 @@ def main(argv: list[str]) -> int:
 
         print(json.dumps(image.to_dict()))
     else:
+        from loadstone.cli.main import output
         from loadstone.report.explain import write_story
 
-        write_story(image, sys.stdout)
+        write_story(image, output())
     return 0
 
 
@@ -85,7 +85,8 @@ def _failed(as_json: bool, name: str, error: LinuxError) -> int:
 
         print(json.dumps(failure_to_dict(error)))
     else:
+        from loadstone.cli.main import output
         from loadstone.report.explain import write_failure
 
-        write_failure(error, name, sys.stdout)
+        write_failure(error, name, output())
     return 1

@@ -113,7 +113,21 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
 def environment(options: Namespace) -> dict[str, str]:
     """The program's environment."""
     bare = options.clear_env or options.untrusted
-    return {**({} if bare else os.environ), **dict(options.env)}
+    return {**({} if bare else _own_environment()), **dict(options.env)}
+
+
+def _own_environment() -> dict[str, str]:
+    """What Loadstone was given, without the LC_CTYPE that Python adds by itself in the C locale (PEP 538)."""
+    own = dict(os.environ)
+    if "LC_CTYPE" in own:
+        try:
+            with open("/proc/self/environ", "rb") as file:
+                given = file.read().split(b"\0")
+        except OSError:
+            return own
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in given):
+            del own["LC_CTYPE"]
+    return own
 
 
 def working_directory(options: Namespace) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from loadstone.errors import HostError, LinuxError
 
@@ -46,9 +47,11 @@ Examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return the exit status. Never raises."""
+    _fill_closed_descriptors()
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         _abandon_stdout()
@@ -69,31 +72,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(problem: object, hint: object = "", *_: object) -> None:
-    """One sentence on stderr, and a second line with what to do about it. Every line begins with `loadstone: `."""
+    """One sentence on stderr, and a second line with what to do about it."""
+    say(*(str(text) for text in (problem, hint) if text))
+
+
+def say(*lines: str) -> None:
+    """Lines of Loadstone's own on stderr, each beginning with `loadstone: `; control characters are written out."""
     from loadstone.observe.text import printable
 
-    lines = [f"loadstone: {printable(str(problem))}\n"]
-    if hint:
-        lines.append(f"loadstone: {printable(str(hint))}\n")
-    try:
-        sys.stderr.write("".join(lines))
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        pass  # nobody reads it
+    text = "".join(f"loadstone: {printable(line)}\n" for line in lines)
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def output() -> TextIO:
+    """Standard output, for a report. Raises HostError where it is closed."""
+    if sys.stdout is None:
+        raise HostError("standard output is closed: there is nowhere to write to")
+    return sys.stdout
+
+
+def _fill_closed_descriptors() -> None:
+    """Put an O_PATH descriptor, which can be neither read nor written, where one of 0, 1 and 2 is closed.
+
+    Else the next file that Loadstone opens would get that number, and the program would write into it.
+    """
+    while True:
+        fd = os.open("/", os.O_PATH)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv:
-        sys.stderr.write(overview())
+        print(overview(), end="", file=sys.stderr)
         return OWN_FAILURE
     name, *rest = argv
     if name in ("--help", "-h") or (name == "help" and not rest):
-        sys.stdout.write(overview())
+        print(overview(), end="")
         return 0
     if name == "--version":
         from loadstone import __version__
 
-        sys.stdout.write(f"loadstone {__version__}\n")
+        print(f"loadstone {__version__}")
         return 0
     if name == "help":
         name, rest = rest[0], ["--help"]
@@ -128,12 +152,10 @@ def _suggestion(name: str) -> str:
 
 def _abandon_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush does not complain about the closed pipe."""
-    try:
+    with suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.close(nothing)
-    except OSError:
-        pass
 
 
 def _confess(error: Exception) -> None:

@@ -84,7 +84,7 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
         seconds = time.perf_counter() - started
         observers.finish()
         _closing_words(machine, process, observers, words[0], status)
-        if observers.profile is not None:
+        if observers.profile is not None and sys.stderr is not None:
             from loadstone.report.stats import print_summary, summarize
 
             print_summary(summarize(machine, process, status, observers.profile, seconds))
@@ -110,8 +110,9 @@ def _closing_words(machine: Machine, process: Process, observers: Observers, pro
 
         lines.append(discarded_line(unkept, machine.keep_option()))
     if lines:
-        sys.stderr.write("".join(f"loadstone: {line}\n" for line in lines))
-        sys.stderr.flush()
+        from loadstone.cli.main import say
+
+        say(*lines)
 
 
 def _death_lines(process: Process, observers: Observers, program: str, number: int) -> list[str]:

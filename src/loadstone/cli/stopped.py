@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,10 +64,12 @@ def _run_to_main(process: Process, program: str) -> None:
 
 @contextmanager
 def _report_stream(moment: str) -> Iterator[TextIO]:
+    from loadstone.cli.main import output
+
     if moment == "exec":
-        yield sys.stdout
+        yield output()
         return
-    sys.stdout.flush()
+    output().flush()
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
