@@ -302,7 +302,7 @@ class Process:
 
     @property
     def maps(self) -> str:
-        """Its mappings, in the format of /proc/PID/maps."""
+        """Its mappings, in the format of /proc/PID/maps; none once it has ended, unless its memory was kept."""
         return self.inner.space.render_maps()
 
     @property
@@ -340,11 +340,20 @@ class Process:
         assert inner.status is not None
         return inner.status
 
+    def keep_memory(self) -> None:
+        """Keep its memory past its end, to be looked at, until the machine is closed."""
+        self.inner.keeps_memory = True
+
     def run_until(self, place: str | int) -> bool:
         """Run until it is about to execute an address or symbol; False if it ended before.
 
+        `main` is found in stripped programs too. "exit" is the end: the process's memory is kept, to be looked at.
         Raises LookupError if there is no such symbol.
         """
+        if place == "exit":
+            self.keep_memory()
+            self.run()
+            return True
         from loadstone.control import run_to_place
 
         with Console(self.machine.kernel):

@@ -76,6 +76,7 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
             process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
+            process.keep_memory()  # the closing words look at it
         except LinuxError as error:
             observers.finish()
             return cannot_execute(words[0], error)

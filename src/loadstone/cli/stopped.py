@@ -45,7 +45,7 @@ def stopped(options: Namespace, words: list[str]) -> Iterator[tuple[Machine, Pro
         if options.at == "main":
             _run_to_main(process, words[0])
         elif options.at == "exit":
-            process.run()
+            process.run_until("exit")
         yield machine, process, stream
 
 

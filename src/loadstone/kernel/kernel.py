@@ -150,6 +150,8 @@ class Kernel:
         if self.events.exit:
             name = self.personality.signal_name(status.signal) if status.signal else None
             publish(self.events.exit, Exit(process.pid, process.tasks[0].tid, status.code, name))
+        if not process.keeps_memory:
+            process.space.release()
 
     def kill_process(self, process: Process, info: Any) -> None:
         """A signal's default action ends the process. `info` has the signal's `number`."""

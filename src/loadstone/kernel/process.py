@@ -69,10 +69,11 @@ class Process:
         limits: resource number -> (soft, hard), in the resource's own unit.
         image: what exec made, as the personality describes it (None before the first exec).
         status: how it ended, or None.
+        keeps_memory: its memory outlives it, for somebody who wants to look at the end.
     """
 
     __slots__ = (
-        "attributes", "credentials", "executable", "files", "fs", "group", "image", "kernel", "limits", "name",
+        "attributes", "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits", "name",
         "parent_pid", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
     )  # fmt: skip
 
@@ -95,6 +96,7 @@ class Process:
         self.started_ns = 0  # CLOCK_MONOTONIC
         self.tasks: list[Task] = []
         self.status: ExitStatus | None = None
+        self.keeps_memory = False
 
 
 class Task:
