@@ -37,7 +37,7 @@ def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") ->
     return outputs[1], outputs[0]
 
 
-NAMES = ["opening", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying"]
+NAMES = ["opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,6 +46,15 @@ class DeviceFile(OpenFile):
         self.demand_writable()
         return total(pieces)
 
+    def available(self) -> int | None:
+        """Nothing, ever."""
+        return 0
+
+    def swallow(self, count: int) -> int:
+        """Everything is taken; the writer's memory is not looked at."""
+        self.demand_writable()
+        return count
+
     def seek(self, offset: int, whence: int) -> int:
         """Source: drivers/char/mem.c, null_lseek(): always 0."""
         return 0
@@ -59,6 +68,10 @@ class ZeroFile(DeviceFile):
     """/dev/zero."""
 
     __slots__ = ()
+
+    def available(self) -> int | None:
+        """As much as anybody wants."""
+        return None
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """Zeros."""
@@ -78,6 +91,10 @@ class FullFile(ZeroFile):
         self.demand_writable()
         raise LinuxError(ENOSPC)
 
+    def swallow(self, count: int) -> int:
+        """ENOSPC."""
+        return self.write_from([])
+
 
 class RandomFile(DeviceFile):
     """/dev/random and /dev/urandom."""
@@ -87,6 +104,14 @@ class RandomFile(DeviceFile):
     def __init__(self, inode: Inode, flags: int, location: Location | None, random_bytes: RandomBytes) -> None:
         super().__init__(inode, flags, location)
         self.random_bytes = random_bytes
+
+    def available(self) -> int | None:
+        """As much as anybody wants."""
+        return None
+
+    def swallow(self, count: int) -> int:
+        """What is written is mixed in, so it is looked at."""
+        return -1
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """Bytes of the machine's own source of randomness, which may be seeded."""

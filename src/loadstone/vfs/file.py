@@ -157,6 +157,10 @@ class OpenFile:
         """FIONREAD: bytes that can be read now without waiting; None where the question has no answer."""
         return None
 
+    def swallow(self, count: int) -> int:
+        """Take `count` bytes without looking at them, as /dev/null does; -1 if this file wants to see what it gets."""
+        return -1
+
     def host_fd(self) -> int:
         """The host's descriptor to wait for, -1 if everything here is ours."""
         return -1

@@ -81,7 +81,11 @@ def ahead(file: OpenFile, offset: int | None, count: int) -> int:
     """How many of `count` bytes a read at `offset` (None: the file offset) can find; -1 if nobody can tell."""
     if offset is None or not isinstance(file, SeekableFile):
         available = file.available()
-        return min(count, available) if available is not None else count if file.host_fd() < 0 else -1
+        if available is not None:
+            return min(count, available)
+        if file.inode.is_directory:
+            return 0
+        return count if file.host_fd() < 0 else -1
     return min(count, max(0, file.end() - offset))
 
 
@@ -345,6 +349,8 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
     count = length_of(segments)
     if file.inode.is_regular:
         count = _within_limit(task, file, offset, count)
+    elif (swallowed := file.swallow(count)) >= 0:
+        return swallowed
     try:
         part = min(count, CHUNK)
         views = whole_pages(file, gather(task.process.space, segments, 0, part, False), part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from errno import EINVAL
 from typing import TYPE_CHECKING
 
@@ -83,7 +85,7 @@ def fstat(task: Task, fd: Fd, buffer: OutStat) -> int:
     return 0
 
 
-@syscall(support=PARTIAL, note="no birth time, no direct I/O alignment")
+@syscall(support=PARTIAL, note="a birth time only for files of the host, no direct I/O alignment")
 def statx(task: Task, fd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, buffer: OutStatx) -> int:
     """The attributes of a file, in the extended form."""
     if mask & _STATX_RESERVED or flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE:
@@ -92,8 +94,35 @@ def statx(task: Task, fd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, bu
     inode, location = find(task, fd, maybe_path(task, path, flags), flags)
     inode.refresh()
     mount_id, mount_root = mount_of(task, location)
-    copy_out(task.process.space, buffer, structs.pack_statx(inode, mount_id, mount_root))
+    birth = birth_ns(task, location) if mask & structs.STATX_BTIME else None
+    copy_out(task.process.space, buffer, structs.pack_statx(inode, mount_id, mount_root, birth))
     return 0
+
+
+_STATX_BIRTH_OFFSET = 80  # of stx_btime
+
+
+def birth_ns(task: Task, location: Location | None) -> int | None:
+    """When the host's file system says that a file of the host was made; None where nobody knows.
+
+    Python's os.stat does not tell, so the C library is asked for its statx(2).
+    """
+    path = location.host_path if location is not None and not task.kernel.options.deterministic else ""
+    if not path:
+        return None
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(structs.STATX.size)
+    try:
+        call = ctypes.CDLL(None).statx
+    except AttributeError:
+        return None
+    if call(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, structs.STATX_BTIME, buffer):
+        return None
+    if not int.from_bytes(buffer.raw[:4], "little") & structs.STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("<qI", buffer, _STATX_BIRTH_OFFSET)
+    return int(seconds) * structs.SECOND + int(nanoseconds)
 
 
 def mount_of(task: Task, location: Location | None) -> tuple[int, bool]:

@@ -146,7 +146,7 @@ def _bytes_to_read(call: Call) -> int:
         left = file.end() - file.offset
     else:
         available = file.available()
-        if available is None:
+        if available is None or (file.inode.mode & S_IFMT == S_IFCHR and call.terminal < 0):
             raise LinuxError(ENOTTY)
         left = available
     return call.write(INT.pack(max(-(1 << 31), min(left, (1 << 31) - 1))))

@@ -1,0 +1,168 @@
+"""The guest's /proc, seen by programs that run in it, against the host's: the same fields, its own processes only."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from functools import cache
+
+import pytest
+
+from support.run import Completed, loadstone, native
+
+# Written by other kernel configurations, or only where the host has it.
+OPTIONAL = {"x86_Thread_features", "x86_Thread_features_locked", "Kthread", "untag_mask", "DirectMap1G", "vmx flags"}
+
+
+@cache
+def guest(*line: str) -> Completed:
+    done = loadstone("run", "--", *line)
+    assert done.status == 0, done.errors
+    return done
+
+
+@cache
+def host(*line: str) -> Completed:
+    return native(*line)
+
+
+def names(text: str) -> list[str]:
+    return [name for line in text.splitlines() if (name := re.split(r"[:\t]", line)[0].strip()) not in OPTIONAL]
+
+
+@pytest.mark.parametrize("path", ["/proc/self/status", "/proc/meminfo", "/proc/self/limits", "/proc/self/io"])
+def test_fields_are_the_hosts_in_its_order(path: str) -> None:
+    ours, theirs = names(guest("/bin/cat", path).text), names(host("/bin/cat", path).text)
+    if path == "/proc/meminfo":
+        varying = {"CmaTotal", "CmaFree", "Unaccepted", "HardwareCorrupted", "Balloon", "GPUActive", "GPUReclaim"}
+        ours, theirs = ([name for name in one if name not in varying] for one in (ours, theirs))
+    assert ours == theirs
+
+
+def test_maps_have_the_hosts_form() -> None:
+    form = re.compile(
+        r"[0-9a-f]{8,16}-[0-9a-f]{8,16} [r-][w-][x-][ps] [0-9a-f]{8} [0-9a-f]{2,}:[0-9a-f]{2,} \d+( +\S.*| )?"
+    )
+    for text in (guest("/bin/cat", "/proc/self/maps").text, host("/bin/cat", "/proc/self/maps").text):
+        assert all(form.fullmatch(line) for line in text.splitlines()), text
+    files = [
+        line.split()[5] for line in guest("/bin/cat", "/proc/self/maps").text.splitlines() if len(line.split()) > 5
+    ]
+    theirs = [
+        line.split()[5] for line in host("/bin/cat", "/proc/self/maps").text.splitlines() if len(line.split()) > 5
+    ]
+    ordinary = {"[heap]", "[stack]"}
+    assert {name for name in files if name[0] == "/" or name in ordinary} == {
+        name for name in theirs if name[0] == "/" or name in ordinary
+    }
+
+
+def test_smaps_has_the_hosts_lines() -> None:
+    def one(text: str) -> list[str]:
+        lines = text.splitlines()
+        end = next(at for at, line in enumerate(lines) if line.startswith("VmFlags"))
+        return [line.split(":")[0] for line in lines[1 : end + 1]]
+
+    optional = {"KSM", "Pss_Dirty", "ProtectionKey", "THPeligible", "FilePmdMapped"}
+    ours, theirs = (one(side("/bin/cat", "/proc/self/smaps").text) for side in (guest, host))
+    assert [n for n in ours if n not in optional] == [n for n in theirs if n not in optional]
+
+
+def test_rss_in_status_statm_and_stat_agree() -> None:
+    text = guest("/bin/cat", "/proc/self/status", "/proc/self/statm", "/proc/self/stat").text
+    resident = int(re.search(r"VmRSS:\s+(\d+) kB", text)[1])  # type: ignore[index]
+    statm, stat = text.splitlines()[-2:]
+    assert abs(int(statm.split()[1]) * 4 - resident) <= 64
+    assert abs(int(stat.rsplit(")", 1)[1].split()[21]) * 4 - resident) <= 64
+    parts = [int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) for name in ("RssAnon", "RssFile", "RssShmem")]  # type: ignore[index]
+    assert sum(parts) == resident
+
+
+def test_command_line_environment_and_links() -> None:
+    line = (
+        "/usr/bin/env",
+        "-i",
+        "ONE=1",
+        "TWO=2",
+        "/bin/cat",
+        "/proc/self/cmdline",
+        "/proc/self/environ",
+        "/proc/self/comm",
+    )
+    assert guest(*line).stdout == host(*line).stdout
+    for name in ("exe", "cwd", "root"):
+        line = ("/usr/bin/readlink", f"/proc/self/{name}")
+        assert guest(*line).stdout == host(*line).stdout
+
+
+def test_auxv_is_what_the_program_was_given() -> None:
+    shown = guest("/bin/cat", "/proc/self/auxv").stdout
+    pairs = list(struct.iter_unpack("<QQ", shown))
+    theirs = list(struct.iter_unpack("<QQ", host("/bin/cat", "/proc/self/auxv").stdout))
+    assert [key for key, _ in pairs] == [key for key, _ in theirs]
+    assert pairs[-1] == (0, 0)
+
+
+def test_descriptors() -> None:
+    listing = guest("/bin/ls", "-l", "/proc/self/fd").text
+    assert re.search(r"^l[r-][w-]x------ .* 0 -> /dev/null$", listing, re.M)
+    assert re.search(r"^l-wx------ .* 1 -> pipe:\[\d+\]$", listing, re.M)
+    info = guest("/bin/cat", "/proc/self/fdinfo/0").text
+    assert names(info) == names(host("/bin/cat", "/proc/self/fdinfo/0").text)
+
+
+def test_reading_through_a_descriptors_link() -> None:
+    for path in ("/dev/stdin", "/proc/self/fd/0", "/proc/thread-self/fd/0"):
+        done = loadstone("run", "--", "/bin/cat", path, stdin=b"through the link\n")
+        assert done.stdout == b"through the link\n", done.errors
+
+
+def test_only_the_guests_processes_are_there() -> None:
+    entries = guest("/bin/ls", "/proc").text.split()
+    assert [name for name in entries if name.isdecimal()] == [
+        os.readlink("/proc/self").replace(str(os.getpid()), "1000")
+    ]
+    assert {"self", "thread-self", "meminfo", "sys", "mounts"} <= set(entries)
+    missing = loadstone("run", "--", "/bin/ls", f"/proc/{os.getpid()}")
+    assert missing.status != 0 and "No such file" in missing.errors
+
+
+def test_the_host_is_not_reached_through_root_or_cwd() -> None:
+    for path in ("/proc/self/root/proc/1/comm", "/proc/self/root/proc/self/cwd/../../../../proc/1"):
+        assert loadstone("run", "--", "/bin/cat", path).status != 0
+
+
+def test_settings_of_the_kernel() -> None:
+    for name in ("kernel/osrelease", "kernel/ostype", "kernel/hostname", "kernel/version", "kernel/pid_max",
+                 "kernel/ngroups_max", "kernel/cap_last_cap", "vm/overcommit_memory", "vm/max_map_count",
+                 "vm/mmap_min_addr", "fs/nr_open", "fs/pipe-max-size"):  # fmt: skip
+        path = f"/proc/sys/{name}"
+        if name == "kernel/pid_max":  # a limit of the host's, not of the guest's
+            assert guest("/bin/cat", path).text == "4194304\n"
+        else:
+            assert guest("/bin/cat", path).stdout == host("/bin/cat", path).stdout, name
+    identity = guest("/bin/cat", "/proc/sys/kernel/random/boot_id").text
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\n", identity)
+
+
+def test_cpus_and_memory_are_the_machines() -> None:
+    done = loadstone("run", "--memory", "256M", "--", "/bin/cat", "/proc/meminfo", "/sys/devices/system/cpu/online")
+    assert done.text.startswith("MemTotal:         262144 kB\n")
+    count = guest("/bin/cat", "/proc/cpuinfo").text.count("processor\t:")
+    online = guest("/bin/cat", "/sys/devices/system/cpu/online").text.strip()
+    assert online == ("0" if count == 1 else f"0-{count - 1}")
+
+
+def test_mounts() -> None:
+    mounts = guest("/bin/cat", "/proc/mounts").text.splitlines()
+    assert mounts[0].split()[1:3] == ["/", "overlay"]
+    assert {line.split()[1] for line in mounts} >= {"/", "/proc", "/sys", "/dev"}
+    info = guest("/bin/cat", "/proc/self/mountinfo").text.splitlines()
+    assert all(re.fullmatch(r"\d+ \d+ \d+:\d+ / \S+ rw,relatime - \S+ \S+ rw", line) for line in info)
+
+
+def test_writing_a_name_and_what_is_refused() -> None:
+    script = "echo renamed > /proc/self/comm; read name < /proc/self/comm; echo $name; echo 1 > /proc/sys/vm/swappiness"
+    done = loadstone("run", "--", "/bin/bash", "-c", script)
+    assert done.stdout == b"renamed\n" and done.status == 1
