@@ -153,7 +153,17 @@ class PhysicalMemory:
 
     def close(self) -> None:
         """Give everything back to the host. Nothing of the machine may run or look afterwards."""
+        if self._fd < 0:
+            return
         os.close(self._fd)
+        self._fd = -1
+        del self._pin
+        self.words.release()
+        self.bytes.release()
+        try:
+            self._map.close()
+        except BufferError:  # somebody holds a slice: the mapping goes when that does
+            return
 
     def _extend(self, end: int) -> None:
         """Make frames up to `end` known."""
