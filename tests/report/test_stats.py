@@ -6,10 +6,11 @@ import io
 import re
 
 from loadstone import events
+from loadstone.observe.at_exit import resident_pages
 from loadstone.observe.fault_profile import FaultProfile
 from loadstone.observe.maps import Mapping
 from loadstone.report.discarded import amount, discarded_line, short_amount
-from loadstone.report.stats import Summary, print_summary, resident_pages
+from loadstone.report.stats import Summary, print_summary
 
 LIBC = "/usr/lib/x86_64-linux-gnu/libc.so.6"
 

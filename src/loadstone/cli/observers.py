@@ -16,6 +16,7 @@ from loadstone.errors import HostError
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from loadstone.observe.at_exit import AtExit
     from loadstone.observe.death import DeathWatch
     from loadstone.observe.fault_profile import FaultProfile
     from loadstone.observe.recorder import Recorder
@@ -29,6 +30,7 @@ class Observers:
     def __init__(self, options: Namespace) -> None:
         self.profile: FaultProfile | None = None
         self.death: DeathWatch | None = None
+        self.end: AtExit | None = None
         self._recorder: Recorder | None = None
         self._trace_kinds: tuple[str, ...] = options.trace or ()
         self._trace_file = _create(options.output, "-o") if options.output else None
@@ -55,11 +57,16 @@ class Observers:
             events.subscribe(self.profile, FaultProfile.KINDS)
 
     def watch(self, machine: Any, process: Any) -> None:
-        """Know why `process` dies, should it die."""
+        """Know why `process` dies, should it die, and how its memory looked at the end."""
         from loadstone.observe.death import DeathWatch
 
         self.death = DeathWatch(process)
         machine.events.subscribe(self.death, DeathWatch.KINDS)
+        if self.profile is not None:
+            from loadstone.observe.at_exit import AtExit
+
+            self.end = AtExit(process)
+            machine.events.subscribe(self.end, AtExit.KINDS)
 
     def finish(self) -> None:
         """Write out what is pending. Raises HostError when the disk does not take it."""

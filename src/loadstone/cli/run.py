@@ -15,7 +15,7 @@ from loadstone.cli.programs import cannot_execute
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
-    from loadstone.api import Machine, Process
+    from loadstone.api import Machine
     from loadstone.kernel.process import ExitStatus
 
 TIMED_OUT = 124
@@ -81,14 +81,16 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
             observers.finish()
             return cannot_execute(words[0], error)
         observers.watch(machine, process)
-        status = process.run()
-        seconds = time.perf_counter() - started
-        observers.finish()
-        _closing_words(machine, process, observers, words[0], status)
-        if observers.profile is not None and sys.stderr is not None:
+        try:
+            status = process.run()
+            seconds = time.perf_counter() - started
+        finally:
+            observers.finish()
+        _closing_words(machine, observers, words[0], status)
+        if observers.profile is not None and observers.end is not None and sys.stderr is not None:
             from loadstone.report.stats import print_summary, summarize
 
-            print_summary(summarize(machine, process, status, observers.profile, seconds))
+            print_summary(summarize(process, observers.end, status, observers.profile, seconds))
         if status.timed_out:
             return TIMED_OUT
         return 128 + status.signal if status.signal else status.code
@@ -96,7 +98,7 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
         machine.close()
 
 
-def _closing_words(machine: Machine, process: Process, observers: Observers, program: str, status: ExitStatus) -> None:
+def _closing_words(machine: Machine, observers: Observers, program: str, status: ExitStatus) -> None:
     """The lines after a run: what ended it, what it wrote that the host will not get."""
     lines = []
     if status.timed_out:
@@ -104,7 +106,7 @@ def _closing_words(machine: Machine, process: Process, observers: Observers, pro
     elif status.note:
         lines.append(status.note)
     elif status.signal:
-        lines += _death_lines(process, observers, program, status.signal)
+        lines += _death_lines(observers, program, status.signal)
     unkept = machine.discarded()
     if unkept:
         from loadstone.report.discarded import discarded_line
@@ -116,17 +118,16 @@ def _closing_words(machine: Machine, process: Process, observers: Observers, pro
         say(*lines)
 
 
-def _death_lines(process: Process, observers: Observers, program: str, number: int) -> list[str]:
-    from loadstone.control import symbolizer
+def _death_lines(observers: Observers, program: str, number: int) -> list[str]:
     from loadstone.linux.signals import name
     from loadstone.report.death import QUIET, death_line
 
-    death = observers.death.death if observers.death else None
+    watch = observers.death
     if name(number) in QUIET:
         return []
-    if death is None or death.signal != name(number):
+    if watch is None or watch.death is None or watch.symbols is None or watch.death.signal != name(number):
         return [f"killed by {name(number)}"]
-    return [death_line(death, program, symbolizer(process.inner))]
+    return [death_line(watch.death, program, watch.symbols)]
 
 
 def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[str, str]) -> dict[str, Any]:

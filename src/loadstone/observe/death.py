@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loadstone import events
+
+if TYPE_CHECKING:
+    from loadstone.observe.symbols import Symbolizer
 
 # siginfo's si_code by signal (include/uapi/asm-generic/siginfo.h).
 _CODES = {
@@ -39,7 +42,7 @@ class Death(NamedTuple):
 class DeathWatch:
     """Subscribe it to the signal events of a machine: `death` is the last signal whose default action `process` took.
 
-    `process` is a `loadstone.api.Process`. Its address space stays as it was: maps and symbols can be asked for later.
+    `process` is a `loadstone.api.Process`. `symbols` describes its address space as it was then.
     """
 
     KINDS = ("signal",)
@@ -47,11 +50,15 @@ class DeathWatch:
     def __init__(self, process: Any) -> None:
         self._process = process
         self.death: Death | None = None
+        self.symbols: Symbolizer | None = None
 
     def __call__(self, record: events.Signal) -> None:
         """Look at one event."""
         if record.pid != self._process.pid or record.action != "default":
             return
+        from loadstone.control import symbolizer
+
+        self.symbols = symbolizer(self._process.inner)
         task = next(task for task in self._process.inner.tasks if task.tid == record.tid)
         state = task.signals
         faulted = state.trap_number == _PAGE_FAULT and state.cr2 == record.address and record.code > 0

@@ -1,7 +1,7 @@
 """A process image at its first instruction, for looking at: schema `loadstone/image/1`.
 
-An `Image` is a copy: it outlives the machine that made it. Sections are read when first asked for; they are for showing
-only, nothing was ever loaded by them.
+An `Image` is a copy: it outlives the machine that made it. Sections are for showing only, nothing was ever loaded by
+them.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Image:
         stack: the initial stack. registers: by ptrace's names.
         stages: what happened, in order. name: the task's comm.
         resident: pages in the page tables, all written by the kernel itself.
+        sections: the section headers; empty where the file has none that can be read.
     """
 
     def __init__(self, image: ExecImage) -> None:
@@ -98,7 +99,7 @@ class Image:
         self.plan = plan
         self.interpreter_plan = image.interpreter_plan
         self.resident = image.space.resident_pages
-        self._source: Source = image.program
+        self.sections = _sections(image.program)
 
     @property
     def pointer(self) -> int:
@@ -124,14 +125,6 @@ class Image:
     def segments(self) -> tuple[ProgramHeader, ...]:
         """The program headers, in the file's order."""
         return self.plan.program_headers
-
-    @cached_property
-    def sections(self) -> tuple[Section, ...]:
-        """The section headers, for showing only; empty where the file has none that can be read."""
-        try:
-            return _SectionsOnly(self._source).sections
-        except NotAnObject:
-            return ()
 
     @cached_property
     def layout(self) -> list[Word]:
@@ -230,6 +223,14 @@ def section_type(number: int) -> str:
     if number < len(SECTION_TYPES):
         return f"SHT_{SECTION_TYPES[number]}"
     return f"SHT_{GNU_SECTION_TYPES.get(number) or hex(number)}"
+
+
+def _sections(source: Source) -> tuple[Section, ...]:
+    """All section headers; read now, because the file's pages go with the machine."""
+    try:
+        return _SectionsOnly(source).sections
+    except NotAnObject:
+        return ()
 
 
 class _SectionsOnly(ObjectFile):

@@ -10,14 +10,14 @@ import sys
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from loadstone.observe.at_exit import AtExit
 from loadstone.observe.fault_profile import FaultProfile
-from loadstone.observe.maps import Mapping, parse_maps
+from loadstone.observe.maps import Mapping
 from loadstone.report.discarded import amount, short_amount
 from loadstone.report.paper import DIM, WARNING, Column, Paper, count
 
 PAGE = 4096
 MOST_CALLS = 15
-_PRESENT, _KEPT = 1, 0x100  # a PTE that maps a frame, though perhaps nobody may touch it (machine/paging.py)
 
 
 @dataclass
@@ -40,17 +40,17 @@ class Summary:
     unimplemented: dict[str, int] = field(default_factory=dict)
 
 
-def summarize(machine: Any, process: Any, status: Any, profile: FaultProfile, seconds: float) -> Summary:
-    """What there is to say of a process (`loadstone.api.Process`) that has ended; its address space is still there."""
-    maps = parse_maps(process.maps)
+def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, seconds: float) -> Summary:
+    """What there is to say of a process (`loadstone.api.Process`) that has ended."""
+    machine = process.machine
     return Summary(
         program=process.executable,
-        maps=maps,
-        resident=resident_pages(process.page_table, maps),
+        maps=end.maps,
+        resident=end.resident,
         profile=profile,
-        frames=machine.physical.usage(),
+        frames=end.frames,
         peak_frames=machine.physical.peak,
-        table_frames=process.page_table.table_frames(),
+        table_frames=end.table_frames,
         engine=machine.engine,
         why=machine.engine_why,
         status=f"killed by signal {status.signal}" if status.signal else f"exit status {status.code}",
@@ -59,17 +59,6 @@ def summarize(machine: Any, process: Any, status: Any, profile: FaultProfile, se
         page_cache=machine.page_cache_mode,
         unimplemented=dict(machine.unimplemented),
     )
-
-
-def resident_pages(page_table: Any, maps: list[Mapping]) -> dict[int, int]:
-    """Pages of each mapping that have a frame, by the mapping's start."""
-    return {
-        mapping.start: sum(
-            1 for *_, entry in page_table.entries(mapping.start, mapping.end) if entry & (_PRESENT | _KEPT)
-        )
-        for mapping in maps
-        if mapping.start < 1 << 47
-    }
 
 
 def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
