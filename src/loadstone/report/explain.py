@@ -244,7 +244,9 @@ def _one_segment(paper: Paper, entry: Arithmetic) -> None:
             indent=4,
         )
     if entry.holds_header:
-        paper.line("The ELF header and the program headers are the beginning of this segment.", indent=4, style=DIM)
+        paper.paragraph(
+            "The ELF header and the program headers are the beginning of this segment.", indent=4, style=DIM
+        )
 
 
 def _zeros(paper: Paper, image: Image) -> None:
