@@ -101,8 +101,8 @@ def test_permissions(prot: int, bits: int) -> None:
 def test_bits_are_the_hardwares() -> None:
     # Intel SDM vol. 3, table 4-20; PROTNONE: arch/x86/include/asm/pgtable_types.h
     assert (PRESENT, WRITABLE, USER, ACCESSED, DIRTY, PROTNONE) == (1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 8)
-    assert 1 << 63 == NO_EXECUTE
-    assert paging.FRAME_MASK == sum(1 << bit for bit in range(12, 52))
+    assert NO_EXECUTE == 1 << 63
+    assert sum(1 << bit for bit in range(12, 52)) == paging.FRAME_MASK
 
 
 def test_the_machines_half_is_shared_and_not_counted(memory: PhysicalMemory) -> None:
