@@ -317,6 +317,18 @@ def test_a_closed_standard_output_is_one_sentence(words: tuple[str, ...]) -> Non
     assert done.stderr.startswith(b"loadstone: standard output is closed")
 
 
+def test_a_full_disk_is_one_sentence() -> None:
+    for words in (("explain", "/bin/ls"), ("maps", "/bin/ls"), ("doctor", "--json")):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                command(*words), stdout=full, stderr=subprocess.PIPE, env=dict(ENVIRONMENT), check=False
+            )
+        assert done.returncode == 125
+        assert done.stderr.splitlines() == [
+            b"loadstone: what there is to say cannot be written: No space left on device"
+        ]
+
+
 # -- maps, where, doctor ----------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.cli import machine_options, run, values
-from loadstone.cli.main import COMMANDS, main
+from loadstone.cli.main import COMMANDS, run_command
 from loadstone.cli.parser import program_words
 from loadstone.errors import HostError
 
@@ -149,7 +149,7 @@ def test_what_is_no_size(text: str) -> None:
 def test_a_wrong_command_line_is_one_sentence_and_125(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv) == 125
+    assert run_command(argv) == 125
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
@@ -160,7 +160,7 @@ def test_a_wrong_command_line_is_one_sentence_and_125(
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_help_of_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
+    assert run_command([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: loadstone {command} ")
     assert f"loadstone {command}" in text.partition("Examples:")[2]
@@ -168,12 +168,12 @@ def test_help_of_every_command_has_examples(command: str, capsys: pytest.Capture
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
+    assert run_command(["--help"]) == 0
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert command.name in text
         assert command.summary in text
-    assert main(["--version"]) == 0
+    assert run_command(["--version"]) == 0
 
 
 def test_a_bug_is_one_line_that_says_where(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,13 +182,13 @@ def test_a_bug_is_one_line_that_says_where(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(run, "main", broken)
     monkeypatch.delenv("LOADSTONE_DEBUG", raising=False)
-    assert main(["run", "ls"]) == 125
+    assert run_command(["run", "ls"]) == 125
     err = capsys.readouterr().err
     assert "a bug in Loadstone: AttributeError" in err
     assert "cli/values.py:" in err
     assert "Traceback" not in err
     monkeypatch.setenv("LOADSTONE_DEBUG", "1")
-    assert main(["run", "ls"]) == 125
+    assert run_command(["run", "ls"]) == 125
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -197,7 +197,7 @@ def test_host_errors_carry_their_hint(monkeypatch: pytest.MonkeyPatch, capsys: p
         raise HostError("it does not work", "do this\x1b[2J")
 
     monkeypatch.setattr(run, "main", failing)
-    assert main(["run", "ls"]) == 125
+    assert run_command(["run", "ls"]) == 125
     assert capsys.readouterr().err == "loadstone: it does not work\nloadstone: do this\\x1b[2J\n"
 
 

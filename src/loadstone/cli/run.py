@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -81,6 +82,8 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
             observers.finish()
             return cannot_execute(words[0], error)
         observers.watch(machine, process)
+        gc.freeze()  # what is there by now stays
+        gc.enable()
         try:
             status = process.run()
             seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from argparse import Namespace
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ def stopped(options: Namespace, words: list[str]) -> Iterator[tuple[Machine, Pro
 
     with Machine(**arguments) as machine, _report_stream(options.at) as stream:
         process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
+        gc.enable()
         if options.at == "main":
             _run_to_main(process, words[0])
         elif options.at == "exit":
