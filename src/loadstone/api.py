@@ -227,6 +227,11 @@ class Machine:
         """System calls that are not implemented and were made all the same, with how often."""
         return self.linux.calls.unimplemented
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """What programs asked for and may not have (sockets, mounts, ioctls), with how often."""
+        return self.linux.calls.refused
+
     def close(self) -> None:
         """Give the host back what the machine holds."""
         if not self._closed:

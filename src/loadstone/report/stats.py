@@ -38,6 +38,7 @@ class Summary:
     fault_around: int = 65536
     page_cache: str = "warm"
     unimplemented: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, seconds: float) -> Summary:
@@ -58,6 +59,7 @@ def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, sec
         fault_around=machine.fault_around,
         page_cache=machine.page_cache_mode,
         unimplemented=dict(machine.unimplemented),
+        refused=dict(machine.refused),
     )
 
 
@@ -180,3 +182,6 @@ def _calls(paper: Paper, summary: Summary) -> None:
     if summary.unimplemented:
         calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.unimplemented.items()))
         paper.paragraph(f"NOT IMPLEMENTED, answered with ENOSYS: {calls}", style=WARNING)
+    if summary.refused:
+        calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.refused.items()))
+        paper.paragraph(f"REFUSED: {calls}", style=WARNING)

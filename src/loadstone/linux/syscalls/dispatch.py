@@ -63,6 +63,7 @@ class SystemCalls:
     def __init__(self, events: Events, isa: str = "x86_64") -> None:
         self.registry = Registry(tables.load(isa))
         self.unimplemented: dict[str, int] = {}
+        self.refused: dict[str, int] = {}  # what the guest may not do: sockets, mounts, typing on the terminal
         self.futexes = Futexes()
         self.timers = Timers()
         self._events = events

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.registry import NOTHING, syscall
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
 _TYPE_MASK, _TYPE_FLAGS = 0xF, 0o2004000  # SOCK_CLOEXEC, SOCK_NONBLOCK
-_NO_NETWORK = "no network, no sockets"
+_NO_NETWORK = "refused: no network, no sockets"
 
 
 def _no_family(task: Task, family: int, kind: int) -> int:
@@ -30,13 +30,13 @@ def _no_family(task: Task, family: int, kind: int) -> int:
     raise LinuxError(EAFNOSUPPORT, _NO_NETWORK)
 
 
-@syscall(support=NOTHING, note=_NO_NETWORK)
+@syscall(support=PARTIAL, note=_NO_NETWORK)
 def socket(task: Task, family: Int, kind: Int, protocol: Int) -> int:
     """No family is supported: programs fall back to files (the name service) or say so."""
     return _no_family(task, family, kind)
 
 
-@syscall(support=NOTHING, note=_NO_NETWORK)
+@syscall(support=PARTIAL, note=_NO_NETWORK)
 def socketpair(task: Task, family: Int, kind: Int, protocol: Int, pair: Address) -> int:
     """As socket."""
     return _no_family(task, family, kind)
@@ -49,7 +49,7 @@ def _not_a_socket(name: str) -> Callable[[Task, int], int]:
         open_file(task, fd)
         raise LinuxError(ENOTSOCK)
 
-    return syscall(support=NOTHING, note=_NO_NETWORK, name=name)(handler)
+    return syscall(support=PARTIAL, note=_NO_NETWORK, name=name)(handler)
 
 
 def _denied(name: str) -> Callable[[Task], int]:
@@ -59,7 +59,7 @@ def _denied(name: str) -> Callable[[Task], int]:
         count_refusal(task, name)
         raise LinuxError(EPERM, "the guest has no privilege for this")
 
-    return syscall(support=NOTHING, note="EPERM", name=name)(handler)
+    return syscall(support=PARTIAL, note="refused: EPERM", name=name)(handler)
 
 
 ON_SOCKETS = """bind listen accept accept4 connect getsockname getpeername sendto recvfrom sendmsg recvmsg sendmmsg

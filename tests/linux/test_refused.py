@@ -1,0 +1,87 @@
+"""What a guest may not do gets the errno that programs expect, and is counted in the report of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.compilers import Compiler
+from support.run import loadstone, native
+
+HEADER = (Path(__file__).parent / "programs" / "check.h").read_text()
+SOCKETS = (
+    HEADER
+    + """
+#include <sys/socket.h>
+int main(void) {
+  int pair[2], on = 1, fd = open("/dev/null", O_RDWR);
+  T(connect(fd, (void *)pair, 4));
+  T(getpeername(fd, NOWHERE, NOWHERE));
+  T(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+  T(send(fd, "x", 1, 0));
+  T(recv(fd, &on, 1, 0));
+  T(listen(fd, 5));
+  T(shutdown(fd, 2));
+  T(accept(99, 0, 0));
+  T(socket(AF_INET, 0777, 0));
+  if (argc_is_more) T(socket(AF_INET, SOCK_STREAM, 0));
+  if (argc_is_more) T(socket(AF_UNIX, SOCK_STREAM, 0));
+  if (argc_is_more) T(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+  return 0;
+}
+"""
+)
+DENIED = (
+    HEADER
+    + """
+#include <sys/mount.h>
+#include <sys/inotify.h>
+int main(void) {
+  T(mount("none", "/mnt", "tmpfs", 0, 0));
+  T(umount2("/mnt", 0));
+  T(S(pivot_root, "/", "/"));
+  T(sethostname("x", 1));
+  T(S(ptrace, 16, 1, 0, 0));
+  T(S(bpf, 0, 0, 0));
+  T(S(init_module, 0, 0, 0));
+  T(mknod("device", S_IFCHR | 0600, 0x103));
+  T(inotify_init1(0));
+  T(S(io_uring_setup, 8, 0));
+  return 0;
+}
+"""
+)
+
+
+def results(text: str) -> list[str]:
+    return [line.split(" = ")[1] for line in text.splitlines()]
+
+
+def test_calls_on_what_is_no_socket(compiled: Compiler) -> None:
+    program = compiled(SOCKETS.replace("argc_is_more", "0"), "pie")
+    assert loadstone("run", "--", program).text == native(program).text
+
+
+def test_no_socket_is_made(compiled: Compiler) -> None:
+    program = compiled(SOCKETS.replace("argc_is_more", "1"), "pie")
+    done = loadstone("run", "--stats", "--", program)
+    assert results(done.text)[-3:] == ["-1 EAFNOSUPPORT"] * 3
+    assert "AF_INET" in done.errors and "AF_UNIX" in done.errors
+
+
+def test_the_machine_is_not_the_guests(compiled: Compiler, tmp_path: Path) -> None:
+    done = loadstone("run", "--stats", "--", compiled(DENIED, "pie"), cwd=tmp_path)
+    assert results(done.text) == ["-1 EPERM"] * 8 + ["-1 ENOSYS"] * 2
+    for name in ("mount", "ptrace", "inotify_init1", "io_uring_setup"):
+        assert name in done.errors
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/id", "/usr/bin/getent"])
+def test_the_name_service_falls_back_to_files(program: str) -> None:
+    if not Path(program).exists():
+        pytest.skip(f"{program} is not installed")
+    arguments = () if program.endswith("id") else ("passwd", "root")
+    done = loadstone("run", "--", program, *arguments)
+    wanted = native(program, *arguments)
+    assert (done.stdout, done.status) == (wanted.stdout, wanted.status)
