@@ -1,6 +1,6 @@
 """Every call on files, natively and inside Loadstone: the same results, the same errors, in the same order.
 
-Each program makes some hundred calls and prints what they return; native twins with an expected output that nobody wrote.
+Each program makes some hundred calls and prints what they return: native twins, with an expected output nobody wrote.
 """
 
 from __future__ import annotations
