@@ -110,6 +110,9 @@ def _closing_words(machine: Machine, observers: Observers, program: str, status:
         lines.append(status.note)
     elif status.signal:
         lines += _death_lines(observers, program, status.signal)
+    if machine.unimplemented:
+        calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
+        lines.append(f"asked for and not implemented: {calls}")
     unkept = machine.discarded()
     if unkept:
         from loadstone.report.discarded import discarded_line
