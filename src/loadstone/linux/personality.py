@@ -20,6 +20,7 @@ from loadstone.memory.vma import EXEC, WRITE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.execve import ExecImage, Stage
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
 _TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
 _INT80 = 0x80
+
+
+class _Told(list["Stage"]):
+    """The stages of an exec, each published when it is done, among the events of what it mapped and touched."""
+
+    def __init__(self, subscribers: tuple[Subscriber, ...], task: Task, path: str) -> None:
+        self._subscribers = subscribers
+        self._who = (task.process.pid, task.tid, path)
+
+    def append(self, stage: Stage) -> None:
+        """Add and publish a stage."""
+        super().append(stage)
+        publish(self._subscribers, Exec(*self._who, stage.function, stage.step, stage.text))
 
 
 class Linux:
@@ -65,7 +79,7 @@ class Linux:
         elif trap.vector == _INT80:
             self._refuse_int80(task)
         else:
-            signals.force_exception(task, trap.vector)
+            signals.force_exception(task, trap.vector, trap.error)
 
     def new_slice(self, task: Task) -> None:
         """The data page that the vDSO reads is brought up to date."""
@@ -74,8 +88,8 @@ class Linux:
     def out_of_frames(self, task: Task, why: str) -> None:
         """The kernel's out-of-memory kill; the biggest process goes, which with one process is this one."""
         victim = max(self._kernel.processes.values(), key=lambda p: p.space.resident_pages if p.status is None else -1)
-        note = f"out of memory: {why}; {victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
-        self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=note))
+        share = f"{victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
+        self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=f"out of memory: {why}; {share}"))
 
     def console_signal(self, number: int) -> None:
         """Ctrl-C and its like, to every process (one foreground group so far)."""
@@ -89,15 +103,8 @@ class Linux:
         An error past the point of no return has `fatal_signal`; the caller ends the process by it.
         """
         world = ProcessWorld(self._kernel, task.process, self.vdso, self._kernel.profile)
-        stages: list[Stage] = []
-        try:
-            image = world.execve(path, argv, envp, draws=self._draws, stages=stages)
-        finally:
-            if self._kernel.events.exec:
-                for stage in stages:
-                    record = Exec(task.process.pid, task.tid, path, stage.function, stage.step, stage.text)
-                    publish(self._kernel.events.exec, record)
-        self._commit(task, image)
+        stages: list[Stage] = _Told(self._kernel.events.exec, task, path) if self._kernel.events.exec else []
+        self._commit(task, world.execve(path, argv, envp, draws=self._draws, stages=stages))
 
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""
@@ -165,7 +172,7 @@ def _error_code(bad: BadAccess) -> int:
 
 
 def _take_credentials(process: Process, image: ExecImage) -> None:
-    """Set-user-ID bits are ignored by the guest's kernel, as under `no_new_privs`; saved numbers follow effective ones."""
+    """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones."""
     who: Any = process.credentials
     who.suid = who.fsuid = who.euid
     who.sgid = who.fsgid = who.egid

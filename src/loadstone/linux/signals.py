@@ -17,11 +17,13 @@ from __future__ import annotations
 from contextlib import suppress
 from errno import EINVAL, ENOMEM, EPERM
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
+from loadstone.lean import NamedTuple
 from loadstone.linux.rseq import leave_critical_section
+from loadstone.machine.core import DEBUG, DEBUG_STEP
 from loadstone.machine.paging import PRESENT
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.memory.vma import EXEC, PROTECTION
@@ -52,7 +54,7 @@ ILL_ILLOPN = 2
 FPE_INTDIV, FPE_FLTDIV, FPE_FLTOVF, FPE_FLTUND, FPE_FLTRES, FPE_FLTINV = 1, 3, 4, 5, 6, 7
 SEGV_MAPERR, SEGV_ACCERR = 1, 2
 BUS_ADRALN, BUS_ADRERR = 1, 2
-TRAP_TRACE = 2
+TRAP_BRKPT, TRAP_TRACE = 1, 2
 
 SIG_DFL, SIG_IGN = 0, 1
 SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO = 1, 2, 4
@@ -342,7 +344,6 @@ _TASK_SIZE_MAX = 0x7FFF_FFFF_F000
 # arch/x86/kernel/traps.c; the floating-point vectors 16 and 19 work their code out.
 _EXCEPTIONS = {
     0: (SIGFPE, FPE_INTDIV, True),
-    1: (SIGTRAP, TRAP_TRACE, True),
     3: (SIGTRAP, 0, False),
     4: (SIGSEGV, 0, False),
     5: (SIGSEGV, 0, False),
@@ -392,23 +393,21 @@ def _was_present(task: Task, bad: BadAccess) -> bool:
     return bad.access == EXEC and bad.code == SEGV_ACCERR and vma is not None and bool(vma.flags & PROTECTION)
 
 
-_FIRST_FREE_VECTOR = 32
-_IN_INTERRUPT_TABLE = 2  # a selector error code: the index is one of the interrupt descriptor table
-
-
 def force_exception(task: Task, vector: int, error: int = 0) -> None:
-    """An exception of the CPU other than a page fault, raised by the instruction at `task.context.pc`."""
+    """An exception of the CPU other than a page fault, raised by the instruction at `task.context.pc`.
+
+    `error`: the error code that came with it; for DEBUG, DR6.
+    """
     signals = task.signals
-    if vector >= _FIRST_FREE_VECTOR:
-        # int n, two bytes long: no gate lets a program through, so it is a general-protection fault that names the gate
-        task.context.pc -= 2
-        vector, error = 13, vector << 3 | _IN_INTERRUPT_TABLE
     signals.trap_number = vector
-    signals.error_code = error
+    signals.error_code = 0 if vector == DEBUG else error
     if vector in (16, 19):
         code = floating_code(vector, task.context.save_fpu())
         if code:
             force(task, from_fault(SIGFPE, code, task.context.pc))
+        return
+    if vector == DEBUG:  # DR6 tells a single step from INT1
+        force(task, from_fault(SIGTRAP, TRAP_TRACE if error & DEBUG_STEP else TRAP_BRKPT, task.context.pc))
         return
     number, code, located = _EXCEPTIONS.get(vector, (SIGSEGV, 0, False))
     if code:

@@ -7,8 +7,9 @@ as a callback when it is built.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from loadstone.lean import Protocol
 from loadstone.machine.paging import PageTable
 
 # Kinds of trap.
@@ -16,6 +17,7 @@ SYSTEM_CALL, EXCEPTION, SLICE_END, INTERRUPTED, STOPPED_AT = range(5)
 
 # x86 exception vectors (Intel SDM vol. 3, table 6-1).
 DIVIDE, DEBUG, BREAKPOINT, OVERFLOW, BOUND, INVALID_OPCODE = 0, 1, 3, 4, 5, 6
+DEBUG_STEP = 1 << 14  # DR6.BS: a single step
 STACK_FAULT, GENERAL_PROTECTION, PAGE_FAULT, X87, ALIGNMENT, SIMD = 12, 13, 14, 16, 17, 19
 
 # The access that a fault was, in the same bits as a VMA's flags.
@@ -25,18 +27,28 @@ ACCESS_READ, ACCESS_WRITE, ACCESS_EXECUTE = 1, 2, 4
 class Trap:
     """Why a core stopped.
 
-    For an exception: `vector`; for a page fault that could not be resolved also `failure`, what the resolver said.
-    `instruction` is its address. `why` is a sentence where the core itself knows better than the vector.
+    For an exception: `vector`, and `error`, the error code that the CPU pushes (for DEBUG: DR6); for a page fault that
+    could not be resolved also `failure`, what the resolver said. `instruction` is its address. `why` is a sentence
+    where the core itself knows better than the vector.
     """
 
-    __slots__ = ("failure", "instruction", "kind", "vector", "why")
+    __slots__ = ("error", "failure", "instruction", "kind", "vector", "why")
 
-    def __init__(self, kind: int, vector: int = -1, failure: Any = None, instruction: int = 0, why: str = "") -> None:
+    def __init__(
+        self,
+        kind: int,
+        vector: int = -1,
+        failure: Any = None,
+        instruction: int = 0,
+        why: str = "",
+        error: int = 0,
+    ) -> None:
         self.kind = kind
         self.vector = vector
         self.failure = failure
         self.instruction = instruction
         self.why = why
+        self.error = error
 
 
 class Context(Protocol):

@@ -21,10 +21,14 @@ from loadstone.machine.core import (
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
+    BREAKPOINT,
+    DEBUG,
+    DEBUG_STEP,
     EXCEPTION,
     GENERAL_PROTECTION,
     INTERRUPTED,
     INVALID_OPCODE,
+    OVERFLOW,
     PAGE_FAULT,
     SLICE_END,
     STOPPED_AT,
@@ -34,7 +38,7 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
-from loadstone.machine.instruction import LONGEST, touched
+from loadstone.machine.instruction import LONGEST, ONE_BYTE, TWO_BYTE, decode, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.vex import find_vex, find_vex_in_block
@@ -74,6 +78,10 @@ _CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
 _CONTRIBUTORY = (0, 10, 11, 12, 13)
 _NINE_WORDS = struct.Struct("9Q").unpack_from
 _RIP = 41
+_GATES_OF_RING_3 = (BREAKPOINT, OVERFLOW, 0x80)  # what `int n` may name; with any other n it is refused
+_PORT_STRINGS = tuple((ONE_BYTE, opcode) for opcode in range(0x6C, 0x70))  # INS and OUTS
+_RING_0_CALLED_INVALID = (0x07, 0x33, 0x35)  # 0F xx: SYSRET, RDPMC, SYSEXIT, which Unicorn holds for no instructions
+_INT, _INT1 = 0xCD, 0xF1
 _MASK64 = (1 << 64) - 1
 _LINUX_CS, _LINUX_SS = 0x33, 0x2B
 
@@ -232,6 +240,7 @@ class UnicornCore:
         self._stale_code = False
         self._interrupted = False
         self._vector = -1
+        self._refused = False
         self._failure: Any = None
         self._error: BaseException | None = None
         self._tlb_limit = _TLB_ENTRIES
@@ -418,21 +427,21 @@ class UnicornCore:
 
     def _trap(self, status: int, reason: int) -> Trap | None:
         """What the engine's stop means; None to go on."""
+        if self._refused:
+            return self._back_to_refused()
         if self._failure is not None:
             failure, self._failure = self._failure, None
+            if self._instruction_at(self._pc()) in _PORT_STRINGS:  # whether it may is asked before where
+                return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
             return Trap(EXCEPTION, PAGE_FAULT, failure, self._pc())
         if status == uc.ERR_INSN_INVALID:
-            self._refuse_evex(self._pc())
-            return Trap(EXCEPTION, INVALID_OPCODE, None, self._pc())
+            return self._invalid()
         if status == uc.ERR_EXCEPTION:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
         if status != uc.ERR_OK:
             raise HostError(f"Unicorn stopped at {self._pc():#x}: {self._library.uc_strerror(status).decode()}")
         if self._vector >= 0:
-            vector, self._vector = self._vector, -1
-            if vector in _CONTRIBUTORY:
-                self._forget_exception(vector)
-            return Trap(EXCEPTION, vector, None, self._pc())
+            return self._exception()
         if reason == native_code.REASON_SYSCALL:
             return _SYSTEM_CALL_TRAP
         if reason == native_code.REASON_BREAKPOINT:
@@ -441,6 +450,45 @@ class UnicornCore:
         if reason == native_code.REASON_SLICE:
             return _SLICE_END_TRAP
         return None
+
+    def _exception(self) -> Trap:
+        """The exception or software interrupt in which the engine stopped."""
+        vector, self._vector = self._vector, -1
+        if vector in _CONTRIBUTORY:
+            self._forget_exception(vector)
+        pc = self._pc()
+        if vector not in _GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
+            self._set_pc(pc - 2)
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=_gate_error(vector))
+        return Trap(EXCEPTION, vector, None, pc, error=DEBUG_STEP if vector == DEBUG else 0)
+
+    def _invalid(self) -> Trap:
+        """What Unicorn holds for no instruction: most are none."""
+        pc = self._pc()
+        self._refuse_evex(pc)
+        table, opcode = self._instruction_at(pc)
+        if table == TWO_BYTE and opcode in _RING_0_CALLED_INVALID:
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
+        if table == ONE_BYTE and opcode == _INT1:
+            self._set_pc(pc + 1)
+            return Trap(EXCEPTION, DEBUG, None, pc)
+        if table == ONE_BYTE and opcode == _INT:  # int 6
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=_gate_error(INVALID_OPCODE))
+        return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
+
+    def _back_to_refused(self) -> Trap:
+        """Only ring 0 may do what the program did; the rest of its block ran, and is undone in the registers."""
+        self._refused = False
+        self._failure = None
+        self._vector = -1
+        self._library.uc_context_restore(self._uc, self._refused_state)
+        self._stale_tlb = True
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+
+    def _instruction_at(self, pc: int) -> tuple[int, int]:
+        """Opcode map and opcode of the instruction at `pc`; (-1, -1) where there is none."""
+        found = decode(self._code_at(pc, LONGEST))
+        return (found.map, found.opcode) if found is not None else (-1, -1)
 
     def _forget_exception(self, vector: int) -> None:
         """Tell the engine that the exception was taken; it would make the next one a double fault.
@@ -481,6 +529,10 @@ class UnicornCore:
     def _pc(self) -> int:
         self._reg_read(self._uc, 41, self._cell_address)
         return self._cell.value
+
+    def _set_pc(self, pc: int) -> None:
+        self._cell.value = pc
+        self._reg_write(self._uc, _RIP, self._cell_address)
 
     def _fill(self, _uc: int, address: int, kind: int, result: Any, _data: int) -> bool:
         """What the walk in machine code could not answer: a page fault, a first fetch, a flush that is due."""
@@ -573,6 +625,14 @@ class UnicornCore:
         self._vector = vector
         self._library.uc_emu_stop(self._uc)
 
+    def _privileged(self, _uc: int) -> int:
+        """IN, OUT, INS, OUTS and SYSENTER, which Unicorn executes in any ring."""
+        if not self._refused:
+            self._refused = True
+            self._library.uc_context_save(self._uc, self._refused_state)
+            self._library.uc_emu_stop(self._uc)
+        return 0
+
     # -- VEX ----------------------------------------------------------------------------------------------------------
 
     def _check_blocks(self) -> None:
@@ -657,13 +717,16 @@ class UnicornCore:
             uc.TLB_CALLBACK(self._fill),
             uc.INTERRUPT_CALLBACK(self._interrupt),
             uc.CPUID_CALLBACK(self._cpuid),
+            uc.PRIVILEGED_CALLBACK(self._privileged),
         )
-        fill, interrupt, identify = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
+        fill, interrupt, identify, privileged = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
         self._control.resolve = fill.value
         hooks = self._hooks
         self._hook(uc.HOOK_TLB_FILL, hooks.fill)
         self._hook(uc.HOOK_INSN, hooks.syscall, 1, 0, c_int(uc.INSN_SYSCALL))
         self._hook(uc.HOOK_INSN, identify.value or 0, 1, 0, c_int(uc.INSN_CPUID))
+        for instruction in (uc.INSN_IN, uc.INSN_OUT, uc.INSN_SYSENTER):
+            self._hook(uc.HOOK_INSN, privileged.value or 0, 1, 0, c_int(instruction))
         self._hook(uc.HOOK_BLOCK, hooks.block)
         self._hook(uc.HOOK_EDGE_GENERATED, hooks.edge)
         self._hook(uc.HOOK_INTR, interrupt.value or 0)
@@ -718,8 +781,9 @@ class UnicornCore:
         uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(bare.handle)), "context")
         self._library.uc_context_save(self._uc, bare.handle)
         self._pristine = bare
-        self._scratch = c_void_p()
-        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(self._scratch)), "context")
+        self._scratch, self._refused_state = c_void_p(), c_void_p()
+        for handle in (self._scratch, self._refused_state):
+            uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
         self._stale_tlb = True
 
 
@@ -730,6 +794,11 @@ def _allows(entry: int, kind: int) -> bool:
     if kind == uc.MEM_WRITE:
         return bool(entry & WRITABLE)
     return kind != uc.MEM_FETCH or not entry & NO_EXECUTE
+
+
+def _gate_error(vector: int) -> int:
+    """The error code that names a gate of the interrupt descriptor table (Intel SDM vol. 3, 6.13)."""
+    return vector << 3 | 2
 
 
 def _disassemble(code: bytes, pc: int) -> str:

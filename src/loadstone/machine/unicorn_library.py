@@ -16,7 +16,7 @@ from loadstone.errors import HostError
 ARCH_X86, MODE_64 = 4, 8
 PROT_READ, PROT_WRITE, PROT_EXEC, PROT_ALL = 1, 2, 4, 7
 HOOK_INTR, HOOK_INSN, HOOK_CODE, HOOK_BLOCK, HOOK_EDGE_GENERATED, HOOK_TLB_FILL = 1, 2, 4, 8, 32768, 131072
-INSN_CPUID, INSN_SYSCALL = 113, 699
+INSN_CPUID, INSN_IN, INSN_OUT, INSN_SYSCALL, INSN_SYSENTER = 113, 218, 500, 699, 700
 MEM_READ, MEM_WRITE, MEM_FETCH = 16, 17, 18
 ERR_OK, ERR_INSN_INVALID, ERR_EXCEPTION = 0, 10, 21
 TLB_VIRTUAL = 1
@@ -64,6 +64,7 @@ SYSCALL_CALLBACK = CFUNCTYPE(None, c_void_p, c_void_p)
 BLOCK_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
 EDGE_CALLBACK = CFUNCTYPE(None, c_void_p, POINTER(TranslationBlock), POINTER(TranslationBlock), c_void_p)
 CPUID_CALLBACK = CFUNCTYPE(c_int, c_void_p, c_void_p)
+PRIVILEGED_CALLBACK = CFUNCTYPE(c_uint32, c_void_p)  # IN, OUT, SYSENTER, whose further arguments do not matter
 
 _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "uc_open": (c_int, c_int, POINTER(c_void_p)),
