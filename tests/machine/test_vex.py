@@ -45,8 +45,10 @@ def test_instructions_of_whole_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "vaddps xmm0, xmm1, xmm2", "vaddps ymm0, ymm1, ymm2", "vpaddd zmm0, zmm1, zmm2", "vzeroupper", "vmovdqu ymm8, [rsi]",
-    "vpbroadcastb xmm0, xmm1", "vpshufd xmm0, xmm1, 3", "kmovd k1, eax", "vmovdqu8 ymm16{k1}, [rsi]", "vextracti128 xmm0, ymm1, 1",
+    "vaddps xmm0, xmm1, xmm2", "vaddps ymm0, ymm1, ymm2", "vpaddd zmm0, zmm1, zmm2", "vzeroupper",
+    "vmovdqu ymm8, [rsi]",
+    "vpbroadcastb xmm0, xmm1", "vpshufd xmm0, xmm1, 3", "kmovd k1, eax", "vmovdqu8 ymm16{k1}, [rsi]",
+    "vextracti128 xmm0, ymm1, 1",
     "vgatherdps xmm0, [rax + xmm1 * 4], xmm2", "vfmadd213sd xmm0, xmm1, xmm2", "vpinsrb xmm0, xmm1, [rax], 1",
 ])  # fmt: skip
 def test_avx_is_found_behind_other_instructions(text: str) -> None:
@@ -57,8 +59,9 @@ def test_avx_is_found_behind_other_instructions(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "andn eax, ebx, ecx", "blsr rax, rbx", "blsi eax, [rbx]", "blsmsk eax, ebx", "bzhi eax, ebx, ecx", "pext rax, rbx, rcx",
-    "pdep rax, rbx, rcx", "mulx rax, rbx, rcx", "bextr eax, ebx, ecx", "shlx eax, ebx, ecx", "sarx eax, [rbx], ecx",
+    "andn eax, ebx, ecx", "blsr rax, rbx", "blsi eax, [rbx]", "blsmsk eax, ebx", "bzhi eax, ebx, ecx",
+    "pext rax, rbx, rcx", "pdep rax, rbx, rcx", "mulx rax, rbx, rcx", "bextr eax, ebx, ecx",
+    "shlx eax, ebx, ecx", "sarx eax, [rbx], ecx",
     "shrx rax, rbx, rcx", "rorx eax, ebx, 5",
 ])  # fmt: skip
 def test_bmi_is_allowed(text: str) -> None:

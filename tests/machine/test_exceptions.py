@@ -1,0 +1,83 @@
+"""The signal in which each instruction that a program must not execute ends, compared with the kernel and a real CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from machine.bare import Bare
+from machine.code import assemble
+from support.compilers import Compiler
+from support.run import loadstone, native
+
+PRIVILEGED = """cli|sti|hlt|in al, 0x10|in eax, dx|out 0x10, al|out dx, eax|insb|rep insb|outsb|rep outsd|wrmsr|rdmsr
+mov cr3, rax|mov rax, cr0|mov dr0, rax|lgdt [rsp]|lidt [rsp]|lldt ax|ltr ax|invlpg [rsp]|wbinvd|clts|swapgs|sysretq
+rdpmc|mov ebx, [rsp]; in al, dx; mov ebx, 5; ret"""
+TRAPS = """int3|int1|ud2|xor ecx, ecx; div ecx|mov eax, 0x80000000; cdq; mov ecx, -1; idiv ecx|.byte 0xcd, 3|.byte 0xcd, 4
+.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90|pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop"""
+SOFTWARE_INTERRUPTS = "|".join(
+    f"int {n}" for n in (0, 1, 2, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 0x21, 255)
+)
+SELECTORS = (
+    "mov ecx, 0; mov ss, ecx|mov ecx, 0x2b; mov ds, ecx; mov es, ecx|mov ecx, 0x33; mov ds, ecx|lsl eax, ecx|verr ax"
+)
+ADDRESSES = """mov rax, 0x800000000000; mov al, [rax]|mov rax, 0x8000000000000000; mov [rax], al
+mov rax, 0xffffffff81000000; mov al, [rax]|mov rax, 0xffffff8000000000; mov al, [rax]
+mov rax, 0xffffff8000000000; mov [rax], al|mov rax, 0x1000000000; jmp rax|xor eax, eax; mov al, [rax]
+mov eax, 8; cmpxchg [rax], ecx|xor esi, esi; mov ecx, 3; mov rdi, rsp; rep movsb|mov rax, 0xffffffffff600000; mov al, [rax]"""
+
+
+@pytest.fixture(scope="module")
+def program(compiled: Compiler) -> str:
+    return compiled(Path(__file__).with_name("exceptions.c").read_text(), "pie")
+
+
+@pytest.mark.parametrize(
+    "group", [PRIVILEGED, TRAPS, SOFTWARE_INTERRUPTS, SELECTORS, ADDRESSES],
+    ids=["privileged", "traps", "software-interrupts", "selectors", "addresses"],
+)  # fmt: skip
+def test_signals_of_instructions(group: str, program: str) -> None:
+    texts = [text.strip() for line in group.split("\n") for text in line.split("|")]
+    codes = [assemble(text).hex() for text in texts]
+    wanted = native(program, *codes).text.splitlines()
+    assert len(wanted) == len(codes), "the native program did not come to its end"
+    got = loadstone("run", program, *codes)
+    assert dict(zip(texts, got.text.splitlines(), strict=False)) == dict(zip(texts, wanted, strict=True)), got.errors
+
+
+def test_sysenter_does_not_execute(bare: Bare) -> None:
+    """In a 64-bit program the kernel comes back at an address that is cut to 32 bits: SIGSEGV, as from here."""
+    assert bare.exception("mov eax, 39; sysenter; ud2") == (13, 5)
+
+
+def test_int_80_is_the_kernels_to_answer(bare: Bare) -> None:
+    assert bare.exception("nop; int 0x80; ud2") == (0x80, 3)
+
+
+def test_what_ran_behind_a_port_access_is_undone_in_the_registers(bare: Bare) -> None:
+    assert bare.exception("mov ebx, 1; mov ecx, 2; in al, dx; mov ebx, 3; pop rcx; add rsp, 64") == (13, 10)
+    assert (bare.context.read("rbx"), bare.context.read("rcx")) == (1, 2)
+    assert bare.context.sp % 4096 == 4096 - 64
+
+
+def test_the_tsc_is_the_kernels_to_answer(bare: Bare) -> None:
+    assert bare.exception("nop; rdtsc") == (13, 1)
+    assert bare.exception("nop; rdtscp") == (13, 1)
+
+
+def test_many_exceptions_after_one_another(bare: Bare) -> None:
+    """Unicorn makes a double fault of a contributory exception that follows one which was never delivered."""
+    pieces = [("xor ecx, ecx; div ecx", (0, 2)), ("hlt", (13, 0)), ("mov eax, 0x40; mov ds, eax", (13, 5)),
+              ("cli", (13, 0)), ("in al, dx", (13, 0)), ("ud2", (6, 0)), ("int3", (3, 1)), ("int 13", (13, 0))]  # fmt: skip
+    for _ in range(3):
+        for text, expected in pieces:
+            assert bare.exception(text) == expected, text
+
+
+def test_iretq_and_far_return_to_the_same_ring(bare: Bare) -> None:
+    frame = "lea rcx, [rip + 1f]; push 0x2b; push rsp; pushfq; push 0x33; push rcx; iretq; 1: ud2"
+    assert bare.exception(frame)[0] == 6
+    assert bare.exception("lea rcx, [rip + 1f]; push 0x33; push rcx; retfq; 1: ud2")[0] == 6
+    assert bare.exception("push 0; push 0; push 0; push 0; push 0; iretq")[0] == 13
+    assert bare.exception("lea rcx, [rip]; push 0x10; push rcx; retfq")[0] == 13
