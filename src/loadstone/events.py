@@ -11,7 +11,9 @@ Field meanings are those of the `loadstone/events/1` schema. Addresses and sizes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
+
+from loadstone.lean import NamedTuple
 
 Subscriber = Callable[[Any], object]
 

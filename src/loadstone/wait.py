@@ -6,7 +6,7 @@ signal is thrown in at the yield as `Interrupted`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from loadstone.lean import NamedTuple
 
 WOKEN = "woken"
 TIMED_OUT = "timed-out"

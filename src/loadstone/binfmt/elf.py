@@ -9,7 +9,6 @@ looked at. Arithmetic wraps where C's does: at 64 bits, and for sums of two file
 
 from errno import EINVAL, EIO, ELIBBAD, ENOEXEC, ENOMEM, EPERM
 from struct import Struct
-from typing import NamedTuple
 
 from loadstone.binfmt.names import (
     EM_386,
@@ -37,6 +36,7 @@ from loadstone.binfmt.plan import (
 )
 from loadstone.binfmt.rules import DEFAULT_RULES, FormatRules
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 
 ELF_MAGIC = b"\x7fELF"
 PAGE = 4096  # ELF_MIN_ALIGN

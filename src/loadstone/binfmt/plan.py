@@ -5,9 +5,8 @@ Addresses are as the file has them: `execve` adds the load bias when it commits 
 
 # No `from __future__ import annotations`: NamedTuple would compile every annotation again, half the import's time.
 
-from typing import NamedTuple, Protocol
-
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple, Protocol
 
 EXSTACK_DEFAULT, EXSTACK_DISABLE_X, EXSTACK_ENABLE_X = 0, 1, 2
 

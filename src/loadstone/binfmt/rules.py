@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: NamedTuple would compile every annotation again, half the import's time.
 
-from typing import NamedTuple
+from loadstone.lean import NamedTuple
 
 
 class FormatRules(NamedTuple):

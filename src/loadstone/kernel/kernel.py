@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from loadstone.events import Exit, publish
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, ExitStatus, Process, Task
 from loadstone.kernel.scheduler import Scheduler
+from loadstone.lean import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from random import Random

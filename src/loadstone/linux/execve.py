@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from loadstone.binfmt.describe import describe
 from loadstone.binfmt.plan import ElfPlan, ScriptPlan
 from loadstone.binfmt.registry import HANDLERS
 from loadstone.binfmt.rules import FormatRules
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple, Protocol
 from loadstone.linux.profile import RLIMIT_STACK
 from loadstone.linux.stack import Arguments
 from loadstone.vfs.flags import PATH_MAX, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK

@@ -6,7 +6,9 @@ Without address-space randomisation (the default) every place follows from the p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from loadstone.linux.profile import KernelProfile

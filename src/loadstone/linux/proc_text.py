@@ -6,7 +6,9 @@ those of Linux 6.18. Sizes are in bytes unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
+from loadstone.lean import NamedTuple
 from loadstone.linux import auxv
 
 PAGE = 4096

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import os
 from errno import E2BIG
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.linux import auxv
 from loadstone.linux.layout import PAGE, align_stack
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from loadstone.lean import NamedTuple
 from loadstone.linux import signals
 from loadstone.machine.paging import FRAME_MASK, PRESENT
 from loadstone.memory.vma import PAGE

@@ -6,7 +6,8 @@ Layouts are those of the kernel's `include/uapi` headers and `arch/x86/include/u
 from __future__ import annotations
 
 from struct import Struct
-from typing import Protocol
+
+from loadstone.lean import Protocol
 
 # struct stat: dev ino nlink | mode uid gid pad | rdev size blksize blocks | three timespecs | three spare words
 STAT = Struct("<3Q4IQ3q6q3q")

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import time
 from struct import pack, pack_into, unpack_from
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from loadstone.lean import NamedTuple
 from loadstone.linux.auxv import AT_SYSINFO_EHDR
 from loadstone.linux.profile import PAGE, own_auxv, read_own_memory
 

@@ -9,7 +9,8 @@ The layout (Intel SDM vol. 2, 2.1 and appendix A, 64-bit mode):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from loadstone.lean import NamedTuple
 
 ONE_BYTE, TWO_BYTE, MAP_38, MAP_3A = 0, 1, 2, 3
 LEGACY, VEX, EVEX = 0, 1, 2

@@ -17,8 +17,8 @@ directory. Its last entry, above everything a program can name, is the machine's
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from loadstone.lean import NamedTuple
 from loadstone.machine.physical import ENTRIES, TABLE, PhysicalMemory
 
 PRESENT = 1

@@ -14,7 +14,13 @@ _BMI = frozenset(((MAP_38, 0xF2), (MAP_38, 0xF3), (MAP_38, 0xF5), (MAP_38, 0xF6)
 
 def find_vex(code: bytes) -> int:
     """The offset of the first instruction in `code` that Unicorn would get wrong, or -1; `code` begins at one."""
-    return next((found.start for found in instructions(code) if _is_wrong(found)), -1)
+    last = max(code.rfind(b"\xc4"), code.rfind(b"\xc5"), code.rfind(b"\x62"))  # no VEX can begin behind it
+    for found in instructions(code):
+        if found.start > last:
+            break
+        if _is_wrong(found):
+            return found.start
+    return -1
 
 
 def find_vex_in_block(code: bytes) -> int:

@@ -1,14 +1,15 @@
 """The page-fault path (arch/x86/mm/fault.c: do_user_addr_fault; mm/memory.c: handle_mm_fault).
 
-A fault is: find the VMA; check what it allows; find the page, which is the zero frame, a page-cache frame, a copy of one,
-or a new one; write the page-table entry. Faults that cannot be resolved come back as a value.
+A fault is: find the VMA; check what it allows; find the page, which is the zero frame, a page-cache frame, a copy of
+one, or a new one; write the page-table entry. Faults that cannot be resolved come back as a value.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.events import Fault, publish
+from loadstone.lean import NamedTuple
 from loadstone.machine.paging import DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.merge import prepare_anon_vma

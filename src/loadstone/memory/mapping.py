@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from errno import EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EOPNOTSUPP, EOVERFLOW, EPERM
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.memory.accounting import OVERCOMMIT_NEVER, is_accountable, pages_of
 from loadstone.memory.flags import (
     DROPPABLE,

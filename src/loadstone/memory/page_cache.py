@@ -1,7 +1,7 @@
 """The page cache: file pages in frames, one frame a page, shared by every mapping of the file.
 
-It is also a model. Which faults are *major* is decided here and not by the host's disk: with a `warm` cache every page of
-a file counts as being in memory already; with a `cold` one a page is there once it was read, by a fault or by the
+It is also a model. Which faults are *major* is decided here and not by the host's disk: with a `warm` cache every page
+of a file counts as being in memory already; with a `cold` one a page is there once it was read, by a fault or by the
 read-ahead around it (mm/filemap.c: do_sync_mmap_readahead).
 """
 

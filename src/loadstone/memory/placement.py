@@ -7,9 +7,10 @@ Sources: arch/x86/kernel/sys_x86_64.c, mm/vma.c (unmapped_area, unmapped_area_to
 from __future__ import annotations
 
 from errno import EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.memory.flags import MAP_32BIT, MAP_ABOVE4G, MAP_FIXED
 from loadstone.memory.vma import GROWSDOWN, PAGE, PAGE_MASK, Vma
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from loadstone import events
+from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from loadstone.observe.symbols import Symbolizer

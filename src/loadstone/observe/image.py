@@ -7,9 +7,10 @@ them.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from loadstone.binfmt.names import ET_DYN, PT_LOAD, program_header_type
+from loadstone.lean import NamedTuple
 from loadstone.linux.auxv import AT_NULL
 from loadstone.linux.auxv import name as auxv_name
 from loadstone.memory.maps_text import vma_name

@@ -15,8 +15,8 @@ import stat
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
 
+from loadstone.lean import NamedTuple, Protocol
 from loadstone.observe.maps import Mapping, find_mapping
 
 MOST_SECTIONS = 65_536

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from loadstone.lean import NamedTuple
 from loadstone.observe.maps import Mapping as Area
 from loadstone.observe.symbols import LoadSegment, ObjectFile, Section, Symbolizer
 

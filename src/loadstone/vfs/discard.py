@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import NAME_MAX
 from loadstone.vfs.overlay import Overlaid, OverlayDirectory, OverlayFile, OverlaySymlink
 

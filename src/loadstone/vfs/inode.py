@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple, Protocol
 from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from errno import EAGAIN
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile

@@ -23,10 +23,11 @@ from errno import (
     EXDEV,
 )
 from sys import getrefcount
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.clock import Clock
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.vfs.file import PathFile, RegularOpen
 from loadstone.vfs.flags import (
     MAX_SYMLINKS,

@@ -11,9 +11,10 @@ from __future__ import annotations
 from _weakref import ref
 from collections.abc import Iterable
 from errno import EACCES, EBUSY, EFBIG, EINVAL, ENOENT, ENOTEMPTY, ENXIO, EPERM, EXDEV
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.vfs.file import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.flags import (
     NOW,

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from errno import EFBIG, EINVAL, ENXIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import Protocol
 from loadstone.vfs.file import MAX_OFFSET, RegularOpen, after, total
 from loadstone.vfs.flags import SEEK_HOLE
 from loadstone.vfs.inode import Inode

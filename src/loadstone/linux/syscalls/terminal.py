@@ -11,9 +11,10 @@ from errno import EBADF, EINVAL, EIO, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, ESRCH
 from fcntl import ioctl as host_ioctl
 from os import isatty
 from struct import pack, unpack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls.lookup import open_file
