@@ -6,8 +6,7 @@ again only when no core can still reach it. Not-present to present needs no repo
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from loadstone.lean import Protocol
 from loadstone.machine.physical import PhysicalMemory
 
 
