@@ -116,12 +116,13 @@ _STOPPED_AT_TRAP = Trap(STOPPED_AT)
 class UnicornContext:
     """The CPU state of one task: in the engine while it runs there, else in a saved context of Unicorn's."""
 
-    __slots__ = ("_core", "handle", "return_to")
+    __slots__ = ("_core", "handle", "return_to", "stopped_at")
 
     def __init__(self, core: UnicornCore, handle: c_void_p) -> None:
         self._core = core
         self.handle = handle
         self.return_to: tuple[int, int] | None = None  # RIP and RFLAGS at the last system call
+        self.stopped_at = -1  # the breakpoint it stopped at and has not gone past
 
     @property
     def pc(self) -> int:
@@ -246,7 +247,6 @@ class UnicornCore:
         self._tlb_limit = _TLB_ENTRIES
         self._checked: set[int] = set()
         self._breakpoints: dict[int, c_void_p] = {}
-        self._stopped_at = -1
         self._next_pc = -1  # where the context in the engine goes on, where that is known
         self._exception_offset = -1
         self._make_buffers()
@@ -268,8 +268,7 @@ class UnicornCore:
         control.budget = budget
         pc = self._next_pc if self._next_pc >= 0 else self.read_register(context, _RIP)
         self._next_pc = -1
-        control.skip = pc if pc == self._stopped_at else -1
-        self._stopped_at = -1
+        control.skip = pc if pc == context.stopped_at else -1
         while True:
             if self._interrupted:
                 self._interrupted = False
@@ -286,6 +285,8 @@ class UnicornCore:
                 self._check_blocks()
             trap = self._trap(status, control.reason)
             if trap is not None:
+                if control.skip < 0 and trap is not _STOPPED_AT_TRAP:
+                    context.stopped_at = -1
                 self.retired += budget - control.budget
                 return trap
             pc = self.read_register(context, _RIP)
@@ -420,6 +421,7 @@ class UnicornCore:
         self._load(context)
         if space is not self._space:
             self._space = space
+            self._checked.clear()
             self._stale_tlb = True
         self._control.root = space.page_table.root * FRAME_SIZE
 
@@ -445,7 +447,8 @@ class UnicornCore:
         if reason == native_code.REASON_SYSCALL:
             return _SYSTEM_CALL_TRAP
         if reason == native_code.REASON_BREAKPOINT:
-            self._stopped_at = self._pc()
+            assert self._context is not None
+            self._context.stopped_at = self._pc()
             return _STOPPED_AT_TRAP
         if reason == native_code.REASON_SLICE:
             return _SLICE_END_TRAP
