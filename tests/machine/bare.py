@@ -66,7 +66,8 @@ class Space:
             room = FRAME_SIZE - address % FRAME_SIZE
             frame = (self.entry(address) & FRAME_MASK) >> 12
             self.memory.view(frame, address % FRAME_SIZE, len(data[:room]))[:] = data[:room]
-            self.forget_code(frame)
+            if self.memory.executed[frame]:
+                self.forget_code(frame)
             address, data = address + room, data[room:]
 
 

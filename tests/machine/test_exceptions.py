@@ -1,4 +1,4 @@
-"""The signal in which each instruction that a program must not execute ends, compared with the kernel and a real CPU."""
+"""The signal in which each instruction that a program must not execute ends, compared with the kernel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.run import loadstone, native
 PRIVILEGED = """cli|sti|hlt|in al, 0x10|in eax, dx|out 0x10, al|out dx, eax|insb|rep insb|outsb|rep outsd|wrmsr|rdmsr
 mov cr3, rax|mov rax, cr0|mov dr0, rax|lgdt [rsp]|lidt [rsp]|lldt ax|ltr ax|invlpg [rsp]|wbinvd|clts|swapgs|sysretq
 rdpmc|mov ebx, [rsp]; in al, dx; mov ebx, 5; ret"""
-TRAPS = """int3|int1|ud2|xor ecx, ecx; div ecx|mov eax, 0x80000000; cdq; mov ecx, -1; idiv ecx|.byte 0xcd, 3|.byte 0xcd, 4
-.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90|pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop"""
+TRAPS = """int3|int1|ud2|xor ecx, ecx; div ecx|mov eax, 0x80000000; cdq; mov ecx, -1; idiv ecx|.byte 0xcd, 3
+.byte 0xcd, 4|.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90|pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop"""
 SOFTWARE_INTERRUPTS = "|".join(
     f"int {n}" for n in (0, 1, 2, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 0x21, 255)
 )
@@ -25,7 +25,8 @@ SELECTORS = (
 ADDRESSES = """mov rax, 0x800000000000; mov al, [rax]|mov rax, 0x8000000000000000; mov [rax], al
 mov rax, 0xffffffff81000000; mov al, [rax]|mov rax, 0xffffff8000000000; mov al, [rax]
 mov rax, 0xffffff8000000000; mov [rax], al|mov rax, 0x1000000000; jmp rax|xor eax, eax; mov al, [rax]
-mov eax, 8; cmpxchg [rax], ecx|xor esi, esi; mov ecx, 3; mov rdi, rsp; rep movsb|mov rax, 0xffffffffff600000; mov al, [rax]"""
+mov eax, 8; cmpxchg [rax], ecx|xor esi, esi; mov ecx, 3; mov rdi, rsp; rep movsb
+mov rax, 0xffffffffff600000; mov al, [rax]"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,8 @@ def test_the_tsc_is_the_kernels_to_answer(bare: Bare) -> None:
 def test_many_exceptions_after_one_another(bare: Bare) -> None:
     """Unicorn makes a double fault of a contributory exception that follows one which was never delivered."""
     pieces = [("xor ecx, ecx; div ecx", (0, 2)), ("hlt", (13, 0)), ("mov eax, 0x40; mov ds, eax", (13, 5)),
-              ("cli", (13, 0)), ("in al, dx", (13, 0)), ("ud2", (6, 0)), ("int3", (3, 1)), ("int 13", (13, 0))]  # fmt: skip
+              ("cli", (13, 0)), ("in al, dx", (13, 0)), ("ud2", (6, 0)), ("int3", (3, 1)),
+              ("int 13", (13, 0))]  # fmt: skip
     for _ in range(3):
         for text, expected in pieces:
             assert bare.exception(text) == expected, text
