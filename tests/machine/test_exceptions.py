@@ -15,7 +15,8 @@ PRIVILEGED = """cli|sti|hlt|in al, 0x10|in eax, dx|out 0x10, al|out dx, eax|insb
 mov cr3, rax|mov rax, cr0|mov dr0, rax|lgdt [rsp]|lidt [rsp]|lldt ax|ltr ax|invlpg [rsp]|wbinvd|clts|swapgs|sysretq
 rdpmc|mov ebx, [rsp]; in al, dx; mov ebx, 5; ret"""
 TRAPS = """int3|int1|ud2|xor ecx, ecx; div ecx|mov eax, 0x80000000; cdq; mov ecx, -1; idiv ecx|.byte 0xcd, 3
-.byte 0xcd, 4|.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90|pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop"""
+.byte 0xcd, 4|.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90
+pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop"""
 SOFTWARE_INTERRUPTS = "|".join(
     f"int {n}" for n in (0, 1, 2, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 0x21, 255)
 )

@@ -468,7 +468,7 @@ def test_the_gdt_cannot_be_read_by_the_program(bare: Bare) -> None:
 
 def test_cpuid_is_answered_by_us(bare: Bare) -> None:
     for leaf, subleaf in [(0, 0), (1, 0), (2, 0), (4, 0), (4, 3), (4, 9), (7, 0), (7, 1), (0xD, 0), (0x80000000, 0),
-                          (0x80000001, 0), (0x80000002, 0), (0x80000004, 0), (0x80000008, 0), (0x12345678, 0)]:  # fmt: skip
+                          (0x80000001, 0), (0x80000002, 0), (0x80000004, 0), (0x80000008, 0), (99, 0)]:  # fmt: skip
         bare.start(f"mov rax, -1; mov rbx, -1; mov eax, {leaf:#x}; mov ecx, {subleaf}; cpuid; syscall")
         assert registers(bare, "rax", "rbx", "rcx", "rdx") == cpuid(leaf, subleaf)
 
