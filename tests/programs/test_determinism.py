@@ -61,8 +61,7 @@ def test_record_is_what_the_schema_says(here: Path, tmp_path: Path) -> None:
                 "file", "anonymous", "zero-page", "copy-on-write", "shared", "stack", "swap", "protection",
             )  # fmt: skip
             assert event["address"] >= 0 and isinstance(event["major"], bool)
-    after = events[[event["event"] for event in events].index("exit") + 1 :]
-    assert {event["event"] for event in after} <= {"unmap"}  # at most the address space goes after that
+    assert [event["event"] for event in events].index("exit") == len(events) - 1
 
 
 def test_another_seed_gives_other_random_bytes(here: Path) -> None:

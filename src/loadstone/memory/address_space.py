@@ -203,7 +203,11 @@ class AddressSpace:
         return clone(self)
 
     def release(self) -> None:
-        """The end: every mapping, page and page table goes (kernel: exit_mmap)."""
+        """The end: every mapping, page and page table goes (kernel: exit_mmap).
+
+        No `unmap` is emitted: the exit, or the exec that built another space, has said that all of it goes.
+        """
+        self.events = None
         mapping.remove(self, list(self.vmas))
         self.page_table.release()
         self.cache.spaces.remove(self)
