@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 from loadstone.lean import NamedTuple
@@ -205,6 +206,7 @@ def _version(release: str) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
+@cache
 def own_auxv() -> list[tuple[int, int]]:
     """The auxiliary vector of this Python process, in the kernel's order; empty where /proc does not show it."""
     try:
@@ -232,6 +234,7 @@ def _own_string(address: int) -> str:
         return ""
 
 
+@cache
 def _special_mappings(default: KernelProfile) -> tuple[tuple[Special, ...], str]:
     """The special mappings of this process in ascending order, and how it shows the vsyscall page."""
     found: list[Special] = []

@@ -21,6 +21,7 @@ Two of them lie one behind the other, the second for CLOCK_MONOTONIC_RAW. They s
 from __future__ import annotations
 
 import time
+from functools import cache
 from struct import pack, pack_into, unpack_from
 from typing import TYPE_CHECKING
 
@@ -141,18 +142,22 @@ def make_vdso(profile: KernelProfile, clock: Clock | None = None) -> Vdso:
     size = sizes.get("[vdso]", 0)
     note = "this profile is not the kernel we run on: a small vDSO of Loadstone's makes the system calls"
     if profile.live:
-        code = host_vdso(size)
-        snapshot = read_vvar() if code else b""
-        layout = find_layout(snapshot, time.time_ns(), time.monotonic_ns()) if snapshot else None
+        code, data, layout = _host_pages(size)
         if code and layout:
-            code = on_first_cpu(code)
-            return Vdso(
-                SpecialPages(code), VvarPages(data_page(snapshot, layout), layout, clock), SpecialPages(b""), ""
-            )
+            return Vdso(SpecialPages(code), VvarPages(data, layout, clock), SpecialPages(b""), "")
         lack = "vDSO cannot be read" if not code else "vDSO data page has a layout that Loadstone does not know"
         note = f"the host's {lack}: a small vDSO of Loadstone's makes the system calls instead"
     own = own_vdso().ljust(size, b"\0") if size else b""
     return Vdso(SpecialPages(own), VvarPages(bytes(3 * PAGE), None, clock), SpecialPages(b""), note)
+
+
+@cache
+def _host_pages(size: int) -> tuple[bytes, bytes, VvarLayout | None]:
+    """What the host lends this process: the vDSO for a guest, its data page, and that page's layout if it is known."""
+    code = host_vdso(size)
+    snapshot = read_vvar() if code else b""
+    layout = find_layout(snapshot, time.time_ns(), time.monotonic_ns()) if snapshot else None
+    return on_first_cpu(code), data_page(snapshot, layout) if layout else b"", layout
 
 
 def host_vdso(size: int) -> bytes:
