@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 _OFFSET = PAGE - 1
+_ENTRIES = 512  # in a page table
+_READ = PRESENT | ACCESSED
+_WRITTEN = PRESENT | WRITABLE | ACCESSED | DIRTY
 PATH_MAX = 4096
 
 
@@ -88,26 +91,27 @@ def pieces(space: AddressSpace, address: int, length: int, write: bool) -> list[
     Ends at the first page that cannot be had; EFAULT when that is the first. The slices are writable; they may be used
     until the handler yields, not longer.
     """
-    access = WRITE if write else READ
     memory = space.memory.bytes
     runs: list[memoryview] = []
     start = end = -1
     while length > 0:
-        offset = address & _OFFSET
-        count = min(PAGE - offset, length)
         try:
-            here = _physical(space, address, access) + offset
+            pages = _physical_pages(space, address, length, WRITE if write else READ)
         except LinuxError:
             if end < 0:
                 raise
             break
-        if here != end:
-            if end >= 0:
-                runs.append(memory[start:end])
-            start = here
-        end = here + count
-        address += count
-        length -= count
+        for page in pages:
+            here = page | address & _OFFSET
+            if here != end:
+                if end >= 0:
+                    runs.append(memory[start:end])
+                start = here
+            end = page + PAGE
+            address += end - here
+            length -= end - here
+    if length < 0:
+        end += length  # the last page is not used to its end
     if end >= 0:
         runs.append(memory[start:end])
     return runs
@@ -127,6 +131,28 @@ def gather(space: AddressSpace, vectors: Iterable[tuple[int, int]], write: bool)
         if sum(map(len, found)) < length:
             break
     return runs
+
+
+def _physical_pages(space: AddressSpace, address: int, length: int, access: int) -> list[int]:
+    """The physical addresses of the pages of a range from its start on: at least one, at most one page table of them.
+
+    A run of pages that were accessed (written) before is read off its page table at once; any other page is by itself.
+    """
+    slot = space.page_table.find(address) if 0 <= address < space.layout.task_size else -1
+    if slot >= 0:
+        in_table = _ENTRIES - (slot & _ENTRIES - 1)
+        wanted = (length + (address & _OFFSET) + PAGE - 1) // PAGE
+        needed = _WRITTEN if access == WRITE else _READ
+        executed = space.memory.executed
+        found = []
+        for entry in space.memory.words[slot : slot + min(in_table, wanted)].tolist():
+            page = entry & FRAME_MASK
+            if entry & needed != needed or (access == WRITE and executed[page >> 12]):
+                break
+            found.append(page)
+        if found:
+            return found
+    return [_physical(space, address, access)]
 
 
 def _physical(space: AddressSpace, address: int, access: int) -> int:
