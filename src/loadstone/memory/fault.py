@@ -225,9 +225,13 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
 
 
 def _entry(vma: Vma, frame: int, writable: bool) -> int:
-    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well."""
+    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well; what may be written may
+    be read.
+    """
     prot = vma.flags & PROTECTION
-    return frame << FRAME_SHIFT | permissions(prot if writable else prot & ~WRITE)
+    if prot & WRITE and not writable:
+        prot = prot & ~WRITE | READ
+    return frame << FRAME_SHIFT | permissions(prot)
 
 
 def _maps_writable(vma: Vma, backing: Backing) -> bool:
