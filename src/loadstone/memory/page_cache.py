@@ -134,16 +134,25 @@ class PageCache:
         """Read `count` pages that are missing, into consecutive frames if there are any."""
         memory = self.memory
         try:
-            frame = memory.allocate_run(count, CACHE)
+            first = memory.allocate_run(count, CACHE)
         except OutOfFrames:
             for each in range(index, index + count):
-                frame = memory.allocate(CACHE)
-                backing.read_pages(each, memory.page(frame))
-                frames[each] = frame
+                frames[each] = self._filled(backing, each, memory.allocate(CACHE), 1)
             return
-        backing.read_pages(index, memory.view(frame, 0, count << PAGE_SHIFT))
+        self._filled(backing, index, first, count)
         for each in range(count):
-            frames[index + each] = frame + each
+            frames[index + each] = first + each
+
+    def _filled(self, backing: Backing, index: int, first: int, count: int) -> int:
+        """`first`, the first of `count` new frames, once they hold the file's pages; they are free if reading fails."""
+        memory = self.memory
+        try:
+            backing.read_pages(index, memory.view(first, 0, count << PAGE_SHIFT))
+        except BaseException:
+            for frame in range(first, first + count):
+                memory.release(frame)
+            raise
+        return first
 
     def _drop(self, pages: FilePages, index: int) -> None:
         self.memory.release(pages.frames.pop(index))
