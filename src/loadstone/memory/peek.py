@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.machine.paging import FRAME_MASK, PRESENT, PROTNONE
 from loadstone.memory.fault import populate_page
-from loadstone.memory.vma import PAGE, PAGE_SHIFT, WRITE
+from loadstone.memory.vma import PAGE, PAGE_SHIFT, SHARED, WRITE
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -32,12 +32,16 @@ def peek(space: AddressSpace, address: int, length: int) -> bytes:
 def poke(space: AddressSpace, address: int, data: bytes) -> None:
     """Change memory, whatever its protection; a private page becomes the process's own first.
 
-    Raises LinuxError(EFAULT) where nothing is mapped, with what comes before it changed.
+    Raises LinuxError(EFAULT) where nothing is mapped, and in a file that is shared for reading only (as for ptrace,
+    mm/gup.c: check_vma_flags), with what comes before it changed.
     """
     done = 0
     while done < len(data):
         offset = address % PAGE
         count = min(len(data) - done, PAGE - offset)
+        vma = space.find(address)
+        if vma is not None and vma.flags & (SHARED | WRITE) == SHARED:
+            raise LinuxError(EFAULT, f"{address:#x}: the mapping is shared, and it is read-only")
         bad = populate_page(space, address, WRITE)
         if bad is not None:
             raise LinuxError(EFAULT, f"{address:#x}: {bad.why}")
