@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -269,6 +270,34 @@ def test_explain_shows_the_numbers_of_the_file(compiled: Compiler) -> None:
         assert section.name in text
     assert "p_memsz - p_filesz" in text
     assert "ELF header" in text
+
+
+def test_auxv_entries_that_differ_from_the_hosts_are_listed() -> None:
+    """Without --engine the host's CPU, as the kernel says; with it what a run on that core reads of itself."""
+    theirs = dict(native_image("/bin/true", ["/bin/true"], []).auxiliary_vector)
+    bare = json.loads(loadstone("explain", "--json", "/bin/true").stdout)
+    chosen = json.loads(loadstone("explain", "--json", "--engine", "unicorn", "/bin/true").stdout)
+    shown = loadstone("run", "--engine", "unicorn", "/bin/cat", "/proc/self/auxv").stdout
+    running = dict(struct.iter_unpack("<QQ", shown))
+    assert "auxv_differs" not in bare
+    cpu = ("AT_HWCAP", "AT_HWCAP2", "AT_MINSIGSTKSZ")
+    for name, kind, value in bare["auxv"]:
+        if name in cpu:
+            assert value == theirs[kind]
+    wanted = []
+    for name, kind, value in chosen["auxv"]:
+        if name in cpu:
+            assert value == running[kind]
+            if value != theirs[kind]:
+                wanted.append([name, kind, value, theirs[kind]])
+    assert sorted(chosen["auxv_differs"]) == sorted(wanted) != []
+    for told in (
+        loadstone("explain", "--engine", "unicorn", "/bin/true").text,
+        loadstone("run", "--stats", "--engine", "unicorn", "/bin/true").errors,
+    ):
+        text = " ".join(told.split())
+        for name, _, value, host in wanted:
+            assert f"{name} {value:#x}, the host's {host:#x}" in text
 
 
 def test_explain_of_what_the_kernel_refuses(odd_files: Path) -> None:

@@ -69,12 +69,18 @@ def _image(options: Namespace, path: str, words: list[str], guest: dict[str, str
     from loadstone.api import Machine, explain
 
     with Machine(**arguments, keep_faults=False) as machine:
+        host = machine.profile
         if options.engine is not None:
             core = machine.core
-            machine.profile = machine.profile._replace(
+            machine.profile = host._replace(
                 hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack
             )
-        return explain(path, words, guest, machine=machine, cwd=machine_options.guest_directory(options))
+        image = explain(path, words, guest, machine=machine, cwd=machine_options.guest_directory(options))
+        if options.engine is not None:
+            from loadstone.linux.auxv import differing
+
+            image.differing = differing(machine.profile, host)
+        return image
 
 
 def _failed(as_json: bool, name: str, error: LinuxError) -> int:

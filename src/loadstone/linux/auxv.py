@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from loadstone.linux.profile import KernelProfile
+
 AT_NULL = 0
 AT_IGNORE = 1
 AT_EXECFD = 2
@@ -63,6 +65,16 @@ def decode(data: bytes, word: int = 8) -> list[tuple[int, int]]:
             break
         pairs.append((key, int.from_bytes(data[position + word : position + 2 * word], "little")))
     return pairs
+
+
+def differing(shown: KernelProfile, host: KernelProfile) -> list[tuple[int, int, int]]:
+    """What describes the CPU and is not the same in two profiles: (type, value in `shown`, value in `host`)."""
+    pairs = (
+        (AT_MINSIGSTKSZ, shown.minimum_signal_stack, host.minimum_signal_stack),
+        (AT_HWCAP, shown.hwcap, host.hwcap),
+        (AT_HWCAP2, shown.hwcap2, host.hwcap2),
+    )
+    return [(key, value, other) for key, value, other in pairs if value != other]
 
 
 def find(entries: Sequence[tuple[int, int]], identifier: int, default: int = 0) -> int:

@@ -75,7 +75,11 @@ class Image:
         stages: what happened, in order. name: the task's comm.
         resident: pages in the page tables, all written by the kernel itself.
         sections: the section headers; empty where the file has none that can be read.
+        differing: (type, value, the host CPU's value) of auxiliary vector entries that describe another CPU core than
+            the host's; None when nobody chose a core, and the image describes the host's CPU.
     """
+
+    differing: list[tuple[int, int, int]] | None = None
 
     def __init__(self, image: ExecImage) -> None:
         """Copy what there is to see of `image`."""
@@ -157,7 +161,16 @@ class Image:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The image in schema `loadstone/image/1`; integers are numbers, text may hold surrogate escapes."""
+        """The image in schema `loadstone/image/1`; integers are numbers, text may hold surrogate escapes.
+
+        Where a core was chosen, `auxv_differs` lists [name, type, value, the host's value] of the entries it changes.
+        """
+        if self.differing is None:
+            return self._to_dict()
+        differs = [[auxv_name(key), key, value, host] for key, value, host in self.differing]
+        return {**self._to_dict(), "auxv_differs": differs}
+
+    def _to_dict(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "path": self.path,

@@ -12,6 +12,7 @@ from loadstone.linux.auxv import AT_BASE, AT_EXECFN, AT_PLATFORM, AT_RANDOM
 from loadstone.linux.auxv import name as auxv_name
 from loadstone.observe.image import failure_to_dict, section_type
 from loadstone.observe.maps import format_maps
+from loadstone.report.differing import differing_line
 from loadstone.report.discarded import amount
 from loadstone.report.paper import DIM, Column, Paper, count
 
@@ -322,6 +323,8 @@ def _stack(paper: Paper, image: Image) -> None:
     paper.table(
         [Column("address", fixed=True), Column("bytes", right=True), Column("what", fixed=True), Column("value")], rows
     )
+    if image.differing is not None:
+        paper.paragraph(differing_line(image.differing))
 
 
 def _strings(image: Image) -> dict[int, str]:

@@ -10,9 +10,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from loadstone.linux.auxv import differing
 from loadstone.observe.at_exit import AtExit
 from loadstone.observe.fault_profile import FaultProfile
 from loadstone.observe.maps import Mapping
+from loadstone.report.differing import differing_line
 from loadstone.report.discarded import amount, short_amount
 from loadstone.report.paper import DIM, WARNING, Column, Paper, count
 
@@ -39,6 +41,7 @@ class Summary:
     page_cache: str = "warm"
     unimplemented: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    differing: list[tuple[int, int, int]] = field(default_factory=list)  # auxv entries: type, value, the host's value
 
 
 def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, seconds: float) -> Summary:
@@ -60,6 +63,7 @@ def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, sec
         page_cache=machine.page_cache_mode,
         unimplemented=dict(machine.unimplemented),
         refused=dict(machine.refused),
+        differing=differing(machine.kernel.profile, machine.profile),
     )
 
 
@@ -76,6 +80,7 @@ def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
     paper.heading("Run")
     paper.paragraph(f"{summary.status}; {_seconds(summary.seconds)}")
     paper.paragraph(f"engine {summary.engine}: {summary.why}" if summary.why else f"engine {summary.engine}")
+    paper.paragraph(differing_line(summary.differing), style=DIM)
     stream.flush()
 
 
