@@ -6,7 +6,7 @@ as a callback when it is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from loadstone.lean import Protocol
@@ -142,7 +142,7 @@ class Core(Protocol):
     def unbreak(self, address: int) -> None:
         """Take a breakpoint back."""
 
-    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+    def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget cached translations (see Shootdown)."""
 
     def forget_code(self, frame: int) -> None:

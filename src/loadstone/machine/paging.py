@@ -75,6 +75,15 @@ class PageTable:
         if kernel_entry:
             self._words[self._root_word + KERNEL_SLOT] = kernel_entry
 
+    @classmethod
+    def of_root(cls, memory: PhysicalMemory, root: int) -> PageTable:
+        """The page tables that exist under the page directory in frame `root`."""
+        table = cls.__new__(cls)
+        table._memory, table._words = memory, memory.words
+        table.root, table._root_word = root, root * ENTRIES
+        table._region, table._leaf = -1, 0
+        return table
+
     def find(self, address: int) -> int:
         """The index in `PhysicalMemory.words` of the leaf entry of `address`; -1 where a table is missing."""
         if address >> 21 == self._region:

@@ -55,6 +55,7 @@ class PhysicalMemory:
         self._free: list[int] = []  # free, with old contents
         self._clean: list[int] = []  # free, given back to the host: zeros again
         self.quarantine: list[int] = []  # free, but a core may still hold a translation of their code
+        self.old_tables: list[int] | None = None  # free page-table frames, where a core keeps copies of what they said
         self._counts = [0] * len(OWNER_NAMES)
         self.used = 0
         self.peak = 0
@@ -101,10 +102,13 @@ class PhysicalMemory:
         left = self._references[frame] - 1
         self._references[frame] = left
         if left == 0:
-            self._count(self._owners[frame], -1)
+            owner = self._owners[frame]
+            self._count(owner, -1)
             self._owners[frame] = FREE
             if self.executed[frame]:
                 self.quarantine.append(frame)
+            elif owner == TABLE and self.old_tables is not None:
+                self.old_tables.append(frame)
             else:
                 self._free.append(frame)
                 if len(self._free) >= _GIVE_BACK:
@@ -116,6 +120,20 @@ class PhysicalMemory:
             self.executed[frame] = 0
         self._free += self.quarantine
         self.quarantine.clear()
+
+    def end_table_quarantine(self) -> None:
+        """The cores forgot every translation: frames of old page tables can be used again."""
+        if self.old_tables:
+            self._free += self.old_tables
+            self.old_tables.clear()
+
+    def in_use_end(self) -> int:
+        """The address past the last frame that was ever handed out."""
+        return self._next << FRAME_SHIFT
+
+    def forget(self, frame: int, count: int) -> None:
+        """Take the host's translations of `count` frames away, contents kept; who maps them has to look again."""
+        self._map.madvise(mmap.MADV_DONTNEED, frame << FRAME_SHIFT, count << FRAME_SHIFT)
 
     def references(self, frame: int) -> int:
         """How many PTEs and page-cache entries point at `frame`."""

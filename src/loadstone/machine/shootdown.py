@@ -6,6 +6,8 @@ again only when no core can still reach it. Not-present to present needs no repo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loadstone.lean import Protocol
 from loadstone.machine.physical import PhysicalMemory
 
@@ -13,10 +15,10 @@ from loadstone.machine.physical import PhysicalMemory
 class Listener(Protocol):
     """A core, as far as stale translations go."""
 
-    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+    def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget the translations of [start, end) in the address space of page directory `root`.
 
-        `frames` are those that the old entries pointed at, where they are known.
+        `frames` are those that the old entries pointed at; none when the entries of now still point at them.
         """
 
     def forget_code(self, frame: int) -> None:
@@ -36,10 +38,13 @@ class Shootdown:
         """Report to `core` from now on."""
         self._listeners.append(core)
 
-    def changed(self, root: int, start: int, end: int) -> None:
-        """Entries in [start, end) allow less than before, lost accessed or dirty bits, or point elsewhere."""
+    def changed(self, root: int, start: int, end: int, frames: Sequence[int] = ()) -> None:
+        """Entries in [start, end) allow less than before or lost accessed or dirty bits, or have moved.
+
+        `frames` are those that moved: the entries themselves no longer tell.
+        """
         for core in self._listeners:
-            core.invalidate(root, start, end, [])
+            core.invalidate(root, start, end, frames)
 
     def retire(self, root: int, start: int, end: int, frames: list[int]) -> None:
         """Entries in [start, end) are gone or point elsewhere; drop the reference each held to its frame."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any
 
@@ -308,7 +308,7 @@ class UnicornCore:
             uc.check(self._library, self._library.uc_hook_del(self._uc, handle), "removing a hook")
             self._stale_code = True
 
-    def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
+    def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
         if self._space is None or root != self._space.page_table.root:
             return  # switching to that address space flushes

@@ -6,6 +6,7 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.machine.paging import FRAME_MASK
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PFNMAP
 from loadstone.memory.lock import check_lock_limit, populate
@@ -254,4 +255,5 @@ def move_entries(space: AddressSpace, start: int, end: int, distance: int) -> No
         words[slot] = 0
         words[target] = entry
     if moved:
-        space.shootdown.changed(table.root, start, end)
+        frames = [(entry & FRAME_MASK) >> 12 for _, _, entry in moved]
+        space.shootdown.changed(table.root, start, end, frames)
