@@ -1,0 +1,467 @@
+"""A CPU core of the host's KVM: the real CPU walks the machine's page tables.
+
+The program runs in ring 3; every exception goes to a stub in ring 0 that halts (kvm_tables.py), which ends KVM_RUN. Its
+frame on the ring-0 stack says where the program was; to go on, the vCPU is put back into ring 3 there.
+
+SYSCALL comes in two ways. Ordinary KVM enters the stub at LSTAR, with the return address in RCX and the flags in R11. A
+paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a page fault; RCX and R11 are the same.
+(Only the second way could be tested; the first is written from the Intel SDM.)
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from fcntl import ioctl
+from time import perf_counter_ns
+from typing import Any
+
+from loadstone.errors import HostError
+from loadstone.machine import kvm_api as kvm
+from loadstone.machine.core import (
+    ACCESS_EXECUTE,
+    ACCESS_READ,
+    ACCESS_WRITE,
+    BREAKPOINT,
+    DEBUG,
+    DEBUG_STEP,
+    EXCEPTION,
+    GENERAL_PROTECTION,
+    INTERRUPTED,
+    INVALID_OPCODE,
+    PAGE_FAULT,
+    SLICE_END,
+    STOPPED_AT,
+    SYSTEM_CALL,
+    Resolver,
+    Space,
+    Trap,
+)
+from loadstone.machine.kvm_breakpoints import Breakpoints
+from loadstone.machine.kvm_context import (
+    CHANGED,
+    CR2,
+    CR3,
+    CS,
+    FETCHED,
+    IN_VCPU,
+    R11,
+    RCX,
+    RFLAGS,
+    RIP,
+    RSP,
+    SS,
+    WORDS,
+    KvmContext,
+    initial_state,
+)
+from loadstone.machine.kvm_kick import Kicks
+from loadstone.machine.kvm_memory import StaleTranslations
+from loadstone.machine.kvm_tables import (
+    CR4_OSXSAVE,
+    CR4_PKE,
+    HALTED_IN_SYSCALL,
+    MSRS,
+    SYSCALL_ENTRY,
+    WITH_ERROR,
+    KernelHalf,
+    system_registers,
+    user_segments,
+    vector_of,
+)
+from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT
+from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
+
+_ENTRY_FLAGS = 0x202
+_SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
+_TRAP_FLAG, _PUSHF = 0x100, b"\x9c"
+_ERROR_WRITE, _ERROR_USER, _ERROR_FETCH = 2, 4, 16
+_LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
+
+_RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
+_REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
+_NO_EVENTS = memoryview(bytes(64)).cast("Q")
+_DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
+_USER_TOP = 1 << 47
+_SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
+_USER_GATES = (3, 4, 0x80)
+_XSAVE, _PKU = 1 << 26, 1 << 3  # CPUID.1:ECX, CPUID.7:ECX
+_AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
+
+_SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
+_SLICE_END_TRAP = Trap(SLICE_END)
+_INTERRUPTED_TRAP = Trap(INTERRUPTED)
+_STOPPED_AT_TRAP = Trap(STOPPED_AT)
+
+
+class KvmCore:
+    """One CPU core: a virtual machine with one vCPU.
+
+    `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The budget of `run`, and
+    `retired`, are nanoseconds in the place of bytes of code.
+
+    Attributes:
+        hwcap, hwcap2, minimum_signal_stack: what the host's kernel tells its own programs, since CPUID is the host's.
+        xcr0: the extended states that a program may use.
+        exits: how often the guest was left. stale: what was invalidated.
+    """
+
+    name = "kvm"
+    capabilities = frozenset({"x86_64", "avx", "native-speed", "breakpoints"})
+
+    def __init__(
+        self, memory: PhysicalMemory, resolve: Resolver, host: tuple[int, int, int] = (0, 0, 2048), number: int = 0
+    ) -> None:
+        self.number = number
+        self.hwcap, self.hwcap2, self.minimum_signal_stack = host
+        self.retired = 0
+        self.exits = 0
+        self._memory = memory
+        self._resolve = resolve
+        device = kvm.Device()
+        try:
+            if device.has(kvm.CAP_SYNC_REGS) & 3 != 3:
+                raise HostError("this host's KVM is too old: it has no synchronised registers")
+            self._machine = kvm.VirtualMachine(device, memory.base, memory.size)
+            self._vcpu = kvm.Vcpu(device, self._machine, 0)
+            cpuid = device.cpuid()
+        finally:
+            device.close()
+        self._half = KernelHalf(memory)
+        self.stale = StaleTranslations(memory, self._machine)
+        self._kicks = Kicks()
+        self._breakpoints = Breakpoints(memory)
+        words = self._vcpu.words
+        self._run_words = words
+        self._window = words[_RUN_WORD : _RUN_WORD + WORDS]
+        self._dirty = _REGISTERS | kvm.SYNC_EVENTS
+        self._set_up(cpuid)
+        self._context: KvmContext | None = None
+        self._space: Any = None
+        self._interrupted = False
+        self._healing: list[int] = []  # frames whose translation the faulting instruction itself replaces
+        self._healing_at = -1  # that instruction
+        self._filling = -1
+
+    # -- what the kernel calls ----------------------------------------------------------------------------------------
+
+    def new_context(self) -> KvmContext:
+        """A context in the state in which exec leaves it."""
+        return KvmContext(self, memoryview(bytearray(self.pristine)).cast("Q"), initial_state(self.xcr0))
+
+    def run(self, context: KvmContext, space: Space, budget: int) -> Trap:
+        """Run until a trap, at most about `budget` nanoseconds and one tick."""
+        if threading.get_ident() != self._kicks.thread:
+            self._vcpu.set_signal_mask(self._kicks.attach())
+        if context is not self._context:
+            self._switch(context)
+        if space is not self._space:
+            self._enter_space(space)
+        if context.image_state != IN_VCPU:
+            self._put_extended_state(context)
+        started = perf_counter_ns()
+        try:
+            if self._breakpoints.addresses:
+                return self._run_with_breakpoints(context, started + budget)
+            context.stopped_at = -1
+            while True:
+                trap = self._enter(started + budget)
+                if trap is not None:
+                    return trap
+        finally:
+            self.retired += perf_counter_ns() - started
+
+    def interrupt(self) -> None:
+        """Make `run` return INTERRUPTED soon. From any thread or signal handler."""
+        self._interrupted = True
+        self._kicks.kick()
+
+    def break_at(self, address: int) -> None:
+        """Return STOPPED_AT before the instruction at `address` is executed."""
+        self._breakpoints.addresses.add(address)
+
+    def unbreak(self, address: int) -> None:
+        """Take a breakpoint back."""
+        self._breakpoints.addresses.discard(address)
+
+    def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
+        """Forget cached translations before the next entry."""
+        if start == self._filling and end == start + FRAME_SIZE:
+            self._healing += frames
+        elif frames:
+            self.stale.add(frames)
+        else:
+            self.stale.add_range(root, start, end)
+
+    def forget_code(self, frame: int) -> None:
+        """Nothing: the CPU sees what is written to memory."""
+
+    def close(self) -> None:
+        """Give the virtual machine back to the host."""
+        if self._vcpu.fd < 0:
+            return
+        self._kicks.detach()
+        context, self._context = self._context, None
+        if context is not None:  # its registers can still be read
+            self._unload(context)
+        self._window.release()
+        self._vcpu.close()
+        self._machine.close()
+
+    # -- contexts -----------------------------------------------------------------------------------------------------
+
+    def fetch_extended_state(self, image: bytearray) -> None:
+        """The vCPU's extended state."""
+        self._vcpu.read_xsave(image)
+
+    def _switch(self, context: KvmContext) -> None:
+        """Bring a context into the vCPU."""
+        if self._context is not None:
+            self._unload(self._context)
+        self._window[:] = context.words
+        context.words = self._window
+        self._context = context
+
+    def _unload(self, context: KvmContext) -> None:
+        self._heal_now()
+        context.save_fpu()  # fetches it, if nobody has yet
+        context.words = memoryview(bytearray(self._window)).cast("Q")
+        if context.image_state == FETCHED:
+            context.image_state = CHANGED
+
+    def _put_extended_state(self, context: KvmContext) -> None:
+        if context.image_state == CHANGED:
+            self._vcpu.write_xsave(context.image)
+        context.image_state = IN_VCPU
+
+    def _enter_space(self, space: Space) -> None:
+        self._heal_now()
+        self._space = space
+        self._root = space.page_table.root
+        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = self._half.entry
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, deadline: int) -> Trap | None:
+        """Enter the guest until it is left for a reason. None: go on."""
+        if self._interrupted:
+            return self._interrupt_now()
+        if self.stale.pending:
+            self.stale.drop()
+        machine = self._machine
+        if self._memory.in_use_end() > machine.covered:
+            machine.cover(self._memory.in_use_end())
+        window, words = self._window, self._run_words
+        window[CR3] = self._root << FRAME_SHIFT
+        words[_DIRTY_WORD] = self._dirty
+        self._dirty = _REGISTERS
+        self.exits += 1
+        while True:
+            try:
+                ioctl(self._vcpu.fd, kvm.RUN, 0)
+                break
+            except InterruptedError:
+                self._kicks.take()
+                if window[CS + 1] >> 32 & 3:
+                    return self._kicked(deadline)
+                words[_DIRTY_WORD] = 0  # it is on its way to a stub: let it get there
+            except OSError as error:
+                raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
+        reason = words[1] & 0xFFFF_FFFF
+        pc = window[RIP]
+        if pc == HALTED_IN_SYSCALL and reason == kvm.EXIT_HLT:
+            return self._system_call()
+        vector = vector_of(pc)
+        if vector < 0 or reason != kvm.EXIT_HLT:
+            raise HostError(self._strange_exit(reason))
+        pushed = self._half.pushed(window[RSP], 6)
+        error_code = pushed.pop(0) if vector in WITH_ERROR else 0
+        window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
+        self._to_ring_3()
+        if vector == PAGE_FAULT:
+            return self._page_fault(window[CR2], error_code)
+        return self._exception(vector, error_code)
+
+    def _to_ring_3(self) -> None:
+        """CS and SS are the program's again."""
+        window, segments = self._window, self._segments
+        window[CS : CS + 3] = segments[0]
+        window[SS : SS + 3] = segments[1]
+
+    def _system_call(self) -> Trap | None:
+        """RCX is where it goes on, R11 the flags."""
+        window = self._window
+        window[RIP] = window[RCX]
+        window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
+        self._to_ring_3()
+        self._healing.clear()
+        return _SYSTEM_CALL_TRAP
+
+    def _page_fault(self, address: int, error: int) -> Trap | None:
+        window = self._window
+        pc = window[RIP]
+        if pc == SYSCALL_ENTRY == address and self._code_at(window[RCX] - 2, 2) == _SYSCALL:
+            return self._system_call()
+        if not error & _ERROR_USER:  # the CPU read a descriptor of a local table, which there is none of
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=address & 0xFFF8 | _LOCAL_TABLE)
+        access = ACCESS_EXECUTE if error & _ERROR_FETCH else ACCESS_WRITE if error & _ERROR_WRITE else ACCESS_READ
+        if self._healing and self._healing_at != pc:
+            self._healing.clear()
+        self._filling = address & -FRAME_SIZE if access == ACCESS_WRITE else -1
+        self._healing_at = pc
+        try:
+            failure = self._resolve(self._space, address, access, pc)
+        finally:
+            self._filling = -1
+        if failure is None:
+            return None
+        self._heal_now()
+        return Trap(EXCEPTION, PAGE_FAULT, failure, pc)
+
+    def _heal_now(self) -> None:
+        """Something else may run before the instruction that was to replace its translations."""
+        if self._healing:
+            self.stale.add(self._healing)
+            self._healing.clear()
+
+    def _exception(self, vector: int, error: int) -> Trap:
+        window = self._window
+        pc = window[RIP]
+        self._heal_now()
+        if vector == INVALID_OPCODE:
+            return self._invalid_opcode(pc)
+        if vector == DEBUG:
+            error = DEBUG_STEP if window[RFLAGS] & _TRAP_FLAG else 0
+        return Trap(EXCEPTION, vector, None, pc, error=error)
+
+    def _invalid_opcode(self, pc: int) -> Trap:
+        """Where the CPU is paravirtual, software interrupts and SYSENTER come as invalid instructions, too."""
+        code = self._code_at(pc, 2)
+        if code == _SYSENTER:
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
+        if code[:1] == bytes((_INT,)) and len(code) == 2:
+            if code[1] in _USER_GATES:
+                self._window[RIP] = pc + 2
+                return Trap(EXCEPTION, code[1], None, pc + 2)
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=code[1] << 3 | _IDT_INDEX)
+        return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
+
+    def _kicked(self, deadline: int) -> Trap | None:
+        """A signal ended KVM_RUN: a tick, or one whose handler has noted something by now."""
+        self._heal_now()
+        self._run_words[_EVENTS_WORD : _EVENTS_WORD + 8] = _NO_EVENTS  # an exception that was on its way comes again
+        self._dirty = _REGISTERS | kvm.SYNC_EVENTS
+        if self._interrupted:
+            return self._interrupt_now()
+        return _SLICE_END_TRAP if perf_counter_ns() >= deadline else None
+
+    def _interrupt_now(self) -> Trap:
+        self._interrupted = False
+        self._heal_now()
+        return _INTERRUPTED_TRAP
+
+    def _run_with_breakpoints(self, context: KvmContext, deadline: int) -> Trap:
+        points, window, table = self._breakpoints, self._window, self._space.page_table
+        over = window[RIP] == context.stopped_at
+        while True:
+            if over:
+                trap = self._step(context, deadline)
+            else:
+                points.put(table)
+                try:
+                    trap = self._enter(deadline)
+                finally:
+                    points.take_out()
+            if trap is None:
+                over = False
+                continue
+            if trap.kind in (SLICE_END, INTERRUPTED):
+                return trap
+            context.stopped_at = -1
+            if trap.kind != EXCEPTION or trap.vector != BREAKPOINT or over:
+                return trap
+            pc = window[RIP] - 1
+            if not points.is_ours(table, pc) and pc not in points.addresses:
+                return trap
+            window[RIP] = pc
+            if pc in points.addresses:
+                context.stopped_at = pc
+                return _STOPPED_AT_TRAP
+            over = True
+
+    def _step(self, context: KvmContext, deadline: int) -> Trap | None:
+        """Execute one instruction, without any breakpoint. None: it is done."""
+        window = self._window
+        pc = window[RIP]
+        own = window[RFLAGS] & _TRAP_FLAG
+        window[RFLAGS] |= _TRAP_FLAG
+        pushes_flags = self._code_at(pc, 1) == _PUSHF
+        trap = None
+        while trap is None:
+            trap = self._enter(deadline)
+        if own:
+            return trap
+        window[RFLAGS] &= ~_TRAP_FLAG
+        if trap.kind == SYSTEM_CALL:
+            window[R11] &= ~_TRAP_FLAG
+        if trap.kind != EXCEPTION or trap.vector != DEBUG:
+            return trap
+        context.stopped_at = -1
+        if pushes_flags:
+            entry = self._space.page_table.entry(window[RSP])
+            self._memory.bytes[(entry & FRAME_MASK | window[RSP] & 0xFFF) + 1] &= ~(_TRAP_FLAG >> 8) & 0xFF
+        return None
+
+    def _code_at(self, pc: int, size: int) -> bytes:
+        """The bytes of code at `pc`, as far as they are mapped."""
+        code = b""
+        while size > 0 and 0 <= pc < _USER_TOP:
+            entry = self._space.page_table.entry(pc)
+            if not entry & PRESENT:
+                break
+            length = min(size, FRAME_SIZE - pc % FRAME_SIZE)
+            code += bytes(self._memory.view((entry & FRAME_MASK) >> FRAME_SHIFT, pc % FRAME_SIZE, length))
+            pc += length
+            size -= length
+        return code
+
+    def _strange_exit(self, reason: int) -> str:
+        """What to say when the vCPU stopped in a way that no program can cause."""
+        window = self._window
+        what = kvm.EXIT_NAMES.get(reason, f"exit {reason}")
+        if reason == kvm.EXIT_SHUTDOWN:
+            what = "triple fault"
+        detail = self._vcpu.run[kvm.RUN_DETAIL : kvm.RUN_DETAIL + 16].hex(" ", 8)
+        return f"KVM stopped at {window[RIP]:#x} (rsp {window[RSP]:#x}, cr2 {window[CR2]:#x}): {what}, {detail}"
+
+    # -- making the vCPU ----------------------------------------------------------------------------------------------
+
+    def _set_up(self, cpuid: bytes) -> None:
+        """CPUID, XCR0, MSRs; the registers of a program that starts."""
+        vcpu = self._vcpu
+        vcpu.set_cpuid(cpuid)
+        vcpu.set_msrs(MSRS)
+        features = {leaf: words for leaf, index, *words in _cpuid_entries(cpuid) if index == 0}
+        cr4 = 0
+        if features.get(1, [0, 0, 0, 0])[2] & _XSAVE:
+            cr4 |= CR4_OSXSAVE
+        if features.get(7, [0, 0, 0, 0])[2] & _PKU:
+            cr4 |= CR4_PKE
+        self.xcr0 = features.get(13, [3, 0, 0, 0])[0] & ~_AMX | 3
+        if cr4 & CR4_OSXSAVE:
+            vcpu.set_xcr0(self.xcr0)
+        state = system_registers(vcpu.system_registers(), cr4)
+        registers = bytearray(kvm.REGS_SIZE) + state[: 8 * WORDS - kvm.REGS_SIZE]
+        self._window[:] = memoryview(registers).cast("Q")
+        self._window[RFLAGS] = _ENTRY_FLAGS
+        self.pristine = bytes(self._window)
+        self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
+        self._run_words[_VALID_WORD] = _REGISTERS
+
+
+def _cpuid_entries(table: bytes) -> Iterator[tuple[int, ...]]:
+    """(function, index, EAX, EBX, ECX, EDX) of each entry of a `struct kvm_cpuid2`."""
+    for start in range(8, len(table), 40):
+        leaf, index, _flags, a, b, c, d = struct.unpack_from("<7I", table, start)
+        yield leaf, index, a, b, c, d

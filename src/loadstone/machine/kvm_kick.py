@@ -1,0 +1,72 @@
+"""Getting a thread out of KVM_RUN: a signal that is blocked but while the guest runs.
+
+KVM_RUN swaps the thread's signal mask (KVM_SET_SIGNAL_MASK) and returns EINTR when one that it lets in is pending,
+before as well as after the guest was entered, so no kick is lost. A POSIX timer sends one to the thread at every tick:
+that bounds a time slice and the delay of everything that a Python signal handler only notes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import struct
+import threading
+
+from loadstone.errors import HostError
+
+KICK = signal.SIGRTMAX - 3
+TICK_NS = 4_000_000
+_CLOCK_MONOTONIC, _SIGEV_THREAD_ID = 1, 4
+
+
+class Kicks:
+    """The kick signal and its timer, for one thread at a time."""
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None, use_errno=True)
+        try:
+            self._create, self._set, self._delete = (
+                getattr(library, f"timer_{verb}") for verb in ("create", "settime", "delete")
+            )
+        except AttributeError:  # a C library before 2.34 has them elsewhere
+            library = ctypes.CDLL("librt.so.1", use_errno=True)
+            self._create, self._set, self._delete = library.timer_create, library.timer_settime, library.timer_delete
+        self._timer = ctypes.c_void_p()
+        self._was_blocked = False
+        self.thread = 0
+
+    def attach(self) -> int:
+        """Kick the calling thread from now on; the signal mask for its KVM_RUN."""
+        self.detach()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
+        self._was_blocked = KICK in before
+        self.thread = threading.get_ident()
+        event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, threading.get_native_id()).ljust(64, b"\0")
+        if self._create(_CLOCK_MONOTONIC, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
+            raise HostError(f"timer_create: error {ctypes.get_errno()}")
+        period = (ctypes.c_long * 4)(0, TICK_NS, 0, TICK_NS)
+        if self._set(self._timer, 0, period, None):
+            raise HostError(f"timer_settime: error {ctypes.get_errno()}")
+        return sum(1 << (number - 1) for number in before if number != KICK)
+
+    def kick(self) -> None:
+        """Make the thread's KVM_RUN, this one or the next, return. From any thread or signal handler."""
+        if self.thread:
+            signal.pthread_kill(self.thread, KICK)
+
+    @staticmethod
+    def take() -> bool:
+        """Take a kick that is pending; whether there was one."""
+        return signal.sigtimedwait((KICK,), 0) is not None
+
+    def detach(self) -> None:
+        """No more kicks. The thread that was attached to, or its end, lets go of the signal."""
+        if not self.thread:
+            return
+        self._delete(self._timer)
+        if threading.get_ident() == self.thread:
+            while self.take():
+                pass
+            if not self._was_blocked:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK})
+        self.thread = 0
