@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 Strings = Sequence[str | bytes]
 Environment = Mapping[str, str] | Strings
 
+ENGINES = ("auto", "unicorn", "kvm")
 _LEAST_MEMORY = 1 << 20
 DEFAULT_SEED = 0
 
@@ -104,14 +105,19 @@ class Machine:
         self._wanted: list[tuple[str | int, Callable[[Process], object]]] = []
         self._running: list[Process] = []
         self._breakpoints: Breakpoints | None = None
-        if engine not in ("auto", "unicorn"):
-            raise HostError(f"--engine {engine}: there is no such CPU core in this version; there is unicorn")
+        if engine not in ENGINES:
+            raise HostError(f"--engine {engine}: there is no such CPU core; there are unicorn and kvm")
+        if engine == "kvm" and deterministic:
+            raise HostError(
+                "--deterministic: the CPU of --engine kvm is the host's, and its time slices are never the same twice",
+                "use --engine unicorn, or leave it to auto",
+            )
         if deterministic and seed is None:
             seed = DEFAULT_SEED
         profile = _profile(profile, memory, cpu_count, stack_limit, fault_around)
         self.profile = profile
-        self.engine = "unicorn"
-        self.engine_why = "asked for" if engine == "unicorn" else "it runs on any x86-64 host"
+        self.engine = "kvm" if engine == "kvm" else "unicorn"
+        self.engine_why = "asked for" if engine != "auto" else "it runs on any x86-64 host"
         self.page_cache_mode = page_cache
         self.fault_around = fault_around
         self.seed = seed
@@ -143,12 +149,21 @@ class Machine:
     def core(self) -> Core:
         """The CPU core; made when first needed, since explaining a program needs none."""
         if not self.kernel.cores:
-            from loadstone.machine.unicorn_core import UnicornCore
-
-            core = UnicornCore(self.physical, resolve, lambda: bool(self.events.fault))
+            core = self._new_core()
             self.kernel.cores.append(core)
             self.kernel.shootdown.listen(core)
         return self.kernel.cores[0]
+
+    def _new_core(self) -> Core:
+        if self.engine == "kvm":
+            from loadstone.machine.kvm_core import KvmCore
+
+            profile = self.profile  # the CPU is the host's, and so is what its kernel says about it
+            host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
+            return KvmCore(self.physical, resolve, host)
+        from loadstone.machine.unicorn_core import UnicornCore
+
+        return UnicornCore(self.physical, resolve, lambda: bool(self.events.fault))
 
     def spawn(
         self,

@@ -80,10 +80,6 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
 
     Raises HostError for what this version or this host cannot do.
     """
-    if options.engine == "kvm":
-        raise HostError(
-            "--engine kvm: the KVM core is not part of this version", "use --engine unicorn, or leave it to auto"
-        )
     for given in [*options.rw, *(source for source, _ in options.bind)]:
         if not os.path.exists(given):
             raise HostError(f"{given}: there is no such file or directory to hand to the program")
