@@ -12,10 +12,7 @@ from support.run import engine, same
 
 KINDS = re.findall(r'!strcmp\(kind, "([a-z0-9-]+)"\)\)', Path(SOURCES, "sigframe.c").read_text())
 # What Unicorn's CPU does not do.
-NOT_RAISED = {
-    "sse": "Unicorn does not raise unmasked SSE exceptions",
-    "in": "Unicorn lets `in` and `out` pass in ring 3",
-}
+NOT_RAISED = {"sse": "Unicorn does not raise unmasked SSE exceptions"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -23,7 +20,7 @@ def test_a_handler_sees_and_changes_the_same_state(
     kind: str, compiled: Compiler, request: pytest.FixtureRequest
 ) -> None:
     if kind in NOT_RAISED and engine() != "kvm":
-        request.applymarker(pytest.mark.xfail(reason=NOT_RAISED[kind], strict=False))
+        request.applymarker(pytest.mark.xfail(reason=NOT_RAISED[kind], strict=True))
     same(compiled("sigframe"), kind, fixed_addresses=True)
 
 
