@@ -6,6 +6,7 @@ same on every run. When nobody can run, time passes: to the next deadline, to in
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
 from loadstone.machine.core import EXCEPTION, STOPPED_AT, SYSTEM_CALL
-from loadstone.wait import TIMED_OUT, WOKEN
+from loadstone.wait import TIMED_OUT, WOKEN, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SLICE = 1 << 22
 """Bytes of machine code in a time slice: a few milliseconds."""
 
+_POLLIN, _POLLOUT, _ALWAYS = 1, 4, 8 | 16 | 32  # poll(2); POLLERR, POLLHUP and POLLNVAL come unasked
 _TICK_NS = 4_000_000  # what a slice moves a virtual clock by
 
 
@@ -44,6 +46,8 @@ class Scheduler:
         self._host_signals: list[int] = []
         self._stopped: ExitStatus | None = None  # how everybody is to end; None while the machine runs
         self._deadline: float | None = None
+        self._bell = -1  # an eventfd while the machine idles: rung by what comes from outside
+        self._broken: HostError | None = None  # why the machine cannot go on
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
 
     def add(self, task: Task) -> None:
@@ -70,17 +74,20 @@ class Scheduler:
     def post(self, number: int) -> None:
         """A signal came from the host. May be called from a signal handler."""
         self._host_signals.append(number)
-        for core in self._kernel.cores:
-            core.interrupt()
+        self._interrupt_all()
 
     def stop(self, number: int) -> None:
         """Switch the machine off soon, as by signal `number`. May be called from a signal handler."""
         self._stopped = ExitStatus(signal=int(number))
-        for core in self._kernel.cores:
-            core.interrupt()
+        self._interrupt_all()
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Run the machine until `until()` holds, asked after every slice, or the machine is stopped."""
+        """Run the machine until `until()` holds, asked after every slice, or the machine is stopped.
+
+        An error that comes out of a slice leaves its task where it is, but for HostError: then nothing may go on.
+        """
+        if self._broken is not None:
+            raise self._broken
         timeout = self._kernel.options.timeout
         if timeout is not None and self._deadline is None:
             self._deadline = time.monotonic() + timeout
@@ -97,7 +104,15 @@ class Scheduler:
                     return
                 self._idle()
             else:
-                self._run_slice(self._kernel.cores[task.cpu % len(self._kernel.cores)], task)
+                try:
+                    self._run_slice(self._kernel.cores[task.cpu % len(self._kernel.cores)], task)
+                except HostError as error:
+                    self._broken = error
+                    raise
+                except BaseException:
+                    if task.state == RUNNABLE:
+                        self._ready.appendleft(task)
+                    raise
                 if task.state == RUNNABLE:
                     self._ready.append(task)
 
@@ -173,26 +188,28 @@ class Scheduler:
 
     def _resume(self, task: Task, reason: str) -> None:
         """A wait is over: go on with the call; it may wait again."""
+        personality = self._kernel.personality
+        self._go_on(task, lambda pending: personality.resume(task, pending, reason))
+
+    def _interrupt_waiting(self) -> None:
+        """Tell the calls of waiting tasks about signals that came."""
+        interrupt = self._kernel.personality.interrupt
+        for task in [t for t in self._waiting if t.signals.attention]:
+            self._go_on(task, lambda pending, task=task: interrupt(task, pending))  # type: ignore[misc]
+
+    def _go_on(self, task: Task, step: Callable[[object], object | None]) -> None:
+        """Take a task out of its wait and take `step` with the call that it waited in."""
         self._leave_queues(task)
         self._waiting.remove(task)
         self.current = task
         pending, task.pending = task.pending, None
         task.state = RUNNABLE
         try:
-            pending = self._kernel.personality.resume(task, pending, reason)
+            pending = step(pending)
         except OutOfFrames as error:
             self._kernel.personality.out_of_frames(task, str(error))
-            return
+            pending = None
         self._after_call(task, pending)
-
-    def _interrupt_waiting(self) -> None:
-        """Tell the calls of waiting tasks about signals that came."""
-        for task in [t for t in self._waiting if t.signals.attention]:
-            self._leave_queues(task)
-            self._waiting.remove(task)
-            pending, task.pending = task.pending, None
-            task.state = RUNNABLE
-            self._after_call(task, self._kernel.personality.interrupt(task, pending))
 
     def _after_call(self, task: Task, pending: object | None) -> None:
         if pending is not None:
@@ -220,7 +237,7 @@ class Scheduler:
         ready = self._wait_for_host(watched, deadline)
         self._kernel.personality.expire_timers()
         for task, wait in watched:
-            if wait.host_fd in ready and task.state == WAITING:
+            if ready.get(wait.host_fd, 0) & (_events_of(wait) | _ALWAYS) and task.state == WAITING:
                 self._resume(task, WOKEN)
         now = self._kernel.clock.monotonic_ns() if deadline is not None else 0
         for task, wait in waits:
@@ -232,22 +249,40 @@ class Scheduler:
             ):
                 self._resume(task, TIMED_OUT)
 
-    def _wait_for_host(self, watched: list[tuple[Task, object]], deadline: int | None) -> set[int]:
-        """Let time pass until a watched host descriptor is ready (returned), the deadline, or a host signal."""
-        import select
+    def _wait_for_host(self, watched: list[tuple[Task, Wait]], deadline: int | None) -> dict[int, int]:
+        """Let time pass until a watched host descriptor is ready (returned: its events), the deadline, or a signal.
 
+        Python goes on with an interrupted poll(); it is the bell that ends it.
+        """
         clock = self._kernel.clock
-        poll = select.poll()
+        events: dict[int, int] = {}
         for _, wait in watched:
-            poll.register(wait.host_fd, select.POLLOUT if wait.host_write else select.POLLIN)  # type: ignore[attr-defined]
+            events[wait.host_fd] = events.get(wait.host_fd, 0) | _events_of(wait)
         virtual = isinstance(clock, VirtualClock) and deadline is not None
         left = 0.0 if virtual else 1.0 if deadline is None else max(0.0, (deadline - clock.monotonic_ns()) / 1e9)
         if self._deadline is not None:
             left = min(left, max(0.0, self._deadline - time.monotonic()))
-        ready = {fd for fd, _ in poll.poll(min(left, 1.0) * 1000)}
+        ready = self._poll(events, min(left, 1.0))
         if virtual and not ready and deadline is not None:
             clock.sleep_until(deadline)
         return ready
+
+    def _poll(self, events: dict[int, int], seconds: float) -> dict[int, int]:
+        """poll(2) on host descriptors, ended early by `post` and `stop`."""
+        import select
+
+        poll = select.poll()
+        for fd, wanted in events.items():
+            poll.register(fd, wanted)
+        self._bell = bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            poll.register(bell, _POLLIN)
+            if self._host_signals or self._stopped:
+                seconds = 0
+            return {fd: found for fd, found in poll.poll(seconds * 1000) if fd != bell}
+        finally:
+            self._bell = -1
+            os.close(bell)
 
     def _signals_may_come(self) -> bool:
         """Whether somebody waits for a signal or is stopped: the host's terminal may still send one."""
@@ -261,6 +296,12 @@ class Scheduler:
             for task in self._waiting
         )
 
+    def _interrupt_all(self) -> None:
+        for core in self._kernel.cores:
+            core.interrupt()
+        if self._bell >= 0:
+            os.eventfd_write(self._bell, 1)
+
     # -- the host -----------------------------------------------------------------------------------------------------
 
     def _look_outside(self) -> None:
@@ -269,3 +310,8 @@ class Scheduler:
             self._kernel.personality.console_signal(self._host_signals.pop(0))
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._stopped = ExitStatus(124, timed_out=True)
+
+
+def _events_of(wait: Wait) -> int:
+    """The poll(2) event that a wait is for."""
+    return _POLLOUT if wait.host_write else _POLLIN
