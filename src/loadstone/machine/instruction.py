@@ -172,6 +172,37 @@ def _after_modrm(code: bytes, at: int, short: bool = False) -> int:
     return at + 4 if mode == 2 or base == 5 else at
 
 
+# Instructions that read their memory operand and write it back. By opcode, with the ModRM /digits that do (None: all).
+_SHIFTS = dict.fromkeys((0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3))
+_MODIFY_ONE: dict[int, tuple[int, ...] | None] = {
+    **dict.fromkeys((op + low for op in (0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30) for low in (0, 1))),  # ADD … XOR
+    **dict.fromkeys((0x80, 0x81, 0x83), tuple(range(7))),  # the same with an immediate; /7 is CMP
+    **dict.fromkeys((0x86, 0x87)),  # XCHG
+    **_SHIFTS,
+    **dict.fromkeys((0xF6, 0xF7), (2, 3)),  # NOT, NEG
+    **dict.fromkeys((0xFE, 0xFF), (0, 1)),  # INC, DEC
+}
+_MODIFY_TWO: dict[int, tuple[int, ...] | None] = {
+    **dict.fromkeys((0xAB, 0xB3, 0xBB)),  # BTS, BTR, BTC
+    0xBA: (5, 6, 7),
+    **dict.fromkeys((0xA4, 0xA5, 0xAC, 0xAD)),  # SHLD, SHRD
+    **dict.fromkeys((0xB0, 0xB1, 0xC0, 0xC1)),  # CMPXCHG, XADD
+    0xC7: (1,),  # CMPXCHG8B, CMPXCHG16B
+}
+
+
+def modifies_memory(code: bytes) -> bool:
+    """Whether the instruction reads a memory operand and writes it back, as `add %eax,(%rdi)` does."""
+    found = decode(code)
+    if found is None or found.encoding != LEGACY or found.modrm < 0 or code[found.modrm] >> 6 == 3:
+        return False
+    table = _MODIFY_ONE if found.map == ONE_BYTE else _MODIFY_TWO if found.map == TWO_BYTE else {}
+    if found.opcode not in table:
+        return False
+    digits = table[found.opcode]
+    return digits is None or code[found.modrm] >> 3 & 7 in digits
+
+
 # -- the memory that an instruction touches ---------------------------------------------------------------------------
 
 ReadRegister = Callable[[str], int]

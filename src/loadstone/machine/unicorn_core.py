@@ -38,7 +38,7 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
-from loadstone.machine.instruction import LONGEST, ONE_BYTE, TWO_BYTE, decode, touched
+from loadstone.machine.instruction import LONGEST, modifies_memory, ONE_BYTE, TWO_BYTE, decode, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.vex import find_vex, find_vex_in_block
@@ -245,6 +245,7 @@ class UnicornCore:
         self._failure: Any = None
         self._error: BaseException | None = None
         self._tlb_limit = _TLB_ENTRIES
+        self._modifying: dict[int, bool] = {}  # by address of instructions that faulted
         self._checked: set[int] = set()
         self._breakpoints: dict[int, c_void_p] = {}
         self._next_pc = -1  # where the context in the engine goes on, where that is known
@@ -422,6 +423,7 @@ class UnicornCore:
         if space is not self._space:
             self._space = space
             self._checked.clear()
+            self._modifying.clear()
             self._stale_tlb = True
         self._control.root = space.page_table.root * FRAME_SIZE
 
@@ -496,8 +498,8 @@ class UnicornCore:
     def _forget_exception(self, vector: int) -> None:
         """Tell the engine that the exception was taken; it would make the next one a double fault.
 
-        Unicorn keeps the number of the last contributory exception (SDM vol. 3, table 6-5) until its own delivery, which
-        never happens here. Where it is in a saved context is found once, by comparing with a context from before.
+        Unicorn keeps the number of the last contributory exception (SDM vol. 3, table 6-5) until its own delivery,
+        which never happens here. Where it is in a saved context is found once, by comparing with one from before.
         """
         size = int(self._library.uc_context_size(self._uc))
         self._library.uc_context_save(self._uc, self._scratch)
@@ -558,11 +560,14 @@ class UnicornCore:
         entry = words[slot] if slot >= 0 else 0
         while not _allows(entry, kind):
             self._filling = address & -FRAME_SIZE
+            access = _ACCESS[kind]
+            if kind == uc.MEM_READ and not entry & PRESENT and self._modifies(self._pc()):
+                access = ACCESS_WRITE
             if self._wants_address():
                 pc = self._pc()
-                self._failure = self._resolve(self._space, self._exact(address, kind, pc), _ACCESS[kind], pc)
+                self._failure = self._resolve(self._space, self._exact(address, kind, pc), access, pc)
             else:
-                self._failure = self._resolve(self._space, address, _ACCESS[kind], 0)
+                self._failure = self._resolve(self._space, address, access, 0)
             if self._failure is not None:
                 self._failure = self._failure._replace(address=self._exact(address, kind, self._pc()))
                 return False
@@ -588,6 +593,16 @@ class UnicornCore:
             | (uc.PROT_EXEC if entry & EXECUTED and not entry & NO_EXECUTE else 0)
         )
         return True
+
+    def _modifies(self, pc: int) -> bool:
+        """Whether the instruction reads memory in order to write it: to a CPU that is a write from the start.
+
+        Unicorn reads first, and would fault twice.
+        """
+        known = self._modifying.get(pc)
+        if known is None:
+            known = self._modifying[pc] = modifies_memory(self._code_at(pc, LONGEST))
+        return known
 
     def _exact(self, page: int, kind: int, pc: int) -> int:
         """The very address of an access. Unicorn tells a TLB fill the page only."""
