@@ -268,10 +268,10 @@ class Machine:
         vfs = kernel.vfs
         root = vfs.resolve("/", None)
         try:
-            start = vfs.resolve(cwd if cwd is not None else os.getcwd(), None, directory=True)
-        except LinuxError:
+            start = vfs.resolve(cwd if cwd is not None else _host_directory(), None, directory=True)
+        except LinuxError as error:
             if cwd is not None:
-                raise
+                raise HostError(f"--cwd {cwd}: {os.strerror(error.errno)}, for the program") from error
             start = root
         credentials = Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
         limits = dict(enumerate(self.profile.limits))
@@ -471,6 +471,14 @@ def explain(
     finally:
         if own:
             machine.close()
+
+
+def _host_directory() -> str:
+    """The host's working directory; the root where it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
 
 
 def _strings(given: Environment) -> list[bytes]:

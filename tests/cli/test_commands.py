@@ -232,6 +232,21 @@ def test_cwd_and_bind(tmp_path: Path) -> None:
     assert loadstone("run", "--bind", f"{tmp_path}:/mnt", "/bin/cat", "/mnt/file").stdout == b"bound"
 
 
+@pytest.mark.parametrize("command_name", ["run", "explain", "maps"])
+def test_a_cwd_that_is_none_is_our_own_failure(command_name: str, tmp_path: Path) -> None:
+    for directory, why in ((tmp_path / "missing", "No such file"), (Path("/etc/passwd"), "Not a directory")):
+        got = loadstone(command_name, "--cwd", str(directory), "/bin/true")
+        assert (got.status, got.stdout) == (125, b"")
+        assert got.errors.startswith(f"loadstone: --cwd {directory}: {why}")
+        assert len(got.errors.splitlines()) == 1
+
+
+def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path) -> None:
+    line = f"cd '{tmp_path}'; mkdir gone; cd gone; rmdir ../gone; {' '.join(command('run', '/bin/pwd'))}"
+    done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, env=dict(ENVIRONMENT), check=False)
+    assert (done.stdout, done.returncode) == (b"/\n", 0), done.stderr
+
+
 def test_discarded_writes_name_the_option_that_keeps_them(tmp_path: Path) -> None:
     got = loadstone("run", "/bin/sh", "-c", "echo text > new", cwd=tmp_path)
     assert got.status == 0
@@ -336,6 +351,12 @@ def test_a_reader_that_leaves_is_no_error(words: tuple[str, ...]) -> None:
     assert done.returncode == 0
     assert done.stderr == b""
     assert done.stdout.count(b"\n") == 1
+    if words[0] != "--help":  # which is written before anybody can leave
+        seen = subprocess.run(
+            ["/bin/bash", "-c", f"{line} | head -n 1; exit ${{PIPESTATUS[0]}}"],
+            capture_output=True, env=dict(ENVIRONMENT), check=False,
+        )  # fmt: skip
+        assert seen.returncode in (0, 141)  # 0: all was written before the reader left
 
 
 @pytest.mark.parametrize("words", [("explain", "/bin/ls"), ("maps", "/bin/ls"), ("doctor",), ("explain", "/missing")])

@@ -127,7 +127,6 @@ def test_what_is_no_size(text: str) -> None:
         (["run", "--frob", "ls"], "--frob"),
         (["run", "--stat", "ls"], "--stat"),
         (["run", "--engine", "qemu", "ls"], "qemu"),
-        (["run", "--engine", "kvm", "/bin/true"], "KVM core"),
         (["run", "--trace", "nothing", "ls"], "'nothing'"),
         (["run", "--trace", "", "ls"], "what to trace"),
         (["run", "--memory", "12Q", "ls"], "'12Q'"),

@@ -130,7 +130,12 @@ def working_directory(options: Namespace) -> str:
     """Where the program starts, as the guest names it."""
     if options.cwd is not None:
         return os.path.join("/", options.cwd) if options.root != "/" else os.path.abspath(options.cwd)
-    return "/" if options.root != "/" else os.getcwd()
+    if options.root != "/":
+        return "/"
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return "/"
 
 
 def guest_directory(options: Namespace) -> str | None:

@@ -53,6 +53,14 @@ class _Trimmed:
         return False
 
 
+class _Console(Console):
+    """A console whose reader may leave, as any program's may; rich itself would end the process with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the command line say how such a run ends."""
+        raise
+
+
 class Paper:
     """A stream to write headings, paragraphs and tables on."""
 
@@ -61,7 +69,7 @@ class Paper:
         if width is None:
             width = int(columns) if columns.isdigit() else _terminal_width(stream)
         self.width = max(width, NARROWEST)
-        self._console = Console(
+        self._console = _Console(
             file=stream if stream.isatty() else cast("IO[str]", _Trimmed(stream)),
             width=self.width,
             highlight=False,
