@@ -6,7 +6,7 @@ import os
 import random
 import select
 from collections.abc import Callable
-from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENOSPC, ENXIO, EPIPE, ESPIPE
+from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENOSPC, ENXIO, EPERM, EPIPE, ESPIPE
 from pathlib import Path
 
 import pytest
@@ -177,6 +177,21 @@ def test_redirected_file_shares_the_hosts_offset(tmp_path: Path) -> None:
     assert read(stream, 3) == b" af"
     stream.inode.refresh()
     assert stream.inode.size == 18
+    os.close(fd)
+
+
+@pytest.mark.parametrize("access", [os.O_RDONLY, os.O_RDWR])
+def test_redirected_file_keeps_its_permissions_on_the_host(tmp_path: Path, access: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    path.chmod(0o600)
+    fd = os.open(path, access)
+    vfs = assemble(None)
+    inode = host_stream(vfs, fd).inode
+    assert error(lambda: vfs.change_mode(inode, 0o4777)) == EPERM
+    assert error(lambda: vfs.change_owner(inode, 1, 1)) == EPERM
+    vfs.change_times(inode, (1, 1))
+    assert path.stat().st_mode & 0o7777 == 0o600 and path.stat().st_mtime_ns != 1
     os.close(fd)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Sequence
-from errno import EACCES, EINVAL, EIO, EISDIR, EOPNOTSUPP, ESPIPE
+from errno import EACCES, EINVAL, EIO, EISDIR, EOPNOTSUPP, EPERM, ESPIPE
 from typing import TYPE_CHECKING
 
 from loadstone.clock import EPOCH_NS
@@ -21,11 +21,13 @@ from loadstone.vfs.flags import (
     O_NONBLOCK,
     O_PATH,
     O_RDONLY,
+    O_RDWR,
     POLLIN,
     POLLOUT,
     POLLRDNORM,
     POLLWRNORM,
     S_IFCHR,
+    S_IFDIR,
     S_IFMT,
     S_IFREG,
 )
@@ -44,21 +46,16 @@ NULL_DEVICE = 1 << 8 | 3
 FIONREAD = 0x541B  # include/uapi/asm-generic/ioctls.h
 
 
-class _Status:
-    """Attributes that are the host descriptor's."""
-
-    __slots__ = ()
-
-    @staticmethod
-    def load(inode: Inode, fd: int, deterministic: bool) -> None:
-        stat = os.fstat(fd)
-        inode.device, inode.inode, inode.mode = stat.st_dev, stat.st_ino, stat.st_mode
-        inode.uid, inode.gid, inode.nlink, inode.rdev = stat.st_uid, stat.st_gid, stat.st_nlink, stat.st_rdev
-        inode.size, inode.blocks = stat.st_size, stat.st_blocks
-        inode.atime_ns, inode.mtime_ns, inode.ctime_ns = stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns
-        if deterministic:
-            inode.device, inode.inode = ANONYMOUS_DEVICE, STREAM_INODES + fd
-            inode.atime_ns = inode.mtime_ns = inode.ctime_ns = EPOCH_NS
+def _load_status(inode: Inode, fd: int, deterministic: bool) -> None:
+    """Take the attributes from the host's descriptor."""
+    stat = os.fstat(fd)
+    inode.device, inode.inode, inode.mode = stat.st_dev, stat.st_ino, stat.st_mode
+    inode.uid, inode.gid, inode.nlink, inode.rdev = stat.st_uid, stat.st_gid, stat.st_nlink, stat.st_rdev
+    inode.size, inode.blocks = stat.st_size, stat.st_blocks
+    inode.atime_ns, inode.mtime_ns, inode.ctime_ns = stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns
+    if deterministic:
+        inode.device, inode.inode = ANONYMOUS_DEVICE, STREAM_INODES + fd
+        inode.atime_ns = inode.mtime_ns = inode.ctime_ns = EPOCH_NS
 
 
 class StreamInode(Inode):
@@ -78,7 +75,7 @@ class StreamInode(Inode):
 
     def refresh(self) -> None:
         """Ask the host."""
-        _Status.load(self, self.fd, self.deterministic)
+        _load_status(self, self.fd, self.deterministic)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it again (/dev/stdin, /proc/self/fd/0, /dev/tty): the same host descriptor."""
@@ -218,12 +215,12 @@ class RedirectedFile(RegularFile):
 
     def refresh(self) -> None:
         """Ask the host."""
-        _Status.load(self, self.fd, self.deterministic)
+        _load_status(self, self.fd, self.deterministic)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it again, with an offset of its own, for no more than it was handed over for."""
         wanted = flags & O_ACCMODE
-        if self.access != 2 and wanted != self.access:
+        if self.access != O_RDWR and wanted != self.access:
             raise LinuxError(EACCES, "the host's descriptor was not opened for this")
         return RegularOpen(self, flags, location)
 
@@ -254,11 +251,11 @@ class RedirectedFile(RegularFile):
         self.cut(size)
 
     def set_mode(self, mode: int) -> None:
-        """On the host: the descriptor was handed over."""
-        try:
-            os.fchmod(self.fd, mode)
-        except OSError as error:
-            raise LinuxError(error.errno or EIO) from None
+        """Refuse: the bytes were handed over, the file's permissions were not."""
+        raise LinuxError(EPERM, "the host's file keeps its permissions")
+
+    def drop_privileges(self) -> None:
+        """The host's kernel does that itself when the file is written."""
 
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Left as it is: writing has set them."""
@@ -332,7 +329,7 @@ def host_stream(vfs: Vfs, fd: int) -> OpenFile:
     kept = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)
     if mode & S_IFMT == S_IFREG:
         return RedirectedOpen(RedirectedFile(vfs.page_cache, fd, flags & O_ACCMODE, vfs.deterministic), kept)
-    if mode & S_IFMT == 0o040000:
+    if mode & S_IFMT == S_IFDIR:
         return DirectoryStream(StreamInode(fd, vfs.deterministic), O_RDONLY, None)
     return StreamFile(StreamInode(fd, vfs.deterministic), kept & ~O_NONBLOCK, None)
 
