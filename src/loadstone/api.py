@@ -255,6 +255,7 @@ class Machine:
                 process._let_go()
             for core in self.kernel.cores:
                 core.close()
+            self.kernel.vfs.close()
             self.physical.close()
 
     def __enter__(self) -> Machine:

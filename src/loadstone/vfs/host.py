@@ -106,6 +106,14 @@ class HostTree:
         self.root.fd = fd
         self.root.keep = True
 
+    def close(self) -> None:
+        """Give the host its descriptors back."""
+        for reference in list(self.descriptors.open.values()):
+            node = reference()
+            if node is not None:
+                node.close()
+        self.root.close()
+
     def expose(self, path: str, top: HostNode | None = None, *, within: bool = False) -> None:
         """Let `path`, the links on the way to it and their targets be seen.
 

@@ -229,6 +229,13 @@ class Vfs:
         self._remembered = 0
         self.file_systems = [self.memory]
 
+    def close(self) -> None:
+        """Give the host its descriptors back; no file may be used afterwards."""
+        for fs in self.file_systems:
+            if fs.tree is not None:
+                fs.tree.close()
+        self.budget.close()
+
     def wake(self, woken: list[object]) -> None:
         """Hand waiters to whoever makes them run."""
         self.wake_up(woken)

@@ -40,6 +40,13 @@ class Budget:
                 if other is not None and other is not store:
                     other.park()
 
+    def close(self) -> None:
+        """Let all contents go."""
+        for reference in list(self.open.values()):
+            store = reference()
+            if store is not None:
+                store.close()
+
 
 class Store:
     """The contents of one file."""
@@ -134,9 +141,13 @@ class Store:
             return os.fstat(self._fd).st_blocks
         return (self.size + 4095) // 4096 * 8
 
-    def __del__(self) -> None:
-        self.budget.used -= self.charged + INODE_COST
+    def close(self) -> None:
+        """Let the contents go."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
             self.budget.open.pop(id(self), None)
+
+    def __del__(self) -> None:
+        self.budget.used -= self.charged + INODE_COST
+        self.close()
