@@ -91,6 +91,10 @@ class NativeHooks:
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.syscall, self.block, self.edge, self.code, self.fill = (base + offset for offset in _OFFSETS.values())
 
+    def close(self) -> None:
+        """Give the mapping back; no engine may hold one of the hooks any more."""
+        self._map.close()
+
 
 def assemble() -> tuple[bytes, dict[str, int]]:
     """hooks.s as machine code and its entry points, by the host's compiler; for developers and the test."""

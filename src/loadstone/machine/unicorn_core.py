@@ -225,13 +225,15 @@ class UnicornCore:
         self._memory = memory
         self._resolve = resolve
         self._wants_address = wants_address
-        self._library = library = uc.load()
+        library = uc.load()
+        self._library: Any = library
         self._uc = c_void_p()
         self._open(library)
         self._hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
         self._control = self._hooks.control
         self._control.memory = memory.base
         self._control.uc = self._uc.value
+        self._handles: list[c_void_p] = []
         self._context: UnicornContext | None = None
         self._space: Any = None
         self._in_hook = False
@@ -325,10 +327,16 @@ class UnicornCore:
         self._stale_code = True
 
     def close(self) -> None:
-        """Close the engine."""
+        """Close the engine; its contexts go with it."""
         if self._uc:
+            for handle in self._handles:
+                self._library.uc_context_free(handle)
             self._library.uc_close(self._uc)
             self._uc = c_void_p()
+            self._hooks.close()
+            self._library = _Closed()
+            self._emu_start = self._reg_read = self._reg_write = _refuse_closed
+            self._reg_read_batch = self._reg_write_batch = _refuse_closed
 
     # -- contexts -----------------------------------------------------------------------------------------------------
 
@@ -399,10 +407,16 @@ class UnicornCore:
     def copy_context(self, context: UnicornContext) -> UnicornContext:
         """Another context with the same state."""
         self._load(context)
-        handle = c_void_p()
-        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
+        handle = self._new_handle()
         self._library.uc_context_save(self._uc, handle)
         return UnicornContext(self, handle)
+
+    def _new_handle(self) -> c_void_p:
+        """A saved context of Unicorn's, freed with the engine."""
+        handle = c_void_p()
+        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
+        self._handles.append(handle)
+        return handle
 
     def _load(self, context: UnicornContext) -> None:
         """Bring a context into the engine."""
@@ -796,13 +810,22 @@ class UnicornCore:
         bare.write("fcw", 0x37F)
         bare.write("mxcsr", 0x1F80)
         bare.write("ftw", 0xFFFF)
-        uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(bare.handle)), "context")
+        bare.handle = self._new_handle()
         self._library.uc_context_save(self._uc, bare.handle)
         self._pristine = bare
-        self._scratch, self._refused_state = c_void_p(), c_void_p()
-        for handle in (self._scratch, self._refused_state):
-            uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
+        self._scratch, self._refused_state = self._new_handle(), self._new_handle()
         self._stale_tlb = True
+
+
+def _refuse_closed(*_: object) -> int:
+    raise HostError("the machine is closed")
+
+
+class _Closed:
+    """What stands for the library once the engine is gone."""
+
+    def __getattr__(self, name: str) -> object:
+        return _refuse_closed
 
 
 def _allows(entry: int, kind: int) -> bool:
