@@ -104,6 +104,40 @@ def test_auxv_is_what_the_program_was_given() -> None:
     assert pairs[-1] == (0, 0)
 
 
+def test_auxv_and_stat_have_the_kernels_values() -> None:
+    """At the same addresses: every auxiliary vector entry but the CPU's, every address of the image in stat."""
+    cpu = {16, 26, 51}  # AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ describe the core that runs
+    ours, theirs = (
+        {key: value for key, value in struct.iter_unpack("<QQ", done.stdout) if key not in cpu}
+        for done in (guest("/bin/cat", "/proc/self/auxv"), native("/bin/cat", "/proc/self/auxv", fixed_addresses=True))
+    )
+    assert ours == theirs
+    # vsize, startcode, endcode, startstack; start_data ... env_end (proc_pid_stat(5) numbers them from 1)
+    numbers = [23, 26, 27, 28, *range(45, 52)]
+    ours_stat, their_stat = (
+        done.text.rpartition(")")[2].split()
+        for done in (guest("/bin/cat", "/proc/self/stat"), native("/bin/cat", "/proc/self/stat", fixed_addresses=True))
+    )
+    assert [ours_stat[n - 3] for n in numbers] == [their_stat[n - 3] for n in numbers]
+    assert ours_stat[0] == "R"
+    assert (
+        (ours_stat[17], ours_stat[32]) == (their_stat[17], their_stat[32]) == ("1", "0")
+    )  # one thread; blocked signals
+
+
+def test_status_has_the_kernels_values() -> None:
+    def values(text: str) -> dict[str, str]:
+        return {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+    line = ("/bin/cat", "/proc/self/status")
+    ours, theirs = values(guest(*line).text), values(native(*line, fixed_addresses=True).text)
+    same = ("Name Umask State Uid Gid Groups VmSize VmData VmStk VmExe VmLib VmPTE Threads SigPnd ShdPnd SigBlk "
+            "SigIgn SigCgt CapInh")  # fmt: skip
+    different = {name: (ours[name], theirs[name]) for name in same.split() if ours[name] != theirs[name]}
+    assert not different
+    assert ours["Pid"] == ours["Tgid"] == ours["NSpid"]
+
+
 def test_descriptors() -> None:
     listing = guest("/bin/ls", "-l", "/proc/self/fd").text
     assert re.search(r"^l[r-][w-]x------ .* 0 -> /dev/null$", listing, re.M)
