@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from errno import ENOMEM
 from typing import TYPE_CHECKING, Any
 
 from loadstone.clock import Clock, VirtualClock
-from loadstone.errors import HostError, LinuxError
+from loadstone.errors import HostError, LinuxError, OutOfFrames
 from loadstone.events import Events, Fault
 from loadstone.kernel.console import Console
 from loadstone.kernel.kernel import Kernel, MachineOptions
@@ -184,6 +185,7 @@ class Machine:
         Raises:
             LinuxError: the kernel refuses to execute it.
         """
+        self._require_open()
         core = self.core
         kernel = self.kernel
         kernel.profile = _of_core(self.profile, core)
@@ -191,7 +193,13 @@ class Machine:
         _give_standard_files(process)
         task = Task(process, process.pid, core.new_context(), TaskSignals())
         made = Process(self, process)
-        self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))
+        try:
+            self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))
+        except BaseException as error:
+            made._let_go()
+            if isinstance(error, OutOfFrames):
+                raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
+            raise
         kernel.start(task)
         self._running.append(made)
         made._install_hooks()
@@ -205,10 +213,14 @@ class Machine:
 
         `stages` receives what happened, also when the exec fails.
         """
+        self._require_open()
         world = ProcessWorld(self.kernel, self._new_process(cwd), self.linux.vdso, self.profile)
         draws = Draws(self.kernel.options.aslr) if self.kernel.options.aslr is not None else None
         strings = _strings([path] if argv is None else argv), _strings(envp or ())
-        return world.execve(path, *strings, draws=draws, stages=stages)
+        try:
+            return world.execve(path, *strings, draws=draws, stages=stages)
+        except OutOfFrames as error:
+            raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
 
     @property
     def breakpoints(self) -> Breakpoints:
@@ -258,6 +270,10 @@ class Machine:
             self.kernel.vfs.close()
             self.physical.close()
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise HostError("the machine is closed")
+
     def __enter__(self) -> Machine:
         return self
 
@@ -300,7 +316,7 @@ class Process:
         self.inner = inner
         self.pid = inner.pid
         self.faults: list[Fault] = []
-        self.memory = UserMemory(inner)
+        self.memory = UserMemory(machine, inner)
         self._hooked: set[int] = set()
         if machine._keep_faults:
             machine.events.subscribe(self._keep, ("fault",))
@@ -354,6 +370,7 @@ class Process:
 
     def run(self) -> ExitStatus:
         """Run it to its end."""
+        self.machine._require_open()
         inner = self.inner
         with Console(self.machine.kernel):
             self.machine.kernel.scheduler.run(lambda: inner.status is not None)
@@ -377,6 +394,7 @@ class Process:
             return True
         from loadstone.control import run_to_place
 
+        self.machine._require_open()
         with Console(self.machine.kernel):
             return run_to_place(self.machine.breakpoints, self.inner, place)
 
@@ -424,22 +442,26 @@ class Process:
         return call
 
     def _let_go(self) -> None:
-        """The machine is closed: open files are, too."""
+        """The machine is closed, or the process came to nothing: open files are closed, nothing is heard any more."""
         self.inner.files.close_all()
+        self.machine.events.unsubscribe(self._keep)
 
 
 class UserMemory:
     """A process's memory as an observer sees it: looking changes nothing and counts no fault."""
 
-    def __init__(self, process: KernelProcess) -> None:
+    def __init__(self, machine: Machine, process: KernelProcess) -> None:
+        self._machine = machine
         self._process = process
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at `address`, whether resident or not. Raises LinuxError(EFAULT) where nothing is mapped."""
+        self._machine._require_open()
         return peek(self._process.space, address, length)
 
     def write(self, address: int, data: bytes) -> None:
         """Change memory, whatever its protection; a private page is copied first. LinuxError(EFAULT) as for `read`."""
+        self._machine._require_open()
         poke(self._process.space, address, data)
 
 
