@@ -135,7 +135,7 @@ class Events:
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Stop calling `subscriber`, for all kinds."""
         for kind in KINDS:
-            setattr(self, kind, tuple(s for s in getattr(self, kind) if s is not subscriber))
+            setattr(self, kind, tuple(s for s in getattr(self, kind) if s != subscriber))
 
 
 def publish(subscribers: tuple[Subscriber, ...], record: object) -> None:
