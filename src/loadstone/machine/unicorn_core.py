@@ -247,6 +247,7 @@ class UnicornCore:
         self._failure: Any = None
         self._error: BaseException | None = None
         self._tlb_limit = _TLB_ENTRIES
+        self._quarantine_limit = min(_QUARANTINE_LIMIT, memory.frames // 16)  # little of a small memory waits
         self._modifying: dict[int, bool] = {}  # by address of instructions that faulted
         self._checked: set[int] = set()
         self._breakpoints: dict[int, c_void_p] = {}
@@ -528,7 +529,7 @@ class UnicornCore:
             self._stale_tlb = True
 
     def _drop_stale(self) -> None:
-        if len(self._memory.quarantine) > _QUARANTINE_LIMIT:
+        if len(self._memory.quarantine) > self._quarantine_limit:
             self._stale_code = True
         if self._stale_code:
             self._stale_code = False
