@@ -22,6 +22,8 @@ def find(name: str) -> str:
             found = str(Path(folder, name))
     if found is None:
         pytest.skip(f"there is no {name} here")
+    if Path(found).read_bytes()[:4] != b"\x7fELF":
+        pytest.skip(f"{found} is not an ELF file")
     return found
 
 

@@ -316,6 +316,22 @@ def test_a_frame_that_is_used_again_does_not_run_its_old_code(bare: Bare) -> Non
     assert registers(bare, "rax") == (2,)
 
 
+def test_a_small_memory_does_not_fill_with_frames_of_old_code() -> None:
+    """Many pages of code that come and go one after another need no more frames than are there."""
+    bare = Bare(frames=128)
+    code = assemble("mov eax, 1; syscall")
+    for _ in range(500):
+        bare.load(code)
+        bare.context.pc = CODE
+        assert bare.run().kind == SYSTEM_CALL
+        slot = bare.space.page_table.find(CODE)
+        frame = (bare.memory.words[slot] & FRAME_MASK) >> 12
+        bare.memory.words[slot] = 0
+        bare.core.invalidate(bare.space.page_table.root, CODE, CODE + FRAME_SIZE, [frame])
+        bare.memory.release(frame)
+    bare.close()
+
+
 # -- breakpoints ------------------------------------------------------------------------------------------------------
 
 
