@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from errno import EACCES, EBUSY, ENOENT, ENOSPC, ENXIO, EXDEV
 from pathlib import Path
 
@@ -202,6 +204,50 @@ def test_discarded_says_what_and_how_to_keep_it(host: Path) -> None:
         (out + "/secret", 0, "removed"),
     ]
     assert vfs.keep_option() == f"--rw {out}"
+
+
+@pytest.fixture
+def small_stack() -> Iterator[int]:
+    """Room for 120 more calls of Python, which is the value."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 120)
+    yield 120
+    sys.setrecursionlimit(before)
+
+
+def test_trees_may_be_deeper_than_the_stack_of_python(host: Path, small_stack: int) -> None:
+    """In the overlay and on the host: made, walked up again, listed at the end of the run, taken away."""
+    vfs = guest(host)
+    depth = 2 * small_stack
+    for top in (str(host / "rw"), str(host / "out")):
+        place = vfs.resolve(top)
+        for _ in range(depth):
+            vfs.mkdir("d", 0o755, place)
+            place = vfs.resolve("d", place)
+        vfs.open("file", O_WRONLY | O_CREAT, 0o644, place).write_from([DATA])
+        assert place.path == top + "/d" * depth
+        assert place.inode.host_path == (place.path if top.endswith("rw") else "")
+    assert len(vfs.discarded()) == depth + 1
+    assert vfs.keep_option() == f"--rw {host / 'out'}"
+    bottom = place = vfs.resolve("d/" * depth, vfs.resolve(str(host / "rw")))
+    for reference in list(vfs.resolve("/").inode.fs.tree.descriptors.open.values()):  # type: ignore[attr-defined]
+        reference().close()  # as when many other directories were looked at since
+    assert [name for name, _, _ in bottom.inode.entries()] == ["file"]
+    vfs.unlink("file", bottom)
+    while place.path != str(host / "rw"):
+        place = place.parent
+        vfs.rmdir("d", place)
+
+
+def test_a_file_gets_a_name_though_the_one_it_was_opened_by_is_gone(host: Path) -> None:
+    vfs, rw = guest(host), str(host / "rw")
+    vfs.link(rw + "/mine", rw + "/second")
+    file = vfs.open(rw + "/mine", O_RDONLY)
+    vfs.unlink(rw + "/mine")
+    assert file.location is not None
+    vfs.link("", rw + "/third", file.location, empty=True)
+    assert (host / "rw/third").read_bytes() == b"change me"
+    assert (host / "rw/third").samefile(host / "rw/second")
 
 
 def test_bind_and_root(host: Path) -> None:

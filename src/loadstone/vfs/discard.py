@@ -1,4 +1,4 @@
-"""What the overlay holds and the host will not get; and what a location is on the host."""
+"""What the overlay holds and the host will not get; and how much more it may hold."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
-from loadstone.vfs.flags import NAME_MAX
+from loadstone.vfs.flags import NAME_MAX, PATH_MAX
 from loadstone.vfs.overlay import Overlaid, OverlayDirectory, OverlayFile, OverlaySymlink
+from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
@@ -20,15 +21,6 @@ class Discarded(NamedTuple):
     path: str
     bytes: int
     kind: str
-
-
-def host_path(inode: Inode) -> str:
-    """Where the host has exactly this file's contents; "" if nowhere."""
-    lower = getattr(inode, "node", None) or getattr(inode, "lower", None)
-    if lower is None or getattr(inode, "store", None) is not None:
-        return ""
-    path: str = lower.path
-    return path
 
 
 def discarded(vfs: Vfs) -> list[Discarded]:
@@ -50,18 +42,29 @@ def keep_option(vfs: Vfs) -> str:
 
 
 def _changes(vfs: Vfs) -> list[tuple[Discarded, str]]:
+    """Every change, with the deepest directory of the host above it. Directories may be deeper than Python's stack."""
     found: list[tuple[Discarded, str]] = []
-    roots = [vfs.root, *(_mount_root(vfs, place) for place in vfs.mounts)]
     seen: set[int] = set()
-    for place in roots:
+    todo: list[_Visit] = []
+    for place in (vfs.root, *(_mount_root(vfs, place) for place in vfs.mounts)):
         inode = place.inode
-        overlay = getattr(inode, "fs", None)
-        if overlay is None or overlay.tree is None or not overlay.changed:
-            continue
-        directory = host_path(inode)
-        _visit(place.dentry, place.path, directory, found, seen)
+        if isinstance(inode, OverlayDirectory) and inode.fs.tree is not None and inode.fs.changed:
+            todo.append(_Visit(place.dentry, place.path.rstrip("/"), inode.host_path))
+    while todo:
+        visit = todo.pop()
+        if id(visit.dentry) not in seen:
+            seen.add(id(visit.dentry))
+            todo += _look(visit, found)
     found.sort()
     return found
+
+
+class _Visit(NamedTuple):
+    """A directory to look through; `keep` is the deepest directory of the host above its changes."""
+
+    dentry: Dentry
+    path: str
+    keep: str
 
 
 def _mount_root(vfs: Vfs, place: Location) -> Location:
@@ -71,35 +74,32 @@ def _mount_root(vfs: Vfs, place: Location) -> Location:
     return Location(mount, mount.root)
 
 
-def _visit(dentry: Dentry, path: str, keep: str, found: list[tuple[Discarded, str]], seen: set[int]) -> None:
-    """Note the changes below a directory; `keep` is the deepest directory of the host above them."""
+def _look(visit: _Visit, found: list[tuple[Discarded, str]]) -> list[_Visit]:
+    """Note the changes in one directory; what is to be visited below it."""
+    dentry, path, keep = visit
     inode = dentry.inode
-    if not isinstance(inode, OverlayDirectory) or id(dentry) in seen:
-        return
-    seen.add(id(dentry))
-    path = path.rstrip("/")
-    given = inode.fs.given
+    assert isinstance(inode, OverlayDirectory)
+    given, below = inode.fs.given, []
+    if len(path) > PATH_MAX:  # no call can name what is in here: it counts under its ancestor's name
+        path = path[:PATH_MAX]
     for name, one in inode.upper.items():
-        if one is not None and one.inode in given:
-            continue
         if one is None:
             found.append((Discarded(f"{path}/{name}", 0, "removed"), keep))
-        elif name not in dentry.children:  # its dentry was never made, or forgotten
+        elif one.inode not in given and name not in dentry.children:  # its dentry was never made, or forgotten
             found.append((Discarded(f"{path}/{name}", size_of(one), kind_of(one)), keep))
     for name, child in dentry.children.items():
         one = child.inode
         if not isinstance(one, Overlaid):
             continue
-        below = keep
-        if name in inode.upper and one.inode not in given:
+        is_new = name in inode.upper and one.inode not in given
+        if is_new:
             found.append((Discarded(f"{path}/{name}", size_of(one), kind_of(one)), keep))
-        else:
-            if one.changed and not isinstance(one, OverlayDirectory):
-                kind = "file" if isinstance(one, OverlayFile) and one.store is not None else "attributes"
-                found.append((Discarded(f"{path}/{name}", size_of(one), kind), keep))
-            if isinstance(one, OverlayDirectory) and one.lower is not None:
-                below = one.lower.path
-        _visit(child, f"{path}/{name}", below, found, seen)
+        elif one.changed and not isinstance(one, OverlayDirectory):
+            kind = "file" if isinstance(one, OverlayFile) and one.store is not None else "attributes"
+            found.append((Discarded(f"{path}/{name}", size_of(one), kind), keep))
+        if isinstance(one, OverlayDirectory):
+            below.append(_Visit(child, f"{path}/{name}", keep if is_new else one.host_path or keep))
+    return below
 
 
 def size_of(inode: Inode) -> int:
@@ -109,7 +109,7 @@ def size_of(inode: Inode) -> int:
 
 def kind_of(inode: Inode) -> str:
     """The word for a name that we put there."""
-    if getattr(inode, "lower", None) is not None:
+    if isinstance(inode, Overlaid) and inode.lower is not None:
         return "file" if size_of(inode) else "moved"
     if isinstance(inode, OverlayFile):
         return "file"
@@ -125,9 +125,9 @@ def space(vfs: Vfs, location: Location) -> Space:
     budget = vfs.budget
     total, files = budget.limit, 1 << 20
     inode = location.inode
-    overlay = getattr(inode, "fs", None)
-    if overlay is not None and overlay.tree is not None and not overlay.deterministic:
-        host = os.fstatvfs(overlay.tree.root.directory_fd())
+    tree = inode.fs.tree if isinstance(inode, Overlaid | Through) and not inode.fs.deterministic else None
+    if tree is not None:
+        host = os.fstatvfs(tree.root.directory_fd())
         total, files = host.f_blocks * host.f_frsize, host.f_files
     free = max(0, budget.limit - budget.used)
     return Space(4096, total, min(free, total), files, files // 2, NAME_MAX, location.mount.magic)

@@ -14,7 +14,7 @@ from errno import EACCES, EIO, ENOENT, EPERM, ESTALE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.flags import S_IFDIR, S_IFMT, S_IFREG
+from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -208,15 +208,17 @@ class HostNode:
     @property
     def is_symlink(self) -> bool:
         """Whether it is a symbolic link."""
-        return self.stat.st_mode & S_IFMT == 0o120000
+        return self.stat.st_mode & S_IFMT == S_IFLNK
 
     @property
     def path(self) -> str:
         """Where it is on the host."""
-        if self.parent is None:
-            return self.name
-        head = self.parent.path
-        return head + self.name if head.endswith("/") else f"{head}/{self.name}"
+        parts: list[str] = []
+        node = self
+        while node.parent is not None:  # not by recursion: a tree may be deeper than Python's stack
+            parts.append(node.name)
+            node = node.parent
+        return "/".join([node.name.rstrip("/"), *reversed(parts)]) or "/"
 
     def lookup(self, name: str) -> HostNode:
         """The file called `name` in this directory, not followed; ENOENT."""
@@ -241,8 +243,13 @@ class HostNode:
     def directory_fd(self) -> int:
         """An O_PATH descriptor of this directory; ESTALE if another file is there now."""
         if self.fd < 0:
-            assert self.parent is not None
-            self._adopt(self._open_path(os.O_DIRECTORY))
+            closed: list[HostNode] = []
+            node: HostNode | None = self
+            while node is not None and node.fd < 0:
+                closed.append(node)
+                node = node.parent
+            for node in reversed(closed):
+                node._adopt(node._open_path(os.O_DIRECTORY))
         return self.fd
 
     def _open_path(self, more: int = 0) -> int:
@@ -343,6 +350,13 @@ class HostNode:
         finally:
             os.close(fd)
         return names if visible is None else [one for one in names if one[0] in visible]
+
+
+def both_directories(first: HostNode, second: HostNode) -> tuple[int, int]:
+    """The descriptors of two directories: opening the second may have closed the first to make room."""
+    first.directory_fd()
+    other = second.directory_fd()
+    return first.directory_fd(), other
 
 
 def _kind(entry: os.DirEntry[str]) -> int:

@@ -103,6 +103,16 @@ class Inode:
         """Whether it has bytes at offsets."""
         return self.mode & S_IFMT == S_IFREG
 
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing is lost when its name is forgotten and looked up again."""
+        return True
+
+    @property
+    def host_path(self) -> str:
+        """Where the host has exactly this file's contents; "" if nowhere."""
+        return ""
+
     def refresh(self) -> None:
         """Bring the attributes up to date."""
 

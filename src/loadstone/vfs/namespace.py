@@ -71,7 +71,7 @@ DEFAULT_LIMIT = 1 << 30
 OVERLAY_MAGIC, MEMORY_MAGIC = 0x794C7630, 0x01021994  # include/uapi/linux/magic.h: OVERLAYFS, TMPFS
 ANONYMOUS_DEVICE = 14
 REMEMBERED_NAMES = 100_000
-OWN_REFERENCES = 4  # to a dentry while _prune() looks at it: directory, list, variable, argument
+OWN_REFERENCES = 3  # to a dentry while _prune() looks at it: directory, variable, argument
 
 
 class Dentry:
@@ -168,9 +168,7 @@ class Location:
     @property
     def host_path(self) -> str:
         """Where the host has exactly this file; "" if its contents are only here."""
-        from loadstone.vfs.discard import host_path
-
-        return host_path(self.dentry.inode)
+        return self.dentry.inode.host_path
 
 
 class Space(NamedTuple):
@@ -982,20 +980,22 @@ def _linkable_by(inode: Inode, who: Identity) -> bool:
     return inode.is_regular and not special and may(inode, R_OK | W_OK, who)
 
 
-def _prune(dentry: Dentry) -> int:
+def _prune(top: Dentry) -> int:
     """Forget names that can be found again; how many are left.
 
     A name stays if somebody has its dentry, or if something is known of it that only its dentry leads to.
     """
+    dentries = [top]
+    for dentry in dentries:  # the list grows: a tree may be deeper than Python's stack
+        dentries += dentry.children.values()
     left = 0
-    for name, child in list(dentry.children.items()):
-        below = _prune(child)
-        left += below + 1
-        inode = child.inode
-        changed = getattr(inode, "changed", False) or getattr(inode, "upper", None) or getattr(inode, "pages", None)
-        if not below and not child.mounted and not changed and getrefcount(child) <= OWN_REFERENCES:
-            del dentry.children[name]
-            left -= 1
+    while len(dentries) > 1:
+        child = dentries.pop()
+        parent = child.parent
+        if child.children or child.mounted or not child.inode.forgettable or getrefcount(child) > OWN_REFERENCES:
+            left += 1
+        elif parent is not None:
+            del parent.children[child.name]
     return left
 
 

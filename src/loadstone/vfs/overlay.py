@@ -209,6 +209,16 @@ class Overlaid(Inode):
         else:
             self.atime_ns, self.ctime_ns = stat.st_atime_ns, stat.st_ctime_ns
 
+    @property
+    def forgettable(self) -> bool:
+        """As long as it is the host's, unchanged."""
+        return not self.changed
+
+    @property
+    def host_path(self) -> str:
+        """Where the host has it, whatever was changed about it here."""
+        return self.lower.path if self.lower is not None else ""
+
     def refresh(self) -> None:
         """Ask the host again, unless the attributes are ours by now."""
         if not self.changed and self.lower is not None:
@@ -281,6 +291,16 @@ class OverlayFile(RegularFile, Overlaid):
         """As the host's file system does, for what came from there."""
         lower, tree = self.lower, self.fs.tree
         return tree is not None and tree.huge_aligned(lower.stat.st_dev if lower is not None else self.device)
+
+    @property
+    def forgettable(self) -> bool:
+        """As long as it is the host's, unchanged, and not in the page cache."""
+        return not self.changed and self.pages is None
+
+    @property
+    def host_path(self) -> str:
+        """The host's file, until this one has bytes of its own."""
+        return self.lower.path if self.lower is not None and self.store is None else ""
 
     def refresh(self) -> None:
         """Attributes from whoever has the bytes."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.flags import NOW, O_ACCMODE, OMIT, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, d_type
-from loadstone.vfs.host import HostNode, host_error
+from loadstone.vfs.host import HostNode, both_directories, host_error
 from loadstone.vfs.inode import Entry, Identity, Inode
 from loadstone.vfs.overlay import Overlaid, Overlay, OverlayFifo, OverlaySpecial
 from loadstone.vfs.regular import RegularFile
@@ -80,6 +80,11 @@ class Through(Inode):
         self.uid, self.gid = stat.st_uid, stat.st_gid
         self.size, self.blocks = stat.st_size, stat.st_blocks
         self.atime_ns, self.mtime_ns, self.ctime_ns = stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns
+
+    @property
+    def host_path(self) -> str:
+        """Where the host has it."""
+        return self.node.path
 
     def refresh(self) -> None:
         """Ask the host."""
@@ -229,6 +234,11 @@ class WritableDirectory(Through):
         self.pinned = False
         self.private: dict[str, Inode] = {}
 
+    @property
+    def forgettable(self) -> bool:
+        """Not with names that are only here."""
+        return not self.private
+
     def still(self, name: str, child: Inode) -> bool:
         """Whether the host still has this file under this name."""
         if name in self.private:
@@ -297,7 +307,7 @@ class WritableDirectory(Through):
         """A file without a name on the host's file system."""
         directory = self.node.directory_fd()
         fd = host(lambda: os.open(f"/proc/self/fd/{directory}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o7777))
-        os.fchmod(fd, mode & 0o7777)
+        host(lambda: os.fchmod(fd, mode & 0o7777))
         node = HostNode(self.node.tree, self.node, "", os.fstat(fd))
         self.fs.forget(*node.key, True)
         inode = self.fs.inode_for(node, True)
@@ -339,17 +349,18 @@ class WritableDirectory(Through):
         """Another name; EXDEV for a file from outside."""
         if not isinstance(inode, WritableFile | WritableSymlink):
             raise LinuxError(EXDEV, "the file is not in a directory that was handed over with --rw")
-        target = self.node.directory_fd()
         node = inode.node
-        if node.name:
-            source = inode._directory()
-            if os.stat(node.name, dir_fd=source, follow_symlinks=False).st_ino != node.stat.st_ino:
+        if node.fd >= 0:  # its last known name may be gone, or never have been
+            target = self.node.directory_fd()
+            host(lambda: os.link(f"/proc/self/fd/{node.fd}", name, dst_dir_fd=target, follow_symlinks=True))
+            node.name, node.parent = name, self.node
+        else:
+            assert node.parent is not None
+            source, target = both_directories(node.parent, self.node)
+            there = host(lambda: os.stat(node.name, dir_fd=source, follow_symlinks=False))
+            if (there.st_dev, there.st_ino) != node.key:
                 raise LinuxError(ENOENT)
             host(lambda: os.link(node.name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False))
-        else:
-            fd = node.fd
-            host(lambda: os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=target, follow_symlinks=True))
-            node.name, node.parent = name, self.node
         inode.refresh()
 
     def unlink(self, name: str, inode: Inode) -> None:
@@ -393,7 +404,7 @@ class WritableDirectory(Through):
         if isinstance(replaced, WritableFile) and (replaced.opened or replaced.pages is not None):
             replaced.node.file_fd()
             replaced.node.keep = True
-        source, to = self.node.directory_fd(), target.node.directory_fd()
+        source, to = both_directories(self.node, target.node)
         host(lambda: os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=to))
         if isinstance(inode, Through):
             inode.node.parent, inode.node.name = target.node, new_name

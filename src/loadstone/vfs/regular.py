@@ -78,6 +78,11 @@ class RegularFile(Inode):
             except (LinuxError, ValueError):
                 pass  # the machine is being taken down, or the host's file is gone
 
+    @property
+    def forgettable(self) -> bool:
+        """Not with pages in the page cache."""
+        return self.pages is None
+
     def read_fd(self) -> int:
         """The host descriptor that has the bytes."""
         raise NotImplementedError
