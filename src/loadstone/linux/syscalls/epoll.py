@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.events import EpollFile, EventFile, Interest
-from loadstone.linux.structs import EPOLL_EVENT, SECOND, TIMESPEC
+from loadstone.linux.structs import EPOLL_EVENT
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.poll import Watch, with_mask
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.transfer import read_time
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_CLOEXEC, O_NONBLOCK
 from loadstone.wait import TIMED_OUT, Interrupted
@@ -94,13 +95,7 @@ def epoll_pwait2(
     task: Task, fd: Fd, events: Address, most: Int, timeout: InTime, mask: InSigset, size: Size
 ) -> int | Blocking:
     """As epoll_pwait, with a time limit in nanoseconds."""
-    limit = None
-    if timeout:
-        seconds, nanoseconds = TIMESPEC.unpack(copy_in(task.process.space, timeout, TIMESPEC.size))
-        if seconds < 0 or not 0 <= nanoseconds < SECOND:
-            raise LinuxError(EINVAL)
-        limit = seconds * SECOND + nanoseconds
-    inner = _epoll_wait(task, fd, events, most, limit)
+    inner = _epoll_wait(task, fd, events, most, read_time(task, timeout) if timeout else None)
     return inner if isinstance(inner, int) else with_mask(task, mask, size, inner)
 
 

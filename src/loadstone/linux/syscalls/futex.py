@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.futexes import Key, Waiter
+from loadstone.linux.structs import UINT
 from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTSYS, PARTIAL, Restart, syscall
-from loadstone.linux.syscalls.transfer import SECOND, TIMESPEC, UNSIGNED, read_struct, write_struct
+from loadstone.linux.syscalls.transfer import read_struct, read_time, write_struct
 from loadstone.memory.vma import MAYSHARE
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
@@ -72,10 +73,7 @@ def _wait(task: Task, address: int, op: int, value: int, timeout: int, bitset: i
 
 
 def _deadline(task: Task, op: int, timeout: int) -> int:
-    seconds, nanoseconds = read_struct(task, timeout, TIMESPEC)
-    if seconds < 0 or not 0 <= nanoseconds < SECOND:
-        raise LinuxError(EINVAL, "the time-out is not valid")
-    time: int = seconds * SECOND + nanoseconds
+    time = read_time(task, timeout)
     clock = task.kernel.clock
     if op & ~(PRIVATE | CLOCK_REALTIME) == WAIT:
         return clock.monotonic_ns() + time
@@ -87,7 +85,7 @@ def _deadline(task: Task, op: int, timeout: int) -> int:
 def wait_on(task: Task, address: int, value: int, deadline: int | None, bitset: int, *, shared: bool) -> Blocking:
     """Wait while the word is `value`, until woken; EAGAIN when it is not, ETIMEDOUT."""
     key = key_of(task, address, shared)
-    (found,) = read_struct(task, address, UNSIGNED)
+    (found,) = read_struct(task, address, UINT)
     if found != value:
         raise LinuxError(EAGAIN, f"the word is {found:#x}")
     futexes = linux_of(task).calls.futexes
@@ -131,7 +129,7 @@ def _requeue(
     if _signed(wakes) < 0 or _signed(moves) < 0:
         raise LinuxError(EINVAL)
     source_key, target_key = key_of(task, address, shared), key_of(task, target, shared)
-    if expected is not None and read_struct(task, address, UNSIGNED)[0] != expected:
+    if expected is not None and read_struct(task, address, UINT)[0] != expected:
         raise LinuxError(EAGAIN, "the word has changed")
     futexes = linux_of(task).calls.futexes
     woken = 0
@@ -151,11 +149,11 @@ def _wake_op(task: Task, address: int, second: int, count: int, count2: int, cod
     if operation & 8:
         operation &= 7
         operand = 1 << (operand & 31)
-    (old,) = read_struct(task, second, UNSIGNED)
+    (old,) = read_struct(task, second, UINT)
     results = (operand, old + operand, old | operand, old & ~operand, old ^ operand)
     if operation >= len(results):
         raise LinuxError(ENOSYS, f"no FUTEX_OP {operation}")
-    write_struct(task, second, UNSIGNED, results[operation] & 0xFFFF_FFFF)
+    write_struct(task, second, UINT, results[operation] & 0xFFFF_FFFF)
     woken = _wake(task, first_key, count)
     signed = _signed(old)
     verdicts = (

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import rseq as restartable
+from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
-from loadstone.linux.syscalls.transfer import INT, WORD, write_struct
+from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_in, copy_out, read_string
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.structs import INT, TIMESPEC, UINT
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
-from loadstone.linux.syscalls.transfer import INT, TIMESPEC, UNSIGNED, read_struct, write_struct
+from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
 def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
     """getcpu(2)."""
     if cpu:
-        write_struct(task, cpu, UNSIGNED, task.cpu)
+        write_struct(task, cpu, UINT, task.cpu)
     if node:
-        write_struct(task, node, UNSIGNED, 0)
+        write_struct(task, node, UINT, 0)
     return 0
 
 

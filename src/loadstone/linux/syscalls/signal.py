@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
 from loadstone.linux.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
+from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.registry import ERESTARTNOHAND, FULL, PARTIAL, Restart, syscall
-from loadstone.linux.syscalls.transfer import SECOND, TIMESPEC, WORD, read_struct, write_struct
+from loadstone.linux.syscalls.transfer import read_struct, read_time, write_struct
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
@@ -257,10 +258,7 @@ def rt_sigtimedwait(task: Task, wanted: InSigset, info: OutSiginfo, timeout: InT
     (mask,) = read_struct(task, wanted, WORD)
     deadline = None
     if timeout:
-        seconds, nanoseconds = read_struct(task, timeout, TIMESPEC)
-        if seconds < 0 or not 0 <= nanoseconds < SECOND:
-            raise LinuxError(EINVAL, "the time-out is not valid")
-        deadline = task.kernel.clock.monotonic_ns() + seconds * SECOND + nanoseconds
+        deadline = task.kernel.clock.monotonic_ns() + read_time(task, timeout)
     return _wait_for_signal(task, mask & ~UNBLOCKABLE, info, deadline)
 
 

@@ -7,9 +7,10 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, WORD
 from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, FULL, PARTIAL, Restart, syscall
-from loadstone.linux.syscalls.transfer import SECOND, TIMESPEC, TIMEVAL, WORD, read_struct, write_struct
+from loadstone.linux.syscalls.transfer import KTIME_MAX, read_struct, read_time, write_struct
 from loadstone.wait import Interrupted, Wait
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _COARSE = (REALTIME_COARSE, MONOTONIC_COARSE)
 TICK_NS = 4_000_000  # CONFIG_HZ 250
 _MICRO = 1000
 _ABSOLUTE = 1
-_MAXIMUM_SECONDS = (1 << 63) // SECOND  # KTIME_SEC_MAX
 _ITIMER = Struct("<4q")
 
 
@@ -86,7 +86,7 @@ def clock_settime(task: Task, clock: ClockId, time: InTime) -> int:
     """clock_settime(2)."""
     if clock != REALTIME:
         raise LinuxError(EINVAL)
-    _duration(*read_struct(task, time, TIMESPEC))
+    read_time(task, time)
     raise LinuxError(EPERM, "the machine's clock cannot be set")
 
 
@@ -113,7 +113,7 @@ def time(task: Task, result: Address) -> int:
 @syscall(FULL)
 def nanosleep(task: Task, request: InTime, remaining: OutTime) -> Blocking:
     """nanosleep(2)."""
-    duration = _duration(*read_struct(task, request, TIMESPEC))
+    duration = read_time(task, request)
     return _sleep(task, task.kernel.clock.monotonic_ns() + duration, remaining)
 
 
@@ -128,7 +128,7 @@ def clock_nanosleep(
     now = read_clock(task, clock)
     if clock not in (*_WALL, *_STEADY):
         raise LinuxError(EOPNOTSUPP, "sleeping on CPU time")
-    target = _duration(*read_struct(task, request, TIMESPEC))
+    target = read_time(task, request)
     if flags & _ABSOLUTE:
         return _sleep(task, machine.monotonic_ns() + target - now, 0, absolute=True)
     return _sleep(task, machine.monotonic_ns() + target, remaining)
@@ -145,13 +145,6 @@ def _sleep(task: Task, deadline: int, remaining: int, *, absolute: bool = False)
             write_struct(task, remaining, TIMESPEC, *divmod(max(deadline - clock.monotonic_ns(), 0), SECOND))
         raise Restart(ERESTART_RESTARTBLOCK, lambda task: _sleep(task, deadline, remaining)) from None
     return 0
-
-
-def _duration(seconds: int, nanoseconds: int) -> int:
-    """ns; EINVAL for what is no time, and the longest there is for more than that."""
-    if seconds < 0 or not 0 <= nanoseconds < SECOND:
-        raise LinuxError(EINVAL, "the time is not valid")
-    return min(seconds, _MAXIMUM_SECONDS) * SECOND + nanoseconds
 
 
 @syscall(FULL)
@@ -178,7 +171,8 @@ def setitimer(task: Task, which: ItimerWhich, new: InItimer, old: OutItimer) -> 
         seconds, micro, next_seconds, next_micro = read_struct(task, new, _ITIMER)
         if min(seconds, next_seconds) < 0 or not 0 <= micro < 1_000_000 or not 0 <= next_micro < 1_000_000:
             raise LinuxError(EINVAL, "the time is not valid")
-        interval, value = seconds * SECOND + micro * _MICRO, next_seconds * SECOND + next_micro * _MICRO
+        interval = min(seconds * SECOND + micro * _MICRO, KTIME_MAX)
+        value = min(next_seconds * SECOND + next_micro * _MICRO, KTIME_MAX)
     if not 0 <= which <= 2:
         raise LinuxError(EINVAL, f"no interval timer {which}")
     before = linux_of(task).calls.timers.set(task.process, which, value, interval)
