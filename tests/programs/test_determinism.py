@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,31 @@ def test_two_runs_are_byte_identical(name: str, here: Path, tmp_path: Path) -> N
     assert first.status == 0, first.errors
     assert first == second
     assert first_record == second_record
+
+
+@pytest.mark.parametrize("variant", ["pie", "static"])
+def test_nothing_of_the_host_shows(variant: str, here: Path, tmp_path: Path, compiled: Compiler) -> None:
+    """TSC, clocks, ids, randomness, timers, and a directory that was made anew: other inodes, times and order.
+
+    Times of modification are input, as contents are (a compiled Python module is valid for one of them).
+    """
+    program = compiled("witness", variant)
+    runs = []
+    for number, names in enumerate((["a", "b", "c", "d"], ["c", "a", "d", "b"])):
+        directory = here / "seen"
+        directory.mkdir()
+        for name in names:
+            (directory / name).write_text(name)
+            os.utime(directory / name, (10**9 + number, 10**9))
+        os.utime(directory, (10**9 + number, 10**9))
+        runs.append(recorded([program, str(directory)], here, tmp_path / f"record{number}"))
+        shutil.rmtree(directory)
+        (here / f"between{number}").write_text("takes an inode")
+    assert runs[0][0].status == 0, runs[0][0].errors
+    assert runs[0][0].text.splitlines() == runs[1][0].text.splitlines()
+    assert runs[0][1] == runs[1][1]
+    other, _ = recorded([program, str(here)], here, tmp_path / "other", "--seed", "9")
+    assert other.text.splitlines()[10] != runs[0][0].text.splitlines()[10]  # the random bytes
 
 
 def test_record_is_what_the_schema_says(here: Path, tmp_path: Path) -> None:
