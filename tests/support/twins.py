@@ -95,6 +95,16 @@ class FakeContext:
         self.write("rcx", self.pc)
         self.write("r11", self.read("eflags"))
 
+    extended_size, extended_features = 512, 3
+
+    def save_extended(self) -> bytes:
+        """Without XSAVE, what FXSAVE saves."""
+        return self.save_fpu()
+
+    def load_extended(self, image: bytes) -> None:
+        """Without XSAVE, what FXRSTOR loads."""
+        self.load_fpu(image)
+
     def save_fpu(self) -> bytes:
         return self.fpu
 

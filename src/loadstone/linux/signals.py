@@ -1,13 +1,13 @@
 """Signals: what is sent, pending, blocked, and how one is delivered on x86-64.
 
 The order of decisions is the kernel's (kernel/signal.c); the frame on the user's stack is that of
-arch/x86/kernel/signal.c for a CPU without XSAVE: the FXSAVE image, then `struct rt_sigframe`:
+arch/x86/kernel/signal.c: the floating-point image (fpu_frame.py), and below it `struct rt_sigframe`:
 
     offset  0  pretcode: the address of the restorer, where the handler returns to
             8  uc_flags, uc_link
            24  uc_stack: ss_sp, ss_flags (int), ss_size
            48  uc_mcontext: r8..r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags, cs gs fs ss (16 bits each),
-               err, trapno, oldmask, cr2, address of the FXSAVE image, 64 reserved bytes that nobody writes
+               err, trapno, oldmask, cr2, address of the image, 64 reserved bytes that nobody writes
           304  uc_sigmask
           312  siginfo, 128 bytes, with SA_SIGINFO only
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.lean import NamedTuple
+from loadstone.linux import fpu_frame
 from loadstone.linux.rseq import leave_critical_section
 from loadstone.machine.core import DEBUG, DEBUG_STEP
 from loadstone.machine.paging import PRESENT
@@ -548,7 +549,6 @@ def _run_again(task: Task, number: int) -> None:
 # ------------------------------------------------------------------------------------------------ the frame
 
 _FRAME_SIZE = 440
-_FXSAVE_SIZE = 512
 _RED_ZONE = 128
 UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS = 1, 2, 4
 USER_CS, USER_SS = 0x33, 0x2B
@@ -556,10 +556,6 @@ USER_CS, USER_SS = 0x33, 0x2B
 _FRAME_TOP = Struct("<QQQQI")  # restorer, uc_flags, uc_link, ss_sp, ss_flags
 _FRAME_MIDDLE = Struct("<Q18Q4H5Q")  # ss_size, registers, segments, err, trapno, oldmask, cr2, fpstate
 _FRAME_MIDDLE_OFFSET, _FRAME_MASK_OFFSET, _FRAME_INFO_OFFSET = 40, 304, 312
-# sw_reserved, 48 bytes: FP_XSTATE_MAGIC1, extended_size, xfeatures, xstate_size. Written without XSAVE as well.
-_SOFTWARE_BYTES = Struct("<IIQI28x")
-_SOFTWARE_OFFSET = 464
-_FP_XSTATE_MAGIC1, _MAGIC2_SIZE, _XFEATURE_FPSSE = 0x46505853, 4, 3
 
 _REGISTERS = (
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
@@ -568,8 +564,6 @@ _REGISTERS = (
 # eflags: what a handler may change (FIX_EFLAGS: AC OF DF TF SF ZF AF PF CF RF), and what is cleared for it (DF RF TF)
 _FIX_EFLAGS = 0x40000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x10000
 _CLEAR_EFLAGS = 0x400 | 0x10000 | 0x100
-_MXCSR_RESERVED = 0xFFFF_0000
-FPU_RESET = (b"\x7f\x03".ljust(24, b"\0") + b"\x80\x1f").ljust(_FXSAVE_SIZE, b"\0")
 
 
 def on_altstack(signals: TaskSignals, sp: int) -> bool:
@@ -611,12 +605,11 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> None:
         raise LinuxError(EINVAL, "x86-64 handlers need SA_RESTORER")
     context, signals, space = task.context, task.signals, task.process.space
     old_sp = context.sp
-    frame, image = _place_frame(signals, old_sp, action)
-    software = _SOFTWARE_BYTES.pack(_FP_XSTATE_MAGIC1, _FXSAVE_SIZE + _MAGIC2_SIZE, _XFEATURE_FPSSE, _FXSAVE_SIZE)
-    copy_out(space, image, context.save_fpu()[:_SOFTWARE_OFFSET] + software)
+    frame, image = _place_frame(signals, old_sp, action, fpu_frame.size(context))
+    copy_out(space, image, fpu_frame.save(context))
     mask = signals.mask if signals.saved_mask is None else signals.saved_mask
     start, size, flags = signals.altstack
-    uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
+    uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | (UC_FP_XSTATE if fpu_frame.has_xsave(context) else 0)
     copy_out(space, frame, _FRAME_TOP.pack(action.restorer, uc_flags, 0, start, flags))
     middle = _FRAME_MIDDLE.pack(
         size,
@@ -632,15 +625,15 @@ def _push_frame(task: Task, info: SigInfo, action: Action) -> None:
     _enter_handler(task, info.number, action.handler, frame)
 
 
-def _place_frame(signals: TaskSignals, sp: int, action: Action) -> tuple[int, int]:
-    """Where the frame and the FXSAVE image go (kernel: get_sigframe)."""
+def _place_frame(signals: TaskSignals, sp: int, action: Action, image_size: int) -> tuple[int, int]:
+    """Where the frame and the floating-point image go (kernel: get_sigframe)."""
     nested = on_altstack(signals, sp)
     entering = False
     sp -= _RED_ZONE
     if action.flags & SA_ONSTACK and altstack_state(signals, sp) == 0:
         sp = signals.altstack[0] + signals.altstack[1]
         entering = True
-    image = (sp - _FXSAVE_SIZE) & ~63
+    image = (sp - image_size) & ~63
     frame = ((image - _FRAME_SIZE) & ~15) - 8
     if (nested or entering) and not _within(signals, frame):
         raise LinuxError(ENOMEM, "the alternate signal stack overflows")
@@ -658,7 +651,7 @@ def _enter_handler(task: Task, number: int, handler: int, frame: int) -> None:
     context.sp = frame
     context.pc = handler
     context.write("eflags", context.read("eflags") & ~_CLEAR_EFLAGS)
-    context.load_fpu(FPU_RESET)
+    context.load_fpu(fpu_frame.RESET)
 
 
 def sigreturn(task: Task) -> None:
@@ -684,19 +677,9 @@ def _pop_frame(task: Task, frame: int) -> None:
     for register, value in registers.items():
         context.write(register, value)
     code, _, _, stack = values[18:22]
-    _restore_fpu(task, values[26])
+    fpu_frame.load(context, space, values[26])
     signals.restart_block = None
     with suppress(LinuxError):  # the kernel does not look at the result either
         set_altstack(signals, context.sp, start, size, flags, MINSIGSTKSZ)
     if code | 3 != USER_CS or (uc_flags & UC_STRICT_RESTORE_SS and stack | 3 != USER_SS):
         force_exception(task, 13, (code if code | 3 != USER_CS else stack) & ~3)
-
-
-def _restore_fpu(task: Task, address: int) -> None:
-    if not address:
-        task.context.load_fpu(FPU_RESET)
-        return
-    image = copy_in(task.process.space, address, _FXSAVE_SIZE)
-    if len(image) < _FXSAVE_SIZE or int.from_bytes(image[24:28], "little") & _MXCSR_RESERVED:
-        raise LinuxError(EINVAL, "the saved floating-point state is not valid")
-    task.context.load_fpu(image)

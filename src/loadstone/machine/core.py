@@ -59,6 +59,14 @@ class Context(Protocol):
     """
 
     @property
+    def extended_size(self) -> int:
+        """Bytes of the state that a signal frame saves: 512 without XSAVE, else the uncompacted XSAVE image."""
+
+    @property
+    def extended_features(self) -> int:
+        """Its components, as in XCR0."""
+
+    @property
     def pc(self) -> int:
         """The instruction pointer."""
 
@@ -95,6 +103,12 @@ class Context(Protocol):
 
     def load_fpu(self, image: bytes) -> None:
         """Set the x87 and SSE state from an FXSAVE image."""
+
+    def save_extended(self) -> bytes:
+        """The extended state, `extended_size` bytes: a FXSAVE or XSAVE image."""
+
+    def load_extended(self, image: bytes) -> None:
+        """Set it; an XSAVE image's header must be valid, and what it leaves out becomes initial."""
 
     def copy(self) -> Context:
         """Another context with the same state, for fork and clone."""

@@ -138,9 +138,19 @@ class KvmContext:
         present = int.from_bytes(target[_XSTATE_BV : _XSTATE_BV + 8], "little") & _PKRU_BIT | _X87_SSE
         target[_XSTATE_BV : _XSTATE_BV + 8] = present.to_bytes(8, "little")
 
-    def save_extended(self, size: int) -> bytes:
-        """The XSAVE image in the uncompacted format, `size` bytes."""
-        return bytes(self._fetched()[:size])
+    @property
+    def extended_size(self) -> int:
+        """Bytes of the XSAVE image with all the components that a program may use."""
+        return self.core.extended_size
+
+    @property
+    def extended_features(self) -> int:
+        """XCR0, but for what needs a permission first."""
+        return self.core.xcr0
+
+    def save_extended(self) -> bytes:
+        """The XSAVE image in the uncompacted format."""
+        return bytes(self._fetched()[: self.core.extended_size])
 
     def load_extended(self, image: bytes) -> None:
         """Set the extended state from an XSAVE image whose header is valid."""

@@ -45,6 +45,7 @@ from loadstone.machine.kvm_context import (
     CR3,
     CS,
     FETCHED,
+    FXSAVE_SIZE,
     IN_VCPU,
     R11,
     RCX,
@@ -87,6 +88,8 @@ _USER_TOP = 1 << 47
 _SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
 _USER_GATES = (3, 4, 0x80)
 _XSAVE, _PKU = 1 << 26, 1 << 3  # CPUID.1:ECX, CPUID.7:ECX
+_XSAVE_LEAST, _X87_SSE = 576, 3
+_CPUID_HEAD, _CPUID_ENTRY, _NOTHING = 8, 40, [0, 0, 0, 0]
 _AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
 
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
@@ -440,16 +443,18 @@ class KvmCore:
     def _set_up(self, cpuid: bytes) -> None:
         """CPUID, XCR0, MSRs; the registers of a program that starts."""
         vcpu = self._vcpu
+        entries = {(leaf, part): answer for leaf, part, *answer in _cpuid_entries(cpuid)}
+        self.xcr0 = entries.get((13, 0), _NOTHING)[0] & ~_AMX
+        cr4 = CR4_PKE if entries.get((7, 0), _NOTHING)[2] & _PKU else 0
+        if self.xcr0 > _X87_SSE:
+            cr4 |= CR4_OSXSAVE
+            cpuid = _with_xsave(cpuid)
         vcpu.set_cpuid(cpuid)
         vcpu.set_msrs(MSRS)
-        features = {leaf: words for leaf, index, *words in _cpuid_entries(cpuid) if index == 0}
-        cr4 = 0
-        if features.get(1, [0, 0, 0, 0])[2] & _XSAVE:
-            cr4 |= CR4_OSXSAVE
-        if features.get(7, [0, 0, 0, 0])[2] & _PKU:
-            cr4 |= CR4_PKE
-        self.xcr0 = features.get(13, [3, 0, 0, 0])[0] & ~_AMX | 3
+        self.extended_size = FXSAVE_SIZE
         if cr4 & CR4_OSXSAVE:
+            parts = [entries[13, part] for part in range(2, 63) if self.xcr0 >> part & 1]
+            self.extended_size = max([_XSAVE_LEAST, *(size + offset for size, offset, *_ in parts)])
             vcpu.set_xcr0(self.xcr0)
         state = system_registers(vcpu.system_registers(), cr4)
         registers = bytearray(kvm.REGS_SIZE) + state[: 8 * WORDS - kvm.REGS_SIZE]
@@ -460,8 +465,18 @@ class KvmCore:
         self._run_words[_VALID_WORD] = _REGISTERS
 
 
+def _with_xsave(table: bytes) -> bytes:
+    """The CPUID table with the XSAVE bit. A paravirtual KVM lists the states but not the bit, and needs it for CR4."""
+    changed = bytearray(table)
+    for start in range(_CPUID_HEAD, len(table), _CPUID_ENTRY):
+        if struct.unpack_from("<I", table, start) == (1,):
+            (features,) = struct.unpack_from("<I", table, start + 20)
+            struct.pack_into("<I", changed, start + 20, features | _XSAVE)
+    return bytes(changed)
+
+
 def _cpuid_entries(table: bytes) -> Iterator[tuple[int, ...]]:
     """(function, index, EAX, EBX, ECX, EDX) of each entry of a `struct kvm_cpuid2`."""
-    for start in range(8, len(table), 40):
+    for start in range(_CPUID_HEAD, len(table), _CPUID_ENTRY):
         leaf, index, _flags, a, b, c, d = struct.unpack_from("<7I", table, start)
         yield leaf, index, a, b, c, d

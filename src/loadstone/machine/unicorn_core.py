@@ -118,6 +118,9 @@ class UnicornContext:
 
     __slots__ = ("_core", "handle", "return_to", "stopped_at")
 
+    extended_size = 512  # no XSAVE: the FXSAVE image is all there is
+    extended_features = 3
+
     def __init__(self, core: UnicornCore, handle: c_void_p) -> None:
         self._core = core
         self.handle = handle
@@ -190,6 +193,9 @@ class UnicornContext:
         for i in range(16):
             write(self, uc.REG_XMM0 + i, image[160 + 16 * i : 176 + 16 * i])
         self.write("mxcsr", mxcsr)
+
+    save_extended = save_fpu
+    load_extended = load_fpu
 
     def copy(self) -> UnicornContext:
         """Another context with the same state."""
