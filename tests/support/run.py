@@ -64,9 +64,10 @@ def command(*args: str) -> list[str]:
 
 
 def run_command(*options: str) -> list[str]:
-    """The command line `loadstone run OPTIONS…` with the engine under test."""
-    chosen = [] if engine() == "auto" else ["--engine", engine()]
-    runs_by_engine[engine()] += 1
+    """The command line `loadstone run OPTIONS…` with the engine under test; what is deterministic has its own."""
+    used = "unicorn" if "--deterministic" in options and engine() == "kvm" else engine()
+    chosen = [] if used == "auto" else ["--engine", used]
+    runs_by_engine[used] += 1
     return command("run", *chosen, *options)
 
 
