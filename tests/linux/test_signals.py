@@ -111,7 +111,6 @@ def test_a_fault_that_is_blocked_or_ignored_kills(blocked: bool) -> None:
     ("vector", "number", "code", "located"),
     [
         (0, SIGFPE, 1, True),
-        (1, signals.SIGTRAP, 2, True),
         (3, signals.SIGTRAP, 0x80, False),
         (4, SIGSEGV, 0x80, False),
         (6, signals.SIGILL, 2, True),
@@ -127,6 +126,15 @@ def test_exceptions_become_the_signals_of_traps_c(vector: int, number: int, code
     assert (info.number, info.code) == (number, code)
     assert info.address == (guest.context.pc if located else 0)
     assert (guest.task.signals.trap_number, guest.task.signals.error_code) == (vector, 5)
+
+
+@pytest.mark.parametrize(("dr6", "code"), [(1 << 14, 2), (0, 1)])  # TRAP_TRACE of a single step, TRAP_BRKPT of INT1
+def test_dr6_tells_what_a_debug_exception_is(dr6: int, code: int) -> None:
+    guest = Guest()
+    signals.force_exception(guest.task, 1, dr6)
+    (info,) = guest.task.signals.pending.queue
+    assert (info.number, info.code, info.address) == (signals.SIGTRAP, code, guest.context.pc)
+    assert (guest.task.signals.trap_number, guest.task.signals.error_code) == (1, 0)
 
 
 @pytest.mark.parametrize(
