@@ -454,6 +454,16 @@ def test_where_of_nothing(compiled: Compiler) -> None:
     assert "SEGV_MAPERR" in loadstone("where", program, "0x1000").text
 
 
+def test_where_at_exit_sees_what_the_program_touched(compiled: Compiler) -> None:
+    """A page that only main touches: no entry before it ran, and the byte that it wrote at the end."""
+    program = compiled("volatile char far[1 << 20];\nint main(void) { far[600000] = 0x5a; return 3; }\n", "no-pie")
+    before, after = (loadstone("where", "--at", moment, program, "far+600000") for moment in ("main", "exit"))
+    assert (before.status, after.status) == (0, 0), after.errors
+    assert "none yet" in before.text
+    assert re.search(r"^ +byte +0x5a$", after.text, re.MULTILINE)
+    assert re.search(r"^ +PT .* P  RW  US  A  D  NX ", after.text, re.MULTILINE)
+
+
 def test_where_finds_the_main_of_a_stripped_program() -> None:
     got = loadstone("where", "--at", "main", "/bin/ls", "main")
     assert got.status == 0, got.errors

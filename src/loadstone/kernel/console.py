@@ -1,4 +1,4 @@
-"""The host's signals and terminal while a machine runs: Ctrl-C is the guest's, and everything is put back afterwards."""
+"""The host's signals and terminal while a machine runs: Ctrl-C is the guest's, and all is put back afterwards."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _PATIENCE = 2.0  # seconds within which the third Ctrl-C ends the machine
 class Console:
     """A context: signals of the host's go to the guest, terminal modes are restored on every way out.
 
-    SIGINT, SIGQUIT and SIGWINCH are the guest's; the third SIGINT within two seconds ends the machine, and so do SIGTERM
-    and SIGHUP. Only the main thread of Python may do this; elsewhere it does nothing.
+    SIGINT, SIGQUIT and SIGWINCH are the guest's; the third SIGINT within two seconds ends the machine, and so do
+    SIGTERM and SIGHUP. Only the main thread of Python may do this; elsewhere it does nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:

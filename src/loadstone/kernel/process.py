@@ -73,8 +73,8 @@ class Process:
     """
 
     __slots__ = (
-        "attributes", "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits", "name",
-        "parent_pid", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
+        "attributes", "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits",
+        "name", "parent_pid", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
     )  # fmt: skip
 
     def __init__(
