@@ -38,3 +38,28 @@ def test_with_other_libraries(variant: str, compiled: Compiler) -> None:
 @pytest.mark.parametrize("options", [(), ("--deterministic",)])
 def test_interval_timers_go_off_wherever_the_program_is(options: tuple[str, ...], compiled: Compiler) -> None:
     same(compiled("timers", "static"), options=options)
+
+
+def test_the_calls_at_fixed_addresses(compiled: Compiler) -> None:
+    """The vsyscall page: it cannot be read, but calling into it makes the call, as the kernel emulates it."""
+    if "[vsyscall]" not in Path("/proc/self/maps").read_text():
+        pytest.skip("this kernel has no vsyscall page")
+    same(
+        compiled(
+            r"""
+            #include <stdio.h>
+            #include <stdlib.h>
+            #include <sys/time.h>
+            #include <time.h>
+            int main(void) {
+                time_t (*at)(time_t *) = (void *)0xffffffffff600400UL;
+                int (*day)(struct timeval *, void *) = (void *)0xffffffffff600000UL;
+                struct timeval now;
+                time_t then = time(0), same = at(0);
+                printf("%d %d %d\n", labs(same - then) < 2, day(&now, 0), labs(now.tv_sec - then) < 2);
+                return *(volatile char *)0xffffffffff600000UL;  /* and to read it is a fault */
+            }
+            """,
+            "pie",
+        )
+    )

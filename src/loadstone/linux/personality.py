@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import signals
+from loadstone.linux import signals, vsyscall
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
@@ -73,6 +73,8 @@ class Linux:
         """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal."""
         if trap.vector == PAGE_FAULT:
             assert isinstance(trap.failure, BadAccess)
+            if trap.failure.access == EXEC and self._called_vsyscall(task, trap.failure.address):
+                return
             signals.force_fault(task, trap.failure, _error_code(trap.failure))
         elif trap.vector == GENERAL_PROTECTION and self._read_time_stamp(task):
             return
@@ -127,6 +129,11 @@ class Linux:
             context.write(register, value)
         if old is not None:
             old.release()
+
+    def _called_vsyscall(self, task: Task, address: int) -> bool:
+        if address < vsyscall.START:
+            return False
+        return vsyscall.emulate(task, self.calls, address)
 
     def _read_time_stamp(self, task: Task) -> bool:
         """RDTSC and RDTSCP outside ring 0 arrive as exceptions, so that time comes from the machine's clock."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.errors import OutOfFrames
 from loadstone.events import Fault, publish
 from loadstone.lean import NamedTuple
 from loadstone.machine.paging import DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
@@ -186,9 +187,9 @@ def _fault_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, in
     low = index + first - in_table
     high = min(index + last - in_table, (backing.size - 1) >> PAGE_SHIFT)
     cache = space.cache
-    if cache.warm and backing.writeback:
-        frames = cache.bring(backing, low, high)
-    else:
+    try:
+        frames = cache.bring(backing, *((low, high) if cache.warm and backing.writeback else (index, index)))
+    except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
         frames = cache.bring(backing, index, index)
     words = space.memory.words
     slot = space.page_table.slot(page) - index
