@@ -1,14 +1,14 @@
-"""A Unicorn core with frames, a page table and nothing else: no kernel decides what a fault means but the test."""
+"""A core with frames, a page table and nothing else: no kernel decides what a fault means but the test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from loadstone.machine.core import EXCEPTION, Trap
+from loadstone.machine.core import EXCEPTION, Resolver, Trap
 from loadstone.machine.paging import FRAME_MASK, PageTable, permissions
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE, PhysicalMemory
-from loadstone.machine.unicorn_core import UnicornContext, UnicornCore
+from loadstone.machine.unicorn_core import UnicornCore
 from machine.code import assemble
 
 CODE, DATA, STACK_TOP = 0x401000, 0x600000, 0x7FFFF000
@@ -74,10 +74,10 @@ class Space:
 class Bare:
     """Memory, a core, one space with code at CODE, two pages of data at DATA and a stack that faults in."""
 
-    def __init__(self, frames: int = 4096) -> None:
+    def __init__(self, frames: int = 4096, make: Callable[[PhysicalMemory, Resolver], Any] = UnicornCore) -> None:
         self.memory = PhysicalMemory(frames * FRAME_SIZE)
         self.faults: list[Fault] = []
-        self.core = UnicornCore(self.memory, self.resolve)
+        self.core = make(self.memory, self.resolve)
         self.space = self.new_space()
         self.context = self.core.new_context()
 
@@ -113,7 +113,7 @@ class Bare:
         self.context.sp = STACK_TOP - 64
         return self.run(budget)
 
-    def run(self, budget: int = BUDGET, context: UnicornContext | None = None, space: Space | None = None) -> Trap:
+    def run(self, budget: int = BUDGET, context: Any = None, space: Space | None = None) -> Trap:
         return self.core.run(context or self.context, space or self.space, budget)
 
     def exception(self, text: str | bytes) -> tuple[int, int]:

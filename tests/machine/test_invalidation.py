@@ -1,0 +1,306 @@
+"""No stale translation survives a change of the page tables, on every core.
+
+Each test first lets the program use a translation, then changes the entry as the memory system does and reports it; it
+fails if the program still sees the page as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadstone.machine.core import EXCEPTION, PAGE_FAULT, SLICE_END, SYSTEM_CALL
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, WRITABLE, permissions
+from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
+from loadstone.machine.shootdown import Shootdown
+from machine.bare import CODE, DATA, Bad, Bare, Fault, R, Space, W
+from machine.engines import NAMES, maker
+
+READ = "mov rax, [rbx]; syscall"
+WRITE = "mov [rbx], rcx; syscall"
+WRITE_CODE = CODE + 0x800
+FAR = 0x4000_0000
+
+
+class Changing(Bare):
+    """A machine whose entries change: `shared` are pages whose first write gets a copy, as copy-on-write does it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(frames=16384, make=maker(name))
+        self.shootdown = Shootdown(self.memory)
+        self.shootdown.listen(self.core)
+        self.shared: set[tuple[int, int]] = set()
+        for text, at in ((READ, CODE), (WRITE, WRITE_CODE)):
+            self.load(text, at)
+
+    def another(self) -> Space:
+        """A second address space with the same code."""
+        space = self.new_space()
+        self.load(READ, CODE, space)
+        self.load(WRITE, WRITE_CODE, space)
+        return space
+
+    def resolve(self, space: Space, address: int, access: int, pc: int) -> Bad | None:
+        page = address & -FRAME_SIZE
+        if access == W and (space.page_table.root, page) in self.shared:
+            self.faults.append(Fault(address, access, pc))
+            self.copy_on_write(space, page)
+            return None
+        return super().resolve(space, address, access, pc)
+
+    def copy_on_write(self, space: Space, page: int) -> int:
+        """Give the space its own copy of a page; the frame."""
+        self.shared.discard((space.page_table.root, page))
+        old = (space.entry(page) & FRAME_MASK) >> 12
+        new = self.memory.allocate(ANONYMOUS)
+        self.memory.copy(old, new)
+        space.map(page, R | W, new)
+        self.shootdown.retire(space.page_table.root, page, page + FRAME_SIZE, [old])
+        return new
+
+    def fill(self, frame: int, value: int) -> None:
+        """Write a word into every eighth of a frame."""
+        for at in range(frame * 512, frame * 512 + 512, 64):
+            self.memory.words[at] = value
+
+    def page(self, space: Space, page: int, value: int, prot: int = R | W) -> int:
+        """Map a new page that holds `value`; its frame."""
+        frame = space.map(page, prot)
+        self.fill(frame, value)
+        return frame
+
+    def read(self, address: int, space: Space | None = None) -> int | None:
+        """What the program reads at an address; None: a fault that was refused."""
+        return self._do(CODE, address, 0, space)
+
+    def write(self, address: int, value: int, space: Space | None = None) -> int | None:
+        """Let the program write; None: a fault that was refused."""
+        return self._do(WRITE_CODE, address, value, space)
+
+    def _do(self, code: int, address: int, value: int, space: Space | None) -> int | None:
+        context = self.context
+        context.pc = code
+        context.write("rbx", address)
+        context.write("rcx", value)
+        context.write("rax", value)
+        trap = self.run(space=space)
+        while trap.kind == SLICE_END:
+            trap = self.run(space=space)
+        if trap.kind == EXCEPTION and trap.vector == PAGE_FAULT:
+            assert address <= trap.failure.address < address + 8
+            return None
+        assert trap.kind == SYSTEM_CALL
+        return int(context.read("rax"))
+
+
+@pytest.fixture(params=NAMES)
+def bare(request: pytest.FixtureRequest) -> Iterator[Changing]:
+    made = Changing(request.param)
+    yield made
+    made.close()
+
+
+def test_retargeted_page(bare: Changing) -> None:
+    space = bare.space
+    old = bare.page(space, FAR, 1)
+    assert bare.read(FAR) == 1
+    new = bare.page(space, FAR, 2)
+    assert new != old
+    bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [old])
+    assert bare.read(FAR) == 2
+    assert bare.write(FAR, 3) == 3
+    assert bare.memory.words[new * 512] == 3
+
+
+def test_page_that_became_read_only(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    assert bare.write(FAR, 2) == 2
+    space.map(FAR, R, frame)
+    bare.shootdown.changed(space.page_table.root, FAR, FAR + FRAME_SIZE)
+    assert bare.write(FAR, 3) is None
+    assert bare.read(FAR) == 2
+    space.map(FAR, R | W, frame)  # an entry that allows more needs no report
+    assert bare.write(FAR, 4) == 4
+
+
+def test_page_that_nobody_may_touch_any_more(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    assert bare.read(FAR) == 1
+    space.map(FAR, 0, frame)
+    bare.shootdown.changed(space.page_table.root, FAR, FAR + FRAME_SIZE)
+    assert bare.read(FAR) is None
+
+
+def test_unmapped_page(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    assert bare.read(FAR) == 1
+    bare.memory.words[space.page_table.find(FAR)] = 0
+    bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [frame])
+    assert bare.read(FAR) is None
+
+
+def test_moved_page(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    assert bare.read(FAR) == 1
+    table = space.page_table
+    target = table.slot(FAR + (1 << 30))
+    bare.memory.words[target], bare.memory.words[table.slot(FAR)] = bare.memory.words[table.slot(FAR)], 0
+    bare.shootdown.changed(table.root, FAR, FAR + FRAME_SIZE, [frame])
+    assert bare.read(FAR) is None
+    assert bare.read(FAR + (1 << 30)) == 1
+
+
+def share(bare: Changing) -> tuple[Space, int]:
+    """Another space that shares the page at FAR read-only, as fork leaves it; its frame."""
+    frame = bare.page(bare.space, FAR, 1)
+    assert bare.write(FAR, 1) == 1
+    other = bare.another()
+    for space in (bare.space, other):
+        space.map(FAR, R, frame)
+        bare.shared.add((space.page_table.root, FAR))
+    bare.memory.hold(frame)
+    bare.shootdown.changed(bare.space.page_table.root, FAR, FAR + FRAME_SIZE)
+    return other, frame
+
+
+def test_copy_on_write_after_sharing(bare: Changing) -> None:
+    other, frame = share(bare)
+    assert bare.read(FAR) == 1
+    assert bare.read(FAR, other) == 1
+    assert bare.write(FAR, 5) == 5
+    assert bare.faults[-1].address == FAR
+    assert (bare.read(FAR), bare.read(FAR, other)) == (5, 1)
+    assert bare.memory.words[frame * 512] == 1
+    assert bare.write(FAR, 6, other) == 6
+    assert (bare.read(FAR), bare.read(FAR, other)) == (5, 6)
+
+
+def test_copy_on_write_by_the_kernel(bare: Changing) -> None:
+    """A system call writes: no instruction of the program faults, so nothing heals by itself."""
+    other, _ = share(bare)
+    assert bare.read(FAR) == 1
+    new = bare.copy_on_write(bare.space, FAR)
+    bare.fill(new, 7)
+    assert bare.read(FAR) == 7
+    assert bare.read(FAR, other) == 1
+
+
+def test_copy_on_write_by_an_instruction_that_never_completes(bare: Changing) -> None:
+    """A store over the page's end: its first page is copied, the second refused. A handler then reads the first."""
+    share(bare)
+    assert bare.read(FAR) == 1
+    assert bare.write(FAR + FRAME_SIZE - 4, 0) is None, "the second page was not refused"
+    new = (bare.space.entry(FAR) & FRAME_MASK) >> 12
+    bare.fill(new, 8)
+    assert bare.read(FAR) == 8
+
+
+def test_recycled_frame(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    assert bare.write(FAR, 1) == 1
+    bare.memory.words[space.page_table.find(FAR)] = 0
+    bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [frame])
+    other = bare.another()
+    again = [bare.page(other, FAR + n * FRAME_SIZE, 9) for n in range(4)]
+    assert bare.read(FAR) is None
+    assert bare.read(FAR, other) == 9
+    assert bare.write(FAR, 5) is None
+    assert all(bare.memory.words[each * 512] == 9 for each in again)
+
+
+def test_recycled_page_table_frames(bare: Changing) -> None:
+    """One short-lived address space after another, until frames of page tables are used again."""
+    seen: set[int] = set()
+    recycled = False
+    for turn in range(120):
+        space = bare.another()
+        table = space.page_table
+        recycled |= table.root in seen
+        bare.page(space, FAR, 1000 + turn)
+        steps = table.walk(FAR)
+        recycled |= any(step.table in seen for step in steps)
+        seen |= {step.table for step in steps}
+        assert bare.read(FAR, space) == 1000 + turn
+        assert bare.read(FAR + FRAME_SIZE, space) is None
+        frames = []
+        for _, slot, entry in list(table.entries(0, 1 << 47)):
+            bare.memory.words[slot] = 0
+            frames.append((entry & FRAME_MASK) >> 12)
+        bare.shootdown.retire(table.root, 0, 1 << 47, frames)
+        table.release()
+    assert recycled, "no frame of a page table was used again: the test shows nothing"
+
+
+def test_page_table_that_went_and_came_back(bare: Changing) -> None:
+    table = bare.space.page_table
+    for turn in range(5):
+        frame = bare.page(bare.space, FAR, turn)
+        assert bare.read(FAR) == turn
+        bare.memory.words[table.find(FAR)] = 0
+        bare.shootdown.retire(table.root, FAR, FAR + FRAME_SIZE, [frame])
+        table.prune(FAR, FAR + FRAME_SIZE)
+        assert table.find(FAR) < 0
+        assert bare.read(FAR) is None
+
+
+def test_cleared_accessed_and_dirty_bits(bare: Changing) -> None:
+    space = bare.space
+    bare.page(space, FAR, 1)
+    assert bare.write(FAR, 2) == 2
+    assert space.entry(FAR) & (ACCESSED | DIRTY) == ACCESSED | DIRTY
+
+    def clear() -> None:
+        bare.memory.words[space.page_table.find(FAR)] &= ~(ACCESSED | DIRTY)
+        bare.shootdown.changed(space.page_table.root, FAR, FAR + FRAME_SIZE)
+
+    clear()
+    assert bare.read(FAR) == 2
+    assert space.entry(FAR) & (ACCESSED | DIRTY) == ACCESSED
+    assert bare.write(FAR, 3) == 3
+    assert space.entry(FAR) & DIRTY
+    clear()
+    assert bare.write(FAR, 4) == 4
+    assert space.entry(FAR) & (ACCESSED | DIRTY) == ACCESSED | DIRTY
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["in-one-run", "scattered"])
+def test_many_pages_at_once(bare: Changing, step: int) -> None:
+    """As fork does it: hundreds of entries lose a right, and the program is not told page by page."""
+    space, pages = bare.space, 300
+    addresses = [FAR + step * n * FRAME_SIZE for n in range(pages)]
+    for n, address in enumerate(addresses):
+        bare.page(space, address, n)
+        assert bare.write(address, n) == n
+    for address in addresses:
+        slot = space.page_table.find(address)
+        bare.memory.words[slot] &= ~WRITABLE
+    bare.shootdown.changed(space.page_table.root, FAR, addresses[-1] + FRAME_SIZE)
+    assert [bare.write(address, 0) for address in addresses[::7]] == [None] * len(addresses[::7])
+    assert [bare.read(address) for address in addresses] == list(range(pages))
+
+
+def test_two_addresses_of_one_frame(bare: Changing) -> None:
+    space = bare.space
+    frame = bare.page(space, FAR, 1)
+    space.map(FAR + FRAME_SIZE, R | W, frame)
+    assert bare.read(FAR) == bare.read(FAR + FRAME_SIZE) == 1
+    bare.memory.words[space.page_table.find(FAR)] = frame << 12 | permissions(R)
+    bare.shootdown.changed(space.page_table.root, FAR, FAR + FRAME_SIZE)
+    assert bare.write(FAR, 2) is None
+    assert bare.write(FAR + FRAME_SIZE, 3) == 3
+    assert bare.read(FAR) == 3
+
+
+def test_page_of_another_address_space_is_not_seen_after_a_switch(bare: Changing) -> None:
+    other = bare.another()
+    for n, space in enumerate((bare.space, other)):
+        bare.page(space, FAR, 100 + n)
+    for _ in range(3):
+        assert (bare.read(FAR), bare.read(FAR, other)) == (100, 101)
+    assert bare.read(DATA) == 0
