@@ -55,9 +55,11 @@ static const int spared[] = {
   SYS_exit, SYS_exit_group, SYS_execve, SYS_execveat, SYS_munmap, SYS_mmap, SYS_mremap, SYS_mprotect, SYS_brk,
   SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigsuspend, SYS_sigaltstack, SYS_setitimer, SYS_alarm,
   SYS_arch_prctl, SYS_kill, SYS_tkill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_madvise, SYS_prctl,
-  SYS_ppoll, SYS_pselect6, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_setrlimit, SYS_prlimit64,
+  SYS_rseq, SYS_ppoll, SYS_pselect6, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_setrlimit,
+  SYS_prlimit64,
 };
-static char arena[1 << 16];
+enum { SIZE = 1 << 16 };
+static char *arena;
 static uint64_t state;
 
 static uint64_t next(void) {
@@ -67,7 +69,7 @@ static uint64_t next(void) {
 
 static long argument(void) {
   switch (next() % 6) {
-    case 0: return (long)arena + next() % sizeof arena;
+    case 0: return (long)arena + next() % SIZE;
     case 1: return next() % 20;
     case 2: return -(long)(next() % 200);
     case 3: return 1L << next() % 64;
@@ -82,6 +84,7 @@ int main(int argc, char **argv) {
   struct itimerval soon = {{0, 1000}, {0, 1000}};
   struct sigaction action = {.sa_handler = nothing};
   state = atoi(argv[1]) * 2654435761u + 1;
+  arena = mmap((void *)0x10000000, SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   sigaction(SIGALRM, &action, 0);
   setitimer(ITIMER_REAL, &soon, 0);
   for (int signal = 1; signal < 32; signal++)
@@ -90,7 +93,7 @@ int main(int argc, char **argv) {
     long number = next() % 470;
     for (unsigned j = 0; j < sizeof spared / sizeof *spared; j++)
       if (number == spared[j]) number = SYS_getpid;
-    for (int j = 0; j < 4; j++) *(long *)(arena + next() % (sizeof arena - 8)) = argument();
+    for (int j = 0; j < 4; j++) *(long *)(arena + next() % (SIZE - 8)) = argument();
     strcpy(arena + 4096 * (next() % 15), next() % 2 ? "/tmp/monkey" : "/dev/zero");
     syscall(number, argument(), argument(), argument(), argument(), argument(), argument());
   }

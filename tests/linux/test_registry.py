@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.linux import abi, strace
+from loadstone.linux.refusals import MOST, OTHERS, count_refusal
 from loadstone.linux.syscalls import areas, arguments, document
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, Registry, handlers
 from support.twins import ARENA, Guest
@@ -128,3 +129,16 @@ def test_dispatching_costs_little_beside_the_handler() -> None:
             dispatch(task)
         best = min(best, time.perf_counter() - start)
     assert best / 1000 < 1.5e-6 * 3  # three times what it is to cost: the machines of tests are slow
+
+
+def test_what_was_asked_for_in_vain_is_counted_within_bounds() -> None:
+    """A program may try every number there is, and an ioctl may have any."""
+    guest = Guest()
+    for number in range(10_000, 20_000):
+        guest.context.prepare(number, ())
+        guest.calls.dispatch(guest.task)
+        count_refusal(guest.task, f"ioctl {number:#x}")
+    assert sum(guest.calls.unimplemented.values()) == sum(guest.calls.refused.values()) == 10_000
+    assert len(guest.calls.unimplemented) == len(guest.calls.refused) == MOST + 1
+    assert guest.calls.refused[OTHERS] == 10_000 - MOST
+    assert len(guest.calls.registry.used()) < 3 * MOST

@@ -10,6 +10,7 @@ from loadstone.linux import signals, vsyscall
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
+from loadstone.linux.refusals import count
 from loadstone.linux.syscalls.dispatch import SystemCalls
 from loadstone.linux.vdso import make_vdso
 from loadstone.linux.world import ProcessWorld
@@ -150,7 +151,7 @@ class Linux:
         ticks = self._kernel.clock.monotonic_ns() * _TSC_PER_NS
         context.write("rax", ticks & 0xFFFF_FFFF)
         context.write("rdx", ticks >> 32 & 0xFFFF_FFFF)
-        if code != code[:2] and code.startswith(_RDTSC[1]):
+        if code.startswith(_RDTSC[1]):
             context.write("rcx", task.cpu)
             context.pc += 3
         else:
@@ -162,7 +163,7 @@ class Linux:
         from errno import ENOSYS
 
         name = f"int 0x80 (i386 call {task.context.read('rax') & 0xFFFF_FFFF})"
-        self.calls.unimplemented[name] = self.calls.unimplemented.get(name, 0) + 1
+        count(self.calls.unimplemented, name)
         task.context.write("rax", -ENOSYS & (1 << 64) - 1)
 
 

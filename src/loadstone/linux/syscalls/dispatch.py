@@ -13,6 +13,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
+from loadstone.linux.refusals import count
 from loadstone.linux.syscalls.registry import ERESTARTSYS, Registry, Restart, SystemCall
 from loadstone.linux.timers import Timers
 from loadstone.wait import Interrupted
@@ -165,7 +166,7 @@ class SystemCalls:
     def _fail(self, task: Task, row: SystemCall, error: LinuxError) -> int:
         """Set -errno. A call that does not exist here is counted, whoever says so."""
         if error.errno == ENOSYS:
-            self.unimplemented[row.name] = self.unimplemented.get(row.name, 0) + 1
+            count(self.unimplemented, row.name)
         task.context.set_result(-error.errno)
         return -error.errno
 
@@ -216,5 +217,7 @@ class SystemCalls:
 
     def _row(self, number: int) -> SystemCall:
         # do_syscall_64 takes the number as an int: the register's upper half does not count
-        row = self._rows[number] = self.registry.row(number & 0xFFFF_FFFF)
+        row = self.registry.row(number & 0xFFFF_FFFF)
+        if row.number == number and row.invoke is not None:
+            self._rows[number] = row
         return row

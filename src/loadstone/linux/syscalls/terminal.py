@@ -18,6 +18,7 @@ from loadstone.lean import NamedTuple
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.file import SeekableFile
@@ -62,8 +63,7 @@ class Call(NamedTuple):
     @property
     def console(self) -> Console:
         """The machine's terminal state."""
-        console: Console = self.task.kernel.personality.console  # type: ignore[attr-defined]
-        return console
+        return linux_of(self.task).console
 
     def read(self, size: int) -> bytes:
         """What the argument points at."""
