@@ -12,7 +12,7 @@ def main() -> None:
 
     saved = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the guest's output is not ours
-    with Machine(engine="unicorn", memory=2 << 30) as machine:
+    with Machine(engine="unicorn", memory=2 << 30, keep_faults=False) as machine:  # as `loadstone run` does
         process = machine.spawn(sys.argv[1], sys.argv[1:], {})
         start = time.perf_counter()
         process.run()
