@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from loadstone.errors import LinuxError
 from loadstone.linux import signals
+from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.signals import (
     SA_NODEFER,
     SA_ONSTACK,
@@ -43,6 +45,23 @@ def sent(guest: Guest, number: int, **how: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ pending sets
+
+
+def test_the_queue_of_real_time_signals_has_a_limit() -> None:
+    """sigqueue(3) is EAGAIN above RLIMIT_SIGPENDING; kill(2) never fails, but only one signal of it is kept."""
+    guest = Guest()
+    guest.process.limits[RLIMIT_SIGPENDING] = 3, 3
+    signals.set_mask(guest.task, bit(40) | bit(41))
+    for _ in range(3):
+        sent(guest, 40, code=-1)
+    with pytest.raises(LinuxError) as refused:
+        sent(guest, 40, code=-1)
+    assert refused.value.errno == errno.EAGAIN
+    for _ in range(5):
+        sent(guest, 41)
+    sent(guest, SIGUSR1)
+    taken = [info.number for info in iter(lambda: signals.take(guest.task, (1 << 64) - 1), None) if info]
+    assert taken == [SIGUSR1, 40, 40, 40, 41]
 
 
 def test_synchronous_signals_come_first_then_the_lowest_number() -> None:

@@ -15,7 +15,7 @@ arch/x86/kernel/signal.c: the floating-point image (fpu_frame.py), and below it 
 from __future__ import annotations
 
 from contextlib import suppress
-from errno import EINVAL, ENOMEM, EPERM
+from errno import EAGAIN, EINVAL, ENOMEM, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.lean import NamedTuple
 from loadstone.linux import fpu_frame
+from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.rseq import leave_critical_section
 from loadstone.machine.core import DEBUG, DEBUG_STEP
 from loadstone.machine.paging import PRESENT
@@ -83,11 +84,12 @@ def bits(*numbers: int) -> int:
     return mask
 
 
+_MOST_QUEUED = 1 << 16  # signals of a process, where there is no limit
+
 UNBLOCKABLE = bits(SIGKILL, SIGSTOP)
 SYNCHRONOUS = bits(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
 STOPPING = bits(SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU)
 IGNORED = bits(SIGCONT, SIGCHLD, SIGWINCH, SIGURG)
-DUMPING = bits(SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGSYS, SIGXCPU, SIGXFSZ)
 
 
 def name(number: int) -> str:
@@ -99,7 +101,6 @@ def name(number: int) -> str:
 
 _HEAD = Struct("<iii4x")
 _KILL = Struct("<iI")
-_QUEUE = Struct("<iIQ")
 _ADDRESS = Struct("<Q")
 
 
@@ -273,9 +274,22 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         process.kernel.continue_process(process)
     if _is_ignored(process, number):
         return
+    if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
+        if info.code != SI_USER:
+            raise LinuxError(EAGAIN, "RLIMIT_SIGPENDING signals are queued")
+        if pending.mask & bit(number):
+            return  # the kernel keeps the bit and loses the rest
     pending.add(info)
     for task in process.tasks:
         recalculate(task)
+
+
+def _queued(process: Process) -> int:
+    return len(process.signals.pending.queue) + sum(len(task.signals.pending.queue) for task in process.tasks)
+
+
+def _queue_limit(process: Process) -> int:
+    return min(process.limits.get(RLIMIT_SIGPENDING, (_MOST_QUEUED, 0))[0], _MOST_QUEUED)
 
 
 def _is_ignored(process: Process, number: int) -> bool:
