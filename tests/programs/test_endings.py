@@ -115,6 +115,20 @@ def test_the_third_control_c_ends_the_machine(compiled: Compiler) -> None:
         assert ours.status() == 130
 
 
+def test_a_slow_third_control_c_does_not() -> None:
+    """Only three within two seconds do; else the program gets each of them."""
+    script = "trap 'n=$((n + 1)); echo got $n; [ $n = 3 ] && exit 7' INT; echo ready; while :; do :; done"
+    with terminal("/bin/bash", "-c", script) as ours:
+        ours.wait_for(b"ready")
+        for count in (b"1", b"2"):
+            ours.type(b"\x03")
+            ours.wait_for(b"got " + count)
+            time.sleep(1.2)
+        ours.type(b"\x03")
+        assert ours.status() == 7
+        assert b"got 3" in ours.output
+
+
 def test_end_of_input_at_a_terminal() -> None:
     with terminal("/usr/bin/wc", "-l") as ours:
         ours.type(b"one\ntwo\n")
