@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import socket
@@ -187,6 +188,35 @@ def test_the_overlay_is_bounded(host: Path) -> None:
     assert error(lambda: [sparse.write_from([piece], 1 << 40) for _ in range(9)]) == ENOSPC
     file.truncate(0)
     assert sparse.write_from([piece], 1 << 40) == len(piece)
+
+
+def test_names_count_as_well(host: Path) -> None:
+    """A loop over mkdir, symlink, link or mkfifo ends; what is removed may be made again; a rename costs nothing."""
+    vfs, out = guest(host, limit=1 << 20), str(host / "out")
+    before = vfs.budget.used
+    put(vfs, out + "/new", O_WRONLY | O_CREAT)
+    made: dict[str, Callable[[str], None]] = {
+        "d": lambda path: vfs.mkdir(path, 0o755),
+        "l": lambda path: vfs.link(out + "/new", path),
+        "s": lambda path: vfs.symlink("x" * 3000, path),
+        "f": lambda path: vfs.mkfifo(path, 0o644),
+        "../rw/f": lambda path: vfs.mkfifo(path, 0o644),
+    }
+    for name, make in made.items():
+        count = 0
+        try:
+            while count < 2000:
+                make(f"{out}/{name}{count}")
+                count += 1
+        except LinuxError as full:
+            assert full.errno == ENOSPC
+        assert 200 < count < 1100, name
+        vfs.rename(f"{out}/{name}0", f"{out}/{name}{count}")
+        for number in range(1, count + 1):
+            (vfs.rmdir if name == "d" else vfs.unlink)(f"{out}/{name}{number}")
+    vfs.unlink(out + "/new")
+    gc.collect()
+    assert vfs.budget.used == before
 
 
 def test_discarded_says_what_and_how_to_keep_it(host: Path) -> None:

@@ -31,7 +31,7 @@ from loadstone.vfs.flags import (
 )
 from loadstone.vfs.inode import Entry, Identity, Inode
 from loadstone.vfs.regular import RegularFile
-from loadstone.vfs.store import Budget, Store
+from loadstone.vfs.store import INODE_COST, Budget, Store
 
 if TYPE_CHECKING:
     from loadstone.clock import Clock
@@ -367,6 +367,11 @@ class OverlayFile(RegularFile, Overlaid):
         self.mtime_ns = self.ctime_ns = self.fs.now()
 
 
+def _cost_of_name(inode: Inode) -> int:
+    """What a name in memory counts as; a symbolic link's text is in memory too."""
+    return INODE_COST + (inode.size if inode.is_symlink else 0)
+
+
 class OverlaySymlink(Overlaid):
     """A symbolic link."""
 
@@ -467,6 +472,8 @@ class OverlayDirectory(Overlaid):
         """A new name here. A directory that was removed takes none."""
         if self.nlink == 0:
             raise LinuxError(ENOENT)
+        known = self.upper.get(name)
+        self.fs.budget.take(_cost_of_name(inode) - (_cost_of_name(known) if known is not None else 0))
         self.alter()
         self.upper[name] = inode
         self.mtime_ns = self.ctime_ns = self.fs.now()
@@ -474,7 +481,9 @@ class OverlayDirectory(Overlaid):
     def _take(self, name: str) -> None:
         """A name less: covered if the host has it."""
         self.alter()
-        self.upper.pop(name, None)
+        known = self.upper.pop(name, None)
+        if known is not None:
+            self.fs.budget.take(-_cost_of_name(known))
         if self.lower is not None:
             try:
                 self.lower.lookup(name)
@@ -559,6 +568,8 @@ class OverlayDirectory(Overlaid):
         if target.nlink == 0:
             raise LinuxError(ENOENT)
         moves = 1 if inode.is_directory else 0
+        if self.upper.get(name) is None:  # a name of the host's costs nothing until it moves
+            self.fs.budget.demand(_cost_of_name(inode))
         if replaced is not None:
             if replaced.is_directory:
                 self._empty(replaced)
@@ -579,6 +590,7 @@ class OverlayDirectory(Overlaid):
             raise LinuxError(EXDEV)
         if not isinstance(inode, Overlaid) or not isinstance(other, Overlaid):
             raise LinuxError(EXDEV)
+        self.fs.budget.demand(_cost_of_name(inode) + _cost_of_name(other))
         for one in (inode, other):
             one.alter()
         self._put(name, other)

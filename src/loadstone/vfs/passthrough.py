@@ -18,6 +18,7 @@ from loadstone.vfs.host import HostNode, both_directories, host_error
 from loadstone.vfs.inode import Entry, Identity, Inode
 from loadstone.vfs.overlay import Overlaid, Overlay, OverlayFifo, OverlaySpecial
 from loadstone.vfs.regular import RegularFile
+from loadstone.vfs.store import INODE_COST
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
@@ -341,6 +342,7 @@ class WritableDirectory(Through):
             made = OverlaySpecial(self.fs, None, mode)
         else:
             raise LinuxError(EPERM, "a guest makes no devices")
+        self.fs.budget.take(INODE_COST)
         made.owned(who, self)
         self.private[name] = made
         return made
@@ -366,6 +368,7 @@ class WritableDirectory(Through):
     def unlink(self, name: str, inode: Inode) -> None:
         """Remove a name on the host; the contents stay as long as they are open or mapped here."""
         if self.private.pop(name, None) is not None:
+            self.fs.budget.take(-INODE_COST)
             return
         if isinstance(inode, WritableFile) and (inode.opened or inode.pages is not None):
             inode.node.file_fd()

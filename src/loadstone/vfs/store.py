@@ -11,7 +11,7 @@ from loadstone.errors import LinuxError
 # A file whose descriptor is taken away to make room is kept as bytes if it is no larger than this.
 PARK_LIMIT = 1 << 20
 COPY_CHUNK = 1 << 24
-INODE_COST = 1024  # what a file without contents counts as, so that names are bounded as well
+INODE_COST = 1024  # what a file without contents counts as, and each name: both are bounded as well
 
 
 class Budget:
@@ -25,10 +25,14 @@ class Budget:
         self.descriptors = descriptors
         self.open: dict[int, ref[Store]] = {}
 
+    def demand(self, count: int) -> None:
+        """ENOSPC if there is no room for `count` more bytes."""
+        if count > 0 and self.used + count > self.limit:
+            raise LinuxError(ENOSPC, f"the overlay may hold {self.limit} bytes")
+
     def take(self, count: int) -> None:
         """Count `count` more bytes (fewer if negative); ENOSPC."""
-        if count > 0 and self.used + count > self.limit:
-            raise LinuxError(ENOSPC, f"the overlay may hold {self.limit} bytes; --overlay-size gives it more")
+        self.demand(count)
         self.used += count
 
     def opened(self, store: Store) -> None:
