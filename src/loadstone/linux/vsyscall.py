@@ -1,7 +1,7 @@
 """The three calls at fixed addresses that programs made before there was a vDSO (arch/x86/entry/vsyscall).
 
-The page at 0xffffffffff600000 can be executed and not read. A call into it faults; the kernel makes the system call that
-the address stands for and returns to the caller.
+The page at 0xffffffffff600000 can be executed and not read. A call into it faults; the kernel makes the system call
+that the address stands for and returns to the caller.
 """
 
 from __future__ import annotations

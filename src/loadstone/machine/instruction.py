@@ -175,7 +175,7 @@ def _after_modrm(code: bytes, at: int, short: bool = False) -> int:
 # Instructions that read their memory operand and write it back. By opcode, with the ModRM /digits that do (None: all).
 _SHIFTS = dict.fromkeys((0xC0, 0xC1, 0xD0, 0xD1, 0xD2, 0xD3))
 _MODIFY_ONE: dict[int, tuple[int, ...] | None] = {
-    **dict.fromkeys((op + low for op in (0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30) for low in (0, 1))),  # ADD … XOR
+    **dict.fromkeys(op + low for op in (0x00, 0x08, 0x10, 0x18, 0x20, 0x28, 0x30) for low in (0, 1)),  # ADD … XOR
     **dict.fromkeys((0x80, 0x81, 0x83), tuple(range(7))),  # the same with an immediate; /7 is CMP
     **dict.fromkeys((0x86, 0x87)),  # XCHG
     **_SHIFTS,

@@ -38,7 +38,7 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
-from loadstone.machine.instruction import LONGEST, modifies_memory, ONE_BYTE, TWO_BYTE, decode, touched
+from loadstone.machine.instruction import LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.vex import find_vex, find_vex_in_block
@@ -205,8 +205,8 @@ class UnicornContext:
 class UnicornCore:
     """One CPU core.
 
-    `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The address is that of the
-    page unless `wants_address()`: to find the exact one the instruction is decoded, which only who listens should pay for.
+    `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The address is that of
+    the page unless `wants_address()`: to find the exact one the instruction is decoded, which only a listener pays for.
     """
 
     name = "unicorn"
@@ -322,11 +322,13 @@ class UnicornCore:
         """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
         if self._space is None or root != self._space.page_table.root:
             return  # switching to that address space flushes
-        if self._in_hook:
-            if start == self._filling and end == start + FRAME_SIZE:
-                executed = self._memory.executed
-                if not any(executed[frame] for frame in frames):
-                    return  # the fill that is under way replaces this very translation
+        if self._in_hook and start == self._filling and end == start + FRAME_SIZE:
+            executed = self._memory.executed
+            for frame in frames:
+                if executed[frame]:
+                    break
+            else:
+                return  # the fill that is under way replaces this very translation
         self._stale_tlb = True
 
     def forget_code(self, frame: int) -> None:
