@@ -63,9 +63,9 @@ R_OK: Final = 4
 W_OK: Final = 2
 X_OK: Final = 1
 
-# Values of a time in `set_times`, as UTIME_NOW and UTIME_OMIT are for utimensat(2).
-NOW: Final = -1
-OMIT: Final = -2
+# Values of a time in `set_times`, as UTIME_NOW and UTIME_OMIT are for utimensat(2). No time in ns is so far away.
+NOW: Final = 1 << 100
+OMIT: Final = 1 << 101
 
 NAME_MAX: Final = 255
 PATH_MAX: Final = 4096

@@ -86,6 +86,9 @@ int main(void) {
   t[0].tv_nsec = UTIME_OMIT, t[1].tv_nsec = 9;
   T(utimensat(AT_FDCWD, "link", t, 0));
   tell("file", 0);
+  struct timespec before[2] = {{-1, 999999999}, {-1, 999999998}}; /* -1 and -2 ns */
+  T(utimensat(AT_FDCWD, "file", before, 0));
+  tell("file", 0);
   t[1].tv_nsec = UTIME_OMIT;
   T(utimensat(AT_FDCWD, "none", t, 0));
   t[1].tv_nsec = -1;
