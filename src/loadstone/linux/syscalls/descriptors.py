@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF, EBUSY, EINVAL, EPERM
+from errno import EAGAIN, EBADF, EBUSY, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -49,6 +49,7 @@ F_SETLEASE, F_GETLEASE, F_NOTIFY, F_DUPFD_QUERY, F_CREATED_QUERY = 1024, 1025, 1
 F_DUPFD_CLOEXEC, F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS = 1030, 1031, 1032, 1033, 1034
 F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_HINT, F_SET_FILE_RW_HINT = 1035, 1036, 1037, 1038
 
+PIPE_MAX_SIZE = 1 << 20  # fs.pipe-max-size
 F_UNLCK = 2
 F_SEAL_SEAL = 1
 
@@ -170,8 +171,6 @@ def _setlease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     if not file.inode.is_regular:
         raise LinuxError(EINVAL)
     if argument & 0xFFFFFFFF == F_UNLCK:
-        from errno import EAGAIN
-
         raise LinuxError(EAGAIN)
     raise LinuxError(EBUSY, "leases are not there")
 
@@ -193,7 +192,7 @@ def _setpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     if not isinstance(file, PipeFile):
         raise LinuxError(EBADF)
     size = _unsigned(argument)
-    if size > 1 << 20 and task.process.credentials.euid != 0:
+    if size > PIPE_MAX_SIZE:  # for root too: its pipes are in the host's memory, which is bounded
         raise LinuxError(EPERM)
     return file.pipe.resize(size)
 
