@@ -384,7 +384,7 @@ class DirectoryFile(OpenFile):
             offset += len(self._list()) + 2
         elif whence != SEEK_SET:
             raise LinuxError(EINVAL)
-        if offset < 0:
+        if not 0 <= offset <= MAX_OFFSET:
             raise LinuxError(EINVAL)
         self.offset = offset
         return offset

@@ -9,6 +9,8 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Inode
 
@@ -39,7 +41,7 @@ def flock(file: OpenFile, exclusive: bool | None) -> None:
         for one in held:
             if one.file is not file and (exclusive or one.exclusive):
                 raise LinuxError(EAGAIN)
-    kept: list[object] = [one for one in file.inode.locks or () if not (isinstance(one, Flock) and one.file is file)]
+    kept = [one for one in file.inode.locks or () if not (isinstance(one, Flock) and one.file is file)]
     if exclusive is not None:
         kept.append(Flock(file, exclusive))
     file.inode.locks = kept or None
@@ -59,7 +61,7 @@ def set_record(inode: Inode, owner: object, kind: int, start: int, end: int) -> 
     """Lock or unlock bytes start..end (F_SETLK); EAGAIN if another owner's lock conflicts."""
     if kind != UNLOCK and conflict(inode, owner, kind, start, end) is not None:
         raise LinuxError(EAGAIN)
-    kept: list[object] = []
+    kept: list[Flock | Record] = []
     for one in inode.locks or ():
         if not isinstance(one, Record) or one.owner != owner or one.end <= start or end <= one.start:
             kept.append(one)
@@ -80,9 +82,8 @@ def release_process(inode: Inode, pid: int) -> None:
 
 def release_file(file: OpenFile) -> None:
     """An open file description is gone, and its locks with it."""
-    _drop(file.inode, lambda one: (one.file if isinstance(one, Flock) else getattr(one, "owner", None)) is file)
+    _drop(file.inode, lambda one: (one.file if isinstance(one, Flock) else one.owner) is file)
 
 
-def _drop(inode: Inode, goes: object) -> None:
-    assert callable(goes)
+def _drop(inode: Inode, goes: Callable[[Flock | Record], bool]) -> None:
     inode.locks = [one for one in inode.locks or () if not goes(one)] or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from errno import EBADF, EINVAL, ENXIO, EPIPE, ESPIPE
+from errno import EBADF, EBUSY, EINVAL, ENXIO, EPIPE, ESPIPE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -93,8 +93,6 @@ class Pipe:
 
     def resize(self, size: int) -> int:
         """F_SETPIPE_SZ: round up to a power of two of pages; EBUSY if more is in it."""
-        from errno import EBUSY
-
         if size <= 0 or size > 1 << 31:
             raise LinuxError(EINVAL)
         size = max(PIPE_BUF, 1 << (size - 1).bit_length())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENODATA, EOPNOTSUPP, ERANGE
+from errno import E2BIG, EINVAL, ENAMETOOLONG, ENODATA, EOPNOTSUPP, ERANGE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -21,8 +21,6 @@ _SIZE_MAX = 65536
 
 def _name(task: Task, address: int) -> str:
     """The attribute's name: EFAULT, ERANGE for none or too long a one."""
-    from errno import ENAMETOOLONG
-
     try:
         name = read_string(task.process.space, address, _NAME_MAX + 2)
     except LinuxError as error:
@@ -43,8 +41,6 @@ def _set(task: Task, name: int, size: int, flags: int) -> int:
         raise LinuxError(EINVAL)
     _name(task, name)
     if size > _SIZE_MAX:
-        from errno import E2BIG
-
         raise LinuxError(E2BIG)
     raise LinuxError(EOPNOTSUPP, NONE)
 

@@ -12,6 +12,7 @@ from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs import locks
 from loadstone.vfs.file import MAX_OFFSET
+from loadstone.vfs.flags import SEEK_CUR, SEEK_END, SEEK_SET
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 RETRY_NS = 5_000_000  # locks have no queue: who waits for one asks again this often
-SEEK_SET, SEEK_CUR, SEEK_END = 0, 1, 2
 
 
 @syscall()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errno import E2BIG, EAGAIN, EINVAL, EXDEV
+from errno import E2BIG, EAGAIN, EFAULT, EINVAL, EXDEV
+from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -184,14 +185,10 @@ def memfd_create(task: Task, name: Path, flags: UInt) -> int:
         raise LinuxError(EINVAL)
     if flags & MFD_NOEXEC_SEAL and flags & MFD_EXEC:
         raise LinuxError(EINVAL)
-    from os import fsdecode
-
     try:
         text = fsdecode(read_string(task.process.space, name, 250))
     except LinuxError as error:
         # MFD_NAME_MAX_LEN is checked with strnlen_user, whose only error for too long is EINVAL
-        from errno import EFAULT
-
         raise LinuxError(EFAULT if error.errno == EFAULT else EINVAL) from None
     process = task.process
     process.files.free()

@@ -26,7 +26,7 @@ from loadstone.linux.syscalls.lookup import (
 )
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
-from loadstone.vfs.inode import Credentials
+from loadstone.vfs.inode import Credentials, demand
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -161,8 +161,6 @@ def _access(task: Task, fd: int, address: int, mode: int, flags: int) -> int:
     file = named_by_descriptor(task, fd, path, flags)
     if file is not None:
         if mode:
-            from loadstone.vfs.inode import demand
-
             demand(file.inode, mode, who)
         return 0
     task.kernel.vfs.access(
