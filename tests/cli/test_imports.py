@@ -27,7 +27,7 @@ SCRIPT = """
 import sys
 before = set(sys.modules)
 from loadstone.cli.main import run_command
-status = run_command(["run", *sys.argv[1:]])
+status = run_command(["run", "--engine", "unicorn", *sys.argv[1:]])
 print(status, *(set(sys.modules) - before))
 """
 

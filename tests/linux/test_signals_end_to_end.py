@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.compilers import SOURCES, Compiler
-from support.run import engine, same
+from support.run import engine, of_unicorn, same
 
 KINDS = re.findall(r'!strcmp\(kind, "([a-z0-9-]+)"\)\)', Path(SOURCES, "sigframe.c").read_text())
 # What Unicorn's CPU does not do.
@@ -21,7 +21,8 @@ def test_a_handler_sees_and_changes_the_same_state(
 ) -> None:
     if kind in NOT_RAISED and engine() != "kvm":
         request.applymarker(pytest.mark.xfail(reason=NOT_RAISED[kind], strict=True))
-    same(compiled("sigframe"), kind, fixed_addresses=True)
+    options = of_unicorn() if kind in NOT_RAISED else ()
+    same(compiled("sigframe"), kind, fixed_addresses=True, options=options)
 
 
 @pytest.mark.parametrize("kind", ["read", "kill"])

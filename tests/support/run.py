@@ -58,6 +58,11 @@ def engine() -> str:
     return os.environ.get(ENGINE_VARIABLE, "auto")
 
 
+def of_unicorn() -> tuple[str, ...]:
+    """Options for a test of what the Unicorn core does otherwise than a CPU: that core, unless KVM is under test."""
+    return () if engine() == "kvm" else ("--engine", "unicorn")
+
+
 def command(*args: str) -> list[str]:
     """The command line `loadstone ARGS…` of this checkout."""
     return [sys.executable, "-m", "loadstone", *args]
