@@ -66,6 +66,7 @@ class Process:
         pid, parent_pid, group, session: process, parent, process group and session numbers.
         space: the address space; exec replaces it by one assignment.
         signals: the personality's: actions, and what is pending for the process.
+        personal: what else the personality keeps of it; None until it does.
         limits: resource number -> (soft, hard), in the resource's own unit.
         image: what exec made, as the personality describes it (None before the first exec).
         status: how it ended, or None.
@@ -73,8 +74,8 @@ class Process:
     """
 
     __slots__ = (
-        "attributes", "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits",
-        "name", "parent_pid", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
+        "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits", "name",
+        "parent_pid", "personal", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +89,7 @@ class Process:
         self.files = files
         self.signals = signals
         self.limits: dict[int, tuple[int, int]] = {}
-        self.attributes: dict[str, Any] = {}  # small per-process state of system calls: prctl, personality, nice, …
+        self.personal: Any = None
         self.name = ""  # at most 15 bytes (the kernel's comm)
         self.space: AddressSpace
         self.executable: Location | None = None
@@ -105,13 +106,14 @@ class Task:
     Attributes:
         context: its CPU state.
         signals: the personality's: mask, pending signals, alternate stack.
+        personal: what else the personality keeps of it; None until it does.
         state: RUNNABLE, WAITING, STOPPED or ENDED.
         pending: the system call it waits in, or None.
         cpu: the number of the core it ran on last.
     """
 
     __slots__ = (
-        "attributes", "clear_child_tid", "context", "cpu", "kernel", "name", "pending", "process", "queues",
+        "clear_child_tid", "context", "cpu", "kernel", "name", "pending", "personal", "process", "queues",
         "robust_list", "signals", "state", "tid", "why",
     )  # fmt: skip
 
@@ -129,5 +131,5 @@ class Task:
         self.queues: tuple[WaitQueue, ...] = ()
         self.clear_child_tid = 0
         self.robust_list = 0
-        self.attributes: dict[str, Any] = {}  # small per-thread state of system calls: rseq, …
+        self.personal: Any = None
         process.tasks.append(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
@@ -11,6 +11,7 @@ from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.refusals import count
+from loadstone.linux.state import process_state, task_state
 from loadstone.linux.syscalls.dispatch import SystemCalls
 from loadstone.linux.vdso import make_vdso
 from loadstone.linux.world import ProcessWorld
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process, Task
+    from loadstone.kernel.process import Credentials, Task
     from loadstone.linux.execve import ExecImage, Stage
     from loadstone.machine.core import Trap
 
@@ -118,12 +119,13 @@ class Linux:
         process.image = image
         process.name = task.name = image.name
         process.executable = image.program.location
-        _take_credentials(process, image)
+        _settle_credentials(process.credentials)
         process.files.close_on_exec()
         process.signals.exec()
         task.signals.exec()
         task.clear_child_tid = task.robust_list = 0
-        task.attributes.clear()
+        process_state(process).exec(image.plan.read_implies_exec)
+        task_state(task).exec()
         context = task.context
         context.reset()
         for register, value in image.registers.items():
@@ -179,8 +181,7 @@ def _error_code(bad: BadAccess) -> int:
     return code
 
 
-def _take_credentials(process: Process, image: ExecImage) -> None:
+def _settle_credentials(who: Credentials) -> None:
     """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones."""
-    who: Any = process.credentials
     who.suid = who.fsuid = who.euid
     who.sgid = who.fsgid = who.egid

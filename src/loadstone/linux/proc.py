@@ -14,8 +14,9 @@ from loadstone.errors import LinuxError
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.proc_facts import area_facts, cpu_model, memory_facts, process_facts
+from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
 from loadstone.vfs.file import BytesOpen, SeekableFile
-from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, S_IFDIR, S_IFLNK, S_IFREG
+from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG
 from loadstone.vfs.generated import DynamicLink, GeneratedDirectory, GeneratedFile, MagicLink
 from loadstone.vfs.inode import Inode
 from loadstone.vfs.namespace import Dentry, Location, Mount
@@ -71,7 +72,7 @@ class ProcOpen(BytesOpen):
     __slots__ = ("proc",)
 
     def __init__(self, inode: ProcFile, flags: int, location: Location | None) -> None:
-        super().__init__(inode, flags, location, inode.produce() if flags & O_ACCMODE != 1 else b"")
+        super().__init__(inode, flags, location, inode.produce() if flags & O_ACCMODE != O_WRONLY else b"")
         self.proc = inode
 
     def available(self) -> int | None:
@@ -313,7 +314,7 @@ class ProcessFiles:
             "sessionid": (0o444, lambda: b"4294967295", None),
             "coredump_filter": (0o644, lambda: b"00000033\n", self.ignore),
             "io": (0o400, self.transfers, None),
-            "timerslack_ns": (0o666, lambda: b"50000\n", self.ignore),
+            "timerslack_ns": (0o666, lambda: b"%d\n" % self.timer_slack(), self.ignore),
             "uid_map": (0o644, lambda: mapped, self.refuse),
             "gid_map": (0o644, lambda: mapped, self.refuse),
             "setgroups": (0o644, lambda: b"allow\n", self.refuse),
@@ -410,7 +411,7 @@ class ProcessFiles:
         process = self.process
 
         def names() -> list[Entry]:
-            return [(str(task.tid), self.number + 0x4000, S_IFDIR >> 12) for task in process.tasks]
+            return [(str(task.tid), process_number(task.tid) + 0x4000, S_IFDIR >> 12) for task in process.tasks]
 
         def find(name: str) -> Inode | None:
             for task in process.tasks:
@@ -459,7 +460,11 @@ class ProcessFiles:
 
     def personality(self) -> int:
         """personality(2)."""
-        return int(getattr(self.process, "personality", 0))
+        return process_state(self.process).personality
+
+    def timer_slack(self) -> int:
+        """PR_GET_TIMERSLACK, in ns."""
+        return process_state(self.process).settings.get(PR_GET_TIMERSLACK, DEFAULT_SLACK)
 
     def rename(self, data: bytes) -> None:
         """comm: at most 15 bytes."""
@@ -470,7 +475,7 @@ class ProcessFiles:
 
     def oom_score_adj(self) -> int:
         """From -1000 to 1000."""
-        return int(self.process.attributes.get("oom_score_adj", 0))
+        return process_state(self.process).oom_score_adj
 
     def set_oom_score_adj(self, data: bytes) -> None:
         """Kept, and of no effect; lowering it is root's."""
@@ -482,7 +487,7 @@ class ProcessFiles:
             raise LinuxError(EINVAL)
         if value < self.oom_score_adj() and self.process.credentials.euid:
             raise LinuxError(EACCES)
-        self.process.attributes["oom_score_adj"] = value
+        process_state(self.process).oom_score_adj = value
 
     def refuse(self, data: bytes) -> None:
         """Not to be changed."""
@@ -502,7 +507,7 @@ class ProcessFiles:
 
 def proc_root(kernel: Kernel) -> ProcRoot:
     """The tree that is mounted on /proc."""
-    profile, now = kernel.profile, kernel.clock.realtime_ns()
+    now = kernel.clock.realtime_ns()
     texts = _machine_texts(kernel)
     table: dict[str, tuple[int, Make]] = {}
 
@@ -519,7 +524,7 @@ def proc_root(kernel: Kernel) -> ProcRoot:
 
     for at, (name, produce) in enumerate(texts.items(), 0x100):
         table[name] = S_IFREG, file(at, produce)
-    table["sys"] = S_IFDIR, lambda: _sysctl(kernel, _settings(kernel, profile), 0x200, now)
+    table["sys"] = S_IFDIR, lambda: _sysctl(kernel, _settings(kernel), 0x200, now)
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
     table["self"] = S_IFLNK, link(0xF2, lambda: str(current_task(kernel).process.pid))
@@ -594,7 +599,7 @@ def _setting(kernel: Kernel, value: Settings | Produce, number: int, now: int) -
     return S_IFREG, lambda: ProcFile(produce, inode=number, mode=0o644, now_ns=now, accept=refuse)
 
 
-def _settings(kernel: Kernel, profile: object) -> Settings:
+def _settings(kernel: Kernel) -> Settings:
     p = kernel.profile
 
     def line(value: object) -> Produce:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
+from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import (
@@ -68,7 +70,7 @@ def memory_facts(space: AddressSpace) -> MemoryFacts:
         total=usage.total << PAGE_SHIFT,
         peak=usage.peak << PAGE_SHIFT,
         locked=usage.locked << PAGE_SHIFT,
-        resident_peak=getattr(space, "resident_peak", 0) << PAGE_SHIFT,
+        resident_peak=space.resident_peak << PAGE_SHIFT,
         anonymous=anonymous,
         file=file,
         shared=shared,
@@ -100,7 +102,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         groups=who.groups,
         umask=process.fs.umask,
         fd_slots=_slots(process),
-        threads=sum(other.state != "ended" for other in process.tasks),
+        threads=sum(other.state != ENDED for other in process.tasks),
         memory=memory_facts(space),
         pending=task.signals.pending.mask,
         shared_pending=process.signals.pending.mask,
@@ -110,7 +112,8 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
         capabilities=capabilities,
         capability_bound=ALL_CAPABILITIES,
-        no_new_privileges=int(bool(process.attributes.get("no_new_privs", 0))),
+        no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
+        nice=process_state(process).nice,
         cpus=kernel.options.cpu_count,
         tty_group=-1,
         minor_faults=space.minor_faults,
@@ -132,9 +135,9 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
 
 
 def _state(kernel: Kernel, task: Task) -> str:
-    if task is kernel.scheduler.current or task.state == "runnable":
+    if task is kernel.scheduler.current or task.state == RUNNABLE:
         return "R"
-    return "T" if task.state == "stopped" else "S"
+    return "T" if task.state == STOPPED else "S"
 
 
 def _dispositions(process: Process) -> tuple[int, int]:

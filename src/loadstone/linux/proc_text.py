@@ -13,7 +13,6 @@ from loadstone.lean import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-TICKS_PER_SECOND = 100
 NS_PER_TICK = 10_000_000
 RLIM_INFINITY = (1 << 64) - 1
 
@@ -66,6 +65,7 @@ class ProcessFacts(NamedTuple):
     capabilities: int = 0
     capability_bound: int = 0
     no_new_privileges: int = 0
+    nice: int = 0
     cpus: int = 1
     flags: int = 0x400000  # PF_RANDOMIZE, which execve sets whether or not anything is random
     tty: int = 0
@@ -207,7 +207,7 @@ def stat(p: ProcessFacts) -> bytes:
     fields: list[object] = [p.pid, f"({p.name})", p.state, p.parent, p.group, p.session, p.tty, p.tty_group, p.flags]
     fields += [p.minor_faults, 0, p.major_faults, 0]
     fields += [p.user_ns // NS_PER_TICK, p.system_ns // NS_PER_TICK, 0, 0]
-    fields += [20, 0, p.threads, 0, p.start_ns // NS_PER_TICK, m.total, m.resident >> 12, p.stack_limit]
+    fields += [20 + p.nice, p.nice, p.threads, 0, p.start_ns // NS_PER_TICK, m.total, m.resident >> 12, p.stack_limit]
     fields += [p.start_code, p.end_code, p.start_stack, 0, 0]
     fields += [p.pending & 0x7FFFFFFF, p.blocked & 0x7FFFFFFF, p.ignored & 0x7FFFFFFF, p.caught & 0x7FFFFFFF]
     fields += [0, 0, 0, 17, 0, 0, 0, 0, 0, 0]

@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.state import task_state
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
@@ -20,14 +21,9 @@ _IDS = Struct("<II")
 _NODE = Struct("<II")
 _CRITICAL = Struct("<IIQQQ")
 _POINTER_OFFSET, _NODE_OFFSET = 8, 20
-_ORIGINAL_SIZE, _FEATURE_SIZE = 32, 28
+_ORIGINAL_SIZE = 32
 _NO_CPU = 0xFFFF_FFFF
 UNREGISTER = 1
-
-
-def _area(task: Task) -> tuple[int, int, int] | None:
-    """(address, length, signature) of the area the thread registered."""
-    return task.attributes.get("rseq")
 
 
 def register(task: Task, address: int, length: int, flags: int, signature: int) -> None:
@@ -37,7 +33,7 @@ def register(task: Task, address: int, length: int, flags: int, signature: int) 
         return
     if flags:
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    area = _area(task)
+    area = task_state(task).rseq
     if area is not None:
         if area[:2] != (address, length):
             raise LinuxError(EINVAL, "another area is registered")
@@ -47,24 +43,24 @@ def register(task: Task, address: int, length: int, flags: int, signature: int) 
     if address + length > task.process.space.layout.task_size:
         raise LinuxError(EFAULT, "the area is outside the address space")
     copy_out(task.process.space, address + _POINTER_OFFSET, bytes(8))
-    task.attributes["rseq"] = (address, length, signature)
+    task_state(task).rseq = (address, length, signature)
     update(task)
 
 
 def _unregister(task: Task, address: int, length: int, flags: int, signature: int) -> None:
-    area = _area(task)
+    area = task_state(task).rseq
     if flags & ~UNREGISTER or area is None or area[:2] != (address, length):
         raise LinuxError(EINVAL, "no such area is registered")
     if area[2] != signature:
         raise LinuxError(EPERM, "another signature is registered")
     copy_out(task.process.space, address, _IDS.pack(0, _NO_CPU) + bytes(8))
     copy_out(task.process.space, address + _NODE_OFFSET, _NODE.pack(0, 0))
-    del task.attributes["rseq"]
+    task_state(task).rseq = None
 
 
 def update(task: Task) -> None:
     """Write the CPU number after the task came to another CPU."""
-    area = _area(task)
+    area = task_state(task).rseq
     if area is not None:
         address = area[0]
         copy_out(task.process.space, address, _IDS.pack(task.cpu, task.cpu))
@@ -76,7 +72,7 @@ def leave_critical_section(task: Task) -> None:
 
     LinuxError when the descriptor is not what it must be; the kernel answers that with SIGSEGV.
     """
-    area = _area(task)
+    area = task_state(task).rseq
     if area is None:
         return
     address, _, signature = area

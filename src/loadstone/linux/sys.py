@@ -43,7 +43,7 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
 
     cpus = cpu_list(kernel.options.cpu_count)
     each = {f"cpu{number}": directory() for number in range(kernel.options.cpu_count)}
-    chosen = getattr(kernel.profile, "huge_pages", "never")
+    chosen = kernel.profile.huge_pages
     modes = " ".join(f"[{mode}]" if mode == chosen else mode for mode in HUGE_PAGE_MODES)
     cpu = directory(**each, online=file(cpus), possible=file(cpus), present=file(cpus), kernel_max=file("8191"))
     node = directory(node0=directory(cpulist=file(cpus)), online=file("0"), possible=file("0"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.linux.execve import Credentials, ExecImage, Stage, execve
 from loadstone.linux.profile import RLIM_INFINITY
+from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process_state
 from loadstone.memory.accounting import Limits
 from loadstone.memory.address_space import AddressSpace
 
@@ -30,7 +31,8 @@ class ProcessWorld:
         self._kernel = kernel
         self._process = process
         self.vdso = vdso
-        self.profile = profile
+        self._persona = process_state(process).personality
+        self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""
@@ -82,7 +84,7 @@ class ProcessWorld:
             envp,
             Credentials(who.uid, who.euid, who.gid, who.egid, who.groups),
             limits=self._soft_limit,
-            draws=draws,
+            draws=None if self._persona & ADDR_NO_RANDOMIZE else draws,
             stages=stages,
         )
 

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.state import UNAME26, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_out, pieces
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 _FIELD = 65
 _SYSINFO = Struct("<q3Q6QHHxxxxQQI4x")
-_LOAD_SCALE = 1 << 16
-_PERSONALITY_UNAME26 = 0x0020000
 _TICKS = 100
 _MAXIMUM = (1 << 31) - 4096  # one transfer's bound, MAX_RW_COUNT
 
@@ -29,7 +28,7 @@ def uname(task: Task, buffer: OutUname) -> int:
     """uname(2)."""
     profile = task.kernel.profile
     release = profile.release
-    if task.process.attributes.get("personality", 0) & _PERSONALITY_UNAME26:
+    if process_state(task.process).personality & UNAME26:
         release = _as_2_6(release)
     fields = (profile.sysname, profile.nodename, release, profile.version, profile.machine, profile.domainname)
     text = b"".join(field.encode("utf-8", "surrogateescape")[: _FIELD - 1].ljust(_FIELD, b"\0") for field in fields)

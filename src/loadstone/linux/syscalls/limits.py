@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_out
@@ -105,7 +106,7 @@ _PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER = range(3)
 @syscall(PARTIAL, "only of the calling process")
 def getpriority(task: Task, which: PriorityWhich, who: Int) -> int:
     """getpriority(2) of the kernel: 20 minus the nice value, so that no result is negative."""
-    return 20 - _nice(_priority_target(task, which, who))
+    return 20 - process_state(_priority_target(task, which, who)).nice
 
 
 @syscall(PARTIAL, "only of the calling process; the scheduler does not look at it")
@@ -114,15 +115,10 @@ def setpriority(task: Task, which: PriorityWhich, who: Int, nice: Int) -> int:
     process = _priority_target(task, which, who)
     nice = max(-20, min(nice, 19))
     floor = 20 - min(process.limits.get(_RLIMIT_NICE, (0, 0))[0], 40)
-    if nice < _nice(process) and nice < floor and process.credentials.euid != 0:
+    if nice < process_state(process).nice and nice < floor and process.credentials.euid != 0:
         raise LinuxError(EACCES, "a higher priority needs privilege")
-    process.attributes["nice"] = nice
+    process_state(process).nice = nice
     return 0
-
-
-def _nice(process: Process) -> int:
-    nice: int = process.attributes.get("nice", 0)
-    return nice
 
 
 def _priority_target(task: Task, which: int, who: int) -> Process:

@@ -6,6 +6,7 @@ from errno import EINVAL, ENODEV, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
 from loadstone.memory.flags import MAP_ANONYMOUS, MAP_HUGETLB
 from loadstone.memory.mapping import FileAccess
@@ -174,15 +175,15 @@ def membarrier(task: Task, command: MembarrierCommand, flags: UInt, cpu: Int) ->
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
     if command == 0:
         return _MEMBARRIER_COMMANDS
-    registered: int = task.process.attributes.get("membarrier", 0)
+    state = process_state(task.process)
     if command == _MEMBARRIER_GET_REGISTRATIONS:
-        return registered
+        return state.membarrier
     if command not in (1 << shift for shift in range(9)):
         raise LinuxError(EINVAL, f"no membarrier command {command:#x}")
-    if command in _NEEDS_REGISTRATION and not registered & _NEEDS_REGISTRATION[command]:
+    if command in _NEEDS_REGISTRATION and not state.membarrier & _NEEDS_REGISTRATION[command]:
         raise LinuxError(EPERM, "the process has not registered for this membarrier command")
     if command in (*_NEEDS_REGISTRATION.values(), _MEMBARRIER_REGISTER_GLOBAL_EXPEDITED):
-        task.process.attributes["membarrier"] = registered | command
+        state.membarrier |= command
     return 0
 
 

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import rseq as restartable
+from loadstone.linux.state import (
+    DEFAULT_SLACK,
+    PR_GET_DUMPABLE,
+    PR_GET_KEEPCAPS,
+    PR_GET_NO_NEW_PRIVS,
+    PR_GET_TIMERSLACK,
+    READ_IMPLIES_EXEC,
+    process_state,
+)
 from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
@@ -248,17 +257,14 @@ def rseq(task: Task, area: Address, length: UHex, flags: Int, signature: UHex) -
     return 0
 
 
-_READ_IMPLIES_EXEC = 0x0400000
-
-
 @syscall(PARTIAL, "ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, READ_IMPLIES_EXEC and UNAME26 have an effect")
 def personality(task: Task, persona: UInt) -> Hex:
     """personality(2): the old one; 0xffffffff only asks."""
-    process = task.process
-    old: int = process.attributes.get("personality", 0)
+    state = process_state(task.process)
+    old = state.personality
     if persona != 0xFFFF_FFFF:
-        process.attributes["personality"] = persona
-        process.space.read_implies_exec = bool(persona & _READ_IMPLIES_EXEC)
+        state.personality = persona
+        task.process.space.read_implies_exec = bool(persona & READ_IMPLIES_EXEC)
     return old
 
 
@@ -292,21 +298,19 @@ def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
 
 
 # include/uapi/linux/prctl.h
-PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 2, 3, 4
-PR_GET_KEEPCAPS, PR_SET_KEEPCAPS, PR_GET_TIMING, PR_SET_TIMING, PR_SET_NAME, PR_GET_NAME = 7, 8, 13, 14, 15, 16
-PR_GET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_TSC, PR_SET_TSC = 21, 23, 24, 25, 26
-PR_GET_SECUREBITS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 27, 28, 29, 30
-PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 36, 37, 38, 39
-PR_GET_TID_ADDRESS, PR_SET_THP_DISABLE, PR_GET_THP_DISABLE, PR_CAP_AMBIENT = 40, 41, 42, 47
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_GET_TIMING, PR_SET_TIMING = 1, 2, 4, 8, 13, 14
+PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 15, 16, 21, 23, 24
+PR_GET_TSC, PR_SET_TSC, PR_GET_SECUREBITS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK = 25, 26, 27, 28, 29
+PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS = 36, 37, 38, 40
+PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
 
 _NAME_SIZE = 16
 _LAST_CAPABILITY = 40
-_DEFAULT_SLACK = 50_000  # ns
 _HIGHEST_SIGNAL = 64
 _TSC_ENABLED = 1
 
 # What a plain setting reads before it is set.
-_INITIAL = {PR_GET_DUMPABLE: 1, PR_GET_TIMERSLACK: _DEFAULT_SLACK}
+_INITIAL = {PR_GET_DUMPABLE: 1, PR_GET_TIMERSLACK: DEFAULT_SLACK}
 _PLAIN_READS = (
     PR_GET_DUMPABLE,
     PR_GET_KEEPCAPS,
@@ -323,7 +327,7 @@ _PLAIN_READS = (
 def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
     """prctl(2)."""
     process = task.process
-    settings: dict[int, int] = process.attributes.setdefault("prctl", {})
+    settings = process_state(process).settings
     if option == PR_SET_NAME:
         task.name = _name_at(task, argument)
         if task is process.tasks[0]:
@@ -374,7 +378,7 @@ def _write_setting(settings: dict[int, int], option: int, value: int, rest: int)
     elif (option, value) in _AS_IT_IS:
         pass
     elif option == PR_SET_TIMERSLACK:
-        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else _DEFAULT_SLACK
+        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else DEFAULT_SLACK
     elif option == PR_SET_CHILD_SUBREAPER:
         settings[PR_GET_CHILD_SUBREAPER] = int(value != 0)
     elif option == PR_SET_NO_NEW_PRIVS and value == 1 and not rest:

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.state import process_state, task_state
 from loadstone.linux.structs import INT, TIMESPEC, UINT
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
@@ -39,7 +40,9 @@ def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     _own(task, pid)
     # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
     length = min(size, (count + 63) // 64 * 8)
-    copy_out(task.process.space, mask, task.attributes.get("affinity", (1 << count) - 1).to_bytes(length, "little"))
+    affinity = task_state(task).affinity
+    allowed = (1 << count) - 1 if affinity is None else affinity
+    copy_out(task.process.space, mask, allowed.to_bytes(length, "little"))
     return length
 
 
@@ -51,7 +54,7 @@ def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     _own(task, pid)
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
-    task.attributes["affinity"] = wanted
+    task_state(task).affinity = wanted
     return 0
 
 
@@ -69,7 +72,7 @@ def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
 def sched_getscheduler(task: Task, pid: Pid) -> Policy:
     """sched_getscheduler(2)."""
     _own(task, pid)
-    return _policy(task)[0]
+    return task_state(task).policy[0]
 
 
 @syscall(PARTIAL, "stored; the scheduler does not look at it")
@@ -89,7 +92,7 @@ def sched_getparam(task: Task, pid: Pid, parameters: Address) -> int:
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, parameters, INT, _policy(task)[1])
+    write_struct(task, parameters, INT, task_state(task).policy[1])
     return 0
 
 
@@ -100,7 +103,7 @@ def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
     _own(task, pid)
-    _set_policy(task, _policy(task)[0], priority)
+    _set_policy(task, task_state(task).policy[0], priority)
     return 0
 
 
@@ -112,7 +115,7 @@ def _set_policy(task: Task, policy: int, priority: int) -> None:
             raise LinuxError(EPERM, "real-time scheduling needs privilege")
     elif policy not in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE) or priority:
         raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
-    task.attributes["policy"] = (policy, priority)
+    task_state(task).policy = (policy, priority)
 
 
 @syscall(PARTIAL, "only of the calling process")
@@ -121,9 +124,9 @@ def sched_getattr(task: Task, pid: Pid, attributes: Address, size: UInt, flags: 
     if not attributes or pid < 0 or not 48 <= size <= 4096 or flags:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    policy, priority = _policy(task)
+    policy, priority = task_state(task).policy
     length = min(size, _ATTRIBUTES.size)
-    full = _ATTRIBUTES.pack(length, policy, 0, task.process.attributes.get("nice", 0), priority, 0, 0, 0, 0, 1024)
+    full = _ATTRIBUTES.pack(length, policy, 0, process_state(task.process).nice, priority, 0, 0, 0, 0, 1024)
     copy_out(task.process.space, attributes, full[:length])
     return 0
 
@@ -154,14 +157,8 @@ def sched_rr_get_interval(task: Task, pid: Pid, interval: OutTime) -> int:
     if pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, interval, TIMESPEC, 0, 0 if _policy(task)[0] == SCHED_FIFO else 4_000_000)
+    write_struct(task, interval, TIMESPEC, 0, 0 if task_state(task).policy[0] == SCHED_FIFO else 4_000_000)
     return 0
-
-
-def _policy(task: Task) -> tuple[int, int]:
-    """(policy, real-time priority)."""
-    policy: tuple[int, int] = task.attributes.get("policy", (SCHED_OTHER, 0))
-    return policy
 
 
 def _own(task: Task, pid: int) -> None:

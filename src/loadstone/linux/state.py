@@ -1,0 +1,80 @@
+"""What system calls set for a process or a thread, and other calls, /proc and exec look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Process, Task
+
+# include/uapi/linux/prctl.h
+PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS = 3, 7, 30, 39
+DEFAULT_SLACK = 50_000  # ns
+
+# include/uapi/linux/personality.h
+UNAME26, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, READ_IMPLIES_EXEC = 0x0020000, 0x0040000, 0x0200000, 0x0400000
+
+
+class ProcessState:
+    """Settings of a process.
+
+    Attributes:
+        personality: the word of personality(2).
+        nice: from -20 to 19.
+        membarrier: the registrations of membarrier(2).
+        oom_score_adj: from -1000 to 1000.
+        settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
+    """
+
+    __slots__ = ("membarrier", "nice", "oom_score_adj", "personality", "settings")
+
+    def __init__(self) -> None:
+        self.personality = 0
+        self.nice = 0
+        self.membarrier = 0
+        self.oom_score_adj = 0
+        self.settings: dict[int, int] = {}
+
+    def exec(self, read_implies_exec: bool) -> None:
+        """What execve resets (SET_PERSONALITY2, begin_new_exec, membarrier_exec_mmap)."""
+        self.personality = self.personality & ~READ_IMPLIES_EXEC | (READ_IMPLIES_EXEC if read_implies_exec else 0)
+        self.membarrier = 0
+        self.settings.pop(PR_GET_DUMPABLE, None)
+        self.settings.pop(PR_GET_KEEPCAPS, None)
+
+
+class TaskState:
+    """Settings of a thread.
+
+    Attributes:
+        rseq: (address, length, signature) of the area it registered with rseq(2), or None.
+        affinity: the CPUs it may run on, as a mask; None: all.
+        policy: (SCHED_… policy, real-time priority).
+    """
+
+    __slots__ = ("affinity", "policy", "rseq")
+
+    def __init__(self) -> None:
+        self.rseq: tuple[int, int, int] | None = None
+        self.affinity: int | None = None
+        self.policy = (0, 0)
+
+    def exec(self) -> None:
+        """What execve resets: the area was in the old image."""
+        self.rseq = None
+
+
+def process_state(process: Process) -> ProcessState:
+    """The state of a process; made when first asked for."""
+    if process.personal is None:
+        process.personal = ProcessState()
+    state: ProcessState = process.personal
+    return state
+
+
+def task_state(task: Task) -> TaskState:
+    """The state of a thread; made when first asked for."""
+    if task.personal is None:
+        task.personal = TaskState()
+    state: TaskState = task.personal
+    return state
