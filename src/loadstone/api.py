@@ -27,6 +27,7 @@ from loadstone.linux.personality import Linux
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.signals import ProcessSignals, TaskSignals
 from loadstone.linux.world import ProcessWorld
+from loadstone.machine.engines import ENGINES
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
 from loadstone.memory.accounting import Commitment
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 Strings = Sequence[str | bytes]
 Environment = Mapping[str, str] | Strings
 
-ENGINES = ("auto", "unicorn", "kvm")
 _LEAST_MEMORY = 1 << 20
 DEFAULT_SEED = 0
 
@@ -58,7 +58,7 @@ class Machine:
 
     Args:
         memory: bytes of physical memory; default: as much as the host has.
-        engine: the CPU core: "auto" or "unicorn".
+        engine: the CPU core: "auto" (see `machine.engines`), "unicorn" or "kvm".
         deterministic: the same run every time: clock, randomness and time slices depend on nothing but `seed`.
         seed: of what is random; default: the host's randomness, or 0 when deterministic.
         aslr: a seed for the kernel's address-space randomisation; None: off.
@@ -76,7 +76,6 @@ class Machine:
         keep_faults: remember every page fault, for `Process.faults`.
 
     Attributes:
-        engine, engine_why: the CPU core that was chosen, and why.
         events: subscribe to what happens: `machine.events.subscribe(function, ["fault"])`.
         physical: the frames. kernel: the kernel's own state. profile: what it models.
     """
@@ -117,8 +116,8 @@ class Machine:
             seed = DEFAULT_SEED
         profile = _profile(profile, memory, cpu_count, stack_limit, fault_around)
         self.profile = profile
-        self.engine = "kvm" if engine == "kvm" else "unicorn"
-        self.engine_why = "asked for" if engine != "auto" else "it runs on any x86-64 host"
+        self._asked_engine = engine
+        self._engine_why = ""
         self.page_cache_mode = page_cache
         self.fault_around = fault_around
         self.seed = seed
@@ -150,21 +149,28 @@ class Machine:
     def core(self) -> Core:
         """The CPU core; made when first needed, since explaining a program needs none."""
         if not self.kernel.cores:
-            core = self._new_core()
+            from loadstone.machine.engines import make_core
+
+            profile = self.profile
+            host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
+            core, self._engine_why = make_core(
+                self._asked_engine, self.kernel.options.deterministic, self.physical, resolve,
+                lambda: bool(self.events.fault), host,
+            )  # fmt: skip
             self.kernel.cores.append(core)
             self.kernel.shootdown.listen(core)
         return self.kernel.cores[0]
 
-    def _new_core(self) -> Core:
-        if self.engine == "kvm":
-            from loadstone.machine.kvm_core import KvmCore
+    @property
+    def engine(self) -> str:
+        """The CPU core that was chosen: "unicorn" or "kvm"."""
+        return self.core.name
 
-            profile = self.profile  # the CPU is the host's, and so is what its kernel says about it
-            host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
-            return KvmCore(self.physical, resolve, host)
-        from loadstone.machine.unicorn_core import UnicornCore
-
-        return UnicornCore(self.physical, resolve, lambda: bool(self.events.fault))
+    @property
+    def engine_why(self) -> str:
+        """Why that one, as a sentence for a person."""
+        assert self.core is not None  # made now, if not before
+        return self._engine_why
 
     def spawn(
         self,

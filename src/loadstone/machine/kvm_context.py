@@ -7,8 +7,9 @@ AVX…) is an XSAVE image in the uncompacted format, fetched from the vCPU and p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from loadstone.errors import HostError
 from loadstone.machine.kvm_api import REGISTERS, XSAVE_SIZE
 from loadstone.machine.kvm_tables import USER_CS, USER_SS
 
@@ -54,6 +55,15 @@ def initial_state(xcr0: int) -> bytearray:
     return image
 
 
+class Closed:
+    """In the place of the registers of a context that was in a vCPU which is no more."""
+
+    def __getitem__(self, *_: object) -> NoReturn:
+        raise HostError("the machine is closed")
+
+    __setitem__ = __getitem__
+
+
 class KvmContext:
     """One task's registers. `words` and `image` with `image_state` are the core's to move."""
 
@@ -61,7 +71,7 @@ class KvmContext:
 
     def __init__(self, core: KvmCore, words: memoryview, image: bytearray) -> None:
         self.core = core
-        self.words = words
+        self.words: Any = words  # of memoryview, or Closed
         self.image = image
         self.image_state = CHANGED
         self.stopped_at = -1  # the breakpoint it was stopped at and has not gone on from

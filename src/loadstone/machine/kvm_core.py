@@ -10,8 +10,8 @@ paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a pag
 
 from __future__ import annotations
 
+import _thread
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from fcntl import ioctl
 from time import perf_counter_ns
@@ -54,6 +54,7 @@ from loadstone.machine.kvm_context import (
     RSP,
     SS,
     WORDS,
+    Closed,
     KvmContext,
     initial_state,
 )
@@ -71,7 +72,7 @@ from loadstone.machine.kvm_tables import (
     user_segments,
     vector_of,
 )
-from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT
+from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT, PageTable
 from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
 
 _ENTRY_FLAGS = 0x202
@@ -91,6 +92,9 @@ _XSAVE, _PKU = 1 << 26, 1 << 3  # CPUID.1:ECX, CPUID.7:ECX
 _XSAVE_LEAST, _X87_SSE = 576, 3
 _CPUID_HEAD, _CPUID_ENTRY, _NOTHING = 8, 40, [0, 0, 0, 0]
 _AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
+
+# What ended an entry, beside the vectors of exceptions.
+_IN_SYSCALL, _KICKED = 256, 257
 
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
@@ -146,6 +150,7 @@ class KvmCore:
         self._healing: list[int] = []  # frames whose translation the faulting instruction itself replaces
         self._healing_at = -1  # that instruction
         self._filling = -1
+        self._error = 0  # the error code of the last exception
 
     # -- what the kernel calls ----------------------------------------------------------------------------------------
 
@@ -155,7 +160,7 @@ class KvmCore:
 
     def run(self, context: KvmContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` nanoseconds and one tick."""
-        if threading.get_ident() != self._kicks.thread:
+        if _thread.get_ident() != self._kicks.thread:
             self._vcpu.set_signal_mask(self._kicks.attach())
         if context is not self._context:
             self._switch(context)
@@ -200,17 +205,37 @@ class KvmCore:
     def forget_code(self, frame: int) -> None:
         """Nothing: the CPU sees what is written to memory."""
 
+    def exit_cost(self, times: int = 6) -> int:
+        """Nanoseconds to enter the guest and leave it by a page fault: the least of a few times."""
+        page_directory = PageTable(self._memory, self._half.entry)
+        context = self.new_context()
+        self._vcpu.set_signal_mask(self._kicks.attach())
+        self._switch(context)
+        self._put_extended_state(context)
+        self._root = page_directory.root
+        least = 0
+        for _ in range(times):
+            context.pc = FRAME_SIZE  # nothing is mapped there, nor anywhere
+            started = perf_counter_ns()
+            self._enter_once()
+            cost = perf_counter_ns() - started
+            least = min(least or cost, cost)
+        page_directory.release()
+        return least
+
     def close(self) -> None:
         """Give the virtual machine back to the host."""
         if self._vcpu.fd < 0:
             return
         self._kicks.detach()
-        context, self._context = self._context, None
-        if context is not None:  # its registers can still be read
-            self._unload(context)
+        if self._context is not None:
+            self._context.words = Closed()
+            self._context = None
         self._window.release()
         self._vcpu.close()
         self._machine.close()
+        self.stale.close()
+        self._half.release()
 
     # -- contexts -----------------------------------------------------------------------------------------------------
 
@@ -250,11 +275,20 @@ class KvmCore:
         """Enter the guest until it is left for a reason. None: go on."""
         if self._interrupted:
             return self._interrupt_now()
+        vector = self._enter_once()
+        if vector == PAGE_FAULT:
+            return self._page_fault()
+        if vector == _IN_SYSCALL:
+            return self._system_call()
+        return self._kicked(deadline) if vector == _KICKED else self._exception(vector)
+
+    def _enter_once(self) -> int:
+        """Enter the guest and leave it; the vector of the exception, _IN_SYSCALL or _KICKED."""
         if self.stale.pending:
             self.stale.drop()
-        machine = self._machine
-        if self._memory.in_use_end() > machine.covered:
-            machine.cover(self._memory.in_use_end())
+        machine, memory = self._machine, self._memory
+        if memory.in_use_end() > machine.covered:
+            machine.cover(memory.in_use_end())
         window, words = self._window, self._run_words
         window[CR3] = self._root << FRAME_SHIFT
         words[_DIRTY_WORD] = self._dirty
@@ -267,24 +301,21 @@ class KvmCore:
             except InterruptedError:
                 self._kicks.take()
                 if window[CS + 1] >> 32 & 3:
-                    return self._kicked(deadline)
+                    return _KICKED
                 words[_DIRTY_WORD] = 0  # it is on its way to a stub: let it get there
             except OSError as error:
                 raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
-        reason = words[1] & 0xFFFF_FFFF
         pc = window[RIP]
-        if pc == HALTED_IN_SYSCALL and reason == kvm.EXIT_HLT:
-            return self._system_call()
-        vector = vector_of(pc)
+        vector = _IN_SYSCALL if pc == HALTED_IN_SYSCALL else vector_of(pc)
+        reason = words[1] & 0xFFFF_FFFF
         if vector < 0 or reason != kvm.EXIT_HLT:
             raise HostError(self._strange_exit(reason))
-        pushed = self._half.pushed(window[RSP], 6)
-        error_code = pushed.pop(0) if vector in WITH_ERROR else 0
-        window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
+        if vector != _IN_SYSCALL:
+            pushed = self._half.pushed(window[RSP], 6)
+            self._error = pushed.pop(0) if vector in WITH_ERROR else 0
+            window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
         self._to_ring_3()
-        if vector == PAGE_FAULT:
-            return self._page_fault(window[CR2], error_code)
-        return self._exception(vector, error_code)
+        return vector
 
     def _to_ring_3(self) -> None:
         """CS and SS are the program's again."""
@@ -297,13 +328,12 @@ class KvmCore:
         window = self._window
         window[RIP] = window[RCX]
         window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
-        self._to_ring_3()
         self._healing.clear()
         return _SYSTEM_CALL_TRAP
 
-    def _page_fault(self, address: int, error: int) -> Trap | None:
-        window = self._window
-        pc = window[RIP]
+    def _page_fault(self) -> Trap | None:
+        window, error = self._window, self._error
+        pc, address = window[RIP], window[CR2]
         if pc == SYSCALL_ENTRY == address and self._code_at(window[RCX] - 2, 2) == _SYSCALL:
             return self._system_call()
         if not error & _ERROR_USER:  # the CPU read a descriptor of a local table, which there is none of
@@ -328,8 +358,8 @@ class KvmCore:
             self.stale.add(self._healing)
             self._healing.clear()
 
-    def _exception(self, vector: int, error: int) -> Trap:
-        window = self._window
+    def _exception(self, vector: int) -> Trap:
+        window, error = self._window, self._error
         pc = window[RIP]
         self._heal_now()
         if vector == INVALID_OPCODE:

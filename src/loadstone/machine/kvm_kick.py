@@ -7,10 +7,10 @@ that bounds a time slice and the delay of everything that a Python signal handle
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import signal
 import struct
-import threading
 
 from loadstone.errors import HostError
 
@@ -40,8 +40,8 @@ class Kicks:
         self.detach()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
         self._was_blocked = KICK in before
-        self.thread = threading.get_ident()
-        event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, threading.get_native_id()).ljust(64, b"\0")
+        self.thread = _thread.get_ident()
+        event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, _thread.get_native_id()).ljust(64, b"\0")
         if self._create(_CLOCK_MONOTONIC, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
             raise HostError(f"timer_create: error {ctypes.get_errno()}")
         period = (ctypes.c_long * 4)(0, TICK_NS, 0, TICK_NS)
@@ -64,7 +64,7 @@ class Kicks:
         if not self.thread:
             return
         self._delete(self._timer)
-        if threading.get_ident() == self.thread:
+        if _thread.get_ident() == self.thread:
             while self.take():
                 pass
             if not self._was_blocked:

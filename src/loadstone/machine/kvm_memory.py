@@ -75,6 +75,11 @@ class StaleTranslations:
         self.runs += len(runs)
         self._frames.clear()
 
+    def close(self) -> None:
+        """The vCPUs are gone, and with them what they remembered."""
+        self._memory.end_table_quarantine()
+        self._memory.old_tables = None
+
     def flush(self) -> None:
         """Drop everything now."""
         self._machine.flush()

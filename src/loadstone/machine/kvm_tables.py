@@ -71,8 +71,10 @@ class KernelHalf:
     """The frames of one core's ring-0 half. `entry`: what goes into slot KERNEL_SLOT of a page directory."""
 
     def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
         self._words = memory.words
-        directory, middle, table, stubs, tables, gates, self._stack = (memory.allocate(RESERVED) for _ in range(7))
+        self._frames = [memory.allocate(RESERVED) for _ in range(7)]
+        directory, middle, table, stubs, tables, gates, self._stack = self._frames
         plain = PRESENT | WRITABLE | ACCESSED | DIRTY
         words = memory.words
         self.entry = directory << 12 | plain
@@ -93,6 +95,11 @@ class KernelHalf:
             struct.pack_into(
                 "<HHBBHI", page, 16 * vector, stub & 0xFFFF, KERNEL_CS, 0, kind, stub >> 16 & 0xFFFF, stub >> 32
             )
+
+    def release(self) -> None:
+        """Give the frames back."""
+        for frame in self._frames:
+            self._memory.release(frame)
 
     def pushed(self, sp: int, count: int) -> list[int]:
         """The `count` words from stack pointer `sp` on."""

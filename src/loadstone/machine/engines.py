@@ -1,0 +1,78 @@
+"""Which CPU core a machine gets.
+
+The rule of `auto`: Unicorn for what must be the same every time; else KVM where it can be used and leaving the guest is
+cheap enough, measured on the core itself; else Unicorn. KVM runs machine code at the CPU's own speed and pays for each
+page fault and system call; Unicorn translates code before it runs it, and pays little for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from loadstone.errors import HostError
+
+if TYPE_CHECKING:
+    from loadstone.machine.core import Core, Resolver
+    from loadstone.machine.kvm_core import KvmCore
+    from loadstone.machine.physical import PhysicalMemory
+
+ENGINES = ("auto", "unicorn", "kvm")
+DEAREST_EXIT_NS = 100_000
+"""`auto` takes KVM when leaving and entering the guest costs at most this. It is 30 to 50 us on a paravirtual KVM with
+shadow paging, 1 to 5 us on hardware, and above the limit only where a hypervisor emulates another's."""
+
+_ASKED = "asked for"
+
+
+def make_core(
+    asked: str,
+    deterministic: bool,
+    memory: PhysicalMemory,
+    resolve: Resolver,
+    wants_address: Callable[[], bool],
+    host: tuple[int, int, int],
+) -> tuple[Core, str]:
+    """The core, and why it is that one.
+
+    Args:
+        asked: "auto", "unicorn" or "kvm".
+        wants_address: whether somebody listens to faults, and so needs exact addresses.
+        host: AT_HWCAP, AT_HWCAP2 and AT_MINSIGSTKSZ of the host, for a core whose CPU is the host's.
+
+    Raises:
+        HostError: the core that was asked for cannot be had here.
+    """
+    why = _ASKED
+    if asked == "kvm":
+        from loadstone.machine.kvm_core import KvmCore
+
+        return KvmCore(memory, resolve, host), why
+    if asked == "auto":
+        core, why = _automatic(deterministic, memory, resolve, host)
+        if core is not None:
+            return core, why
+    from loadstone.machine.unicorn_core import UnicornCore
+
+    return UnicornCore(memory, resolve, wants_address), why
+
+
+def _automatic(
+    deterministic: bool, memory: PhysicalMemory, resolve: Resolver, host: tuple[int, int, int]
+) -> tuple[KvmCore | None, str]:
+    """A KVM core if that is the one to take, and why it is or is not."""
+    if deterministic:
+        return None, "the run is to be the same every time, which a real CPU's is not"
+    from loadstone.machine.kvm_core import KvmCore
+
+    try:
+        core = KvmCore(memory, resolve, host)
+    except HostError as error:
+        return None, str(error)
+    cost = core.exit_cost()
+    figure = f"leaving the guest costs {cost / 1000:.0f} us"
+    limit = f"{DEAREST_EXIT_NS // 1000} us"
+    if cost > DEAREST_EXIT_NS:
+        core.close()
+        return None, f"KVM can be used, but {figure} here, more than {limit}"
+    return core, f"KVM can be used, and {figure} here, not more than {limit}"
