@@ -5,6 +5,8 @@ Each program makes some hundred calls and prints what they return: native twins,
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,30 @@ def test_calls_give_what_the_kernel_gives(name: str, compiled: Compiler, tmp_pat
     ]
     assert not different, "".join(different)
     assert len(ours) == len(theirs) > 10
+
+
+NESTED = r"""
+#include <stdio.h>
+#include <sys/epoll.h>
+int main(void) {
+  struct epoll_event event = {EPOLLIN}, out;
+  int outer = epoll_create1(0), inner = epoll_create1(0);
+  epoll_ctl(inner, EPOLL_CTL_ADD, 0, &event);
+  epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event);
+  printf("%d", epoll_wait(outer, &out, 1, 0));
+  printf("%d", epoll_wait(outer, &out, 1, -1));
+}
+"""
+
+
+def test_what_is_in_an_inner_epoll_list_wakes_who_waits_for_the_outer(compiled: Compiler) -> None:
+    reader, writer = os.pipe()
+    speak = threading.Timer(0.5, lambda: os.write(writer, b"x"))
+    speak.start()
+    try:
+        done = loadstone("run", "--", compiled(NESTED, "static"), stdin=reader)
+    finally:
+        speak.join()
+        os.close(reader)
+        os.close(writer)
+    assert (done.status, done.text) == (0, "01"), done.errors

@@ -165,6 +165,10 @@ class OpenFile:
         """The host's descriptor to wait for, -1 if everything here is ours."""
         return -1
 
+    def watched(self, events: int) -> list[tuple[OpenFile, int]]:
+        """The files to wait for until POLL* `events` hold, with events for each: itself, unless it gathers others."""
+        return [(self, events)]
+
     def opening(self) -> WaitQueue | None:
         """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
         return None

@@ -45,6 +45,20 @@ static void epolls(int r, int w) {
   T(read(r, &c, 1));
 }
 
+/* Lists in lists: at most five in a row, and never in a circle. What is in the innermost wakes the outermost. */
+static void nested(int r) {
+  int e[12];
+  struct epoll_event v = {EPOLLIN, {.u64 = 5}}, out[2];
+  for (int i = 0; i < 12; i++) e[i] = epoll_create1(0);
+  for (int i = 8; i >= 0; i--) T(epoll_ctl(e[i], EPOLL_CTL_ADD, e[i + 1], &v));
+  T(epoll_ctl(e[3], EPOLL_CTL_ADD, e[1], &v));
+  T(epoll_ctl(e[11], EPOLL_CTL_ADD, e[0], &v));
+  T(epoll_ctl(e[2], EPOLL_CTL_ADD, r, &v));
+  struct pollfd f = {e[1], POLLIN, 0};
+  polled(&f, 1, 0);
+  T(epoll_wait(e[0], out, 2, 0));
+}
+
 static void counters(void) {
   uint64_t value = 3;
   int e = eventfd(5, EFD_NONBLOCK);
@@ -115,6 +129,7 @@ int main(void) {
   T(pselect(p[1] + 1, &in, 0, 0, &t, 0));
   T(read(p[0], &c, 1));
   epolls(p[0], p[1]);
+  nested(q[0]);
   counters();
   return 0;
 }

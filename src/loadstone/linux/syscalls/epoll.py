@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EINTR, EINVAL, EPERM
+from errno import EFAULT, EINTR, EINVAL, ELOOP, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.events import EpollFile, EventFile, Interest
+from loadstone.linux.anon_inodes import EpollFile, EventFile, Interest
 from loadstone.linux.structs import EPOLL_EVENT
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.poll import Watch, with_mask
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 EFD_SEMAPHORE = 1
+MAX_NESTS = 5  # EP_MAX_NESTS, and the outermost list
 MAX_EVENTS = (1 << 31) // EPOLL_EVENT.size
 _EDGES = "with EPOLLET reading is reported as long as there is something to read"
 
@@ -63,6 +64,8 @@ def epoll_ctl(task: Task, list_fd: Fd, operation: Int, fd: Fd, event: Address) -
     if where is file or not isinstance(where, EpollFile):
         raise LinuxError(EINVAL)
     if operation == EPOLL_CTL_ADD:
+        if isinstance(file, EpollFile):
+            _demand_shallow(task, where, file)
         where.add(fd, Interest(file, events, data))
     elif operation == EPOLL_CTL_DEL:
         where.find(fd, file)
@@ -73,6 +76,22 @@ def epoll_ctl(task: Task, list_fd: Fd, operation: Int, fd: Fd, event: Address) -
     else:
         raise LinuxError(EINVAL)
     return 0
+
+
+def _demand_shallow(task: Task, where: EpollFile, added: EpollFile) -> None:
+    """ELOOP if a list would contain itself, or if more than MAX_NESTS of them would be in a row (ep_loop_check)."""
+    everybody = [file for _, file in task.process.files.items() if isinstance(file, EpollFile)]
+    levels = 0
+    level = {where}
+    while level and levels <= MAX_NESTS:
+        levels += 1
+        level = {one for one in everybody if not level.isdisjoint(one.lists())}
+    level = {added}
+    while level and levels <= MAX_NESTS and where not in level:
+        levels += 1
+        level = {inner for one in level for inner in one.lists()}
+    if level or levels > MAX_NESTS:
+        raise LinuxError(ELOOP)
 
 
 @syscall(support=PARTIAL, note=_EDGES)

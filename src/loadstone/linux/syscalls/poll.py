@@ -52,7 +52,7 @@ class Watch:
         """`files` are (open file, wanted POLL* bits)."""
         queues: list[WaitQueue] = []
         host: dict[int, int] = {}
-        for file, events in files:
+        for file, events in (pair for one, wanted in files for pair in one.watched(wanted)):
             if events & READABLE and file.read_queue is not None:
                 queues.append(file.read_queue)
             if events & WRITABLE and file.write_queue is not None and file.write_queue not in queues:

@@ -1,4 +1,4 @@
-"""Files that are only for waiting: eventfd counters and epoll interest lists. Sources: fs/eventfd.c, fs/eventpoll.c."""
+"""Files without a place, to be waited for: eventfd counters, epoll lists. Sources: fs/eventfd.c, fs/eventpoll.c."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loadstone.vfs.regular import scatter
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadstone.vfs.namespace import Vfs
 
@@ -177,8 +177,28 @@ class EpollFile(AnonymousFile):
                 break
         return found
 
+    def lists(self) -> Iterator[EpollFile]:
+        """The interest lists that this one has an interest in."""
+        return (one.file for one in self.interests.values() if isinstance(one.file, EpollFile))
+
+    def sources(self) -> list[Interest]:
+        """The interests in files that are no lists, here and in the lists that are waited for, each list once."""
+        found: list[Interest] = []
+        todo = [self]
+        for here in todo:
+            here.forget_closed()
+            for one in here.interests.values():
+                if not isinstance(one.file, EpollFile):
+                    found.append(one)
+                elif one.events & POLLIN and one.file not in todo:
+                    todo.append(one.file)
+        return found
+
+    def watched(self, events: int) -> list[tuple[OpenFile, int]]:
+        """Whatever may make it readable."""
+        return [(one.file, one.events) for one in self.sources()] if events & POLLIN else []
+
     def ready(self) -> int:
         """POLLIN when something has occurred."""
-        self.forget_closed()
-        wanted = (one.file.ready() & (one.events | POLLERR | POLLHUP) & 0xFFFF for one in self.interests.values())
+        wanted = (one.file.ready() & (one.events | POLLERR | POLLHUP) & 0xFFFF for one in self.sources())
         return POLLIN | POLLRDNORM if any(wanted) else 0
