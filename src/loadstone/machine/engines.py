@@ -68,7 +68,7 @@ def _automatic(
     try:
         core = KvmCore(memory, resolve, host)
     except HostError as error:
-        return None, str(error)
+        return None, str(error.args[0])
     cost = core.exit_cost()
     figure = f"leaving the guest costs {cost / 1000:.0f} us"
     limit = f"{DEAREST_EXIT_NS // 1000} us"
