@@ -131,7 +131,7 @@ class Machine:
         )
         vfs = assemble(
             cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
-            random_bytes=random.randbytes if random else os.urandom,
+            random_bytes=random.randbytes if random else os.urandom, terminal_fd=_terminal(),
         )  # fmt: skip
         shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
         self.kernel = Kernel(
@@ -522,6 +522,11 @@ def _random(seed: int | None) -> Random | None:
     from random import Random
 
     return Random(seed)
+
+
+def _terminal() -> int:
+    """Our descriptor of the user's terminal, -1 if none of the standard ones is: what the guest's /dev/tty is."""
+    return next((fd for fd in range(3) if os.isatty(fd)), -1)
 
 
 def _umask() -> int:

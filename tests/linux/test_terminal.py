@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import subprocess
 import termios
 import tty
@@ -123,6 +124,32 @@ def test_a_terminal_answers_as_it_does_natively(compiled: Compiler, terminal: Pt
     assert (our_status, status) == (7, 7)
     assert ours.splitlines() == theirs.splitlines()
     assert "77x33" in ours
+
+
+THROUGH_DEV_TTY = """
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+int main(void) {
+  struct termios modes;
+  char text[8] = "";
+  int fd = open("/dev/tty", O_RDWR);
+  dprintf(fd, "%d %d echo 0", isatty(fd), tcgetattr(fd, &modes));
+  read(fd, text, 7);
+  return strcmp(text, "typed\\n") ? 1 : 9;
+}
+"""
+
+
+def test_dev_tty_is_the_users_terminal(compiled: Compiler, terminal: Pty) -> None:
+    """Standard output may be elsewhere, as for a program that asks for a password."""
+    program = compiled(THROUGH_DEV_TTY, "pie")
+    for line in ([program], command("run", "--", program)):
+        output, status = terminal.run("/bin/sh", "-c", f"{shlex.join(line)} > /dev/null", typed=b"typed\n")
+        assert status == 9, output
+        assert output.startswith("1 0 echo 0")
 
 
 def test_what_could_type_for_the_user_is_refused(compiled: Compiler, terminal: Pty) -> None:
