@@ -36,7 +36,7 @@ KERNEL_SLOT = 511
 USER_SLOTS = 256
 LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
 _SHIFTS = (39, 30, 21, 12)
-_TABLE_BITS = PRESENT | WRITABLE | USER
+_TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY  # as the kernel's _PAGE_TABLE
 _EMPTY = bytes(ENTRIES * 8)
 
 # PTE bits for each of the eight protections READ=1 | WRITE=2 | EXEC=4. x86 has no write-only or execute-only page.
