@@ -18,13 +18,20 @@ _QILING = "import sys; from qiling import Qiling; Qiling(sys.argv[1:], '/', verb
 
 
 def engines() -> dict[str, list[str]]:
-    """What can run a program here: name -> the words that go before the program's."""
-    found = {"native": [], "loadstone": [sys.executable, "-m", "loadstone", "run", "--engine", "unicorn", "--"]}
+    """What can run a program here: name -> the words that go before the program's.
+
+    Qiling is used where this Python has it, or the one that the variable QILING_PYTHON names.
+    """
+    run = [sys.executable, "-m", "loadstone", "run", "--engine"]
+    found = {"native": [], "loadstone": [*run, "unicorn", "--"]}
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        found["loadstone kvm"] = [*run, "kvm", "--"]
     qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
     if qemu:
         found["qemu-user"] = [qemu]
-    if importlib.util.find_spec("qiling"):
-        found["qiling"] = [sys.executable, "-c", _QILING]
+    qiling = os.environ.get("QILING_PYTHON") or (sys.executable if importlib.util.find_spec("qiling") else "")
+    if qiling:
+        found["qiling"] = [qiling, "-c", _QILING]
     return found
 
 
