@@ -211,3 +211,4 @@ class Vcpu:
         self.run.release()
         self._map.close()
         os.close(self.fd)
+        self.fd = -1

@@ -227,7 +227,7 @@ class KvmCore:
         """Give the virtual machine back to the host."""
         if self._vcpu.fd < 0:
             return
-        self._kicks.detach()
+        self._kicks.close()
         if self._context is not None:
             self._context.words = Closed()
             self._context = None

@@ -32,15 +32,16 @@ class Kicks:
             library = ctypes.CDLL("librt.so.1", use_errno=True)
             self._create, self._set, self._delete = library.timer_create, library.timer_settime, library.timer_delete
         self._timer = ctypes.c_void_p()
-        self._was_blocked = False
+        self._blocked_in: set[int] = set()  # threads in which the signal is blocked because of us
         self.thread = 0
 
     def attach(self) -> int:
         """Kick the calling thread from now on; the signal mask for its KVM_RUN."""
         self.detach()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
-        self._was_blocked = KICK in before
         self.thread = _thread.get_ident()
+        if KICK not in before:
+            self._blocked_in.add(self.thread)
         event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, _thread.get_native_id()).ljust(64, b"\0")
         if self._create(_CLOCK_MONOTONIC, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
             raise HostError(f"timer_create: error {ctypes.get_errno()}")
@@ -60,13 +61,16 @@ class Kicks:
         return signal.sigtimedwait((KICK,), 0) is not None
 
     def detach(self) -> None:
-        """No more kicks. The thread that was attached to, or its end, lets go of the signal."""
-        if not self.thread:
-            return
-        self._delete(self._timer)
-        if _thread.get_ident() == self.thread:
+        """No more kicks."""
+        if self.thread:
+            self._delete(self._timer)
+            self.thread = 0
+
+    def close(self) -> None:
+        """No more kicks, and the calling thread's signal mask is as it was. (Other threads keep the signal blocked.)"""
+        self.detach()
+        if _thread.get_ident() in self._blocked_in:
             while self.take():
                 pass
-            if not self._was_blocked:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK})
-        self.thread = 0
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK})
+        self._blocked_in.clear()

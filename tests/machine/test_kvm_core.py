@@ -1,0 +1,373 @@
+"""The KVM core: registers, extended state, slices and kicks, breakpoints, and what it says when there is no KVM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadstone.api import Machine
+from loadstone.errors import HostError
+from loadstone.machine import engines, kvm_api
+from loadstone.machine.core import EXCEPTION, INTERRUPTED, SLICE_END, STOPPED_AT, SYSTEM_CALL
+from loadstone.machine.kvm_kick import KICK
+from loadstone.machine.physical import RESERVED, PhysicalMemory
+from machine.bare import CODE, DATA, Bare
+from machine.code import assemble
+from machine.engines import maker
+from support.compilers import Compiler
+from support.run import loadstone, native
+
+LONG = 1 << 40  # nanoseconds: as long as it takes
+VEX_LOAD = f"mov ebx, {DATA}; vmovdqu ymm3, [rbx]; syscall"
+
+
+@pytest.fixture
+def bare() -> Iterator[Bare]:
+    made = Bare(make=maker("kvm"))
+    yield made
+    made.close()
+
+
+def run_on(bare: Bare) -> int:
+    """Go on to the next trap that is no slice's end; its kind."""
+    trap = bare.run(LONG)
+    while trap.kind == SLICE_END:
+        trap = bare.run(LONG)
+    return trap.kind
+
+
+# -- registers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_system_call_stops_behind_the_instruction(bare: Bare) -> None:
+    text = "mov eax, 1; mov edi, 2; mov esi, 3; mov edx, 4; mov r10d, 5; mov r8d, 6; mov r9, -1; syscall; nop; syscall"
+    code = assemble(text, CODE)
+    assert bare.start(text, LONG).kind == SYSTEM_CALL
+    assert bare.context.system_call() == (1, 2, 3, 4, 5, 6, (1 << 64) - 1)
+    assert bare.context.pc == CODE + code.index(b"\x0f\x05") + 2
+    bare.context.set_result(-2)
+    read = bare.context.read
+    assert (read("rax"), read("rcx"), read("r11")) == ((1 << 64) - 2, bare.context.pc, read("eflags"))
+    assert run_on(bare) == SYSTEM_CALL
+    assert bare.context.pc == CODE + len(code)
+
+
+def test_jumping_to_where_system_calls_arrive_is_none(bare: Bare) -> None:
+    trap = bare.start("mov rax, 0xffffff8000000000; xor ecx, ecx; jmp rax", LONG)
+    assert (trap.kind, trap.failure.address) == (EXCEPTION, 0xFFFF_FF80_0000_0000)
+
+
+def test_bases_of_fs_and_gs_go_with_the_context(bare: Bare) -> None:
+    bare.context.write("fs_base", DATA)
+    other = bare.context.copy()
+    other.write("fs_base", DATA + 0x1000)
+    bare.load("mov rax, fs:[0]; rdfsbase rbx; mov ecx, 0x1234; wrgsbase rcx; syscall")
+    bare.space.put(DATA, struct.pack("<Q", 1))
+    bare.space.put(DATA + 0x1000, struct.pack("<Q", 2))
+    for context, value in ((bare.context, 1), (other, 2), (bare.context, 1)):
+        context.pc = CODE
+        bare.run(LONG, context)
+        assert context.read("rax") == value
+        assert context.read("rbx") == context.read("fs_base") == DATA + 0x1000 * (value - 1)
+        assert context.read("gs_base") == 0x1234
+
+
+def test_exec_starts_with_nothing_in_any_register(bare: Bare) -> None:
+    bare.load("mov eax, 5; wrgsbase rax; fld1; pcmpeqd xmm7, xmm7; syscall; vmovdqu [rbx], ymm3; fnstcw [rbx + 32]; "
+              "stmxcsr [rbx + 36]; movdqu [rbx + 40], xmm7; fnstenv [rbx + 64]; syscall")  # fmt: skip
+    bare.context.pc = CODE
+    run_on(bare)
+    at = bare.context.pc
+    bare.context.reset()
+    assert {name: value for name, value in bare.context.registers().items() if value} == {
+        "cs": 0x33, "ss": 0x2B, "eflags": 0x202, "fcw": 0x37F, "mxcsr": 0x1F80,
+    }  # fmt: skip
+    bare.context.pc = at
+    bare.context.write("rbx", DATA)
+    run_on(bare)
+    found = bare.space.bytes_at(DATA, 96)
+    assert found[:32] == bytes(32) == found[40:56] + bytes(16)
+    assert struct.unpack_from("<HxxI", found, 32) == (0x37F, 0x1F80)
+    assert struct.unpack_from("<H", found, 72) == (0xFFFF,)  # the tag word: every x87 register is empty
+
+
+def test_upper_halves_survive_a_switch_and_a_copy(bare: Bare) -> None:
+    if bare.core.extended_size <= 512:
+        pytest.skip("this CPU has no XSAVE")
+    one, two = bytes(range(32)), bytes(range(100, 132))
+    first, second = bare.context, bare.core.new_context()
+    bare.load(VEX_LOAD + "; vmovdqu [rbx + 64], ymm3; syscall")
+    for context, value in ((first, one), (second, two)):
+        bare.space.put(DATA, value)
+        context.pc = CODE
+        bare.run(LONG, context)
+    third = first.copy()
+    for context, value in ((first, one), (second, two), (third, one)):
+        bare.run(LONG, context)
+        assert bare.space.bytes_at(DATA + 64, 32) == value
+
+
+def test_sse_state_can_be_read_and_changed(bare: Bare) -> None:
+    bare.start(
+        f"mov ebx, {DATA}; pcmpeqd xmm1, xmm1; fld1; syscall; movdqu [rbx], xmm1; movdqu [rbx + 16], xmm2; syscall"
+    )
+    image = bytearray(bare.context.save_fpu())
+    assert image[176:192] == b"\xff" * 16
+    assert image[32:42] == struct.pack("<QH", 1 << 63, 0x3FFF)
+    image[192:208] = bytes(range(16))
+    bare.context.load_fpu(bytes(image))
+    run_on(bare)
+    assert bare.space.bytes_at(DATA, 32) == b"\xff" * 16 + bytes(range(16))
+
+
+# -- slices and kicks -------------------------------------------------------------------------------------------------
+
+
+def test_an_endless_loop_ends_with_its_slice(bare: Bare) -> None:
+    bare.load("1: inc rax; jmp 1b")
+    bare.context.pc = CODE
+    for _ in range(3):
+        before, started = bare.context.read("rax"), time.monotonic()
+        assert bare.run(10_000_000).kind == SLICE_END
+        assert 0.009 < time.monotonic() - started < 1
+        assert bare.context.read("rax") > before
+
+
+def test_interrupt_from_another_thread_ends_a_loop_at_once(bare: Bare) -> None:
+    bare.load("jmp .")
+    bare.context.pc = CODE
+    timer = threading.Timer(0.05, bare.core.interrupt)
+    timer.start()
+    started = time.monotonic()
+    assert bare.run(LONG).kind == INTERRUPTED
+    assert time.monotonic() - started < 5
+    timer.join()
+
+
+def test_an_interrupt_before_the_run_is_not_lost(bare: Bare) -> None:
+    bare.load("jmp .")
+    bare.context.pc = CODE
+    bare.core.interrupt()
+    assert bare.run(LONG).kind == INTERRUPTED
+    assert bare.run(1_000_000).kind == SLICE_END
+
+
+def test_a_core_runs_in_any_thread_and_leaves_the_signal_mask_alone(bare: Bare) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    kinds = []
+    bare.load("jmp .")
+    bare.context.pc = CODE
+
+    def run() -> None:
+        kinds.append(bare.run(5_000_000).kind)
+
+    for _ in range(2):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(20)
+        run()
+    assert kinds == [SLICE_END] * 4
+    bare.core.close()
+    assert KICK not in signal.sigpending()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+# -- breakpoints ------------------------------------------------------------------------------------------------------
+
+
+def test_breakpoints_stop_before_the_instruction_each_time(bare: Bare) -> None:
+    text = "mov ecx, 3; 1: nop; inc eax; dec ecx; jnz 1b; syscall"
+    code = bare.load(text)
+    here = CODE + code.index(b"\x90")
+    bare.core.break_at(here)
+    bare.context.pc = CODE
+    for n in range(3):
+        assert run_on(bare) == STOPPED_AT
+        assert (bare.context.pc, bare.context.read("rax")) == (here, n)
+        assert bare.space.bytes_at(CODE, len(code)) == code, "the breakpoint is seen outside"
+    assert run_on(bare) == SYSTEM_CALL
+    assert not bare.context.read("eflags") & 0x100
+    bare.context.pc = CODE
+    bare.core.unbreak(here)
+    assert run_on(bare) == SYSTEM_CALL
+
+
+@pytest.mark.parametrize("text", ["syscall", "pushfq; pop rax; syscall", "push 0x302; popfq; nop; syscall", "int3"])
+def test_going_on_from_a_breakpoint_shows_the_program_no_trap_flag(bare: Bare, text: str) -> None:
+    bare.core.break_at(CODE)
+    assert bare.start(text, LONG).kind == STOPPED_AT
+    trap = bare.run(LONG)
+    if text == "int3":
+        assert (trap.kind, trap.vector, bare.context.pc) == (EXCEPTION, 3, CODE + 1)
+    elif "popfq" in text:  # its own trap flag is its own
+        bare.core.unbreak(CODE)
+        while trap.kind == SLICE_END:
+            trap = bare.run(LONG)
+        assert (trap.kind, trap.vector) == (EXCEPTION, 1)
+    else:
+        assert trap.kind == SYSTEM_CALL
+        assert not (bare.context.read("rax") | bare.context.read("r11")) & 0x100
+
+
+def test_a_frame_at_two_addresses_stops_at_one_of_them(bare: Bare) -> None:
+    bare.load("nop; inc eax; syscall")
+    alias = CODE + (1 << 30)
+    entry = bare.space.entry(CODE)
+    bare.memory.words[bare.space.page_table.slot(alias)] = entry
+    bare.core.break_at(CODE)
+    bare.context.pc = alias
+    assert run_on(bare) == SYSTEM_CALL
+    assert bare.context.read("rax") == 1
+    bare.context.pc = CODE
+    assert run_on(bare) == STOPPED_AT
+
+
+def test_run_until_and_hooks(compiled: Compiler) -> None:
+    program = compiled(
+        "#include <stdio.h>\nint calls; __attribute__((noinline)) int work(int n) { return calls += n; }\n"
+        "int main(void) { for (int n = 0; n < 5; n++) work(n); printf(\"%d\\n\", calls); return calls; }", "static"
+    )  # fmt: skip
+    maker("kvm")
+    seen: list[int] = []
+    with Machine(engine="kvm", memory=64 << 20) as machine:
+        machine.hook("work", lambda process: seen.append(process.registers["rdi"]))
+        process = machine.spawn(program)
+        assert process.run_until("main")
+        assert process.registers["rip"] == process.symbol("main")
+        assert seen == []
+        assert process.run().code == 10
+    assert seen == [0, 1, 2, 3, 4]
+
+
+# -- memory, structures, hosts without KVM ----------------------------------------------------------------------------
+
+
+def test_memory_past_the_first_slot_is_reached(bare: Bare) -> None:
+    with_more = Bare(frames=1 << 16, make=maker("kvm"))
+    with_more.memory.allocate_run(50_000, RESERVED)  # 195 MiB
+    with_more.space.allow(0x5000_0000, 4, 3)
+    assert with_more.start("mov ebx, 0x50000000; mov [rbx], rbx; mov rax, [rbx]; syscall", LONG).kind == SYSTEM_CALL
+    assert with_more.context.read("rax") == 0x5000_0000
+    with_more.close()
+
+
+def test_frames_of_the_core_come_back(bare: Bare) -> None:
+    memory = PhysicalMemory(1 << 20)
+    before = memory.usage()
+    core = maker("kvm")(memory, lambda *_: None)
+    assert 1_000 < core.exit_cost() < 50_000_000
+    core.close()
+    core.close()
+    assert memory.usage() == before
+    memory.close()
+
+
+LAYOUT = r"""
+#include <linux/kvm.h>
+#include <stddef.h>
+#include <stdio.h>
+#define P(x) printf("%lu\n", (unsigned long)(x))
+int main(void) {
+    P(KVM_GET_API_VERSION); P(KVM_CREATE_VM); P(KVM_CHECK_EXTENSION); P(KVM_GET_VCPU_MMAP_SIZE);
+    P(KVM_GET_SUPPORTED_CPUID); P(KVM_CREATE_VCPU); P(KVM_SET_USER_MEMORY_REGION); P(KVM_RUN); P(KVM_SET_MSRS);
+    P(KVM_SET_CPUID2); P(KVM_SET_SIGNAL_MASK); P(KVM_GET_SREGS); P(KVM_GET_XSAVE); P(KVM_SET_XSAVE);
+    P(KVM_GET_XCRS); P(KVM_SET_XCRS); P(KVM_ENABLE_CAP);
+    P(offsetof(struct kvm_run, exit_reason)); P(offsetof(struct kvm_run, io));
+    P(offsetof(struct kvm_run, kvm_valid_regs)); P(offsetof(struct kvm_run, kvm_dirty_regs));
+    P(offsetof(struct kvm_run, s.regs.regs)); P(offsetof(struct kvm_run, s.regs.sregs));
+    P(offsetof(struct kvm_run, s.regs.events)); P(sizeof(struct kvm_regs)); P(sizeof(struct kvm_sregs));
+    P(KVM_CAP_SYNC_REGS); P(KVM_CAP_DISABLE_QUIRKS);
+    return 0;
+}
+"""
+
+
+def test_numbers_are_those_of_the_headers(tmp_path: Path) -> None:
+    if not os.path.exists("/usr/include/linux/kvm.h"):
+        pytest.skip("the kernel's headers are not installed")
+    Path(tmp_path, "layout.c").write_text(LAYOUT)
+    subprocess.run(["gcc", "-o", tmp_path / "layout", tmp_path / "layout.c"], check=True)
+    wanted = [int(line) for line in subprocess.check_output([tmp_path / "layout"]).split()]
+    k = kvm_api
+    assert wanted == [
+        k.GET_API_VERSION, k.CREATE_VM, k.CHECK_EXTENSION, k.GET_VCPU_MMAP_SIZE, k.GET_SUPPORTED_CPUID, k.CREATE_VCPU,
+        k.SET_USER_MEMORY_REGION, k.RUN, k.SET_MSRS, k.SET_CPUID2, k.SET_SIGNAL_MASK, k.GET_SREGS, k.GET_XSAVE,
+        k.SET_XSAVE, k.GET_XCRS, k.SET_XCRS, k.ENABLE_CAP, k.RUN_EXIT_REASON, k.RUN_DETAIL, k.RUN_VALID_REGS,
+        k.RUN_DIRTY_REGS, k.RUN_REGS, k.RUN_SREGS, k.RUN_EVENTS, k.REGS_SIZE, k.SREGS_SIZE, k.CAP_SYNC_REGS,
+        k.CAP_DISABLE_QUIRKS,
+    ]  # fmt: skip
+
+
+def test_no_device_is_a_clear_line_and_a_reason_to_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm_api.Device.__init__, "__defaults__", (str(tmp_path / "kvm"),))
+    with Machine(engine="kvm", memory=16 << 20) as machine, pytest.raises(HostError, match="does not have"):
+        _ = machine.core
+    with Machine(memory=16 << 20) as machine:
+        assert machine.engine == "unicorn"
+        assert "which this host does not have" in machine.engine_why
+    Path(tmp_path, "kvm").write_text("no device")
+    with Machine(memory=16 << 20) as machine:
+        assert (machine.engine, "is not KVM" in machine.engine_why) == ("unicorn", True)
+
+
+def test_a_dear_exit_is_a_reason_for_unicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker("kvm")
+    monkeypatch.setattr(engines, "DEAREST_EXIT_NS", 1)
+    with Machine(memory=16 << 20) as machine:
+        assert machine.engine == "unicorn"
+        assert "KVM can be used, but leaving the guest costs" in machine.engine_why
+        assert machine.spawn("/bin/true").run().code == 0
+
+
+def test_deterministic_runs_are_unicorns() -> None:
+    with Machine(memory=16 << 20, deterministic=True) as machine:
+        assert machine.engine == "unicorn"
+    got = loadstone("run", "--engine", "kvm", "--deterministic", "/bin/true")
+    assert (got.status, got.stdout) == (125, b"")
+    assert "unicorn" in got.errors
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def test_avx_state_across_a_signal(compiled: Compiler) -> None:
+    maker("kvm")
+    program = compiled("extended")
+    wanted = native(program)
+    if wanted.status == 77:
+        pytest.skip("this CPU has no AVX2")
+    got = loadstone("run", "--engine", "kvm", program)
+    assert (got.text, got.status) == (wanted.text, wanted.status)
+
+
+AVX2 = r"""
+#include <stdio.h>
+int main(void) {
+    static float a[1024], b[1024];
+    double sum = 0;
+    for (int i = 0; i < 1024; i++) { a[i] = i * 0.5f; b[i] = 1.0f / (i + 1); }
+    for (int n = 0; n < 100; n++)
+        for (int i = 0; i < 1024; i++) a[i] = a[i] * b[i] + n;
+    for (int i = 0; i < 1024; i++) sum += a[i];
+    printf("%.9f\n", sum);
+    return 0;
+}
+"""
+
+
+def test_programs_for_avx2_run(compiled: Compiler) -> None:
+    maker("kvm")
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU has no AVX2")
+    program = compiled(AVX2, "static", "-O3", "-march=x86-64-v3")
+    got = loadstone("run", "--engine", "kvm", program)
+    assert (got.stdout, got.status) == (native(program).stdout, 0)
+    assert "--engine kvm" in loadstone("run", "--engine", "unicorn", program).errors
