@@ -64,7 +64,8 @@ def test_the_layout_is_the_hardwares(memory: PhysicalMemory) -> None:
     pdpt = entry_in(memory, table.root, 255)
     directory = entry_in(memory, pdpt >> 12, 511)
     leaves = entry_in(memory, directory >> 12, 447)
-    assert [e & 0xFFF for e in (pdpt, directory, leaves)] == [0x67] * 3  # _PAGE_TABLE: present, writable, user, accessed, dirty
+    # _PAGE_TABLE: present, writable, user, accessed, dirty
+    assert [e & 0xFFF for e in (pdpt, directory, leaves)] == [0x67] * 3
     assert entry_in(memory, leaves >> 12, 467) == frame << 12 | 0x5  # present, user; executable: bit 63 is clear
     assert [(s.level, s.number, s.entry) for s in table.walk(0x7FFF_F7FD_3ABC)] == [
         ("PML4", 255, pdpt),
