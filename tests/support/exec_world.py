@@ -18,7 +18,7 @@ from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.page_cache import PageCache
 from loadstone.memory.placement import Layout
 from loadstone.vfs.assemble import assemble
-from loadstone.vfs.namespace import Location
+from loadstone.vfs.location import Location
 
 
 class HostWorld:

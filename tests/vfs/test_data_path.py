@@ -12,6 +12,7 @@ import pytest
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.memory.page_cache import PageCache
 from loadstone.vfs.assemble import assemble
+from loadstone.vfs.attributes import change_mode
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import O_CREAT, O_RDONLY, O_RDWR
 from loadstone.vfs.regular import RegularFile
@@ -152,7 +153,7 @@ def test_names_that_can_be_found_again_are_forgotten(tmp_path: Path, monkeypatch
         (tmp_path / f"d{number}/file").write_text(str(number))
     vfs = assemble(None)
     cwd = vfs.resolve(str(tmp_path / "d3"))
-    vfs.chmod(str(tmp_path / "d4/file"), 0o600)
+    change_mode(vfs.resolve(str(tmp_path / "d4/file")).inode, 0o600)
     identity = vfs.stat(str(tmp_path / "d5/file"))
     for number in range(200):
         vfs.stat(str(tmp_path / f"d{number}/file"))

@@ -16,10 +16,11 @@ from tests.vfs.test_semantics import fingerprint
 
 from loadstone.errors import HostError, LinuxError
 from loadstone.vfs.assemble import assemble
+from loadstone.vfs.attributes import change_mode, change_owner, change_times
 from loadstone.vfs.file import OpenFile
-from loadstone.vfs.flags import O_CREAT, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY
+from loadstone.vfs.flags import O_CREAT, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, S_IFIFO
 from loadstone.vfs.generated import MagicLink
-from loadstone.vfs.namespace import Vfs
+from loadstone.vfs.vfs import Vfs
 
 DATA = memoryview(b"written by the guest")
 
@@ -64,9 +65,9 @@ def test_ways_out_of_the_rw_directory_end_in_the_overlay(host: Path) -> None:
     put(vfs, rw + "/absolute/fresh", O_WRONLY | O_CREAT)
     put(vfs, out + "/secret", O_WRONLY | O_TRUNC)
     vfs.truncate(rw + "/up", 1)
-    vfs.chmod(rw + "/up", 0o777)
-    vfs.chown(rw + "/absolute/deep", 1, 1)
-    vfs.utimes(rw + "/up", (1, 1))
+    change_mode(vfs.resolve(rw + "/up").inode, 0o777)
+    change_owner(vfs.resolve(rw + "/absolute/deep").inode, 1, 1)
+    change_times(vfs.resolve(rw + "/up").inode, (1, 1))
     vfs.mkdir(rw + "/absolute/d", 0o755)
     vfs.symlink("x", rw + "/../out/link")
     vfs.unlink(rw + "/absolute/secret")
@@ -74,7 +75,7 @@ def test_ways_out_of_the_rw_directory_end_in_the_overlay(host: Path) -> None:
     put(vfs, out + "/moved/file")
     file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
     file.write_from([DATA])
-    vfs.mkfifo(out + "/fifo", 0o644)
+    vfs.mknod(out + "/fifo", S_IFIFO | 0o644)
     assert fingerprint(host / "out") == before
     assert not (host / "out/new").exists()
 
@@ -199,8 +200,8 @@ def test_names_count_as_well(host: Path) -> None:
         "d": lambda path: vfs.mkdir(path, 0o755),
         "l": lambda path: vfs.link(out + "/new", path),
         "s": lambda path: vfs.symlink("x" * 3000, path),
-        "f": lambda path: vfs.mkfifo(path, 0o644),
-        "../rw/f": lambda path: vfs.mkfifo(path, 0o644),
+        "f": lambda path: vfs.mknod(path, S_IFIFO | 0o644),
+        "../rw/f": lambda path: vfs.mknod(path, S_IFIFO | 0o644),
     }
     for name, make in made.items():
         count = 0

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from loadstone.errors import LinuxError
+from loadstone.vfs.attributes import change_mode, change_times
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.inode import ROOT, Credentials
-from loadstone.vfs.namespace import Location, Vfs
+from loadstone.vfs.location import Location
+from loadstone.vfs.vfs import Vfs
 
 DEEP = "r/r/r/r"  # so that `..` does not leave the directories that both sides have
 
@@ -265,10 +267,10 @@ class Guest:
         self.vfs.rename(old, new, self.base, self.base, credentials=self.who)
 
     def chmod(self, path: str, mode: int) -> None:
-        self.vfs.chmod(path, mode, **self._at())
+        change_mode(self.vfs.resolve(path, **self._at()).inode, mode, self.who)
 
     def utimes(self, path: str, times: tuple[int, int] | None) -> None:
-        self.vfs.utimes(path, times, **self._at())
+        change_times(self.vfs.resolve(path, **self._at()).inode, times, self.who)
 
     def mtime(self, path: str) -> int:
         return self.vfs.stat(path, **self._at()).mtime_ns

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadstone.machine.shootdown import Shootdown
     from loadstone.memory.accounting import Commitment
     from loadstone.memory.page_cache import PageCache
-    from loadstone.vfs.namespace import Vfs
+    from loadstone.vfs.vfs import Vfs
 
 FIRST_PID = 1000
 

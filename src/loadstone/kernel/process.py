@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loadstone.machine.core import Context
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file_table import FileTable
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
     from loadstone.wait import WaitQueue
 
 RUNNABLE, WAITING, STOPPED, ENDED = "runnable", "waiting", "stopped", "ended"

@@ -15,7 +15,7 @@ from loadstone.wait import WaitQueue
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from loadstone.vfs.namespace import Vfs
+    from loadstone.vfs.vfs import Vfs
 
 ANON_INODE_DEVICE = 15
 EPOLLONESHOT, EPOLLET = 1 << 30, 1 << 31

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.placement import Layout
     from loadstone.vfs.inode import Inode
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from loadstone.linux.proc_text import Mount as Line
     from loadstone.vfs.generated import StaticDirectory
     from loadstone.vfs.inode import Entry, Inode
-    from loadstone.vfs.namespace import Mount, Vfs
+    from loadstone.vfs.location import Mount
+    from loadstone.vfs.vfs import Vfs
 
 FIRST = 21  # the root's number: a booted kernel has used the ones before for mounts of its own
 

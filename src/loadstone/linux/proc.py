@@ -19,7 +19,7 @@ from loadstone.vfs.file import BytesOpen, SeekableFile
 from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG
 from loadstone.vfs.generated import DynamicLink, GeneratedDirectory, GeneratedFile, MagicLink
 from loadstone.vfs.inode import Inode
-from loadstone.vfs.namespace import Dentry, Location, Mount
+from loadstone.vfs.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PROC_DEVICE = 21
 PID_MAX = 4194304
-PIPEFS_MAGIC = 0x50495045
 
 
 # Kinds of files
@@ -155,22 +154,6 @@ class MemoryFile(Inode):
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it."""
         return MemoryOpen(self, flags, location, self.process)
-
-
-class Unplaced(Location):
-    """Where a magic link to something without a name leads: a pipe, the host's stdin."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, inode: Inode, shown: str) -> None:
-        root = Dentry(None, "/", inode)
-        super().__init__(Mount(root, None, "pipefs", PIPEFS_MAGIC), root)
-        self.text = shown
-
-    @property
-    def path(self) -> str:
-        """What /proc/self/fd/N reads."""
-        return self.text
 
 
 # Directories
@@ -370,11 +353,10 @@ class ProcessFiles:
     def descriptor_link(self, fd: int, file: OpenFile) -> Inode:
         """fd/N: its permissions tell how the file was opened."""
         mode = (0o500 if file.readable else 0) | (0o300 if file.writable else 0)
-
-        def place() -> Location:
-            return file.location if file.location is not None else Unplaced(file.inode, file.path)
-
-        link = MagicLink(lambda: file.path, place, device=PROC_DEVICE, inode=self.number + 0x1000 + fd, mode=mode)
+        place = self.kernel.vfs.place_of
+        link = MagicLink(
+            lambda: file.path, lambda: place(file), device=PROC_DEVICE, inode=self.number + 0x1000 + fd, mode=mode
+        )
         link.size = 64
         link.atime_ns = link.mtime_ns = link.ctime_ns = self.now
         link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid

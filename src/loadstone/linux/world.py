@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.placement import Layout
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 

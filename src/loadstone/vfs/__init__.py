@@ -8,16 +8,17 @@ The pieces:
 
 - `inode.Inode`: one file. Attributes, as stat(2) names them: `device inode mode uid gid nlink rdev size atime_ns
   mtime_ns ctime_ns blocks blksize`; call `refresh()` before showing them. Directories: `lookup(name)`, `entries()`
-  -> `[(name, inode number, d_type)]` without `.` and `..`, `create/mkdir/symlink/mkfifo/link/unlink/rmdir/rename`.
+  -> `[(name, inode number, d_type)]` without `.` and `..`, `create/mkdir/symlink/mknod/link/unlink/rmdir/rename`.
   Links: `readlink()`; magic links also `follow()`. All: `truncate(size)`, `set_mode`, `set_owner`, `set_times`,
   `open(...)`.
 - `regular.RegularFile(Inode)`: implements `memory.backing.Backing`; `read_into`, `write_from` are the one data
   path.
-- `namespace.Location`: a place in the tree (mount and entry): `.inode`, `.path` as the guest sees it, `.host_path`
+- `location.Location`: a place in the tree (mount and entry): `.inode`, `.path` as the guest sees it, `.host_path`
   (where the host has it, "" if it does not), `.deleted`. Compare two with `==`.
-- `namespace.Vfs`: path resolution and everything that takes a path. Every method takes `cwd` (the directory a
-  relative path starts from: the process's or a dirfd's `Location`; None is the root), and the keywords `root`
-  (None: the namespace's) and `credentials` (an object with `fsuid`, `fsgid`, `groups`; default root):
+- `namespace.Namespace`: mounts and path resolution. `vfs.Vfs`: a namespace with everything that takes a path. Every
+  method takes `cwd` (the directory a relative path starts from: the process's or a dirfd's `Location`; None is the
+  root), and the keywords `root` (None: the namespace's) and `credentials` (an object with `fsuid`, `fsgid`, `groups`;
+  default root):
 
       resolve(path, cwd=None, *, root, credentials, follow=True, directory=False, empty=False) -> Location
       open(path, flags, mode=0, cwd=None, *, root, credentials) -> OpenFile      (mode: umask already applied)
@@ -25,12 +26,10 @@ The pieces:
       stat(path, cwd=None, *, follow=True, empty=False, ...) -> Inode            (refreshed)
       access(path, mask, cwd=None, *, follow=True, empty=False, ...) -> None     (mask: R_OK 4, W_OK 2, X_OK 1; raises)
       readlink(path, cwd=None, *, empty=False, ...) -> str
-      mkdir(path, mode, cwd) · mkfifo(path, mode, cwd) · mknod(path, mode, rdev, cwd) · symlink(target, path, cwd)
+      mkdir(path, mode, cwd) · mknod(path, mode, rdev, cwd) · symlink(target, path, cwd)
       unlink(path, cwd) · rmdir(path, cwd)
       link(old, new, old_cwd, new_cwd, *, follow=False, empty=False) · rename(old, new, old_cwd, new_cwd, *, flags=0)
-      truncate(path, size, cwd) · chmod(path, mode, cwd, *, follow) · chown(path, uid, gid, cwd, *, follow)   (-1: keep)
-      utimes(path, times, cwd, *, follow)     times: (atime_ns, mtime_ns) with NOW and OMIT allowed; None: both now
-      change_mode(inode, mode, credentials) · change_owner(inode, uid, gid, credentials) · change_times(inode, ...)
+      truncate(path, size, cwd)
       pipe(flags=0) -> (OpenFile, OpenFile) · anonymous(name, flags) -> OpenFile (memfd) · mount(path, inode) -> Mount
       place_of(file) -> Location              where /proc/self/fd/N leads, pipes and streams included
       sync()                                  dirty pages of shared mappings reach their files: sync(2), end of a run
@@ -39,6 +38,8 @@ The pieces:
       discarded() -> list[Discarded(path, bytes, kind)] · keep_option() -> str     "--rw /home/me/out", "" if nothing
       wake_up                                  attribute: called with the waiters an operation woke; the kernel sets it
 
+- `attributes`: `change_mode(inode, mode, credentials)`, `change_owner(inode, uid, gid, credentials)` (-1: keep),
+  `change_times(inode, times, credentials)` (times: (atime_ns, mtime_ns) with NOW and OMIT allowed; None: both now).
 - `file.OpenFile`: an open file description. `inode`, `flags` (status flags; may be set by F_SETFL), `offset`,
   `location` (None for pipes), `path` (what /proc/self/fd/N reads), `references`;
 

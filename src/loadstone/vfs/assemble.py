@@ -12,10 +12,12 @@ from loadstone.errors import HostError, LinuxError
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.host import HostTree
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Inode
-from loadstone.vfs.namespace import DEFAULT_LIMIT, OVERLAY_MAGIC, Dentry, Location, Mount, Vfs
+from loadstone.vfs.location import Dentry, Location, Mount
+from loadstone.vfs.namespace import OVERLAY_MAGIC
 from loadstone.vfs.overlay import Overlay, OverlayDirectory, OverlayFile
 from loadstone.vfs.passthrough import WritableDirectory
 from loadstone.vfs.store import Budget
+from loadstone.vfs.vfs import DEFAULT_LIMIT, Vfs
 
 if TYPE_CHECKING:
     from loadstone.vfs.regular import Cache

@@ -14,7 +14,7 @@ from loadstone.vfs.inode import ROOT, Inode
 from loadstone.vfs.overlay import Overlay, OverlayDirectory
 
 if TYPE_CHECKING:
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 RandomBytes = Callable[[int], bytes]
 

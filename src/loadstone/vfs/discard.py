@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import NAME_MAX, PATH_MAX
+from loadstone.vfs.location import Location
 from loadstone.vfs.overlay import Overlaid, OverlayDirectory, OverlayFile, OverlaySymlink
 from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
-    from loadstone.vfs.namespace import Dentry, Location, Space, Vfs
+    from loadstone.vfs.location import Dentry
+    from loadstone.vfs.vfs import Vfs
+
+
+class Space(NamedTuple):
+    """What statfs(2) shows. Sizes in bytes."""
+
+    block_size: int
+    total: int
+    free: int
+    files: int
+    files_free: int
+    name_length: int
+    magic: int
 
 
 class Discarded(NamedTuple):
@@ -68,8 +82,6 @@ class _Visit(NamedTuple):
 
 
 def _mount_root(vfs: Vfs, place: Location) -> Location:
-    from loadstone.vfs.namespace import Location
-
     mount = vfs.mounts[place]
     return Location(mount, mount.root)
 
@@ -120,8 +132,6 @@ def kind_of(inode: Inode) -> str:
 
 def space(vfs: Vfs, location: Location) -> Space:
     """statfs(2): what the overlay may still take, on a file system of the host's size."""
-    from loadstone.vfs.namespace import Space
-
     budget = vfs.budget
     total, files = budget.limit, 1 << 20
     inode = location.inode

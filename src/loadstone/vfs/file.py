@@ -30,7 +30,7 @@ from loadstone.vfs.flags import (
 
 if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
     from loadstone.wait import WaitQueue
 

@@ -13,7 +13,7 @@ from loadstone.vfs.inode import Entry, Inode
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 
 class GeneratedFile(Inode):

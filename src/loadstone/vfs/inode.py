@@ -11,8 +11,8 @@ from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_IS
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.location import Location
     from loadstone.vfs.locks import Flock, Record
-    from loadstone.vfs.namespace import Location
 
 
 class Identity(Protocol):

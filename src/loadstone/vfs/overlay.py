@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from loadstone.clock import Clock
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.host import HostNode, HostTree
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
     from loadstone.vfs.pipe import Pipe, Waker
     from loadstone.vfs.regular import Cache
 

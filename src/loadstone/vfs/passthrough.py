@@ -22,7 +22,7 @@ from loadstone.vfs.store import INODE_COST
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 Result = TypeVar("Result")
 

@@ -27,7 +27,7 @@ from loadstone.vfs.regular import before, scatter
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 CAPACITY = 65536  # 16 buffers of a page: PIPE_DEF_BUFFERS
 PIPE_BUF = 4096  # writes up to this many bytes are not torn apart

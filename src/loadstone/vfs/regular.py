@@ -22,7 +22,7 @@ from loadstone.vfs.inode import Inode
 if TYPE_CHECKING:
     from loadstone.memory.page_cache import FilePages
     from loadstone.vfs.file import OpenFile
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 PAGE = 4096
 IOV_MAX = 1024  # include/uapi/linux/uio.h: more pieces are EINVAL

@@ -35,8 +35,9 @@ from loadstone.vfs.inode import Inode
 from loadstone.vfs.regular import IOV_MAX, RegularFile, before
 
 if TYPE_CHECKING:
-    from loadstone.vfs.namespace import Location, Vfs
+    from loadstone.vfs.location import Location
     from loadstone.vfs.regular import Cache
+    from loadstone.vfs.vfs import Vfs
 
 # What a host pipe or terminal that says "writable" surely takes without waiting: PIPE_BUF.
 SURE_BYTES = 4096

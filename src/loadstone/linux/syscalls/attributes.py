@@ -19,6 +19,7 @@ from loadstone.linux.syscalls.lookup import (
 )
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in
+from loadstone.vfs.attributes import change_mode, change_owner, change_times
 from loadstone.vfs.flags import NOW, OMIT
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def fchmodat2(task: Task, fd: DirFd, path: Path, mode: Mode, flags: AtFlags) -> 
 @syscall()
 def fchmod(task: Task, fd: Fd, mode: Mode) -> int:
     """Set the permission bits of an open file."""
-    task.kernel.vfs.change_mode(open_file(task, fd).inode, mode & 0o7777, task.process.credentials)
+    change_mode(open_file(task, fd).inode, mode & 0o7777, task.process.credentials)
     return 0
 
 
@@ -65,7 +66,7 @@ def _chmod(task: Task, fd: int, address: int, mode: int, flags: int) -> int:
     inode, _ = find(task, fd, maybe_path(task, address, flags), flags)
     if inode.is_symlink:
         raise LinuxError(EOPNOTSUPP, "a symbolic link has no permission bits")
-    task.kernel.vfs.change_mode(inode, mode & 0o7777, task.process.credentials)
+    change_mode(inode, mode & 0o7777, task.process.credentials)
     return 0
 
 
@@ -95,7 +96,7 @@ def fchownat(task: Task, fd: DirFd, path: Path, uid: Uid, gid: Gid, flags: AtFla
 def fchown(task: Task, fd: Fd, uid: Uid, gid: Gid) -> int:
     """Set the owner of an open file."""
     inode = open_file(task, fd).inode
-    task.kernel.vfs.change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
+    change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
     return 0
 
 
@@ -105,7 +106,7 @@ def _identity(number: int) -> int:
 
 def _chown(task: Task, fd: int, address: int, uid: int, gid: int, flags: int) -> int:
     inode, _ = find(task, fd, maybe_path(task, address, flags), flags)
-    task.kernel.vfs.change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
+    change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
     return 0
 
 
@@ -176,5 +177,5 @@ def _set_times(task: Task, fd: int, address: int, times: Times, flags: int, vali
         inode, _ = find(task, fd, path_at(task, address), flags)
     if not valid:
         raise LinuxError(EINVAL)
-    task.kernel.vfs.change_times(inode, times, task.process.credentials)
+    change_times(inode, times, task.process.credentials)
     return 0

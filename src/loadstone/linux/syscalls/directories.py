@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Size,
         UInt,
     )
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 
 # The working directory

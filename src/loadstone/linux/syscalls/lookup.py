@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Inode
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 # include/uapi/linux/fcntl.h
 AT_FDCWD = -100

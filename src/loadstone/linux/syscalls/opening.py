@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, DirFd, Fd, Mode, OpenFlags, Path, Size, UInt
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 VALID_OPEN_FLAGS = 0o37777703  # include/linux/fcntl.h, with O_SYNC and O_TMPFILE
 O_PATH_FLAGS = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC

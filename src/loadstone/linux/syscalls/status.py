@@ -27,6 +27,7 @@ from loadstone.linux.syscalls.lookup import (
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
 from loadstone.vfs.inode import Credentials, demand
+from loadstone.vfs.location import PIPEFS_MAGIC
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         StatxMask,
     )
     from loadstone.vfs.inode import Identity
-    from loadstone.vfs.namespace import Location
+    from loadstone.vfs.location import Location
 
 _STAT_FLAGS = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
 _STATX_RESERVED = 0x80000000
@@ -186,9 +187,6 @@ def statfs(task: Task, path: Path, buffer: Address) -> int:
 def fstatfs(task: Task, fd: Fd, buffer: Address) -> int:
     """The file system of an open file."""
     return _statfs(task, task.process.files.get(fd).location, buffer)
-
-
-PIPEFS_MAGIC = 0x50495045
 
 
 def _statfs(task: Task, location: Location | None, buffer: int) -> int:

@@ -1,0 +1,564 @@
+"""Everything that takes a path: opening, making, moving and removing names. Rules and order of checks: fs/namei.c."""
+
+from __future__ import annotations
+
+import os
+from errno import EBUSY, EEXIST, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EXDEV
+from typing import TYPE_CHECKING
+
+from loadstone.clock import Clock
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import PathFile, RegularOpen
+from loadstone.vfs.flags import (
+    O_ACCMODE,
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECTORY,
+    O_EXCL,
+    O_NOATIME,
+    O_NOFOLLOW,
+    O_PATH,
+    O_TRUNC,
+    PATH_MAX,
+    R_OK,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    S_IFDIR,
+    S_IFMT,
+    S_IFREG,
+    S_ISGID,
+    S_ISUID,
+    S_ISVTX,
+    TMPFILE_BIT,
+    W_OK,
+    X_OK,
+)
+from loadstone.vfs.inode import ROOT, Identity, Inode, demand, may
+from loadstone.vfs.location import Dentry, Location, Mount, Unplaced, is_within
+from loadstone.vfs.namespace import MEMORY_MAGIC, OVERLAY_MAGIC, Namespace, Walk
+from loadstone.vfs.overlay import Overlay
+from loadstone.vfs.regular import RegularFile
+from loadstone.vfs.store import Budget
+
+if TYPE_CHECKING:
+    from loadstone.vfs.discard import Discarded, Space
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.pipe import Waker
+    from loadstone.vfs.regular import Cache
+
+DEFAULT_LIMIT = 1 << 30
+ANONYMOUS_DEVICE = 14
+
+
+class Vfs(Namespace):
+    """A namespace and the operations on its paths. See the package's docstring for how its methods are called."""
+
+    def __init__(
+        self,
+        root: Inode,
+        page_cache: Cache | None = None,
+        clock: Clock | None = None,
+        budget: Budget | None = None,
+        *,
+        name: str = "overlay",
+        magic: int = OVERLAY_MAGIC,
+    ) -> None:
+        super().__init__(root, name, magic)
+        self.page_cache = page_cache
+        self.clock = clock or Clock()
+        self.budget = budget or Budget(DEFAULT_LIMIT, 256)
+        self.protected_hardlinks = True  # the sysctl fs.protected_hardlinks
+        self.wake_up: Waker = lambda woken: None
+        # Files without a name: memfds.
+        self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
+        nowhere = Mount(Dentry(None, "/", self.memory.root), None, "tmpfs", MEMORY_MAGIC)
+        self._nowhere = Location(nowhere, nowhere.root)
+        self.deterministic = False  # what is shown does not depend on the host
+        self._last_pipe = 10_000
+        self.file_systems = [self.memory]
+
+    def close(self) -> None:
+        """Give the host its descriptors back; no file may be used afterwards."""
+        for fs in self.file_systems:
+            if fs.tree is not None:
+                fs.tree.close()
+        self.budget.close()
+
+    def wake(self, woken: list[object]) -> None:
+        """Hand waiters to whoever makes them run."""
+        self.wake_up(woken)
+
+    # Looking
+
+    def stat(
+        self,
+        path: str,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+        follow: bool = True,
+        empty: bool = False,
+    ) -> Inode:
+        """The inode of a path, its attributes brought up to date."""
+        inode = self.resolve(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty).inode
+        inode.refresh()
+        return inode
+
+    def access(
+        self,
+        path: str,
+        mask: int,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+        follow: bool = True,
+        empty: bool = False,
+    ) -> None:
+        """access(2) with the rights of `credentials`; EACCES."""
+        inode = self.stat(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty)
+        demand(inode, mask, credentials)
+
+    def readlink(
+        self,
+        path: str,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+        empty: bool = False,
+    ) -> str:
+        """The text of a symbolic link; EINVAL for anything else (ENOENT for an empty path that is none)."""
+        place = self.resolve(path, cwd, root=root, credentials=credentials, follow=False, empty=empty)
+        if not place.inode.is_symlink:
+            raise LinuxError(ENOENT if empty and not path else EINVAL)
+        return place.inode.readlink()
+
+    def path_of(self, location: Location, root: Location | None = None) -> str:
+        """The path of a place as getcwd(2) gives it to a process with this root directory."""
+        return location.path_under(root if root is not None and root != self.root else None)
+
+    def space(self, location: Location) -> Space:
+        """statfs(2)."""
+        from loadstone.vfs.discard import space
+
+        return space(self, location)
+
+    # Opening
+
+    def open(
+        self,
+        path: str,
+        flags: int,
+        mode: int = 0,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> OpenFile:
+        """open(2). `mode` is what a new file gets, the umask taken off already."""
+        walk = self._walk(root, credentials)
+        base = cwd or self.root
+        if flags & O_PATH:
+            flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+        if flags & TMPFILE_BIT:
+            return self._open_temporary(base, path, flags, mode, walk)
+        if flags & O_CREAT:
+            if flags & O_DIRECTORY:
+                raise LinuxError(EINVAL)
+            return self._open_create(base, path, flags, mode, walk)
+        place = self._resolve(base, path, walk, not flags & O_NOFOLLOW, bool(flags & O_DIRECTORY))
+        return self.open_location(place, flags, credentials=credentials)
+
+    def open_location(self, location: Location, flags: int, *, credentials: Identity = ROOT) -> OpenFile:
+        """Open what is at a place, with the checks of may_open() and the effect of O_TRUNC."""
+        inode = location.dentry.inode
+        if flags & O_DIRECTORY and not inode.is_directory:
+            raise LinuxError(ENOTDIR)
+        if flags & O_PATH:
+            return PathFile(inode, flags, location)
+        if inode.is_symlink:
+            raise LinuxError(ELOOP)
+        access = flags & O_ACCMODE
+        mask = (R_OK, W_OK, R_OK | W_OK, R_OK | W_OK)[access] | (W_OK if flags & O_TRUNC else 0)
+        if inode.is_directory and mask & W_OK:
+            raise LinuxError(EISDIR)
+        demand(inode, mask, credentials)
+        if flags & O_NOATIME and credentials.fsuid not in (0, inode.uid):
+            raise LinuxError(EPERM)
+        file = self._opened(inode, flags, location, credentials)
+        if flags & O_TRUNC and inode.is_regular:
+            try:
+                inode.truncate(0)
+                if credentials.fsuid != 0:
+                    inode.drop_privileges()
+            except LinuxError:
+                file.hold()
+                file.close()
+                raise
+        return file
+
+    def _open_create(self, place: Location, path: str, flags: int, mode: int, walk: Walk) -> OpenFile:
+        while True:
+            base, last, slash = self._to_parent(place, path, walk)
+            if last in ("", ".", ".."):
+                self._step(base, last or ".", walk)
+                raise LinuxError(EEXIST if flags & O_EXCL else EISDIR)
+            if slash:
+                raise LinuxError(EISDIR)
+            found = self._child(base, last, walk)
+            if found is None:
+                return self._create(base, last, flags, mode, walk)
+            if flags & O_EXCL:
+                raise LinuxError(EEXIST)
+            if not found.inode.is_symlink:
+                break
+            if flags & O_NOFOLLOW:
+                raise LinuxError(ELOOP)
+            target = self._target(found, walk)
+            if isinstance(target, Location):
+                found = target
+                break
+            place, path = base, target
+        if found.inode.is_directory:
+            raise LinuxError(EISDIR)
+        return self.open_location(found, flags, credentials=walk.who)
+
+    def _create(self, base: Location, name: str, flags: int, mode: int, walk: Walk) -> OpenFile:
+        """A new file is opened whatever its mode says."""
+        self._may_create(base, walk.who)
+        inode = base.inode.create(name, mode, walk.who)
+        return self._opened(inode, flags, self._added(base, name, inode), walk.who)
+
+    @staticmethod
+    def _opened(inode: Inode, flags: int, location: Location, who: Identity) -> OpenFile:
+        file = inode.open(flags, location)
+        if who.fsuid != 0 and isinstance(file, RegularOpen):
+            file.strips = True
+        return file
+
+    def _added(self, base: Location, name: str, inode: Inode) -> Location:
+        child = Dentry(base.dentry, name, inode)
+        if base.inode.cacheable:
+            base.dentry.children[name] = child
+        return Location(base.mount, child)
+
+    def _open_temporary(self, place: Location, path: str, flags: int, mode: int, walk: Walk) -> OpenFile:
+        """O_TMPFILE: a regular file in a directory, without a name."""
+        if not flags & O_DIRECTORY or not flags & O_ACCMODE or flags & O_CREAT:
+            raise LinuxError(EINVAL)
+        directory = self._resolve(place, path, walk, not flags & O_NOFOLLOW, True)
+        self._may_create(directory, walk.who)
+        inode = directory.inode.temporary(mode, walk.who)
+        dentry = Dentry(directory.dentry, f"#{inode.inode}", inode)
+        dentry.gone = True
+        if isinstance(inode, RegularFile):
+            inode.linkable = not flags & O_EXCL
+        return self._opened(inode, flags & ~(TMPFILE_BIT | O_DIRECTORY), Location(directory.mount, dentry), walk.who)
+
+    def anonymous(self, name: str, flags: int) -> OpenFile:
+        """A file in memory without a name: memfd_create(2)."""
+        inode = self.memory.root.temporary(0o777, ROOT)
+        dentry = Dentry(self._nowhere.dentry, name, inode)
+        dentry.gone = True
+        return inode.open(flags, Location(self._nowhere.mount, dentry))
+
+    def pipe(self, flags: int = 0, credentials: Identity = ROOT) -> tuple[OpenFile, OpenFile]:
+        """pipe2(2): the end that reads, the end that writes."""
+        from loadstone.vfs.pipe import PipeInode, make_pipe
+
+        self._last_pipe += 1
+        now = self.clock.realtime_ns()
+        inode = PipeInode(ANONYMOUS_DEVICE, self._last_pipe, credentials.fsuid, credentials.fsgid, now, self.wake)
+        return make_pipe(inode, flags & ~O_ACCMODE & ~O_CLOEXEC)
+
+    def place_of(self, file: OpenFile) -> Location:
+        """Where /proc/self/fd/N leads: the file's location, or for a pipe or stream a place outside the tree."""
+        return file.location if file.location is not None else Unplaced(file.inode, file.path)
+
+    # Names
+
+    def _may_create(self, base: Location, who: Identity) -> None:
+        if base.dentry.gone or base.inode.nlink == 0:
+            raise LinuxError(ENOENT)
+        demand(base.inode, W_OK | X_OK, who)
+
+    def _may_delete(self, base: Location, victim: Inode, directory: bool, who: Identity) -> None:
+        """Source: fs/namei.c, may_delete()."""
+        parent = base.inode
+        demand(parent, W_OK | X_OK, who)
+        if parent.mode & S_ISVTX and who.fsuid not in (0, victim.uid, parent.uid):
+            raise LinuxError(EPERM)
+        if directory:
+            if not victim.is_directory:
+                raise LinuxError(ENOTDIR)
+        elif victim.is_directory:
+            raise LinuxError(EISDIR)
+
+    def _new(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
+        """Where a new name goes, which must be possible."""
+        base, last = self._vacant(path, cwd, walk, directory)
+        self._may_create(base, walk.who)
+        return base, last
+
+    def _vacant(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
+        """Where a new name would go. Source: fs/namei.c, filename_create()."""
+        base, last, slash = self._last(path, cwd, walk)
+        if last in ("", ".", ".."):
+            self._step(base, last or ".", walk)
+            raise LinuxError(EEXIST)
+        if self._child(base, last, walk) is not None:
+            raise LinuxError(EEXIST)
+        if slash and not directory:
+            raise LinuxError(ENOENT)
+        return base, last
+
+    def mkdir(
+        self,
+        path: str,
+        mode: int,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """mkdir(2); `mode` without the umask's bits."""
+        base, name = self._new(path, cwd, self._walk(root, credentials), True)
+        self._added(base, name, base.inode.mkdir(name, mode, credentials))
+
+    def mknod(
+        self,
+        path: str,
+        mode: int,
+        rdev: int = 0,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """mknod(2): regular files, FIFOs and socket names; devices are EPERM."""
+        kind = mode & S_IFMT
+        if kind == S_IFDIR:
+            raise LinuxError(EPERM)
+        base, name = self._new(path, cwd, self._walk(root, credentials))
+        if kind in (0, S_IFREG):
+            self._added(base, name, base.inode.create(name, mode & 0o7777, credentials))
+        else:
+            self._added(base, name, base.inode.mknod(name, mode, rdev, credentials))
+
+    def symlink(
+        self,
+        target: str,
+        path: str,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """symlink(2)."""
+        if not target:
+            raise LinuxError(ENOENT)
+        if len(os.fsencode(target)) >= PATH_MAX:
+            raise LinuxError(ENAMETOOLONG)
+        base, name = self._new(path, cwd, self._walk(root, credentials))
+        self._added(base, name, base.inode.symlink(name, target, credentials))
+
+    def link(
+        self,
+        old: str,
+        new: str,
+        old_cwd: Location | None = None,
+        new_cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+        follow: bool = False,
+        empty: bool = False,
+    ) -> None:
+        """link(2) and linkat(2). EXDEV across mounts, and between a `--rw` directory and what is not in it."""
+        source = self.resolve(old, old_cwd, root=root, credentials=credentials, follow=follow, empty=empty)
+        base, name = self._vacant(new, new_cwd, self._walk(root, credentials))
+        inode = source.inode
+        if source.mount is not base.mount:
+            raise LinuxError(EXDEV)
+        if self.protected_hardlinks and not _linkable_by(inode, credentials):
+            raise LinuxError(EPERM, "fs.protected_hardlinks: the file belongs to somebody else")
+        self._may_create(base, credentials)
+        if inode.is_directory:
+            raise LinuxError(EPERM)
+        if inode.nlink == 0 and not (isinstance(inode, RegularFile) and inode.linkable):
+            raise LinuxError(ENOENT)
+        base.inode.link(name, inode)
+        self._added(base, name, inode)
+
+    def unlink(
+        self,
+        path: str,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """unlink(2)."""
+        walk = self._walk(root, credentials)
+        base, last, slash = self._last(path, cwd, walk)
+        if last in ("", ".", ".."):
+            self._step(base, last or ".", walk)
+            raise LinuxError(EISDIR)
+        victim = self._step(base, last, walk)
+        inode = victim.inode
+        if slash:
+            raise LinuxError(EISDIR if inode.is_directory else ENOTDIR)
+        self._may_delete(base, inode, False, credentials)
+        self._not_busy(base, victim)
+        base.inode.unlink(last, inode)
+        self._removed(base, last, victim)
+
+    def rmdir(
+        self,
+        path: str,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """rmdir(2)."""
+        walk = self._walk(root, credentials)
+        base, last, _ = self._last(path, cwd, walk)
+        if last in ("", ".", ".."):
+            self._step(base, last or ".", walk)
+            raise LinuxError({"": EBUSY, ".": EINVAL, "..": ENOTEMPTY}[last])
+        victim = self._step(base, last, walk)
+        self._may_delete(base, victim.inode, True, credentials)
+        self._not_busy(base, victim)
+        base.inode.rmdir(last, victim.inode)
+        self._removed(base, last, victim)
+
+    def _not_busy(self, base: Location, victim: Location) -> None:
+        """EBUSY for what is mounted on, and for a directory handed out with --rw."""
+        if victim.mount is not base.mount or victim.dentry.mounted or victim.inode.pinned:
+            raise LinuxError(EBUSY)
+
+    def _removed(self, base: Location, name: str, victim: Location) -> None:
+        base.dentry.children.pop(name, None)
+        victim.dentry.gone = True
+
+    def rename(
+        self,
+        old: str,
+        new: str,
+        old_cwd: Location | None = None,
+        new_cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+        flags: int = 0,
+    ) -> None:
+        """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Source: fs/namei.c, do_renameat2()."""
+        swap = flags == RENAME_EXCHANGE
+        if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise LinuxError(EINVAL)
+        walk = self._walk(root, credentials)
+        base, last, slash = self._last(old, old_cwd, walk)
+        walk.links = 0
+        new_base, new_last, new_slash = self._last(new, new_cwd, walk)
+        if base.mount is not new_base.mount:
+            raise LinuxError(EXDEV)
+        if last in ("", ".", ".."):
+            raise LinuxError(EBUSY)
+        if new_last in ("", ".", ".."):
+            raise LinuxError(EEXIST if flags == RENAME_NOREPLACE else EBUSY)
+        source = self._step(base, last, walk)
+        target = self._child(new_base, new_last, walk)
+        if target is not None and flags == RENAME_NOREPLACE:
+            raise LinuxError(EEXIST)
+        if swap and target is None:
+            raise LinuxError(ENOENT)
+        directory = source.inode.is_directory
+        if swap and new_slash and target is not None and not target.inode.is_directory:
+            raise LinuxError(ENOTDIR)
+        if not directory and (slash or (new_slash and not swap)):
+            raise LinuxError(ENOTDIR)
+        if directory and is_within(new_base.dentry, source.dentry):
+            raise LinuxError(EINVAL)
+        if target is not None and target.inode.is_directory and is_within(base.dentry, target.dentry):
+            raise LinuxError(EINVAL if swap else ENOTEMPTY)
+        if target is not None and target.inode is source.inode:
+            return
+        self._may_delete(base, source.inode, directory, credentials)
+        if target is None:
+            self._may_create(new_base, credentials)
+        else:
+            self._may_delete(new_base, target.inode, target.inode.is_directory if swap else directory, credentials)
+            self._not_busy(new_base, target)
+        self._not_busy(base, source)
+        if directory and base.dentry is not new_base.dentry:
+            demand(source.inode, W_OK, credentials)  # its `..` changes
+        if swap and target is not None:
+            base.inode.exchange(last, source.inode, new_base.inode, new_last, target.inode)
+            self._moved(base, last, target.dentry)
+            self._moved(new_base, new_last, source.dentry)
+            return
+        base.inode.rename(last, source.inode, new_base.inode, new_last, target.inode if target else None)
+        base.dentry.children.pop(last, None)
+        if target is not None:
+            target.dentry.gone = True
+        self._moved(new_base, new_last, source.dentry)
+
+    def _moved(self, base: Location, name: str, dentry: Dentry) -> None:
+        dentry.parent, dentry.name = base.dentry, name
+        base.dentry.children[name] = dentry
+
+    # Attributes
+
+    def truncate(
+        self,
+        path: str,
+        size: int,
+        cwd: Location | None = None,
+        *,
+        root: Location | None = None,
+        credentials: Identity = ROOT,
+    ) -> None:
+        """truncate(2)."""
+        if size < 0:
+            raise LinuxError(EINVAL)
+        inode = self.resolve(path, cwd, root=root, credentials=credentials).inode
+        if not inode.is_regular:
+            raise LinuxError(EISDIR if inode.is_directory else EINVAL)
+        demand(inode, W_OK, credentials)
+        inode.truncate(size)
+        if credentials.fsuid != 0:
+            inode.drop_privileges()
+
+    # The end of a run
+
+    def sync(self) -> None:
+        """Write the dirty pages of shared mappings to their files; to the host's, in directories given with --rw."""
+        for system in self.file_systems:
+            for reference in list(system.inodes.values()):
+                inode = reference()
+                if isinstance(inode, RegularFile):
+                    inode.sync()
+
+    def discarded(self) -> list[Discarded]:
+        """What was changed and is not on the host: (path, bytes, kind), sorted by path."""
+        from loadstone.vfs.discard import discarded
+
+        return discarded(self)
+
+    def keep_option(self) -> str:
+        """The `--rw DIR` options with which nothing would have been discarded, quoted for a shell; "" if nothing is."""
+        from loadstone.vfs.discard import keep_option
+
+        return keep_option(self)
+
+
+def _linkable_by(inode: Inode, who: Identity) -> bool:
+    """Whether fs.protected_hardlinks lets `who` link the file. Source: fs/namei.c, may_linkat()."""
+    if who.fsuid in (0, inode.uid):
+        return True
+    mode = inode.mode
+    special = mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010
+    return inode.is_regular and not special and may(inode, R_OK | W_OK, who)
