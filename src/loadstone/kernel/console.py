@@ -14,19 +14,22 @@ if TYPE_CHECKING:
 _FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 2.0  # seconds within which the third Ctrl-C ends the machine
+_GRACE = 1.0  # seconds that a machine has to stop of itself
 
 
 class Console:
     """A context: signals of the host's go to the guest, terminal modes are restored on every way out.
 
     SIGINT, SIGQUIT and SIGWINCH are the guest's; the third SIGINT within two seconds ends the machine, and so do
-    SIGTERM and SIGHUP. Only the main thread of Python may do this; elsewhere it does nothing.
+    SIGTERM and SIGHUP. A machine that does not stop when it should, because one system call keeps it busy, is stopped
+    in the middle of that. Only the main thread of Python may do this; elsewhere it does nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._before: dict[int, Any] = {}
         self._interrupts: list[float] = []
+        self._timer: tuple[float, float] | None = None  # somebody else's, while ours is set
 
     def __enter__(self) -> None:
         try:
@@ -35,10 +38,16 @@ class Console:
             for number in _ENDING:
                 self._before[number] = signal.signal(number, self._end)
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            left = self._kernel.scheduler.start_deadline()
+            if left is not None:
+                self._insist_in(left + _GRACE)
         except ValueError:  # not the main thread: Python lets nobody else handle signals
             return
 
     def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            signal.setitimer(signal.ITIMER_REAL, *self._timer)
+            self._timer = None
         self._kernel.personality.restore_terminal()
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -49,9 +58,20 @@ class Console:
             now = time.monotonic()
             self._interrupts = [then for then in self._interrupts if now - then < _PATIENCE] + [now]
             if len(self._interrupts) >= 3:
-                self._kernel.scheduler.stop(signal.SIGINT)
+                self._end(number, _frame)
                 return
         self._kernel.scheduler.post(number)
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._kernel.scheduler.stop(number)
+        self._insist_in(_GRACE)
+
+    def _insist_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._insist)
+            self._timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+        else:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _insist(self, _number: int, _frame: FrameType | None) -> None:
+        self._kernel.scheduler.insist()

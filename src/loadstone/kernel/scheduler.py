@@ -31,6 +31,10 @@ _POLLIN, _POLLOUT, _ALWAYS = 1, 4, 8 | 16 | 32  # poll(2); POLLERR, POLLHUP and 
 _TICK_NS = 4_000_000  # what a slice moves a virtual clock by
 
 
+class Overdue(BaseException):
+    """The machine should have stopped, and what it does in Python goes on. Raised by a signal handler, anywhere."""
+
+
 class Scheduler:
     """The run queue of a machine.
 
@@ -88,14 +92,32 @@ class Scheduler:
         """
         if self._broken is not None:
             raise self._broken
+        self.start_deadline()
+        try:
+            self._run(until)
+        except Overdue:
+            self._look_outside()
+        if self._stopped:
+            for process in list(self._kernel.processes.values()):
+                self._kernel.exit_process(process, self._stopped)
+
+    def start_deadline(self) -> float | None:
+        """Let the machine's time begin, if it has not; the seconds that are left, None without a limit."""
         timeout = self._kernel.options.timeout
-        if timeout is not None and self._deadline is None:
+        if timeout is None:
+            return None
+        if self._deadline is None:
             self._deadline = time.monotonic() + timeout
+        return max(0.0, self._deadline - time.monotonic())
+
+    def insist(self) -> None:
+        """The machine was told to stop, or its time is up, and it had time to see that. For a signal handler."""
+        raise Overdue
+
+    def _run(self, until: Callable[[], bool]) -> None:
         while not until():
             self._look_outside()
             if self._stopped:
-                for process in list(self._kernel.processes.values()):
-                    self._kernel.exit_process(process, self._stopped)
                 return
             self._interrupt_waiting()
             task = self._next()
