@@ -9,7 +9,8 @@ from functools import cache
 
 import pytest
 
-from support.run import Completed, loadstone, native
+from support.compilers import Compiler
+from support.run import Completed, loadstone, native, same
 
 # Written by other kernel configurations, or only where the host has it.
 OPTIONAL = {"x86_Thread_features", "x86_Thread_features_locked", "Kthread", "untag_mask", "DirectMap1G", "vmx flags"}
@@ -200,3 +201,25 @@ def test_writing_a_name_and_what_is_refused() -> None:
     script = "echo renamed > /proc/self/comm; read name < /proc/self/comm; echo $name; echo 1 > /proc/sys/vm/swappiness"
     done = loadstone("run", "--", "/bin/bash", "-c", script)
     assert done.stdout == b"renamed\n" and done.status == 1
+
+
+SHARED_PAGES = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void) {
+  static char text[8192];
+  volatile char *area = mmap(0, 1 << 16, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  for (int i = 0; i < 1 << 16; i += 4096) area[i] = 1;
+  int fd = open("/proc/self/status", O_RDONLY);
+  read(fd, text, sizeof text - 1);
+  char *line = strstr(text, "RssShmem");
+  printf("%.*s\n", (int)strcspn(line, "\n"), line);
+}
+"""
+
+
+def test_shared_memory_is_counted_as_such(compiled: Compiler) -> None:
+    assert same(compiled(SHARED_PAGES, "static")).text.split() == ["RssShmem:", "64", "kB"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED
+from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
+from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
 from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
@@ -36,34 +38,14 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
 
-RLIMIT_STACK, RLIMIT_SIGPENDING = 3, 11
-ALL_CAPABILITIES = (1 << 41) - 1
 SIG_DFL, SIG_IGN = 0, 1
 PAGE = 1 << PAGE_SHIFT
-
-
-def resident(space: AddressSpace) -> tuple[int, int, int]:
-    """Bytes resident: anonymous, of files, shared anonymous (which is in the page cache without a device)."""
-    anonymous = file = shared = 0
-    memory = space.memory
-    for vma in space.vmas:
-        special = vma.backing is not None and vma.backing.device == 0
-        for _, _, entry in space.page_table.entries(vma.start, vma.end):
-            owner = memory.owner((entry & FRAME_MASK) >> FRAME_SHIFT)
-            if owner == ANONYMOUS:
-                anonymous += PAGE
-            elif owner == CACHE and vma.name == "":
-                if special or (vma.flags & SHARED and vma.backing is None):
-                    shared += PAGE
-                else:
-                    file += PAGE
-    return anonymous, file, shared
 
 
 def memory_facts(space: AddressSpace) -> MemoryFacts:
     """What the address space takes."""
     usage = space.usage
-    anonymous, file, shared = resident(space)
+    anonymous, file, shared = (pages << PAGE_SHIFT for pages in space.resident_by_kind())
     text = ((space.end_code + PAGE - 1) & -PAGE) - (space.start_code & -PAGE)
     text = min(text, usage.executable << PAGE_SHIFT)
     return MemoryFacts(
@@ -88,7 +70,6 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     who, image, space = process.credentials, process.image, process.space
     stack = image.stack
     ignored, caught = _dispositions(process)
-    capabilities = ALL_CAPABILITIES if who.euid == 0 else 0
     return ProcessFacts(
         pid=task.tid,
         tgid=process.pid,
@@ -110,7 +91,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         ignored=ignored,
         caught=caught,
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
-        capabilities=capabilities,
+        capabilities=held(who),
         capability_bound=ALL_CAPABILITIES,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
         nice=process_state(process).nice,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
+from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from loadstone.linux.syscalls.machine import linux_of
 from loadstone.memory.user import read_string, read_words
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
 
-AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x1000
 MAX_STRING = 131_072  # MAX_ARG_STRLEN, the NUL included
 _MAX_TOTAL = 6 << 20  # three quarters of _STK_LIM: more than any stack limit lets through
 _POINTER = 8

@@ -10,6 +10,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 
@@ -200,8 +201,6 @@ def setgroups(task: Task, size: Int, groups: Address) -> int:
 # include/uapi/linux/capability.h
 _VERSION_1, _VERSION_2, _VERSION_3 = 0x19980330, 0x20071026, 0x20080522
 _CAPABILITY_WORDS = {_VERSION_1: 1, _VERSION_2: 2, _VERSION_3: 2}
-LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE
-ALL_CAPABILITIES = (1 << LAST_CAPABILITY + 1) - 1
 _HEADER = Struct("<Ii")
 
 
@@ -214,8 +213,8 @@ def capget(task: Task, header: Address, data: Address) -> int:
     if pid < 0:
         raise LinuxError(EINVAL)
     _own(task.process, pid)
-    held = ALL_CAPABILITIES if task.process.credentials.euid == 0 else 0
-    parts = [(held >> 32 * word) & 0xFFFF_FFFF for word in range(words)]
+    mask = held(task.process.credentials)
+    parts = [(mask >> 32 * word) & 0xFFFF_FFFF for word in range(words)]
     copy_out(task.process.space, data, b"".join(Struct("<III").pack(part, part, 0) for part in parts))
     return 0
 
@@ -233,8 +232,7 @@ def capset(task: Task, header: Address, data: Address) -> int:
         if effective & ~permitted:
             raise LinuxError(EPERM, "a capability would be effective without being permitted")
         wanted |= permitted << 32 * word
-    held = ALL_CAPABILITIES if task.process.credentials.euid == 0 else 0
-    if wanted & ALL_CAPABILITIES & ~held:
+    if wanted & ALL_CAPABILITIES & ~held(task.process.credentials):
         raise LinuxError(EPERM, "a capability that the process does not have")
     return 0
 

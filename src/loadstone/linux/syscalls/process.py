@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import rseq as restartable
+from loadstone.linux.capabilities import LAST_CAPABILITY
 from loadstone.linux.state import (
     DEFAULT_SLACK,
     PR_GET_DUMPABLE,
@@ -20,6 +21,7 @@ from loadstone.linux.state import (
 )
 from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
+from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_in, copy_out, read_string
@@ -212,7 +214,7 @@ def execveat(
     task: Task, directory: DirFd, path: Path, arguments: Strings, environment: Environment, flags: AtFlags
 ) -> None:
     """execveat(2)."""
-    if flags & ~(execution.AT_EMPTY_PATH | execution.AT_SYMLINK_NOFOLLOW):
+    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
     execution.execute(task, execution.path_at(task, directory, path, flags), arguments, environment)
 
@@ -305,7 +307,6 @@ PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_TID_
 PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
 
 _NAME_SIZE = 16
-_LAST_CAPABILITY = 40
 _HIGHEST_SIGNAL = 64
 _TSC_ENABLED = 1
 
@@ -392,7 +393,7 @@ def _write_setting(settings: dict[int, int], option: int, value: int, rest: int)
 
 
 def _check_capability(number: int) -> None:
-    if number > _LAST_CAPABILITY:
+    if number > LAST_CAPABILITY:
         raise LinuxError(EINVAL, f"no capability {number}")
 
 
