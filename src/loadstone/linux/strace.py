@@ -93,11 +93,6 @@ def _count_used(name: str, arguments: tuple[int, ...]) -> int:
     return len(arguments)
 
 
-def result_text(row: SystemCall, result: int) -> str:
-    """What stands after the equals sign, for a result that is no error: addresses in hexadecimal."""
-    return f"{result:#x}" if row.result.show in ("address", "hexadecimal") else str(result)
-
-
 def _decode(row: SystemCall, registers: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(_cut(registers[index], kind.width) for index, kind in enumerate(row.kinds, 1))
 

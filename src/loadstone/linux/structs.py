@@ -17,7 +17,6 @@ STATFS = Struct("<7q2i3q4q")
 TIMESPEC = Struct("<qq")
 TIMEVAL = Struct("<qq")
 UTIMBUF = Struct("<qq")
-POLLFD = Struct("<ihh")
 EPOLL_EVENT = Struct("<IQ")  # packed on x86-64 only
 FLOCK = Struct("<hhxxxxqqixxxx")
 OWNER_EX = Struct("<ii")
@@ -37,9 +36,6 @@ STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_ATTR_MOUNT_ROOT = 0x2000
-
-# include/linux/fs_types.h: d_type is the file type's four bits of st_mode
-DT_UNKNOWN, DT_FIFO, DT_CHR, DT_DIR, DT_BLK, DT_REG, DT_LNK, DT_SOCK = 0, 1, 2, 4, 6, 8, 10, 12
 
 
 class Attributes(Protocol):
@@ -142,14 +138,3 @@ def pack_dirent(inode: int, next_offset: int, kind: int, name: bytes) -> bytes:
     length = (18 + len(name) + 2 + 7) & ~7
     head = inode.to_bytes(8, "little") + next_offset.to_bytes(8, "little") + length.to_bytes(2, "little")
     return (head + name).ljust(length - 1, b"\0") + kind.to_bytes(1, "little")
-
-
-def timespec_ns(raw: bytes) -> tuple[int, int]:
-    """The (seconds, nanoseconds) of a `struct timespec`, both signed."""
-    seconds, nanoseconds = TIMESPEC.unpack(raw)
-    return seconds, nanoseconds
-
-
-def pack_timespec(nanoseconds: int) -> bytes:
-    """A `struct timespec`."""
-    return TIMESPEC.pack(*divmod(nanoseconds, SECOND))

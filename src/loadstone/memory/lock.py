@@ -6,7 +6,6 @@ from errno import EAGAIN, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import DROPPABLE, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, RLIMIT_MEMLOCK
 from loadstone.memory.merge import SPECIAL, modify
 from loadstone.memory.vma import (
@@ -143,8 +142,3 @@ def _fix(space: AddressSpace, vma: Vma, start: int, end: int, lock_flags: int) -
     pages = (end - start) >> PAGE_SHIFT
     space.usage.locked += pages * (bool(flags & LOCKED) - bool(before & LOCKED))
     return vma
-
-
-def locked_pages(space: AddressSpace) -> int:
-    """Pages of locked mappings, counted anew; for checks."""
-    return sum(pages_of(vma) for vma in space.vmas if vma.flags & LOCKED)

@@ -49,12 +49,6 @@ class PageCache:
         self.memory = memory
         self.warm = warm
         self.spaces: list[AddressSpace] = []
-        self._nameless = 0
-
-    def next_nameless_inode(self) -> int:
-        """An inode number for memory that has no file."""
-        self._nameless += 1
-        return self._nameless
 
     def lookup(self, backing: Backing, index: int) -> int:
         """The frame of page `index`, or -1."""

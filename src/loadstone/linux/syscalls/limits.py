@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
 from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     )
 
 _RLIMIT = Struct("<QQ")
-_RLIM_NLIMITS = 16
-_RLIMIT_NOFILE, _RLIMIT_NICE = 7, 13
 _NR_OPEN = 1 << 20  # fs.nr_open
-UNLIMITED = (1 << 64) - 1
 
 
 @syscall(FULL)
@@ -61,9 +59,9 @@ def prlimit64(task: Task, pid: Pid, resource: Resource, new: InRlimit, old: OutR
 
 
 def _limit(process: Process, resource: int) -> tuple[int, int]:
-    if resource >= _RLIM_NLIMITS:
+    if resource >= RLIM_NLIMITS:
         raise LinuxError(EINVAL, f"no resource {resource}")
-    return process.limits.get(resource, (UNLIMITED, UNLIMITED))
+    return process.limits.get(resource, (RLIM_INFINITY, RLIM_INFINITY))
 
 
 def _set(process: Process, resource: int, soft: int, hard: int) -> None:
@@ -71,12 +69,12 @@ def _set(process: Process, resource: int, soft: int, hard: int) -> None:
     _, old_hard = _limit(process, resource)
     if soft > hard:
         raise LinuxError(EINVAL, f"the soft limit {soft} is above the hard limit {hard}")
-    if resource == _RLIMIT_NOFILE and hard > _NR_OPEN:
+    if resource == RLIMIT_NOFILE and hard > _NR_OPEN:
         raise LinuxError(EPERM, f"{hard} descriptors are more than fs.nr_open")
     if hard > old_hard and process.credentials.euid != 0:
         raise LinuxError(EPERM, f"the hard limit is {old_hard}")
     process.limits[resource] = (soft, hard)
-    if resource == _RLIMIT_NOFILE:
+    if resource == RLIMIT_NOFILE:
         process.files.limit = soft
 
 
@@ -114,7 +112,7 @@ def setpriority(task: Task, which: PriorityWhich, who: Int, nice: Int) -> int:
     """setpriority(2)."""
     process = _priority_target(task, which, who)
     nice = max(-20, min(nice, 19))
-    floor = 20 - min(process.limits.get(_RLIMIT_NICE, (0, 0))[0], 40)
+    floor = 20 - min(process.limits.get(RLIMIT_NICE, (0, 0))[0], 40)
     if nice < process_state(process).nice and nice < floor and process.credentials.euid != 0:
         raise LinuxError(EACCES, "a higher priority needs privilege")
     process_state(process).nice = nice

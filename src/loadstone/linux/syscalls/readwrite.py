@@ -12,6 +12,7 @@ from struct import unpack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, pieces
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
 MAX_COUNT = 0x7FFFF000  # include/linux/fs.h: MAX_RW_COUNT
 TASK_SIZE = 0x7FFF_FFFF_F000
 UIO_MAXIOV = 1024
-PAGE = 4096
 CHUNK = 4 << 20  # pages resolved at a time: 1,024, which is also what one host call takes
 BOUNCE = 1 << 20
-RLIMIT_FSIZE = 1
-UNLIMITED = ((1 << 64) - 1, (1 << 64) - 1)
+UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
 
 

@@ -6,8 +6,9 @@ from errno import EBADF, EINVAL, EISDIR, ENODEV, ESPIPE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.profile import RLIMIT_FSIZE
 from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, path_at, start
-from loadstone.linux.syscalls.readwrite import RLIMIT_FSIZE, UNLIMITED, too_big
+from loadstone.linux.syscalls.readwrite import UNLIMITED, too_big
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.vfs.flags import S_IFIFO, S_IFMT
 
