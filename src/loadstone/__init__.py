@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadstone.api import Machine, explain
+    from loadstone.api import Machine, Process, explain
     from loadstone.errors import LinuxError
 
-__all__ = ["LinuxError", "Machine", "__version__", "explain"]
+__all__ = ["LinuxError", "Machine", "Process", "__version__", "explain"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    if name in ("Machine", "explain"):
+    if name in ("Machine", "Process", "explain"):
         from loadstone import api
 
         return getattr(api, name)

@@ -103,7 +103,7 @@ def run_to_place(points: Breakpoints, process: Process, place: str | int) -> boo
     if isinstance(place, int):
         return points.run_until(process, place)
     address = find_symbol(process, place)
-    if address is None:
+    if address is None and not _has_libraries(process):
         if not points.run_until(process, process.image.program_entry):  # its libraries are there by then
             return False
         address = find_symbol(process, place)
@@ -112,6 +112,15 @@ def run_to_place(points: Breakpoints, process: Process, place: str | int) -> boo
     if address is None:
         raise LookupError(f"{process.name}: no symbol {place!r} in the program or in the libraries it starts with")
     return points.run_until(process, address)
+
+
+def _has_libraries(process: Process) -> bool:
+    """Whether what the program is linked to is in memory already; for a static one, always."""
+    image = process.image
+    if image.interpreter is None:
+        return True
+    own = {image.program.path, image.interpreter.path}
+    return any(vma.backing is not None and vma.path and vma.path not in own for vma in process.space.vmas)
 
 
 def find_symbol(process: Process, name: str) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from errno import ENOEXEC
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import signals, vsyscall
@@ -108,7 +110,12 @@ class Linux:
         """
         world = ProcessWorld(self._kernel, task.process, self.vdso, self._kernel.profile)
         stages: list[Stage] = _Told(self._kernel.events.exec, task, path) if self._kernel.events.exec else []
-        self._commit(task, world.execve(path, argv, envp, draws=self._draws, stages=stages))
+        image = world.execve(path, argv, envp, draws=self._draws, stages=stages)
+        if image.isa != "x86_64":
+            image.space.release()
+            why = f"{path} is a program for {image.isa}: it can be explained, but no core runs it in this version"
+            raise LinuxError(ENOEXEC, why)
+        self._commit(task, image)
 
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""

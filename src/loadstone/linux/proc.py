@@ -519,6 +519,10 @@ def _thread_self(kernel: Kernel) -> str:
     return f"{task.process.pid}/task/{task.tid}"
 
 
+def _engine(kernel: Kernel) -> str:
+    return kernel.cores[0].name if kernel.cores else ""
+
+
 def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
     profile, options = kernel.profile, kernel.options
     banner = f"{profile.sysname} version {profile.release} (loadstone) (cc) {profile.version}\n"
@@ -543,7 +547,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
 
     return {
         "cmdline": lambda: b"\n",
-        "cpuinfo": lambda: text.cpuinfo(cpu_model(profile), options.cpu_count),
+        "cpuinfo": lambda: text.cpuinfo(cpu_model(profile, _engine(kernel)), options.cpu_count),
         "filesystems": lambda: (
             b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\toverlay\n"
         ),

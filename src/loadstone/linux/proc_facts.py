@@ -196,17 +196,53 @@ EDX = [
 ]  # fmt: skip
 
 
-def cpu_model(profile: Any) -> CpuModel:
-    """The CPU that the cores model: a plain x86-64 with the features that AT_HWCAP tells of."""
+def cpu_model(profile: Any, engine: str) -> CpuModel:
+    """The CPU that a program runs on: the host's own under KVM, else the one that `machine.cpuid` describes."""
+    if engine == "kvm":
+        found = _host_cpu()
+        if found is not None:
+            return found
     features = [name for bit, name in enumerate(EDX) if name != "-" and profile.hwcap >> bit & 1]
-    features += ["syscall", "nx", "lm", "constant_tsc", "nopl", "cpuid", "pni", "cx16", "hypervisor", "lahf_lm"]
     return CpuModel(
-        vendor="AuthenticAMD",
-        family=15,
-        model=107,
-        name="QEMU Virtual CPU version 2.5+",
-        stepping=1,
+        vendor="GenuineIntel",
+        family=6,
+        model=60,
+        name="Loadstone baseline x86-64 CPU",
+        stepping=3,
         mhz=2000.0,
-        cache_kb=512,
-        flags=" ".join(features),
+        cache_kb=8192,
+        flags=" ".join(features + _BASELINE),
+        cpuid_level=7,
     )
+
+
+# What machine.cpuid tells beyond CPUID.1:EDX, by the kernel's names and in its order.
+_BASELINE = [
+    "syscall", "nx", "rdtscp", "lm", "constant_tsc", "nopl", "cpuid", "pni", "pclmulqdq", "ssse3", "cx16", "sse4_1",
+    "sse4_2", "movbe", "popcnt", "aes", "hypervisor", "lahf_lm", "abm", "fsgsbase", "bmi1", "bmi2", "erms",
+]  # fmt: skip
+
+
+def _host_cpu() -> CpuModel | None:
+    """What the host's /proc/cpuinfo says of its first CPU; None where it cannot be read."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            block = file.read().split("\n\n", 1)[0]
+        lines = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in lines.items()}
+        return CpuModel(
+            vendor=facts["vendor_id"],
+            family=int(facts["cpu family"]),
+            model=int(facts["model"]),
+            name=facts["model name"],
+            stepping=int(facts["stepping"]),
+            mhz=float(facts["cpu MHz"]),
+            cache_kb=int(facts["cache size"].split()[0]),
+            flags=facts["flags"],
+            cpuid_level=int(facts["cpuid level"]),
+            physical_bits=int(facts["address sizes"].split()[0]),
+            virtual_bits=int(facts["address sizes"].split(", ")[1].split()[0]),
+            bugs=facts.get("bugs", ""),
+        )
+    except (OSError, KeyError, ValueError, IndexError):
+        return None

@@ -38,7 +38,7 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
-from loadstone.machine.instruction import LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
+from loadstone.machine.instruction import LEGACY, LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.vex import find_vex, find_vex_in_block
@@ -493,7 +493,7 @@ class UnicornCore:
     def _invalid(self) -> Trap:
         """What Unicorn holds for no instruction: most are none."""
         pc = self._pc()
-        self._refuse_evex(pc)
+        self._refuse_vex(pc)
         table, opcode = self._instruction_at(pc)
         if table == TWO_BYTE and opcode in _RING_0_CALLED_INVALID:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
@@ -700,9 +700,11 @@ class UnicornCore:
         if at >= 0:
             self._refuse(pc + at, code[at:])
 
-    def _refuse_evex(self, pc: int) -> None:
-        code = self._code_at(pc, 16)
-        if code[:1] == b"\x62":
+    def _refuse_vex(self, pc: int) -> None:
+        """An instruction that Unicorn itself refuses may be AVX as well: some VEX encodings, and all of EVEX."""
+        code = self._code_at(pc, LONGEST)
+        found = decode(code)
+        if found is not None and found.encoding != LEGACY:
             self._refuse(pc, code)
 
     def _refuse(self, pc: int, code: bytes) -> None:
