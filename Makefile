@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WHOLE_PROGRAMS := tests/programs tests/linux/test_signals_end_to_end.py tests/linux/test_file_calls.py
 
 .PHONY: setup run test sweep lint format bench clean
 
@@ -16,8 +17,12 @@ $(STAMP): pyproject.toml
 run: setup
 	$(BIN)/loadstone run --stats /bin/ls -l /usr/bin
 
+# Everything on the Unicorn core; then, where the host has KVM, what runs whole programs once more on that.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	LOADSTONE_TEST_ENGINE=unicorn $(BIN)/python -m pytest -n 2 -m 'not slow'
+	if [ -w /dev/kvm ]; then \
+	    LOADSTONE_TEST_ENGINE=kvm $(BIN)/python -m pytest -n 2 -m 'not slow' $(WHOLE_PROGRAMS); \
+	else echo "no /dev/kvm: nothing was tested on the KVM core"; fi
 
 sweep: setup
 	$(BIN)/python -m pytest -n 2 -m slow
