@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.location import Location
     from loadstone.wait import WaitQueue
 
-RUNNABLE, WAITING, STOPPED, ENDED = "runnable", "waiting", "stopped", "ended"
+RUNNABLE, WAITING, STOPPED, ENDED = range(4)  # states of a task
 
 
 class Credentials:

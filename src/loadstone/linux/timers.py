@@ -45,11 +45,6 @@ class Timers:
             self._armed.pop((process, which), None)
         return before
 
-    def forget(self, process: Process) -> None:
-        """The process is gone."""
-        for which in (REAL, VIRTUAL, PROFILING):
-            self._armed.pop((process, which), None)
-
     def next_deadline(self) -> int | None:
         """CLOCK_MONOTONIC time at which the next REAL timer goes off; None when none is armed."""
         if not self._armed:
@@ -61,6 +56,9 @@ class Timers:
         for (process, which), (deadline, interval) in list(self._armed.items()):
             now = _now(process, which)
             if now < deadline:
+                continue
+            if process.status is not None:
+                del self._armed[process, which]
                 continue
             if interval:
                 passed = (now - deadline) // interval + 1
