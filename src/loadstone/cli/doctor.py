@@ -25,11 +25,11 @@ def main(argv: list[str]) -> int:
     made.group("Output")("--json", action="store_true", help="the findings as JSON")
     options = made.parse_args(argv)
     from loadstone.cli.main import output
-    from loadstone.report.doctor import examine, print_findings
+    from loadstone.report.doctor import MISSING, examine, print_findings
 
     findings = examine()
     if options.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
         print_findings(findings, output())
-    return 1 if any(finding.state == "missing" for finding in findings) else 0
+    return 1 if any(finding.state == MISSING for finding in findings) else 0

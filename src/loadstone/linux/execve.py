@@ -375,7 +375,8 @@ def _chain(bprm: Binprm) -> str:
 
 
 def _executable(inode: Inode, name: str, who: Credentials) -> RegularFile:
-    """may_open() and do_open_execat(): a regular file with execute permission, open for writing by nobody."""
+    """may_open() and do_open_execat(): a regular file with execute permission. That it is open for writing (ETXTBSY) is
+    not looked at."""
     kind = inode.mode & S_IFMT
     if kind == S_IFDIR:
         raise LinuxError(EACCES, f"{name} is a directory")

@@ -198,7 +198,7 @@ class ProcRoot(Directory):
             process = self.kernel.processes.get(int(name))
             if process is None or process.status is not None:
                 return None
-            return ProcessFiles(self.kernel, process, process.tasks[0]).directory(process_number(process.pid), True)
+            return ProcessFiles(self.kernel, process, process.tasks[0], process_number(process.pid)).of_process()
         return super().made(name)
 
 
@@ -222,20 +222,26 @@ def current_task(kernel: Kernel) -> Task:
 
 
 class ProcessFiles:
-    """The files of /proc/PID, or of /proc/PID/task/TID."""
+    """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow."""
 
-    def __init__(self, kernel: Kernel, process: Process, task: Task) -> None:
+    def __init__(self, kernel: Kernel, process: Process, task: Task, number: int) -> None:
         self.kernel = kernel
         self.process = process
         self.task = task
+        self.number = number
         self.now = kernel.clock.realtime_ns()
 
-    def directory(self, number: int, whole: bool) -> Directory:
-        """The directory; `whole` is a process, not one of its threads."""
-        self.number = number
-        table: dict[str, tuple[int, Make]] = {}
-        if whole:
-            table["task"] = S_IFDIR, self.tasks
+    def of_process(self) -> Directory:
+        """/proc/PID."""
+        return self._directory({"task": (S_IFDIR, self.tasks)}, links=9)
+
+    def of_thread(self) -> Directory:
+        """/proc/PID/task/TID."""
+        return self._directory({}, links=7)
+
+    def _directory(self, table: dict[str, tuple[int, Make]], links: int) -> Directory:
+        """The files that both have, after those in `table`; `links` is st_nlink."""
+        number = self.number
         table["fd"] = S_IFDIR, self.descriptors
         table["fdinfo"] = S_IFDIR, self.descriptor_texts
         files = self.files()
@@ -246,7 +252,7 @@ class ProcessFiles:
             table[name] = S_IFLNK, self.linker(number + at, shown, place)
         made = Directory(table, inode=number, now_ns=self.now)
         made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
-        made.nlink = 9 if whole else 7
+        made.nlink = links
         return made
 
     def maker(self, number: int, mode: int, produce: Produce, accept: Callable[[bytes], None] | None) -> Make:
@@ -398,7 +404,7 @@ class ProcessFiles:
         def find(name: str) -> Inode | None:
             for task in process.tasks:
                 if str(task.tid) == name:
-                    return ProcessFiles(self.kernel, process, task).directory(process_number(task.tid) + 0x4000, False)
+                    return ProcessFiles(self.kernel, process, task, process_number(task.tid) + 0x4000).of_thread()
             return None
 
         return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)

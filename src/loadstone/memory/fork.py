@@ -18,7 +18,10 @@ def clone(parent: AddressSpace) -> AddressSpace:
     """A new space with the parent's mappings. Private pages are shared until one side writes; what a file can give
     again is left to faults. Raises LinuxError(ENOMEM) when overcommit refuses, with nothing left behind.
     """
-    child = type(parent)(parent.memory, parent.cache, parent.shootdown, parent.layout, parent.limits, parent.events)
+    child = type(parent)(
+        parent.memory, parent.cache, parent.shootdown, parent.layout, parent.limits, parent.events,
+        fault_around=parent.fault_around,
+    )  # fmt: skip
     child.read_implies_exec = parent.read_implies_exec
     child.start_brk, child.brk, child.start_stack = parent.start_brk, parent.brk, parent.start_stack
     child.start_code, child.end_code = parent.start_code, parent.end_code
