@@ -44,10 +44,14 @@ def discarded(vfs: Vfs) -> list[Discarded]:
 
 
 def keep_option(vfs: Vfs) -> str:
-    """`--rw DIR` for the fewest, deepest directories of the host that have all changes below them."""
+    """`--rw DIR` for the fewest, deepest directories of the host that have all changes below them.
+
+    Nobody is advised to hand over the whole tree: what changed in `/` itself, or in a directory that only the guest has
+    there, is left out.
+    """
     import shlex
 
-    wanted = sorted({directory for _, directory in _changes(vfs) if directory})
+    wanted = sorted({directory for _, directory in _changes(vfs) if directory.strip("/")})
     kept: list[str] = []
     for directory in wanted:
         if not kept or not (directory + "/").startswith(kept[-1].rstrip("/") + "/"):
