@@ -83,7 +83,8 @@ _LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
 
 _RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
 _REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
-_NO_EVENTS = memoryview(bytes(64)).cast("Q")
+# kvm_vcpu_events.exception: injected, number, has_error_code, pending
+_EXCEPTION_COMES, _NUMBER, _INT3_OR_INTO = 0xFF | 0xFF << 24, 0xFF00, (0x300, 0x400)
 _DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
@@ -128,7 +129,7 @@ class KvmCore:
         self._resolve = resolve
         device = kvm.Device()
         try:
-            if device.has(kvm.CAP_SYNC_REGS) & 3 != 3:
+            if device.has(kvm.CAP_SYNC_REGS) & 7 != 7:
                 raise HostError("this host's KVM is too old: it has no synchronised registers")
             self._machine = kvm.VirtualMachine(device, memory.base, memory.size)
             self._vcpu = kvm.Vcpu(device, self._machine, 0)
@@ -142,7 +143,6 @@ class KvmCore:
         words = self._vcpu.words
         self._run_words = words
         self._window = words[_RUN_WORD : _RUN_WORD + WORDS]
-        self._dirty = _REGISTERS | kvm.SYNC_EVENTS
         self._set_up(cpuid)
         self._context: KvmContext | None = None
         self._space: Any = None
@@ -291,8 +291,10 @@ class KvmCore:
             machine.cover(memory.in_use_end())
         window, words = self._window, self._run_words
         window[CR3] = self._root << FRAME_SHIFT
-        words[_DIRTY_WORD] = self._dirty
-        self._dirty = _REGISTERS
+        words[_DIRTY_WORD] = _REGISTERS
+        if words[_EVENTS_WORD] & _NUMBER in _INT3_OR_INTO:  # an old one; see _is_delivered
+            words[_EVENTS_WORD] = 0
+            words[_DIRTY_WORD] = _REGISTERS | kvm.SYNC_EVENTS
         self.exits += 1
         while True:
             try:
@@ -300,9 +302,9 @@ class KvmCore:
                 break
             except InterruptedError:
                 self._kicks.take()
-                if window[CS + 1] >> 32 & 3:
+                if self._is_delivered():
                     return _KICKED
-                words[_DIRTY_WORD] = 0  # it is on its way to a stub: let it get there
+                words[_DIRTY_WORD] = 0  # an exception would be lost with the registers written: let it get to its stub
             except OSError as error:
                 raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
         pc = window[RIP]
@@ -316,6 +318,12 @@ class KvmCore:
             window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
         self._to_ring_3()
         return vector
+
+    def _is_delivered(self) -> bool:
+        """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""
+        event = self._run_words[_EVENTS_WORD]
+        in_ring_3 = self._window[CS + 1] >> 32 & 3
+        return bool(in_ring_3) and not event & _EXCEPTION_COMES and event & _NUMBER not in _INT3_OR_INTO
 
     def _to_ring_3(self) -> None:
         """CS and SS are the program's again."""
@@ -383,8 +391,6 @@ class KvmCore:
     def _kicked(self, deadline: int) -> Trap | None:
         """A signal ended KVM_RUN: a tick, or one whose handler has noted something by now."""
         self._heal_now()
-        self._run_words[_EVENTS_WORD : _EVENTS_WORD + 8] = _NO_EVENTS  # an exception that was on its way comes again
-        self._dirty = _REGISTERS | kvm.SYNC_EVENTS
         if self._interrupted:
             return self._interrupt_now()
         return _SLICE_END_TRAP if perf_counter_ns() >= deadline else None
@@ -492,7 +498,7 @@ class KvmCore:
         self._window[RFLAGS] = _ENTRY_FLAGS
         self.pristine = bytes(self._window)
         self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
-        self._run_words[_VALID_WORD] = _REGISTERS
+        self._run_words[_VALID_WORD] = _REGISTERS | kvm.SYNC_EVENTS
 
 
 def _with_xsave(table: bytes) -> bytes:
