@@ -1,12 +1,14 @@
 """Which CPU core a machine gets.
 
-The rule of `auto`: Unicorn for what must be the same every time; else KVM where it can be used and leaving the guest is
-cheap enough, measured on the core itself; else Unicorn. KVM runs machine code at the CPU's own speed and pays for each
-page fault and system call; Unicorn translates code before it runs it, and pays little for those.
+The rule of `auto`: Unicorn for what must be the same every time; else KVM where it is of the kind that the tests have
+run on, can be used, and leaving the guest is cheap enough, measured on the core itself; else Unicorn. KVM runs machine
+code at the CPU's own speed and pays for each page fault and system call; Unicorn translates code before it runs it, and
+pays little for those.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,9 @@ ENGINES = ("auto", "unicorn", "kvm")
 DEAREST_EXIT_NS = 100_000
 """`auto` takes KVM when leaving and entering the guest costs at most this. It is 30 to 50 us on a paravirtual KVM with
 shadow paging, 1 to 5 us on hardware, and above the limit only where a hypervisor emulates another's."""
+
+TESTED_KVM = "/sys/module/kvm_pvm"
+"""There while the host's KVM is the paravirtual one."""
 
 _ASKED = "asked for"
 
@@ -63,6 +68,8 @@ def _automatic(
     """A KVM core if that is the one to take, and why it is or is not."""
     if deterministic:
         return None, "the run is to be the same every time, which a real CPU's is not"
+    if not os.path.isdir(TESTED_KVM):
+        return None, "KVM of this kind was never tested (--engine kvm takes it all the same)"
     from loadstone.machine.kvm_core import KvmCore
 
     try:
