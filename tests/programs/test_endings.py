@@ -50,11 +50,21 @@ class Terminal:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.pid = 0
+                self._read_the_rest()
                 return shell_status(os.waitstatus_to_exitcode(status))
             if select.select([self.master], [], [], 0.02)[0]:
                 with suppress(OSError):  # EIO: the program has closed its side
                     self.output += os.read(self.master, 4096)
         raise AssertionError(f"still running: {self.output!r}")
+
+    def _read_the_rest(self) -> None:
+        """What the program printed last may come after its end."""
+        with suppress(OSError):  # EIO: nobody has the other side any more
+            while select.select([self.master], [], [], 0.2)[0]:
+                part = os.read(self.master, 4096)
+                if not part:
+                    break
+                self.output += part
 
     def close(self) -> None:
         """End what is left."""
