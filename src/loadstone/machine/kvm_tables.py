@@ -19,6 +19,7 @@ import struct
 from loadstone.machine.kvm_api import segment
 from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMemory
+from loadstone.machine.segments import DESCRIPTORS
 
 BASE = 0xFFFF_FF80_0000_0000
 SYSCALL_ENTRY = BASE
@@ -32,13 +33,7 @@ KERNEL_CS, KERNEL_SS, USER32_CS, USER_SS, USER_CS, _TR = 0x10, 0x18, 0x23, 0x2B,
 _GATE_TYPE, _USER_GATES = 0x8E, (3, 4)
 _TSS_LIMIT = 0x67
 _DESCRIPTORS = (
-    0,
-    0x00CF9B000000FFFF,  # 0x08: kernel code, 32 bits
-    0x00AF9B000000FFFF,  # 0x10: kernel code
-    0x00CF93000000FFFF,  # 0x18: kernel data
-    0x00CFFB000000FFFF,  # 0x20: user code, 32 bits
-    0x00CFF3000000FFFF,  # 0x28: user data
-    0x00AFFB000000FFFF,  # 0x30: user code
+    *DESCRIPTORS,
     0,
     _TSS_LIMIT | (_TSS & 0xFF_FFFF) << 16 | 0x8B << 40 | (_TSS >> 24 & 0xFF) << 56,  # 0x40: the TSS, 16 bytes
     _TSS >> 32,

@@ -41,6 +41,7 @@ from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
 from loadstone.machine.instruction import LEGACY, LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
+from loadstone.machine.segments import DESCRIPTORS
 from loadstone.machine.vex import find_vex, find_vex_in_block
 
 EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
@@ -89,15 +90,6 @@ _LINUX_CS, _LINUX_SS = 0x33, 0x2B
 # program cannot name: it sits in the last slot of the page directory.
 _KERNEL_BASE = 0xFFFF_FF80_0000_0000
 _GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
-_DESCRIPTORS = (
-    0,
-    0x00CF9B000000FFFF,  # 0x08: kernel code, 32 bits
-    0x00AF9B000000FFFF,  # 0x10: kernel code
-    0x00CF93000000FFFF,  # 0x18: kernel data
-    0x00CFFB000000FFFF,  # 0x20: user code, 32 bits
-    0x00CFF3000000FFFF,  # 0x28: user data
-    0x00AFFB000000FFFF,  # 0x30: user code
-)
 _CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which the kernel answers from its clock
 _CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiring
 _CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
@@ -793,11 +785,11 @@ class UnicornCore:
     def _enter_ring_3(self) -> None:
         """Load the GDT and go through one IRETQ: from then on the program cannot do what only a kernel may."""
         page = self._memory.page(self._boot_frame)
-        struct.pack_into(f"<{len(_DESCRIPTORS)}Q", page, _GDT, *_DESCRIPTORS)
+        struct.pack_into(f"<{len(DESCRIPTORS)}Q", page, _GDT, *DESCRIPTORS)
         page[_IRETQ : _IRETQ + 2] = b"\x48\xcf"
         target = _KERNEL_BASE + _IRETQ + 2
         struct.pack_into("<5Q", page, _STACK, target, _LINUX_CS, _RFLAGS_AT_ENTRY, 0, _LINUX_SS)
-        gdtr = uc.DescriptorTable(0, _KERNEL_BASE + _GDT, 8 * len(_DESCRIPTORS) - 1, 0)
+        gdtr = uc.DescriptorTable(0, _KERNEL_BASE + _GDT, 8 * len(DESCRIPTORS) - 1, 0)
         self._library.uc_reg_write(self._uc, uc.REG_GDTR, byref(gdtr))
         no_task_state = uc.DescriptorTable(0, 0, 0, 0)  # no I/O permission map: IN and OUT are never allowed
         self._library.uc_reg_write(self._uc, uc.REG_TR, byref(no_task_state))
