@@ -6,6 +6,8 @@ from argparse import ArgumentTypeError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SMALLEST_MEMORY = 1 << 20
+SMALL_STACK = 256 << 10  # with it execve() still takes 128 KiB of arguments, the least it ever does
+UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY
 LARGEST_MEMORY = 1 << 46  # physical addresses that a page-table entry here can hold
 
 
@@ -25,6 +27,12 @@ def memory(text: str) -> int:
     if not SMALLEST_MEMORY <= value <= LARGEST_MEMORY:
         raise ArgumentTypeError(f"{text!r} is out of range; a machine has from 1M to 64T of memory")
     return value
+
+
+def stack_limit(text: str) -> int:
+    """RLIMIT_STACK in bytes: a size, `small` or `unlimited`."""
+    words = {"small": SMALL_STACK, "unlimited": UNLIMITED}
+    return words[text] if text in words else size(text)
 
 
 def fault_around(text: str) -> int:
