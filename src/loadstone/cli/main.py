@@ -33,7 +33,7 @@ COMMANDS = (
         "where", "loadstone.cli.where", "follow one address, symbol or file offset through file, memory and frames"
     ),
     Command("maps", "loadstone.cli.maps", "print a program's memory map as /proc/PID/maps would"),
-    Command("verify", "loadstone.cli.verify", "compare with the kernel of this machine what execve() makes of programs"),
+    Command("verify", "loadstone.cli.verify", "compare a program's image with the one the host's kernel builds"),
     Command("doctor", "loadstone.cli.doctor", "say what this host offers and what to do about what is missing"),
 )
 

@@ -46,9 +46,10 @@ def main(argv: list[str]) -> int:
     """Run the command; the exit status."""
     made = parser()
     options = made.parse_args(argv)
-    for mode in (verify_faults, verify_fuzz):
-        if mode.wanted(options):
-            return mode.run(made, options)
+    if verify_faults.wanted(options):
+        return verify_faults.run(made, options)
+    if verify_fuzz.wanted(options):
+        return verify_fuzz.run(made, options)
     from loadstone.cli.verify_images import run
 
     return run(made, options)

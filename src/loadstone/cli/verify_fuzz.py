@@ -1,4 +1,4 @@
-"""`loadstone verify --fuzz N`, `--conformance`, `--aslr N`: the verdict on bad files, and the draws of randomisation."""
+"""`loadstone verify --fuzz N`, `--conformance`, `--aslr N`: the verdict on bad files, and random addresses."""
 
 from __future__ import annotations
 
