@@ -1,4 +1,4 @@
-"""Pipes and FIFOs."""
+"""Pipes and FIFOs. Source: fs/pipe.c."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.vfs.file import OpenFile, WouldBlock, total
 from loadstone.vfs.flags import (
     O_ACCMODE,
+    O_DIRECT,
     O_NONBLOCK,
     O_RDONLY,
     O_RDWR,
@@ -23,16 +24,16 @@ from loadstone.vfs.flags import (
     S_IFIFO,
 )
 from loadstone.vfs.inode import Inode
-from loadstone.vfs.regular import before, scatter
+from loadstone.vfs.ring import PAGE, Ring
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
     from loadstone.vfs.location import Location
 
-CAPACITY = 65536  # 16 buffers of a page: PIPE_DEF_BUFFERS
-PIPE_BUF = 4096  # writes up to this many bytes are not torn apart
-
 Waker = Callable[[list[object]], object]
+
+PAGE_BITS = 12
+MOST_BYTES = 1 << 31  # of F_SETPIPE_SZ
 
 
 def no_waker(woken: list[object]) -> None:
@@ -40,13 +41,12 @@ def no_waker(woken: list[object]) -> None:
 
 
 class Pipe:
-    """The bytes between writers and readers."""
+    """A ring with those who read and write it."""
 
-    __slots__ = ("buffer", "capacity", "opens", "readable", "readers", "wake", "writable", "writers")
+    __slots__ = ("opens", "readable", "readers", "ring", "wake", "writable", "writers")
 
     def __init__(self, wake: Waker, name: str) -> None:
-        self.buffer = bytearray()
-        self.capacity = CAPACITY
+        self.ring = Ring()
         self.readers = 0
         self.writers = 0
         self.opens = [0, 0]  # how often an end for reading, for writing was ever opened
@@ -64,42 +64,42 @@ class Pipe:
         wanted = total(pieces)
         if wanted == 0:
             return 0
-        if not self.buffer:
+        if not self.ring.buffers:
             if self.writers:
                 raise WouldBlock(self.readable)
             return 0
-        count = min(wanted, len(self.buffer))
-        with memoryview(self.buffer) as source, source[:count] as part:
-            scatter(before(pieces, count), part)
-        del self.buffer[:count]
+        count = self.ring.take(pieces, wanted)
         self.notify(self.writable)
         return count
 
-    def write(self, pieces: Sequence[memoryview]) -> int:
-        """Put bytes, up to PIPE_BUF all or none; EPIPE without a reader; WouldBlock when there is no room."""
+    def write(self, pieces: Sequence[memoryview], packet: bool = False) -> int:
+        """Put bytes, up to a page of them all or none; EPIPE without a reader; WouldBlock when there is no room."""
         wanted = total(pieces)
         if wanted == 0:
             return 0
         if not self.readers:
             raise LinuxError(EPIPE)
-        room = self.capacity - len(self.buffer)
-        if room < min(wanted, PIPE_BUF):
+        count = self.ring.put(pieces, wanted, packet)
+        if not count:
             raise WouldBlock(self.writable)
-        count = min(room, wanted)
-        for piece in before(pieces, count):
-            self.buffer += piece
         self.notify(self.readable)
         return count
 
+    @property
+    def capacity(self) -> int:
+        """F_GETPIPE_SZ: bytes in as many full pages as there may be."""
+        return self.ring.most * PAGE
+
     def resize(self, size: int) -> int:
-        """F_SETPIPE_SZ: round up to a power of two of pages; EBUSY if more is in it."""
-        if size <= 0 or size > 1 << 31:
+        """F_SETPIPE_SZ: round up to a power of two of pages; EBUSY if more buffers are in use."""
+        if size > MOST_BYTES:
             raise LinuxError(EINVAL)
-        size = max(PIPE_BUF, 1 << (size - 1).bit_length())
-        if size < len(self.buffer):
+        buffers = 1 << (max(size, PAGE) - 1).bit_length() >> PAGE_BITS
+        if buffers < len(self.ring.buffers):
             raise LinuxError(EBUSY)
-        self.capacity = size
-        return size
+        self.ring.most = buffers
+        self.notify(self.writable)
+        return self.capacity
 
 
 class PipeInode(Inode):
@@ -128,7 +128,7 @@ class PipeInode(Inode):
 class PipeFile(OpenFile):
     """One end of a pipe, or both (a FIFO opened for reading and writing)."""
 
-    __slots__ = ("pipe", "waits_from")
+    __slots__ = ("hangs_up_after", "pipe", "waits_from")
 
     def __init__(self, inode: Inode, flags: int, location: Location | None, pipe: Pipe) -> None:
         super().__init__(inode, flags, location)
@@ -136,6 +136,7 @@ class PipeFile(OpenFile):
         if location is not None and access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
             raise LinuxError(ENXIO, "nobody has this FIFO open for reading")
         self.pipe = pipe
+        self.hangs_up_after = 0  # POLLHUP means that of more than these openings for writing none is left
         self.waits_from = -1  # how often the other end had been opened when this one was, if it was not open then
         if access in (O_RDONLY, O_RDWR):
             pipe.readers += 1
@@ -146,8 +147,11 @@ class PipeFile(OpenFile):
             pipe.opens[1] += 1
             self.write_queue = pipe.writable
         other = pipe.writers if access == O_RDONLY else pipe.readers
-        if location is not None and not flags & O_NONBLOCK and not other:
-            self.waits_from = pipe.opens[1 if access == O_RDONLY else 0]
+        if location is not None and not other:
+            if flags & O_NONBLOCK:
+                self.hangs_up_after = pipe.opens[1]
+            else:
+                self.waits_from = pipe.opens[1 if access == O_RDONLY else 0]
         pipe.notify(pipe.readable)
         pipe.notify(pipe.writable)
 
@@ -175,18 +179,18 @@ class PipeFile(OpenFile):
         self.demand_writable()
         if offset is not None:
             raise LinuxError(ESPIPE)
-        return self.pipe.write(pieces)
+        return self.pipe.write(pieces, bool(self.flags & O_DIRECT))
 
     def ready(self) -> int:
         """Source: fs/pipe.c, pipe_poll()."""
         pipe, bits = self.pipe, 0
         if self.readable:
-            if pipe.buffer:
+            if pipe.ring.buffers:
                 bits |= POLLIN | POLLRDNORM
-            if not pipe.writers and pipe.opens[1]:
+            if not pipe.writers and pipe.opens[1] > self.hangs_up_after:
                 bits |= POLLHUP
         if self.writable:
-            if pipe.capacity - len(pipe.buffer) >= PIPE_BUF:
+            if not pipe.ring.full:
                 bits |= POLLOUT | POLLWRNORM
             if not pipe.readers:
                 bits |= POLLERR
@@ -196,7 +200,7 @@ class PipeFile(OpenFile):
         """FIONREAD: bytes that can be read now."""
         if self.flags & O_ACCMODE not in (O_RDONLY, O_WRONLY, O_RDWR):
             raise LinuxError(EBADF)
-        return len(self.pipe.buffer)
+        return len(self.pipe.ring)
 
     def release(self) -> None:
         """This end is gone; the other end sees end of file, or EPIPE."""
@@ -206,7 +210,7 @@ class PipeFile(OpenFile):
         if access in (O_WRONLY, O_RDWR):
             pipe.writers -= 1
         if not pipe.readers and not pipe.writers:
-            pipe.buffer.clear()
+            pipe.ring.clear()
         pipe.notify(pipe.readable)
         pipe.notify(pipe.writable)
 

@@ -275,13 +275,13 @@ def tee(task: Task, in_fd: Fd, out_fd: Fd, count: Size, flags: UInt) -> int | Bl
 
 
 def _tee(source: PipeFile, target: PipeFile, count: int, nonblocking: bool) -> Blocking:
-    while not source.pipe.buffer:
+    while not source.pipe.ring:
         if not source.pipe.writers:
             return 0
         if nonblocking or source.flags & O_NONBLOCK:
             raise LinuxError(EAGAIN)
         yield Wait((source.pipe.readable,))
-    data = bytes(source.pipe.buffer[:count])
+    data = bytes(source.pipe.ring.data[:count])
     while True:
         try:
             return target.write_from([memoryview(data)])

@@ -9,7 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.structs import OWNER_EX, WORD
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, SETTABLE
+from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, S_IFIFO, S_IFMT, SETTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def _setfl(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     who = task.process.credentials
     if argument & O_NOATIME and not file.flags & O_NOATIME and who.fsuid not in (0, file.inode.uid):
         raise LinuxError(EPERM)
-    if argument & O_DIRECT and not file.inode.is_regular and file.location is not None:
+    if argument & O_DIRECT and not file.inode.is_regular and file.inode.mode & S_IFMT != S_IFIFO:
         raise LinuxError(EINVAL)
     file.flags = file.flags & ~SETTABLE | argument & SETTABLE
     return 0

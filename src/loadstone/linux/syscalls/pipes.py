@@ -7,7 +7,7 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NONBLOCK
 
@@ -22,14 +22,14 @@ def pipe(task: Task, descriptors: OutPair) -> int:
     return pipe2(task, descriptors, 0)
 
 
-@syscall(support=PARTIAL, note="O_DIRECT (packets) is accepted and does nothing")
+@syscall()
 def pipe2(task: Task, descriptors: OutPair, flags: Int) -> int:
     """As pipe, with flags."""
     if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT):
         raise LinuxError(EINVAL)
     files = task.process.files
     cloexec = bool(flags & O_CLOEXEC)
-    reader, writer = task.kernel.vfs.pipe(flags & (O_NONBLOCK | O_DIRECT))
+    reader, writer = task.kernel.vfs.pipe(flags & (O_NONBLOCK | O_DIRECT), task.process.credentials)
     first = second = -1
     try:
         first = files.install(reader, cloexec=cloexec)
@@ -40,6 +40,7 @@ def pipe2(task: Task, descriptors: OutPair, flags: Int) -> int:
             if fd >= 0:
                 files.close(fd)
             else:
+                file.hold()
                 file.close()
         raise
     return 0
