@@ -11,8 +11,7 @@ paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a pag
 from __future__ import annotations
 
 import _thread
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fcntl import ioctl
 from time import perf_counter_ns
 from typing import Any
@@ -58,6 +57,7 @@ from loadstone.machine.kvm_context import (
     KvmContext,
     initial_state,
 )
+from loadstone.machine.kvm_cpuid import STATES, STRUCTURED_FEATURES, answers, as_programs_see_it
 from loadstone.machine.kvm_kick import Kicks
 from loadstone.machine.kvm_memory import StaleTranslations
 from loadstone.machine.kvm_tables import (
@@ -89,9 +89,9 @@ _DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
 _USER_GATES = (3, 4, 0x80)
-_XSAVE, _PKU = 1 << 26, 1 << 3  # CPUID.1:ECX, CPUID.7:ECX
+_PKU = 1 << 3  # CPUID.7:ECX
 _XSAVE_LEAST, _X87_SSE = 576, 3
-_CPUID_HEAD, _CPUID_ENTRY, _NOTHING = 8, 40, [0, 0, 0, 0]
+_NOTHING = (0, 0, 0, 0)
 _AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
 
 # What ended an entry, beside the vectors of exceptions.
@@ -479,17 +479,16 @@ class KvmCore:
     def _set_up(self, cpuid: bytes) -> None:
         """CPUID, XCR0, MSRs; the registers of a program that starts."""
         vcpu = self._vcpu
-        entries = {(leaf, part): answer for leaf, part, *answer in _cpuid_entries(cpuid)}
-        self.xcr0 = entries.get((13, 0), _NOTHING)[0] & ~_AMX
-        cr4 = CR4_PKE if entries.get((7, 0), _NOTHING)[2] & _PKU else 0
+        entries = answers(cpuid)
+        self.xcr0 = entries.get((STATES, 0), _NOTHING)[0] & ~_AMX
+        cr4 = CR4_PKE if entries.get((STRUCTURED_FEATURES, 0), _NOTHING)[2] & _PKU else 0
         if self.xcr0 > _X87_SSE:
             cr4 |= CR4_OSXSAVE
-            cpuid = _with_xsave(cpuid)
-        vcpu.set_cpuid(cpuid)
+        vcpu.set_cpuid(as_programs_see_it(cpuid))
         vcpu.set_msrs(MSRS)
         self.extended_size = FXSAVE_SIZE
         if cr4 & CR4_OSXSAVE:
-            parts = [entries[13, part] for part in range(2, 63) if self.xcr0 >> part & 1]
+            parts = [entries[STATES, part] for part in range(2, 63) if self.xcr0 >> part & 1]
             self.extended_size = max([_XSAVE_LEAST, *(size + offset for size, offset, *_ in parts)])
             vcpu.set_xcr0(self.xcr0)
         state = system_registers(vcpu.system_registers(), cr4)
@@ -499,20 +498,3 @@ class KvmCore:
         self.pristine = bytes(self._window)
         self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
         self._run_words[_VALID_WORD] = _REGISTERS | kvm.SYNC_EVENTS
-
-
-def _with_xsave(table: bytes) -> bytes:
-    """The CPUID table with the XSAVE bit. A paravirtual KVM lists the states but not the bit, and needs it for CR4."""
-    changed = bytearray(table)
-    for start in range(_CPUID_HEAD, len(table), _CPUID_ENTRY):
-        if struct.unpack_from("<I", table, start) == (1,):
-            (features,) = struct.unpack_from("<I", table, start + 20)
-            struct.pack_into("<I", changed, start + 20, features | _XSAVE)
-    return bytes(changed)
-
-
-def _cpuid_entries(table: bytes) -> Iterator[tuple[int, ...]]:
-    """(function, index, EAX, EBX, ECX, EDX) of each entry of a `struct kvm_cpuid2`."""
-    for start in range(_CPUID_HEAD, len(table), _CPUID_ENTRY):
-        leaf, index, _flags, a, b, c, d = struct.unpack_from("<7I", table, start)
-        yield leaf, index, a, b, c, d
