@@ -117,10 +117,15 @@ def same(
     """Run `program` on both sides, assert the same stdout, stderr and status, and return what Loadstone gave."""
     wanted = native(program, *args, stdin=stdin, env=env, cwd=cwd, timeout=timeout, fixed_addresses=fixed_addresses)
     got = loadstone("run", *options, "--", program, *args, stdin=stdin, env=env, cwd=cwd, timeout=timeout)
+    assert_same(got, wanted)
+    return got
+
+
+def assert_same(got: Completed, wanted: Completed) -> None:
+    """Assert that Loadstone and the host gave the same status, stdout and stderr."""
     assert got.status == wanted.status, f"status {got.status}, natively {wanted.status}; stderr: {got.errors[-2000:]}"
     assert got.stdout == wanted.stdout, _first_difference("stdout", got.stdout, wanted.stdout)
     assert got.guest_stderr == wanted.stderr, _first_difference("stderr", got.guest_stderr, wanted.stderr)
-    return got
 
 
 def shell_status(returncode: int) -> int:
