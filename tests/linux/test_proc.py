@@ -226,3 +226,9 @@ int main(void) {
 
 def test_shared_memory_is_counted_as_such(compiled: Compiler) -> None:
     assert same(compiled(SHARED_PAGES, "static")).text.split() == ["RssShmem:", "64", "kB"]
+
+
+def test_the_block_size_is_that_of_the_file_system() -> None:
+    """st_blksize is what stdio allocates: 1024 bytes in /proc, a page in /sys."""
+    files = ("/proc/filesystems", "/proc/self/maps", "/proc/self", "/sys/devices/system/cpu/online")
+    same("/usr/bin/stat", "-c", "%n %o %s", *files)

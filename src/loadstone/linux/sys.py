@@ -15,6 +15,14 @@ SYS_DEVICE = 22
 HUGE_PAGE_MODES = ("always", "madvise", "never")
 
 
+class _Attribute(GeneratedFile):
+    """A file of sysfs."""
+
+    __slots__ = ()
+
+    blksize = 4096
+
+
 class _Numbers:
     """Inode numbers in the order of creation."""
 
@@ -34,7 +42,7 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
 
     def file(text: str) -> GeneratedFile:
         data = text.encode() + b"\n"
-        made = GeneratedFile(lambda: data, device=SYS_DEVICE, inode=numbers.next(), now_ns=now)
+        made = _Attribute(lambda: data, device=SYS_DEVICE, inode=numbers.next(), now_ns=now)
         made.size = 4096
         return made
 

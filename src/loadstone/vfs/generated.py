@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Location
 
+PROC_BLOCK = 1024
+"""st_blksize in /proc (fs/proc/root.c: s_blocksize); the size of a stdio buffer on a file of it."""
+
 
 class GeneratedFile(Inode):
     """A regular file of size 0 whose bytes `produce()` makes at each open. It cannot be written."""
 
     __slots__ = ("produce",)
+
+    blksize = PROC_BLOCK
 
     def __init__(
         self,
@@ -53,6 +58,7 @@ class GeneratedDirectory(Inode):
 
     __slots__ = ("find", "names")
 
+    blksize = PROC_BLOCK
     cacheable = False
 
     def __init__(
@@ -119,6 +125,8 @@ class DynamicLink(Inode):
     """A symbolic link whose text is made when it is read: /proc/self."""
 
     __slots__ = ("text",)
+
+    blksize = PROC_BLOCK
 
     def __init__(self, text: Callable[[], str], *, device: int = 0, inode: int = 0, mode: int = 0o777) -> None:
         super().__init__(device, inode, S_IFLNK | mode)
