@@ -113,6 +113,9 @@ class Context(Protocol):
     def copy(self) -> Context:
         """Another context with the same state, for fork and clone."""
 
+    def release(self) -> None:
+        """The task is gone: free what the core keeps for it."""
+
 
 class Space(Protocol):
     """What a core needs of an address space."""

@@ -1,7 +1,8 @@
-"""The CPU that the Unicorn core shows to programs: what CPUID answers, always the same, on every host.
+"""The baseline CPU: what CPUID answers on the Unicorn core, always the same, on every host (`--cpu baseline`).
 
 It has what Unicorn executes correctly and no more: SSE up to 4.2, AES, PCLMULQDQ, POPCNT, BMI, LZCNT, FSGSBASE; no
-XSAVE and so no AVX, no RDRAND (it would not be repeatable). Bits as in Intel SDM vol. 2, CPUID.
+XSAVE and so no AVX, no RDRAND (it would not be repeatable). Bits as in Intel SDM vol. 2, CPUID. docs/engines.md lists
+them, and a test compares.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 HWCAP = 0x078BFBFF
 # AT_HWCAP2: FSGSBASE.
 HWCAP2 = 2
+# AT_MINSIGSTKSZ: no extended state makes a signal frame larger than this.
+MINIMUM_SIGNAL_STACK = 2048
 
 _SSE3, _PCLMULQDQ, _SSSE3, _CX16 = 1 << 0, 1 << 1, 1 << 9, 1 << 13
 _SSE41, _SSE42, _MOVBE, _POPCNT, _AES, _HYPERVISOR = 1 << 19, 1 << 20, 1 << 22, 1 << 23, 1 << 25, 1 << 31
@@ -23,6 +26,9 @@ _BRAND = b"Loadstone baseline x86-64 CPU".ljust(48, b"\0")
 _CLFLUSH_LINE = 8 << 8  # in units of 8 bytes
 
 Answer = tuple[int, int, int, int]
+
+FEATURE_WORDS = ((1, 2), (1, 3), (7, 1), (7, 2), (7, 3), (0x8000_0001, 2), (0x8000_0001, 3))
+"""(leaf, register) of the words whose bits say what a program may execute; register 0 is EAX."""
 
 
 def _cache(kind: int, level: int, ways: int, sets: int) -> Answer:
@@ -47,7 +53,15 @@ _LEAVES: dict[int, Answer] = {
     0x8000_0004: _text(_BRAND[32:]),
     0x8000_0008: (40 | 48 << 8, 0, 0, 0),
 }
+INDEXED = (4, 7)
+"""The leaves that have parts, chosen by ECX."""
 _CACHES = (_cache(1, 1, 8, 64), _cache(2, 1, 8, 64), _cache(3, 2, 8, 512), _cache(3, 3, 16, 8192))
+
+
+def table() -> list[tuple[int, int, Answer]]:
+    """(leaf, part, answer) of every leaf that the CPU has."""
+    caches = [(4, part, answer) for part, answer in enumerate((*_CACHES, (0, 0, 0, 0)))]
+    return [*((leaf, 0, answer) for leaf, answer in _LEAVES.items()), *caches]
 
 
 def cpuid(leaf: int, subleaf: int) -> Answer:

@@ -93,6 +93,10 @@ class Device:
         (count,) = struct.unpack_from("<I", buffer)
         return bytes(buffer[: 8 + 40 * count])
 
+    def vcpu_size(self) -> int:
+        """Bytes of a vCPU's `struct kvm_run`."""
+        return ioctl(self.fd, GET_VCPU_MMAP_SIZE, 0)
+
     def close(self) -> None:
         """Close it."""
         os.close(self.fd)
@@ -159,9 +163,9 @@ class Vcpu:
         run: the shared structure as bytes. words: the same as 64-bit words (the sizes allow for it).
     """
 
-    def __init__(self, device: Device, machine: VirtualMachine, number: int) -> None:
+    def __init__(self, machine: VirtualMachine, number: int, size: int) -> None:
         self.fd = ioctl(machine.fd, CREATE_VCPU, number)
-        self._map = mmap.mmap(self.fd, ioctl(device.fd, GET_VCPU_MMAP_SIZE, 0))
+        self._map = mmap.mmap(self.fd, size)
         self.run = memoryview(self._map)
         self.words = self.run.cast("Q")
 

@@ -170,6 +170,9 @@ class KvmContext:
         """Another context with the same state."""
         return KvmContext(self.core, memoryview(bytearray(self.words)).cast("Q"), bytearray(self._fetched()))
 
+    def release(self) -> None:
+        """The core keeps nothing for it."""
+
     def _fetched(self) -> bytearray:
         if self.image_state == IN_VCPU:
             self.core.fetch_extended_state(self.image)

@@ -17,6 +17,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from loadstone.errors import HostError
+from loadstone.machine import cpuid as baseline_cpu
 from loadstone.machine import kvm_api as kvm
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
@@ -37,14 +38,12 @@ from loadstone.machine.core import (
     Space,
     Trap,
 )
-from loadstone.machine.kvm_breakpoints import Breakpoints
 from loadstone.machine.kvm_context import (
     CHANGED,
     CR2,
     CR3,
     CS,
     FETCHED,
-    FXSAVE_SIZE,
     IN_VCPU,
     R11,
     RCX,
@@ -57,23 +56,19 @@ from loadstone.machine.kvm_context import (
     KvmContext,
     initial_state,
 )
-from loadstone.machine.kvm_cpuid import STATES, STRUCTURED_FEATURES, answers, as_programs_see_it
 from loadstone.machine.kvm_kick import Kicks
-from loadstone.machine.kvm_memory import StaleTranslations
+from loadstone.machine.kvm_machine import KvmMachine
 from loadstone.machine.kvm_tables import (
     CR4_OSXSAVE,
-    CR4_PKE,
     HALTED_IN_SYSCALL,
     MSRS,
     SYSCALL_ENTRY,
     WITH_ERROR,
-    KernelHalf,
-    system_registers,
     user_segments,
     vector_of,
 )
-from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT, PageTable
-from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
+from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT, PageTable, permissions
+from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, PhysicalMemory
 
 _ENTRY_FLAGS = 0x202
 _SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
@@ -89,10 +84,8 @@ _DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
 _USER_GATES = (3, 4, 0x80)
-_PKU = 1 << 3  # CPUID.7:ECX
-_XSAVE_LEAST, _X87_SSE = 576, 3
-_NOTHING = (0, 0, 0, 0)
-_AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
+_CPUID_REGISTERS = ("eax", "ebx", "ecx", "edx")
+_CPUID_CODE, _CPUID_AT = b"\x0f\xa2\x41\x89\xc8\x0f\x05", 0x1000  # cpuid; mov r8d, ecx; syscall
 
 # What ended an entry, beside the vectors of exceptions.
 _IN_SYSCALL, _KICKED = 256, 257
@@ -104,46 +97,44 @@ _STOPPED_AT_TRAP = Trap(STOPPED_AT)
 
 
 class KvmCore:
-    """One CPU core: a virtual machine with one vCPU.
+    """One CPU core: a vCPU of a virtual machine.
 
     `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The budget of `run`, and
-    `retired`, are nanoseconds in the place of bytes of code.
+    `retired`, are nanoseconds in the place of bytes of code. Raises HostError where the host has no KVM to use, or
+    where `baseline` asks for the CPU of cpuid.py and the host's KVM does not decide what its vCPUs are.
 
     Attributes:
         hwcap, hwcap2, minimum_signal_stack: what the host's kernel tells its own programs, since CPUID is the host's.
-        xcr0: the extended states that a program may use.
+        xcr0: the extended states that a program may use. extended_size: bytes of their XSAVE image.
         exits: how often the guest was left. stale: what was invalidated.
+        machine: what it shares with the other cores of its virtual machine.
+        inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
     """
 
     name = "kvm"
     capabilities = frozenset({"x86_64", "avx", "native-speed", "breakpoints"})
 
     def __init__(
-        self, memory: PhysicalMemory, resolve: Resolver, host: tuple[int, int, int] = (0, 0, 2048), number: int = 0
-    ) -> None:
+        self, memory: PhysicalMemory, resolve: Resolver, host: tuple[int, int, int] = (0, 0, 2048), number: int = 0,
+        *, baseline: bool = False, beside: KvmCore | None = None,
+    ) -> None:  # fmt: skip
         self.number = number
         self.hwcap, self.hwcap2, self.minimum_signal_stack = host
         self.retired = 0
         self.exits = 0
+        self.inside = False
         self._memory = memory
         self._resolve = resolve
-        device = kvm.Device()
-        try:
-            if device.has(kvm.CAP_SYNC_REGS) & 7 != 7:
-                raise HostError("this host's KVM is too old: it has no synchronised registers")
-            self._machine = kvm.VirtualMachine(device, memory.base, memory.size)
-            self._vcpu = kvm.Vcpu(device, self._machine, 0)
-            cpuid = device.cpuid()
-        finally:
-            device.close()
-        self._half = KernelHalf(memory)
-        self.stale = StaleTranslations(memory, self._machine)
+        self.machine: KvmMachine = KvmMachine(memory, baseline) if beside is None else beside.machine
+        self._vcpu = kvm.Vcpu(self.machine.vm, len(self.machine.cores), self.machine.vcpu_size)
+        self.machine.cores.append(self)
+        self._tables = self.machine.half.new_core()
+        self.stale = self.machine.stale
         self._kicks = Kicks()
-        self._breakpoints = Breakpoints(memory)
+        self._breakpoints = self.machine.breakpoints
         words = self._vcpu.words
         self._run_words = words
         self._window = words[_RUN_WORD : _RUN_WORD + WORDS]
-        self._set_up(cpuid)
         self._context: KvmContext | None = None
         self._space: Any = None
         self._interrupted = False
@@ -151,6 +142,9 @@ class KvmCore:
         self._healing_at = -1  # that instruction
         self._filling = -1
         self._error = 0  # the error code of the last exception
+        self._set_up()
+        if baseline and beside is None:
+            self._be_baseline()
 
     # -- what the kernel calls ----------------------------------------------------------------------------------------
 
@@ -195,19 +189,17 @@ class KvmCore:
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget cached translations before the next entry."""
-        if start == self._filling and end == start + FRAME_SIZE:
+        if start == self._filling and end == start + FRAME_SIZE and len(self.machine.cores) == 1:
             self._healing += frames
-        elif frames:
-            self.stale.add(frames)
         else:
-            self.stale.add_range(root, start, end)
+            self.machine.invalidate(root, start, end, frames)
 
     def forget_code(self, frame: int) -> None:
         """Nothing: the CPU sees what is written to memory."""
 
     def exit_cost(self, times: int = 6) -> int:
         """Nanoseconds to enter the guest and leave it by a page fault: the least of a few times."""
-        page_directory = PageTable(self._memory, self._half.entry)
+        page_directory = PageTable(self._memory, self.machine.half.entry)
         context = self.new_context()
         self._vcpu.set_signal_mask(self._kicks.attach())
         self._switch(context)
@@ -233,9 +225,7 @@ class KvmCore:
             self._context = None
         self._window.release()
         self._vcpu.close()
-        self._machine.close()
-        self.stale.close()
-        self._half.release()
+        self.machine.leave(self)
 
     # -- contexts -----------------------------------------------------------------------------------------------------
 
@@ -245,11 +235,20 @@ class KvmCore:
 
     def _switch(self, context: KvmContext) -> None:
         """Bring a context into the vCPU."""
+        if context.core is not self:
+            context.core._let_go(context)
+            context.core = self
         if self._context is not None:
             self._unload(self._context)
         self._window[:] = context.words
         context.words = self._window
         self._context = context
+
+    def _let_go(self, context: KvmContext) -> None:
+        """Another core is to run it."""
+        if context is self._context:
+            self._unload(context)
+            self._context = None
 
     def _unload(self, context: KvmContext) -> None:
         self._heal_now()
@@ -267,7 +266,7 @@ class KvmCore:
         self._heal_now()
         self._space = space
         self._root = space.page_table.root
-        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = self._half.entry
+        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = self.machine.half.entry
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -284,10 +283,11 @@ class KvmCore:
 
     def _enter_once(self) -> int:
         """Enter the guest and leave it; the vector of the exception, _IN_SYSCALL or _KICKED."""
+        self.inside = True  # before looking: what is reported from now on is not left to the next entry
+        machine, memory = self.machine, self._memory
         if self.stale.pending:
-            self.stale.drop()
-        machine, memory = self._machine, self._memory
-        if memory.in_use_end() > machine.covered:
+            machine.forget()
+        if memory.in_use_end() > machine.vm.covered:
             machine.cover(memory.in_use_end())
         window, words = self._window, self._run_words
         window[CR3] = self._root << FRAME_SHIFT
@@ -303,17 +303,19 @@ class KvmCore:
             except InterruptedError:
                 self._kicks.take()
                 if self._is_delivered():
+                    self.inside = False
                     return _KICKED
                 words[_DIRTY_WORD] = 0  # an exception would be lost with the registers written: let it get to its stub
             except OSError as error:
                 raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
+        self.inside = False
         pc = window[RIP]
         vector = _IN_SYSCALL if pc == HALTED_IN_SYSCALL else vector_of(pc)
         reason = words[1] & 0xFFFF_FFFF
         if vector < 0 or reason != kvm.EXIT_HLT:
             raise HostError(self._strange_exit(reason))
         if vector != _IN_SYSCALL:
-            pushed = self._half.pushed(window[RSP], 6)
+            pushed = self._tables.pushed(window[RSP], 6)
             self._error = pushed.pop(0) if vector in WITH_ERROR else 0
             window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
         self._to_ring_3()
@@ -476,25 +478,59 @@ class KvmCore:
 
     # -- making the vCPU ----------------------------------------------------------------------------------------------
 
-    def _set_up(self, cpuid: bytes) -> None:
+    def _set_up(self) -> None:
         """CPUID, XCR0, MSRs; the registers of a program that starts."""
-        vcpu = self._vcpu
-        entries = answers(cpuid)
-        self.xcr0 = entries.get((STATES, 0), _NOTHING)[0] & ~_AMX
-        cr4 = CR4_PKE if entries.get((STRUCTURED_FEATURES, 0), _NOTHING)[2] & _PKU else 0
-        if self.xcr0 > _X87_SSE:
-            cr4 |= CR4_OSXSAVE
-        vcpu.set_cpuid(as_programs_see_it(cpuid))
+        vcpu, cpu = self._vcpu, self.machine.cpu
+        self.xcr0, self.extended_size = cpu.xcr0, cpu.extended_size
+        vcpu.set_cpuid(cpu.table)
         vcpu.set_msrs(MSRS)
-        self.extended_size = FXSAVE_SIZE
-        if cr4 & CR4_OSXSAVE:
-            parts = [entries[STATES, part] for part in range(2, 63) if self.xcr0 >> part & 1]
-            self.extended_size = max([_XSAVE_LEAST, *(size + offset for size, offset, *_ in parts)])
-            vcpu.set_xcr0(self.xcr0)
-        state = system_registers(vcpu.system_registers(), cr4)
+        if cpu.cr4 & CR4_OSXSAVE:
+            vcpu.set_xcr0(cpu.xcr0)
+        state = self._tables.system_registers(vcpu.system_registers(), cpu.cr4)
         registers = bytearray(kvm.REGS_SIZE) + state[: 8 * WORDS - kvm.REGS_SIZE]
         self._window[:] = memoryview(registers).cast("Q")
         self._window[RFLAGS] = _ENTRY_FLAGS
         self.pristine = bytes(self._window)
         self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
         self._run_words[_VALID_WORD] = _REGISTERS | kvm.SYNC_EVENTS
+
+    def _be_baseline(self) -> None:
+        """Be the CPU of cpuid.py. HostError where ring 3 can see that it is another."""
+        self.hwcap, self.hwcap2 = baseline_cpu.HWCAP, baseline_cpu.HWCAP2
+        self.minimum_signal_stack = baseline_cpu.MINIMUM_SIGNAL_STACK
+        for leaf, register in baseline_cpu.FEATURE_WORDS:
+            seen, wanted = self.cpuid(leaf)[register], baseline_cpu.cpuid(leaf, 0)[register]
+            if seen & ~wanted:
+                self.close()
+                raise HostError(
+                    "--cpu baseline: what CPUID says is not decided by Loadstone on this host's KVM "
+                    f"(leaf {leaf:#x}, {_CPUID_REGISTERS[register]}: {seen:#x}, asked for: {wanted:#x})",
+                    "use --engine unicorn, which is that CPU everywhere",
+                )
+
+    def cpuid(self, leaf: int, part: int = 0) -> tuple[int, ...]:
+        """EAX, EBX, ECX, EDX of the CPUID instruction in ring 3, executed there."""
+        memory = self._memory
+        space = _Bare(PageTable(memory))
+        slot, frame = space.page_table.slot(_CPUID_AT), memory.allocate(RESERVED)
+        memory.words[slot] = frame << FRAME_SHIFT | permissions(ACCESS_READ | ACCESS_EXECUTE)
+        memory.page(frame)[: len(_CPUID_CODE)] = _CPUID_CODE
+        context = self.new_context()
+        context.pc = _CPUID_AT
+        context.write("rax", leaf)
+        context.write("rcx", part)
+        while self.run(context, space, 0).kind != SYSTEM_CALL:
+            pass
+        answer = tuple(context.read(register) for register in ("rax", "rbx", "r8", "rdx"))
+        memory.words[slot] = 0
+        self.machine.invalidate(space.page_table.root, _CPUID_AT, _CPUID_AT + FRAME_SIZE, [frame])
+        memory.release(frame)
+        space.page_table.release()
+        return answer
+
+
+class _Bare:
+    """An address space that is page tables and nothing else."""
+
+    def __init__(self, page_table: PageTable) -> None:
+        self.page_table = page_table

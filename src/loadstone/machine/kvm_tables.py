@@ -3,8 +3,11 @@
 One half of every address space, in the last slot of the page directory, out of a program's reach:
 
     +0x0000  stubs     SYSCALL's entry at +0, the stub of vector v at +0x100 + 4 v; each is one HLT
-    +0x1000  GDT, TSS  Linux's selectors, so that CS and SS are what programs expect; no I/O permission map
-    +0x2000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
+    +0x1000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
+
+and for each core of the machine, one behind the other:
+
+    +0x2000  GDT, TSS  Linux's selectors, so that CS and SS are what programs expect; no I/O permission map
     +0x3000  stack     where the CPU pushes the interrupted state
 
 The halt's address says which vector it was, the stack the rest (Intel SDM vol. 3, figure 6-9, from the bottom up):
@@ -24,7 +27,9 @@ from loadstone.machine.segments import DESCRIPTORS
 BASE = 0xFFFF_FF80_0000_0000
 SYSCALL_ENTRY = BASE
 _STUBS = BASE + 0x100
-_GDT, _TSS, _IDT, _STACK = BASE + 0x1000, BASE + 0x1100, BASE + 0x2000, BASE + 0x3000
+_IDT, _FIRST_CORE = BASE + 0x1000, BASE + 0x2000
+_PAGES_OF_A_CORE = 2
+_TSS_OFFSET = 0x100
 _HLT = b"\xf4\x90\x90\x90"
 _STUB_SIZE = len(_HLT)
 HALTED_IN_SYSCALL = SYSCALL_ENTRY + 1
@@ -32,12 +37,6 @@ HALTED_IN_SYSCALL = SYSCALL_ENTRY + 1
 KERNEL_CS, KERNEL_SS, USER32_CS, USER_SS, USER_CS, _TR = 0x10, 0x18, 0x23, 0x2B, 0x33, 0x40
 _GATE_TYPE, _USER_GATES = 0x8E, (3, 4)
 _TSS_LIMIT = 0x67
-_DESCRIPTORS = (
-    *DESCRIPTORS,
-    0,
-    _TSS_LIMIT | (_TSS & 0xFF_FFFF) << 16 | 0x8B << 40 | (_TSS >> 24 & 0xFF) << 56,  # 0x40: the TSS, 16 bytes
-    _TSS >> 32,
-)
 
 # Vectors for which the CPU pushes an error code.
 WITH_ERROR = frozenset((8, 10, 11, 12, 13, 14, 17, 21, 29, 30))
@@ -54,6 +53,7 @@ MSRS = {
     _MSR_LSTAR: SYSCALL_ENTRY,
     _MSR_FMASK: _SYSCALL_FLAGS,
 }
+_PLAIN = PRESENT | WRITABLE | ACCESSED | DIRTY
 
 
 def vector_of(pc: int) -> int:
@@ -63,27 +63,21 @@ def vector_of(pc: int) -> int:
 
 
 class KernelHalf:
-    """The frames of one core's ring-0 half. `entry`: what goes into slot KERNEL_SLOT of a page directory."""
+    """The frames of a machine's ring-0 half. `entry`: what goes into slot KERNEL_SLOT of every page directory."""
 
     def __init__(self, memory: PhysicalMemory) -> None:
-        self._memory = memory
-        self._words = memory.words
-        self._frames = [memory.allocate(RESERVED) for _ in range(7)]
-        directory, middle, table, stubs, tables, gates, self._stack = self._frames
-        plain = PRESENT | WRITABLE | ACCESSED | DIRTY
+        self.memory = memory
+        self._frames: list[int] = []
+        self._cores = 0
+        directory, middle, self._table = (self._allocate() for _ in range(3))
         words = memory.words
-        self.entry = directory << 12 | plain
-        words[directory * ENTRIES] = middle << 12 | plain
-        words[middle * ENTRIES] = table << 12 | plain
-        words[table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
-        for number, frame in enumerate((tables, gates, self._stack), 1):
-            words[table * ENTRIES + number] = frame << 12 | plain | NO_EXECUTE
+        self.entry = directory << 12 | _PLAIN
+        words[directory * ENTRIES] = middle << 12 | _PLAIN
+        words[middle * ENTRIES] = self._table << 12 | _PLAIN
+        stubs = self._allocate()
+        words[self._table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
         memory.page(stubs)[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
-        page = memory.page(tables)
-        struct.pack_into(f"<{len(_DESCRIPTORS)}Q", page, _GDT & 0xFFF, *_DESCRIPTORS)
-        struct.pack_into("<Q", page, (_TSS & 0xFFF) + 4, _STACK + FRAME_SIZE - 16)  # RSP0
-        struct.pack_into("<H", page, (_TSS & 0xFFF) + 0x66, _TSS_LIMIT + 1)  # no I/O permission map: no port is allowed
-        page = memory.page(gates)
+        page = memory.page(self.map_page(_IDT))
         for vector in range(256):
             stub = _STUBS + _STUB_SIZE * vector
             kind = _GATE_TYPE | (0x60 if vector in _USER_GATES else 0)
@@ -91,29 +85,65 @@ class KernelHalf:
                 "<HHBBHI", page, 16 * vector, stub & 0xFFFF, KERNEL_CS, 0, kind, stub >> 16 & 0xFFFF, stub >> 32
             )
 
+    def new_core(self) -> CoreTables:
+        """The pages of one more core."""
+        self._cores += 1
+        return CoreTables(self, _FIRST_CORE + (self._cores - 1) * _PAGES_OF_A_CORE * FRAME_SIZE)
+
+    def map_page(self, address: int) -> int:
+        """A new frame of the half, at `address`."""
+        frame = self._allocate()
+        self.memory.words[self._table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
+        return frame
+
     def release(self) -> None:
         """Give the frames back."""
         for frame in self._frames:
-            self._memory.release(frame)
+            self.memory.release(frame)
+
+    def _allocate(self) -> int:
+        self._frames.append(self.memory.allocate(RESERVED))
+        return self._frames[-1]
+
+
+class CoreTables:
+    """One core's descriptor table, task state and ring-0 stack."""
+
+    def __init__(self, half: KernelHalf, start: int) -> None:
+        self._gdt, self._tss = start, start + _TSS_OFFSET
+        page = half.memory.page(half.map_page(start))
+        stack = start + FRAME_SIZE
+        self._stack_frame = half.map_page(stack)
+        self._words = half.memory.words
+        descriptors = (*DESCRIPTORS, 0, *_task_state_descriptor(self._tss))
+        struct.pack_into(f"<{len(descriptors)}Q", page, 0, *descriptors)
+        self._limit = 8 * len(descriptors) - 1
+        struct.pack_into("<Q", page, _TSS_OFFSET + 4, stack + FRAME_SIZE - 16)  # RSP0
+        struct.pack_into("<H", page, _TSS_OFFSET + 0x66, _TSS_LIMIT + 1)  # no I/O permission map: no port is allowed
 
     def pushed(self, sp: int, count: int) -> list[int]:
         """The `count` words from stack pointer `sp` on."""
-        start = self._stack * ENTRIES + ((sp & 0xFFF) >> 3)
+        start = self._stack_frame * ENTRIES + ((sp & 0xFFF) >> 3)
         return self._words[start : start + count].tolist()
 
+    def system_registers(self, fresh: bytes, cr4: int) -> bytes:
+        """`struct kvm_sregs` for a program in ring 3, made from a new vCPU's; CR3 is still to be set."""
+        code, stack = user_segments()
+        nothing = segment(0, 3, 3, big=1)
+        state = bytearray(fresh)
+        state[:144] = code + nothing * 4 + stack
+        state[144:168] = segment(_TR, 11, 0, base=self._tss, limit=_TSS_LIMIT, system=1)
+        state[168:192] = bytes(22) + b"\1" + bytes(1)  # no LDT: `unusable` set
+        struct.pack_into("<QHxxxxxxQH", state, 192, self._gdt, self._limit, _IDT, FRAME_SIZE - 1)
+        struct.pack_into("<4Q", state, 224, _CR0, 0, 0, _CR4 | cr4)
+        struct.pack_into("<Q", state, 264, _EFER)
+        return bytes(state)
 
-def system_registers(fresh: bytes, cr4: int) -> bytes:
-    """`struct kvm_sregs` for a program in ring 3, made from a new vCPU's; CR3 is still to be set."""
-    code, stack = user_segments()
-    nothing = segment(0, 3, 3, big=1)
-    state = bytearray(fresh)
-    state[:144] = code + nothing * 4 + stack
-    state[144:168] = segment(_TR, 11, 0, base=_TSS, limit=_TSS_LIMIT, system=1)
-    state[168:192] = bytes(22) + b"\1" + bytes(1)  # no LDT: `unusable` set
-    struct.pack_into("<QHxxxxxxQH", state, 192, _GDT, 8 * len(_DESCRIPTORS) - 1, _IDT, FRAME_SIZE - 1)
-    struct.pack_into("<4Q", state, 224, _CR0, 0, 0, _CR4 | cr4)
-    struct.pack_into("<Q", state, 264, _EFER)
-    return bytes(state)
+
+def _task_state_descriptor(address: int) -> tuple[int, int]:
+    """The 16-byte descriptor of a busy TSS (Intel SDM vol. 3, figure 8-4)."""
+    low = _TSS_LIMIT | (address & 0xFF_FFFF) << 16 | 0x8B << 40 | (address >> 24 & 0xFF) << 56
+    return low, address >> 32
 
 
 def user_segments() -> tuple[bytes, bytes]:

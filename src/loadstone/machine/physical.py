@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 from array import array
+from collections.abc import Callable
 
 from loadstone.errors import OutOfFrames
 
@@ -24,6 +25,10 @@ OWNER_NAMES = ("free", "reserved", "page table", "anonymous", "page cache", "zer
 _ZEROS = bytes(FRAME_SIZE)
 _GROWTH = 4096  # entries by which the tables grow
 _GIVE_BACK = 8192  # dirty free frames (32 MiB) at which they go back to the host
+_RESERVE = 32  # frames left at which memory is short; page tables may still be made from them
+_NEVER = 1 << 62
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; not in Python's mmap
+_WORTH_POPULATING = 8  # frames
 
 
 class PhysicalMemory:
@@ -59,10 +64,15 @@ class PhysicalMemory:
         self._counts = [0] * len(OWNER_NAMES)
         self.used = 0
         self.peak = 0
+        self._relief: Callable[[], None] | None = None
+        self._short_at = _NEVER
+        self._can_populate = True
         self.zero_frame = self.allocate(ZERO)
 
     def allocate(self, owner: int) -> int:
         """A frame of zeros with one reference. Raises OutOfFrames."""
+        if self.used >= self._short_at and owner != TABLE:
+            self._relieve()
         if self._clean:
             frame = self._clean.pop()
         elif self._free:
@@ -72,6 +82,8 @@ class PhysicalMemory:
         else:
             frame = self._next
             if frame >= self.frames:
+                if owner != TABLE and self._relieve():
+                    return self.allocate(owner)
                 raise OutOfFrames(f"all {self.frames} frames ({self.size >> 20} MiB) are in use")
             self._extend(frame + 1)
         self._references[frame] = 1
@@ -87,15 +99,40 @@ class PhysicalMemory:
         if first + count > self.frames:
             raise OutOfFrames(f"no {count} consecutive frames are left of {self.frames} ({self.size >> 20} MiB)")
         self._extend(first + count)
-        for frame in range(first, first + count):
-            self._references[frame] = 1
-            self._owners[frame] = owner
+        self._references[first : first + count] = array("I", (1,)) * count
+        self._owners[first : first + count] = bytes((owner,)) * count
         self._count(owner, count)
         return first
 
-    def hold(self, frame: int) -> None:
-        """One more reference to `frame`."""
-        self._references[frame] += 1
+    def allocate_many(self, count: int, owner: int) -> list[int]:
+        """`count` frames of zeros, one reference each, those that were in use before first. Raises OutOfFrames.
+
+        They are about to be used: the host gives its pages for them now, which costs less than one by one.
+        """
+        again = min(count, len(self._clean) + len(self._free))
+        frames = [self.allocate(owner) for _ in range(again)]
+        if again < count:
+            try:
+                first = self.allocate_run(count - again, owner)
+            except OutOfFrames:
+                for frame in frames:
+                    self.release(frame)
+                raise
+            self._populate(first, count - again)
+            frames += range(first, first + count - again)
+        return frames
+
+    def when_short(self, relief: Callable[[], None] | None) -> None:
+        """Call `relief` once, when memory is nearly used up: it may release frames that can be done without.
+
+        It is called from within `allocate`, but for that of a page table, whose callers hold entries they have read.
+        """
+        self._relief = relief
+        self._short_at = _NEVER if relief is None else self.frames - _RESERVE
+
+    def hold(self, frame: int, times: int = 1) -> None:
+        """`times` more references to `frame`."""
+        self._references[frame] += times
 
     def release(self, frame: int) -> None:
         """One reference less; without any the frame is free."""
@@ -182,6 +219,23 @@ class PhysicalMemory:
             self._map.close()
         except BufferError:  # somebody holds a slice: the mapping goes when that does
             return
+
+    def _relieve(self) -> bool:
+        """Memory is short: do what can be done about that; whether there was anything."""
+        relief = self._relief
+        if relief is None:
+            return False
+        self.when_short(None)
+        relief()
+        return True
+
+    def _populate(self, first: int, count: int) -> None:
+        """Have the host's pages of frames that were never used made, as far as it knows how."""
+        if count >= _WORTH_POPULATING and self._can_populate:
+            try:
+                self._map.madvise(_MADV_POPULATE_WRITE, first << FRAME_SHIFT, count << FRAME_SHIFT)
+            except OSError:  # an older kernel, or no memory: then they come one by one
+                self._can_populate = False
 
     def _extend(self, end: int) -> None:
         """Make frames up to `end` known."""

@@ -37,7 +37,7 @@ from loadstone.machine.core import (
     Space,
     Trap,
 )
-from loadstone.machine.cpuid import HWCAP, HWCAP2, cpuid
+from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK, cpuid
 from loadstone.machine.instruction import LEGACY, LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
@@ -193,6 +193,10 @@ class UnicornContext:
         """Another context with the same state."""
         return self._core.copy_context(self)
 
+    def release(self) -> None:
+        """The saved context is used again for another task."""
+        self._core.release_context(self)
+
 
 class UnicornCore:
     """One CPU core.
@@ -205,7 +209,7 @@ class UnicornCore:
     capabilities = frozenset({"x86_64", "deterministic", "breakpoints"})
     hwcap = HWCAP
     hwcap2 = HWCAP2
-    minimum_signal_stack = 2048
+    minimum_signal_stack = MINIMUM_SIGNAL_STACK
 
     def __init__(
         self,
@@ -232,6 +236,7 @@ class UnicornCore:
         self._control.memory = memory.base
         self._control.uc = self._uc.value
         self._handles: list[c_void_p] = []
+        self._spare_handles: list[c_void_p] = []  # of tasks that are gone
         self._context: UnicornContext | None = None
         self._space: Any = None
         self._in_hook = False
@@ -386,14 +391,25 @@ class UnicornCore:
 
     def write_result(self, context: UnicornContext, value: int) -> None:
         """RAX, and RCX and R11 as SYSCALL leaves them; after exec, which does not return to its caller, RAX alone."""
-        self._load(context)
         values = self._result_values
         values[0] = value & _MASK64
-        if context.return_to is None:
+        if context is not self._context:
+            self._write_saved_result(context)
+        elif context.return_to is None:
             self._reg_write(self._uc, uc.REGISTERS["rax"], ctypes.addressof(values))
         else:
             values[1], values[2] = context.return_to
             self._reg_write_batch(self._uc, self._result_ids, self._result_pointers, 3)
+
+    def _write_saved_result(self, context: UnicornContext) -> None:
+        """The same for a context that is not in the engine: of fork's child, or of a task whose wait is over."""
+        write = self._library.uc_context_reg_write
+        base = ctypes.addressof(self._result_values)
+        write(context.handle, self._result_ids[0], base)
+        if context.return_to is not None:
+            self._result_values[1], self._result_values[2] = context.return_to
+            write(context.handle, self._result_ids[1], base + 8)
+            write(context.handle, self._result_ids[2], base + 16)
 
     def reset_context(self, context: UnicornContext) -> None:
         """The state in which exec leaves a CPU."""
@@ -410,10 +426,22 @@ class UnicornCore:
         self._load(context)
         handle = self._new_handle()
         self._library.uc_context_save(self._uc, handle)
-        return UnicornContext(self, handle)
+        copy = UnicornContext(self, handle)
+        copy.return_to = context.return_to
+        return copy
+
+    def release_context(self, context: UnicornContext) -> None:
+        """Its task has ended."""
+        if context is self._context:
+            self._context = None
+        if context.handle:
+            self._spare_handles.append(context.handle)
+            context.handle = c_void_p()
 
     def _new_handle(self) -> c_void_p:
         """A saved context of Unicorn's, freed with the engine."""
+        if self._spare_handles:
+            return self._spare_handles.pop()
         handle = c_void_p()
         uc.check(self._library, self._library.uc_context_alloc(self._uc, byref(handle)), "context")
         self._handles.append(handle)
