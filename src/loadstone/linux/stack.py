@@ -208,7 +208,8 @@ def lay_out(
     values = {**values, auxv.AT_RANDOM: random_address, auxv.AT_EXECFN: execfn}
     if platform:
         values[auxv.AT_PLATFORM] = platform_address
-    entries = tuple([(key, values[key]) for key in order if key in values])
+    mask = (1 << 8 * word) - 1  # NEW_AUX_ENT stores an elf_addr_t: a 32-bit program's AT_ENTRY may wrap around
+    entries = tuple([(key, values[key] & mask) for key in order if key in values])
     vector = auxv.encode(entries, word) + bytes(2 * word)
 
     strings = arguments.strings()
