@@ -213,15 +213,17 @@ class Machine:
 
     def prepare(
         self, path: str, argv: Strings | None = None, envp: Environment | None = None, *, cwd: str | None = None,
-        stages: list[Stage] | None = None,
+        stages: list[Stage] | None = None, draws: Draws | None = None,
     ) -> ExecImage:  # fmt: skip
         """The image that execve would make of `path`; no CPU core is needed, nothing can be run. Raises LinuxError.
 
-        `stages` receives what happened, also when the exec fails.
+        `stages` receives what happened, also when the exec fails. `draws` randomises addresses; default: as the machine
+        was made.
         """
         self._require_open()
         world = ProcessWorld(self.kernel, self._new_process(cwd), self.linux.vdso, self.profile)
-        draws = Draws(self.kernel.options.aslr) if self.kernel.options.aslr is not None else None
+        if draws is None and self.kernel.options.aslr is not None:
+            draws = Draws(self.kernel.options.aslr)
         strings = _strings([path] if argv is None else argv), _strings(envp or ())
         try:
             return world.execve(path, *strings, draws=draws, stages=stages)

@@ -219,7 +219,10 @@ class Binprm:
         self.stack_limit = stack_limit
         self.draws = draws
         self.rules = FormatRules(
-            buffer_size=profile.buffer_size, task_size_64=profile.task_size, task_size_32=profile.task_size_i386
+            buffer_size=profile.buffer_size,
+            task_size_64=profile.task_size,
+            task_size_32=profile.task_size_i386,
+            ia32=profile.ia32,
         )
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []

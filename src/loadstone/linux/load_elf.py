@@ -347,18 +347,19 @@ class _Loader:
     def _map_special(self, space: AddressSpace) -> None:
         """arch_setup_additional_pages: [vvar], [vvar_vclock] and [vdso], side by side."""
         profile, bprm = self.profile, self.bprm
-        total = sum(special.size for special in profile.special)
+        mappings = profile.special if self.bits == 64 else profile.special_i386
+        total = sum(special.size for special in mappings)
         if not total:
             return
         hint = vdso_hint(profile, self.place.stack_top - bprm.arguments.depth, total, bprm.draws)
         address = start = unmapped_area(space, hint, total, 0)
-        for name, size in profile.special:
+        for name, size in mappings:
             flags = _CODE_FLAGS if name == "[vdso]" else _DATA_FLAGS
             space.insert_special(address, size, flags, name, bprm.world.vdso.backing(name))
             if name == "[vdso]":
                 self.vdso_address = address
             address += size
-        names = ", ".join(special.name for special in profile.special)
+        names = ", ".join(special.name for special in mappings)
         bprm.stage("arch_setup_additional_pages", 4, f"{names} are at {start:#x}-{address:#x}")
 
     def _create_elf_tables(

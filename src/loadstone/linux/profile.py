@@ -63,6 +63,7 @@ class Special(NamedTuple):
 
 
 SPECIAL_X86_64 = (Special("[vvar]", 0x4000), Special("[vvar_vclock]", 0x2000), Special("[vdso]", 0x2000))
+SPECIAL_I386 = SPECIAL_X86_64
 
 
 class KernelProfile(NamedTuple):
@@ -83,8 +84,13 @@ class KernelProfile(NamedTuple):
     buffer_size: int = 256  # BINPRM_BUF_SIZE; 128 before Linux 5.1
     rewrites: int = 5  # how often a handler may put an interpreter in front (exec_binprm) before ELOOP
     empty_argument: bool = True  # an empty argv becomes { "" } (since 5.18)
+    comm_of_file: bool = True  # execveat without a path: comm is the file's own name (since 6.14), else the descriptor
+    exec_check: bool = True  # execveat knows AT_EXECVE_CHECK (since 6.14)
+    tells_argv0: bool = True  # AT_FLAGS_PRESERVE_ARGV0 for binfmt_misc's flag P (since 5.12)
+    has_aout: bool = False  # a.out programs have a handler (CONFIG_IA32_AOUT; until 5.18)
     auxv: tuple[int, ...] = AUXV_X86_64
     auxv_i386: tuple[int, ...] = AUXV_I386
+    ia32: bool = True  # 32-bit programs have a handler (CONFIG_IA32_EMULATION)
 
     # the host's CPU and its numbers
     platform: str = "x86_64"
@@ -109,6 +115,7 @@ class KernelProfile(NamedTuple):
     loader_brk: int = BRK_ALWAYS
     brk_gap: bool = True  # a page between .bss and a randomized break (since 6.15)
     special: tuple[Special, ...] = SPECIAL_X86_64
+    special_i386: tuple[Special, ...] = SPECIAL_I386
     vdso_above_stack: bool = False  # asked for above the stack first (before 6.14)
     vdso_entry_i386: int = 0x5E0  # __kernel_vsyscall in the 32-bit vDSO (AT_SYSINFO); differs from build to build
     vsyscall: str = "--xp"  # how /proc/PID/maps shows the page; empty: there is none
@@ -185,6 +192,10 @@ def _by_version(release: str) -> dict[str, Any]:
     return {
         "buffer_size": 256 if version >= (5, 1) else 128,
         "empty_argument": version >= (5, 18),
+        "comm_of_file": version >= (6, 14),
+        "exec_check": version >= (6, 14),
+        "tells_argv0": version >= (5, 12),
+        "has_aout": version < (5, 19),
         "loader_in_mmap_area": version >= (4, 12),
         "loader_brk": BRK_ALWAYS if version >= (6, 10) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
         "brk_gap": version >= (6, 15),

@@ -1,0 +1,111 @@
+"""Images that the kernel randomises all the same: its draws, read back from the image and given to Loadstone.
+
+The personality ADDR_NO_RANDOMIZE is dropped for a set-user-ID or set-group-ID file (PER_CLEAR_ON_SETID), so two execs
+of it never look the same. But everything in such an image follows from six draws. They can be solved for one after the
+other; with them our image must be the kernel's, and each must lie in its range.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadstone.binfmt.names import ET_DYN
+from loadstone.linux import auxv
+from loadstone.linux.layout import PAGE, Draws
+from loadstone.verify.native import parse_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.linux.execve import ExecImage
+    from loadstone.linux.profile import KernelProfile
+    from loadstone.verify.image import ImageFacts
+
+
+class OutOfRange(Exception):  # noqa: N818 - an answer about the kernel's image, not a fault of ours
+    """The kernel's image needs a draw that Loadstone's rules do not allow."""
+
+
+class KernelDraws(NamedTuple):
+    """The draws behind one image, in the order in which they are taken. In pages, but for the two jitters (bytes)."""
+
+    mmap: int = 0  # the mmap base, downwards (arch_mmap_rnd)
+    stack: int = 0  # the stack top, downwards (randomize_stack_top)
+    stack_jitter: int = 0  # arch_align_stack, for the top
+    program: int | None = None  # the load bias of an ET_DYN, upwards; None where none is drawn
+    table_jitter: int = 0  # arch_align_stack, below the strings
+    brk: int = 0  # the program break, upwards (arch_randomize_brk)
+
+    def replay(self) -> Draws:
+        """A source that answers with these."""
+        return _Replay([value for value in self if value is not None])
+
+
+class _Replay(Draws):
+    """Answers with given numbers, in order."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: list[int]) -> None:
+        self._values = values
+
+    def bits(self, count: int) -> int:
+        return self.below(1 << count)
+
+    def below(self, bound: int) -> int:
+        value = self._values.pop(0)
+        if not 0 <= value < bound:
+            raise OutOfRange(f"a draw of {value}, which must be from 0 to {bound - 1}")
+        return value
+
+
+def solve(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profile: KernelProfile) -> KernelDraws:
+    """The draws that make our image the kernel's.
+
+    `build` makes our image from a source of draws; every image is released here. Raises OutOfRange, and LinuxError as
+    `build` does.
+    """
+    draws = _first_places(build, kernel, profile)
+    with _Built(build, draws) as image:
+        # Both were put on a 16-byte boundary after the draw, so any draw that leads there will do.
+        draws = draws._replace(table_jitter=image.stack.random_address - dict(kernel.auxv)[auxv.AT_RANDOM])
+    with _Built(build, draws) as image:
+        return draws._replace(brk=(int(kernel.notes["start_brk"]) - image.brk) // PAGE)
+
+
+def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profile: KernelProfile) -> KernelDraws:
+    """The draws for mmap base, stack and program: each moves one area by whole pages, whatever the others are."""
+    with _Built(build, KernelDraws(program=0)) as image:
+        moved = image.interpreter is not None or not profile.loader_in_mmap_area
+        biased = image.plan.header.type == ET_DYN and moved
+        highest = _highest(image.space.render_maps()) - _highest(kernel.maps)
+        pages = (image.stack.top - (kernel.stack_pointer + len(kernel.stack))) // PAGE
+        # Rounded up: what a larger alignment rounds away is not seen.
+        bias = -((image.program_entry - dict(kernel.auxv)[auxv.AT_ENTRY]) // PAGE)
+        mask = profile.stack_random_mask if kernel.bits == 64 else profile.stack_random_mask_i386
+    return KernelDraws(
+        mmap=highest // PAGE,
+        stack=min(pages, mask),
+        stack_jitter=max(pages - mask, 0) * PAGE,
+        program=bias if biased else None,
+    )
+
+
+def _highest(maps: str) -> int:
+    """The end of the highest mapping below the stack: the mmap base, since the first thing mapped there is aligned."""
+    return max(line.end for line in parse_maps(maps) if line.path not in ("[stack]", "[vsyscall]"))
+
+
+class _Built:
+    """An image for the length of a `with`."""
+
+    def __init__(self, build: Callable[[Draws], ExecImage], draws: KernelDraws) -> None:
+        # A first try knows nothing yet: more zeros than any image takes.
+        values = [value for value in draws if value is not None]
+        self.image = build(_Replay([*values, 0, 0]))
+
+    def __enter__(self) -> ExecImage:
+        return self.image
+
+    def __exit__(self, *_: object) -> None:
+        self.image.space.release()
