@@ -58,7 +58,7 @@ def mutant(seeds: Sequence[Case], seed: int, number: int) -> Case:
 def _changed(case: Case, choose: Random) -> Case:
     if choose.random() < 0.06:
         return _execution(case, choose)
-    place = 0 if choose.random() < 0.65 else choose.randrange(len(case.files))
+    place = 0 if choose.random() < 0.5 else choose.randrange(len(case.files))
     file = case.files[place]
     if choose.random() < 0.02 and isinstance(file, ElfFile | TextFile):
         return _with_file(case, place, file._replace(mode=choose.choice(_MODES)))
@@ -66,7 +66,7 @@ def _changed(case: Case, choose: Random) -> Case:
         return _with_file(case, place, file._replace(data=_line(file.data, choose)))
     if not isinstance(file, ElfFile):
         return case
-    if choose.random() < 0.1:
+    if choose.random() < 0.12:
         return _interpreter(case, place, file, choose)
     change = choose.choices(_ELF_CHANGES, _ELF_WEIGHTS)[0]
     return _with_file(case, place, change(file, choose))

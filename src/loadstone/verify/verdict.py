@@ -9,16 +9,16 @@ AT_SYSINFO, which is wherever the build of the 32-bit vDSO has it.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from time import thread_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
-from loadstone.linux.auxv import AT_SYSINFO, decode, name
 from loadstone.linux.execve import Credentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK
 from loadstone.memory.peek import peek
 from loadstone.verify.case import Case
-from loadstone.verify.native import NativeFailure, NativeProcess, native_process
+from loadstone.verify.kernel_side import IMAGE, Answer, Request, Span, ask_kernel, shown, vector_facts
 
 if TYPE_CHECKING:
     from loadstone.linux.execve import ExecImage
@@ -26,18 +26,9 @@ if TYPE_CHECKING:
     from loadstone.verify.host_world import HostWorld
 
 PAGE = 4096
-IMAGE = "image"
+Ask = Callable[[Request], Answer]
 _RANDOM_BYTES = 16
 _STAT = ("start_code", "end_code", "start_data", "end_data", "start_stack", "start_brk")
-
-
-class Span(NamedTuple):
-    """Memory that is compared: `length` bytes at `address`, but for `masked` (start, length) inside."""
-
-    what: str
-    address: int
-    length: int
-    masked: tuple[int, int] = (0, 0)
 
 
 class Verdict(NamedTuple):
@@ -71,22 +62,17 @@ class Judged(NamedTuple):
         return self.differences[0][0] if self.differences else ""
 
 
-def judge(case: Case, world: HostWorld, directory: str) -> Judged:
-    """Both verdicts on `case`, whose files are in `directory`."""
+def judge(case: Case, world: HostWorld, directory: str, ask: Ask = ask_kernel) -> Judged:
+    """Both verdicts on `case`, whose files are in `directory`. `ask`: how the kernel is asked."""
     own = own_verdict(case, world, directory)
-    kernel = kernel_verdict(case, directory, own.spans)
+    kernel = kernel_verdict(case, directory, own.spans, ask)
     return Judged(kernel, own, tuple(_differences(kernel, own)))
 
 
-def kernel_verdict(case: Case, directory: str, spans: tuple[Span, ...] = ()) -> Verdict:
+def kernel_verdict(case: Case, directory: str, spans: tuple[Span, ...] = (), ask: Ask = ask_kernel) -> Verdict:
     """The kernel's verdict; of an image also the bytes at `spans`. Raises HostError where it cannot be asked."""
-    try:
-        with native_process(
-            case.executed, case.argv, case.envp, cwd=directory, stack_limit=case.stack_limit, uid=case.uid
-        ) as process:
-            return Verdict(IMAGE, _kernel_facts(process, spans))
-    except NativeFailure as failure:
-        return Verdict(failure.name, {})
+    request = Request(case.executed, case.argv, case.envp, directory, case.stack_limit, case.uid, spans)
+    return Verdict(*ask(request))
 
 
 def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
@@ -133,7 +119,7 @@ def _spans(image: ExecImage) -> tuple[Span, ...]:
 def _own_facts(image: ExecImage, spans: tuple[Span, ...]) -> dict[str, str]:
     space, stack = image.space, image.stack
     facts = {"maps": space.render_maps()}
-    facts |= _vector_facts(image.auxv, image.plan.bits)
+    facts |= vector_facts(image.auxv, image.plan.bits)
     facts |= {register: f"{value:#x}" for register, value in image.registers.items()}
     values = (
         image.start_code,
@@ -148,7 +134,7 @@ def _own_facts(image: ExecImage, spans: tuple[Span, ...]) -> dict[str, str]:
     facts["env_start"], facts["env_end"] = f"{stack.environment_start:#x}", f"{stack.environment_end:#x}"
     facts["comm"] = image.name
     for span in spans:
-        facts[span.what] = _shown(_peek(image, span), span)
+        facts[span.what] = shown(_peek(image, span), span)
     return facts
 
 
@@ -169,37 +155,6 @@ def _past_the_end(vma: Vma, address: int) -> bool:
     """Whether no page of the mapped file is there: touching it would be SIGBUS, and ptrace finds nothing."""
     assert vma.backing is not None
     return vma.offset + (address & -PAGE) - vma.start >= vma.backing.size
-
-
-def _kernel_facts(process: NativeProcess, spans: tuple[Span, ...]) -> dict[str, str]:
-    registers = process.registers()
-    bits = 64 if "rip" in registers else 32
-    facts = {"maps": process.maps()}
-    facts |= _vector_facts(decode(process.auxv(), bits // 8), bits)
-    facts |= {register: f"{value:#x}" for register, value in registers.items() if not register.startswith("orig_")}
-    comm, stat = process.stat()
-    facts |= {key: f"{value:#x}" for key, value in stat.items()}
-    facts["comm"] = comm
-    for span in spans:
-        facts[span.what] = _shown(process.memory(span.address, span.length), span)
-    return facts
-
-
-def _vector_facts(vector: tuple[tuple[int, int], ...] | list[tuple[int, int]], bits: int) -> dict[str, str]:
-    """The order of the entries, and each value."""
-    facts = {"auxiliary vector": " ".join(name(key) for key, _ in vector)}
-    for key, value in vector:
-        if key != AT_SYSINFO or bits == 64:
-            facts[name(key)] = f"{value:#x}"
-    return facts
-
-
-def _shown(data: bytes, span: Span) -> str:
-    start, length = span.masked
-    if length:
-        start -= span.address
-        data = data[:start] + bytes(length) + data[start + length :]
-    return data.hex()
 
 
 def _differences(kernel: Verdict, own: Verdict) -> list[tuple[str, str, str]]:
