@@ -32,6 +32,7 @@ from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
 from loadstone.memory.accounting import Commitment
 from loadstone.memory.fault import resolve
+from loadstone.memory.fill_ahead import FillAhead
 from loadstone.memory.page_cache import PageCache
 from loadstone.memory.peek import peek, poke
 from loadstone.memory.vma import PAGE
@@ -63,6 +64,8 @@ class Machine:
         seed: of what is random; default: the host's randomness, or 0 when deterministic.
         aslr: a seed for the kernel's address-space randomisation; None: off.
         fault_around: bytes that a file fault maps at once; 4096 is pure demand paging.
+        fill_ahead: pages that a fault on new anonymous memory may fill at once; 0: off. Default: 512 while nobody
+            listens to faults, off in a deterministic machine (see `memory.fill_ahead`).
         page_cache: "warm" (files are in memory already) or "cold".
         root: the host directory that is the guest's root.
         rw: host paths that the guest may change.
@@ -89,6 +92,7 @@ class Machine:
         seed: int | None = None,
         aslr: int | None = None,
         fault_around: int = 65536,
+        fill_ahead: int | None = None,
         page_cache: str = "warm",
         root: str = "/",
         rw: Sequence[str] = (),
@@ -139,6 +143,7 @@ class Machine:
         )
         self.linux = Linux(self.kernel)
         self.kernel.personality = self.linux
+        self.kernel.fill_ahead = _fill_ahead(cache, fill_ahead, deterministic)
 
     @property
     def memory_size(self) -> int:
@@ -258,6 +263,14 @@ class Machine:
         return self.kernel.vfs.keep_option()
 
     @property
+    @property
+    def fill_ahead(self) -> FillAhead | None:
+        """How far faults on new anonymous memory fill the pages that follow, and what they filled; None: they do not.
+
+        A limit that nobody asked for does not count while somebody listens to faults.
+        """
+        return self.kernel.fill_ahead
+
     def unimplemented(self) -> dict[str, int]:
         """System calls that are not implemented and were made all the same, with how often."""
         return self.linux.calls.unimplemented
@@ -558,6 +571,12 @@ def _profile(
 
 def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
     """The profile with the CPU that will run the program in place of the host's."""
+def _fill_ahead(cache: PageCache, pages: int | None, deterministic: bool) -> FillAhead | None:
+    if pages is None:
+        return None if deterministic else FillAhead(cache)
+    return FillAhead(cache, pages, always=True) if pages > 1 else None
+
+
     return profile._replace(hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack)
 
 

@@ -14,7 +14,7 @@ from loadstone.errors import HostError
 
 ENGINES = ("auto", "unicorn", "kvm")
 # What the options of `add_running_options` are when nobody says, also for commands that do not have them.
-NOT_RUNNING = {"timeout": None, "deterministic": False, "fault_around": 65536, "page_cache": "warm"}
+NOT_RUNNING = {"timeout": None, "deterministic": False, "fault_around": 65536, "fill_ahead": None, "page_cache": "warm"}
 
 
 def add_environment_options(parser: Parser) -> None:
@@ -59,10 +59,12 @@ def add_running_options(parser: Parser) -> None:
     """How the machine runs."""
     add = parser.group("How it runs")
     around = "pages mapped around a file fault: 64K as Linux does, 4K for pure demand paging"
+    ahead = "pages of new memory that one fault may fill: auto (512 unless faults are watched), off, or 2 to 512"
     cache = "warm: files are in memory already; cold: their first reads are major faults"
     add("--timeout", metavar="SECONDS", type=values.seconds, help="end the run then, with status 124")
     add("--deterministic", action="store_true", help="the same run every time: clock, randomness, PIDs, time slices")
     add("--fault-around", metavar="SIZE", type=values.fault_around, help=around)
+    add("--fill-ahead", metavar="PAGES", type=values.fill_ahead, help=ahead)
     add("--page-cache", metavar="STATE", choices=("warm", "cold"), help=cache)
     parser.set_defaults(**NOT_RUNNING)
 
@@ -98,6 +100,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "seed": options.seed,
         "aslr": options.aslr,
         "fault_around": options.fault_around,
+        "fill_ahead": options.fill_ahead,
         "page_cache": options.page_cache,
         "root": os.path.realpath(options.root),
         "rw": [os.path.abspath(path) for path in options.rw],

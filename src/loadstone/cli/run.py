@@ -153,6 +153,7 @@ def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[
         "cpu": machine.core.name,
         "kernel": machine.profile.name,
         "fault_around": options.fault_around,
+        "fill_ahead": options.fill_ahead or 0,  # off, unless it was asked for, since the recorder listens to faults
         "page_cache": options.page_cache,
         "deterministic": options.deterministic,
         "seed": machine.seed,

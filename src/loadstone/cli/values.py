@@ -43,6 +43,15 @@ def fault_around(text: str) -> int:
     return value
 
 
+def fill_ahead(text: str) -> int | None:
+    """Pages that a fault on new memory may fill: a number, `off` (0) or `auto` (None)."""
+    if text in ("auto", "off"):
+        return None if text == "auto" else 0
+    if not text.isdecimal() or not 2 <= int(text) <= 512:
+        raise ArgumentTypeError(f"{text!r} is neither auto nor off nor a number of pages from 2 to 512")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """A positive number of seconds; `s`, `m` and `h` may follow, as for timeout(1)."""
     units = {"s": 1, "m": 60, "h": 3600}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loadstone.machine.physical import PhysicalMemory
     from loadstone.machine.shootdown import Shootdown
     from loadstone.memory.accounting import Commitment
+    from loadstone.memory.fill_ahead import FillAhead
     from loadstone.memory.page_cache import PageCache
     from loadstone.vfs.vfs import Vfs
 
@@ -103,6 +104,7 @@ class Kernel:
         self.memory = memory
         self.page_cache = page_cache
         self.shootdown = shootdown
+        fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         self.commitment = commitment
         self.vfs = vfs
         self.clock = clock
@@ -133,6 +135,7 @@ class Kernel:
         self.scheduler.add(task)
 
     def exit_task(self, task: Task, code: int) -> None:
+        self.fill_ahead: FillAhead | None = None
         """A thread ends; with the last one the process does."""
         process = task.process
         if all(other is task or other.state == ENDED for other in process.tasks):

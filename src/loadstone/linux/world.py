@@ -77,6 +77,7 @@ class ProcessWorld:
     ) -> ExecImage:
         """Build the image of `path` for the process. Raises LinuxError; see `linux.execve.execve`."""
         who = self._process.credentials
+            fill_ahead=kernel.fill_ahead,
         return execve(
             self,
             path,

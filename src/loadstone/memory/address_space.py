@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loadstone.machine.physical import PhysicalMemory
     from loadstone.machine.shootdown import Shootdown
     from loadstone.memory.backing import Backing
+    from loadstone.memory.fill_ahead import FillAhead
     from loadstone.memory.page_cache import PageCache
 
 __all__ = ["SPECIAL", "AddressSpace", "Layout", "Limits"]
@@ -39,6 +40,8 @@ class AddressSpace:
         start_brk, brk: the heap; start_code, end_code, start_data, end_data, start_stack: as exec found them.
         owner_ids: (pid, tid, cpu) for events; set by whoever runs a task here.
         fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
+        fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
+        walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
     """
 
@@ -52,6 +55,7 @@ class AddressSpace:
         "events",
         "fault_around",
         "layout",
+        "fill_ahead",
         "limits",
         "major_faults",
         "memory",
@@ -69,6 +73,7 @@ class AddressSpace:
         "vmas",
     )
 
+        "walks",
     def __init__(
         self,
         memory: PhysicalMemory,
@@ -82,6 +87,7 @@ class AddressSpace:
         fault_around: int = 65536,
     ) -> None:
         self.memory = memory
+        fill_ahead: FillAhead | None = None,
         self.cache = cache
         self.shootdown = shootdown
         self.layout = layout
@@ -100,6 +106,8 @@ class AddressSpace:
         self.fault_around = fault_around
         self.minor_faults = self.major_faults = 0
         cache.spaces.append(self)
+        self.fill_ahead = fill_ahead
+        self.walks: dict[int, int] = {}
 
     def find(self, address: int) -> Vma | None:
         """The VMA that contains `address`."""

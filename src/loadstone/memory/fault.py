@@ -6,12 +6,13 @@ one, or a new one; write the page-table entry. Faults that cannot be resolved co
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
 from loadstone.events import Fault, publish
 from loadstone.lean import NamedTuple
-from loadstone.machine.paging import DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
+from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.merge import prepare_anon_vma
 from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
@@ -124,20 +125,47 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
         )
         return _PROTECTION
     if vma.backing is None:
-        return _anonymous(space, vma, slot, access)
+        return _anonymous(space, vma, page, slot, access)
     return _file(space, vma, vma.backing, page, slot, access)
 
 
-def _anonymous(space: AddressSpace, vma: Vma, slot: int, access: int) -> _Resolved:
+def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int) -> _Resolved:
     """Kernel: do_anonymous_page. Reads share the zero frame until the first write."""
     memory = space.memory
+    ahead = space.fill_ahead
     if access == WRITE:
         prepare_anon_vma(space, vma)
+        pages = ahead.extent(space, vma, slot, page, WRITE) if ahead is not None else 1
+        if pages > 1 and _fill(space, vma, slot, pages):
+            return _ANONYMOUS._replace(around=pages - 1)
         _install(space, slot, _entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
         return _ANONYMOUS
-    memory.hold(memory.zero_frame)
-    memory.words[slot] = _entry(vma, memory.zero_frame, False)
-    return _ZERO_PAGE
+    pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1
+    memory.hold(memory.zero_frame, pages)
+    entry = _entry(vma, memory.zero_frame, False)
+    if pages == 1 or ahead is None:
+        memory.words[slot] = entry
+        return _ZERO_PAGE
+    memory.words[slot : slot + pages] = memoryview(array("Q", (entry,)) * pages)
+    ahead.count(memory, pages)
+    return _ZERO_PAGE._replace(around=pages - 1)
+
+
+def _fill(space: AddressSpace, vma: Vma, slot: int, pages: int) -> bool:
+    """Give `pages` entries from `slot` on new frames, the first for a write; False, with nothing done, without them."""
+    memory, ahead = space.memory, space.fill_ahead
+    assert ahead is not None
+    try:
+        frames = memory.allocate_many(pages, ANONYMOUS)
+    except OutOfFrames:
+        return False
+    bits = _entry(vma, 0, True) | DIRTY
+    entries = array("Q", [frame << FRAME_SHIFT | bits | AHEAD for frame in frames])
+    entries[0] &= ~AHEAD
+    memory.words[slot : slot + pages] = memoryview(entries)
+    space.resident_pages += pages
+    ahead.count(memory, pages)
+    return True
 
 
 def _file(space: AddressSpace, vma: Vma, backing: Backing, page: int, slot: int, access: int) -> _Resolved | BadAccess:
@@ -212,6 +240,11 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
         _mark_dirty(space, slot, vma.backing, (vma.offset + page - vma.start) >> PAGE_SHIFT)
         return _SHARED
     prepare_anon_vma(space, vma)
+    if frame == memory.zero_frame and space.fill_ahead is not None and vma.backing is None:
+        pages = space.fill_ahead.extent(space, vma, slot, page, WRITE)
+        if pages > 1 and _fill(space, vma, slot, pages):
+            space.shootdown.retire(space.page_table.root, page, page + pages * PAGE, [frame] * pages)
+            return _COPIED._replace(around=pages - 1)
     if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
         memory.words[slot] = _entry(vma, frame, True) | DIRTY
         return _PROTECTION
@@ -232,7 +265,7 @@ def _entry(vma: Vma, frame: int, writable: bool) -> int:
     prot = vma.flags & PROTECTION
     if prot & WRITE and not writable:
         prot = prot & ~WRITE | READ
-    return frame << FRAME_SHIFT | permissions(prot)
+    return frame << FRAME_SHIFT | ACCESSED | permissions(prot)
 
 
 def _maps_writable(vma: Vma, backing: Backing) -> bool:

@@ -20,7 +20,7 @@ def clone(parent: AddressSpace) -> AddressSpace:
     """
     child = type(parent)(
         parent.memory, parent.cache, parent.shootdown, parent.layout, parent.limits, parent.events,
-        fault_around=parent.fault_around,
+        fault_around=parent.fault_around, fill_ahead=parent.fill_ahead,
     )  # fmt: skip
     child.read_implies_exec = parent.read_implies_exec
     child.start_brk, child.brk, child.start_stack = parent.start_brk, parent.brk, parent.start_stack

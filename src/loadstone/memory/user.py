@@ -11,7 +11,7 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, PRESENT, WRITABLE
+from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PRESENT, WRITABLE
 from loadstone.memory.fault import KERNEL, resolve
 from loadstone.memory.vma import PAGE, READ, WRITE
 
@@ -147,7 +147,7 @@ def _physical_pages(space: AddressSpace, address: int, length: int, access: int)
         found = []
         for entry in space.memory.words[slot : slot + min(in_table, wanted)].tolist():
             page = entry & FRAME_MASK
-            if entry & needed != needed or (access == WRITE and executed[page >> 12]):
+            if entry & (needed | AHEAD) != needed or (access == WRITE and executed[page >> 12]):
                 break
             found.append(page)
         if found:
@@ -156,7 +156,10 @@ def _physical_pages(space: AddressSpace, address: int, length: int, access: int)
 
 
 def _physical(space: AddressSpace, address: int, access: int) -> int:
-    """The physical address of the page of `address`, faulted in as the kernel would for its own access."""
+    """The physical address of the page of `address`, faulted in as the kernel would for its own access.
+
+    It is not AHEAD any more: it must stay as long as whoever asked works with it.
+    """
     memory = space.memory
     words = memory.words
     if not 0 <= address < space.layout.task_size:
@@ -172,9 +175,9 @@ def _physical(space: AddressSpace, address: int, access: int) -> int:
         entry = words[slot]
     physical = entry & FRAME_MASK
     if access == WRITE:
-        words[slot] = entry | ACCESSED | DIRTY
+        words[slot] = entry & ~AHEAD | ACCESSED | DIRTY
         if memory.executed[physical >> 12]:
             space.shootdown.code_written(physical >> 12)
     else:
-        words[slot] = entry | ACCESSED
+        words[slot] = entry & ~AHEAD | ACCESSED
     return physical
