@@ -7,14 +7,13 @@ import os
 import random
 import select
 from collections.abc import Callable
-from errno import EAGAIN, EBADF, EINVAL, EMFILE, ENOSPC, ENXIO, EPERM, EPIPE, ESPIPE
+from errno import EBADF, EINVAL, EMFILE, ENOSPC, ENXIO, EPERM, EPIPE, ESPIPE
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.vfs import locks
 from loadstone.vfs.assemble import assemble
 from loadstone.vfs.attributes import change_mode, change_owner, change_times
 from loadstone.vfs.file import OpenFile, WouldBlock
@@ -241,27 +240,6 @@ def test_file_table_gives_the_lowest_number() -> None:
     table.close_all()
     child.close_all()
     assert [file.references for file in files] == [0, 0, 0, 0, 0]
-
-
-def test_locks() -> None:
-    vfs = assemble(None)
-    first, second = (vfs.open("/tmp", O_RDONLY) for _ in range(2))
-    for file in (first, second):
-        file.hold()
-    locks.flock(first, True)
-    assert error(lambda: locks.flock(second, False)) == EAGAIN
-    first.close()
-    locks.flock(second, True)
-    inode = second.inode
-    locks.set_record(inode, 1, locks.WRITE, 0, 100)
-    assert error(lambda: locks.set_record(inode, 2, locks.READ, 50, 60)) == EAGAIN
-    locks.set_record(inode, 1, locks.UNLOCK, 40, 70)
-    locks.set_record(inode, 2, locks.READ, 50, 60)
-    blocked = locks.conflict(inode, 2, locks.WRITE, 0, locks.FOREVER)
-    assert blocked is not None
-    assert (blocked.owner, blocked.start, blocked.end) == (1, 0, 40)
-    locks.release_process(inode, 1)
-    assert locks.conflict(inode, 2, locks.WRITE, 0, locks.FOREVER) is None
 
 
 def test_pipe_is_opened_again_through_its_descriptor() -> None:

@@ -559,6 +559,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         ),
         "loadavg": lambda: text.loadavg(1, len(processes()), max(kernel.processes, default=1)),
         "meminfo": meminfo,
+        "locks": lambda: _locks(kernel),
         "modules": lambda: b"",
         "partitions": lambda: b"major minor  #blocks  name\n\n",
         "stat": stat,
@@ -566,6 +567,12 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "uptime": lambda: text.uptime(uptime_ns(), 0),
         "version": lambda: text.encode(banner),
     }
+
+
+def _locks(kernel: Kernel) -> bytes:
+    from loadstone.linux.proc_locks import locks_text
+
+    return locks_text(kernel.vfs.locks)
 
 
 Settings = dict[str, "Settings | Produce"]

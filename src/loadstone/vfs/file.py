@@ -181,10 +181,8 @@ class OpenFile:
         """One descriptor less; the last one releases the file."""
         self.references -= 1
         if self.references <= 0:
-            if self.inode.locks:
-                from loadstone.vfs.locks import release_file
-
-                release_file(self)
+            if self.inode.locks is not None:
+                self.inode.locks.release_file(self)
             self.release()
 
     def release(self) -> None:

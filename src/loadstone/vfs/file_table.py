@@ -6,6 +6,7 @@ from errno import EBADF, EINVAL, EMFILE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.vfs.flags import O_PATH
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
@@ -19,12 +20,29 @@ class FileTable:
     `limit` is the soft RLIMIT_NOFILE: numbers are below it.
     """
 
-    __slots__ = ("_cloexec", "_files", "limit")
+    __slots__ = ("_cloexec", "_files", "_users", "limit")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         self.limit = limit
         self._files: list[OpenFile | None] = []
         self._cloexec: set[int] = set()
+        self._users = 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes use it (CLONE_FILES)."""
+        return self._users > 1
+
+    def share(self) -> FileTable:
+        """One process more uses it."""
+        self._users += 1
+        return self
+
+    def drop(self) -> None:
+        """One process less uses it; the last one's exit closes everything."""
+        self._users -= 1
+        if not self._users:
+            self.close_all()
 
     def get(self, fd: int) -> OpenFile:
         """The open file description; EBADF."""
@@ -71,6 +89,13 @@ class FileTable:
         file = self.get(fd)
         self._files[fd] = None
         self._cloexec.discard(fd)
+        self._release(file)
+
+    def _release(self, file: OpenFile) -> None:
+        """A descriptor is gone, and with it all record locks of this table on the file (locks_remove_posix)."""
+        locks = file.inode.locks
+        if locks is not None and not file.flags & O_PATH:
+            locks.release_owner(self)
         file.close()
 
     def dup(self, fd: int, minimum: int = 0, cloexec: bool = False) -> int:
@@ -100,7 +125,7 @@ class FileTable:
         before = self._files[new] if new < len(self._files) else None
         self._set(new, file, cloexec)
         if before is not None:
-            before.close()
+            self._release(before)
         return new
 
     def is_cloexec(self, fd: int) -> bool:

@@ -12,7 +12,7 @@ from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_IS
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Location
-    from loadstone.vfs.locks import Flock, Record
+    from loadstone.vfs.locks import FileLocks
 
 
 class Identity(Protocol):
@@ -87,7 +87,7 @@ class Inode:
         self.size = 0
         self.blocks = 0  # of 512 bytes
         self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
-        self.locks: list[Flock | Record] | None = None  # kept by vfs.locks
+        self.locks: FileLocks | None = None  # kept by vfs.locks
 
     @property
     def is_directory(self) -> bool:

@@ -1,12 +1,18 @@
-"""File locks: flock(2) on open file descriptions, record locks of fcntl(2) on processes, kept per inode."""
+"""File locks: flock(2) on open file descriptions, record locks of fcntl(2) on descriptor tables. Source: fs/locks.c.
+
+A record lock belongs to a descriptor table (the kernel's `files_struct`), so that it is shared where descriptors are
+and given back when any descriptor of the file is closed; with F_OFD_SETLK it belongs to the open file description.
+Locks are kept per inode; the machine's `LockTable` knows which inodes have any, and which calls wait for one.
+"""
 
 from __future__ import annotations
 
 from errno import EAGAIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,75 +21,186 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
 
 READ, WRITE, UNLOCK = 0, 1, 2  # F_RDLCK, F_WRLCK, F_UNLCK
-FOREVER = 1 << 63  # the end of a lock "to the end of the file"
+FOREVER: Final = 1 << 63  # the end of a lock "to the end of the file"
+MAX_DEADLOCK_STEPS: Final = 10  # MAX_DEADLK_ITERATIONS
 
 
 class Flock(NamedTuple):
-    """A lock on a whole file."""
+    """A lock on a whole file. `pid`: who took it, for /proc/locks. `serial`: how many locks were taken before it."""
 
     file: OpenFile
     exclusive: bool
+    pid: int
+    serial: int
 
 
 class Record(NamedTuple):
-    """A lock on bytes start..end (end not included). `owner`: a PID, or an OpenFile (F_OFD_SETLK)."""
+    """A lock on bytes start..end (end not included). `owner`: a FileTable, or an OpenFile (then `pid` is -1)."""
 
     owner: object
     kind: int
     start: int
     end: int
+    pid: int
+    serial: int
 
 
-def flock(file: OpenFile, exclusive: bool | None) -> None:
-    """Take a lock, or give it back (None). EAGAIN if another open file description has one that conflicts."""
-    held = [one for one in file.inode.locks or () if isinstance(one, Flock)]
-    if exclusive is not None:
-        for one in held:
-            if one.file is not file and (exclusive or one.exclusive):
-                raise LinuxError(EAGAIN)
-    kept = [one for one in file.inode.locks or () if not (isinstance(one, Flock) and one.file is file)]
-    if exclusive is not None:
-        kept.append(Flock(file, exclusive))
-    file.inode.locks = kept or None
+class Request(NamedTuple):
+    """A record lock that somebody wants (UNLOCK: wants to give back)."""
+
+    owner: object
+    kind: int
+    start: int
+    end: int
+    pid: int
+
+    def meets(self, other: Record | Request) -> bool:
+        """Whether they have bytes in common."""
+        return self.start < other.end and other.start < self.end
 
 
-def conflict(inode: Inode, owner: object, kind: int, start: int, end: int) -> Record | None:
-    """The first record lock that stands in the way (F_GETLK), or None."""
-    for one in inode.locks or ():
-        if not isinstance(one, Record) or one.owner == owner:
-            continue
-        if one.start < end and start < one.end and WRITE in (kind, one.kind):
-            return one
-    return None
+class LockTable:
+    """All locks of a machine: the locked inodes, and the (inode, lock) that calls wait with."""
+
+    __slots__ = ("files", "serial", "waiting", "wake")
+
+    def __init__(self, wake: Callable[[list[object]], object]) -> None:
+        self.wake = wake
+        self.files: list[FileLocks] = []
+        self.waiting: list[tuple[Inode, Request | Flock]] = []
+        self.serial = 0
+
+    def of(self, inode: Inode) -> FileLocks:
+        """The locks of an inode, made when first asked for."""
+        if inode.locks is None:
+            inode.locks = FileLocks(self, inode)
+            self.files.append(inode.locks)
+        return inode.locks
+
+    def next_serial(self) -> int:
+        """A number for a new lock."""
+        self.serial += 1
+        return self.serial
+
+    def is_deadlock(self, request: Request, blocker: Record) -> bool:
+        """Whether the one who blocks `request` waits, perhaps through others, for its owner (posix_locks_deadlock)."""
+        if not request.pid > 0:
+            return False  # locks of open file descriptions belong to nobody who could wait
+        for _ in range(MAX_DEADLOCK_STEPS):
+            following = self._who_blocks(blocker.owner)
+            if following is None:
+                return False
+            blocker = following
+            if blocker.owner is request.owner:
+                return True
+        return False
+
+    def _who_blocks(self, owner: object) -> Record | None:
+        """The lock that `owner` waits for, None if it does not."""
+        for inode, wanted in self.waiting:
+            if isinstance(wanted, Request) and wanted.owner is owner:
+                return inode.locks.conflict(wanted) if inode.locks is not None else None
+        return None
 
 
-def set_record(inode: Inode, owner: object, kind: int, start: int, end: int) -> None:
-    """Lock or unlock bytes start..end (F_SETLK); EAGAIN if another owner's lock conflicts."""
-    if kind != UNLOCK and conflict(inode, owner, kind, start, end) is not None:
-        raise LinuxError(EAGAIN)
-    kept: list[Flock | Record] = []
-    for one in inode.locks or ():
-        if not isinstance(one, Record) or one.owner != owner or one.end <= start or end <= one.start:
-            kept.append(one)
-            continue
-        if one.start < start:
-            kept.append(one._replace(end=start))
-        if end < one.end:
-            kept.append(one._replace(start=end))
-    if kind != UNLOCK:
-        kept.append(Record(owner, kind, start, end))
-    inode.locks = kept or None
+class FileLocks:
+    """The locks of one inode. It is dropped when nobody has or wants one."""
 
+    __slots__ = ("flocks", "inode", "records", "released", "table")
 
-def release_process(inode: Inode, pid: int) -> None:
-    """A process closed some descriptor of the file: all its record locks go, as POSIX has it."""
-    _drop(inode, lambda one: isinstance(one, Record) and one.owner == pid)
+    def __init__(self, table: LockTable, inode: Inode) -> None:
+        self.table = table
+        self.inode = inode
+        self.flocks: list[Flock] = []
+        self.records: list[Record] = []  # those of an owner together, by their start
+        self.released = WaitQueue(f"a lock on inode {inode.inode}")
 
+    def flock(self, file: OpenFile, exclusive: bool | None, pid: int) -> None:
+        """Take a lock, or give it back (None); EAGAIN if another open file description has one that conflicts.
 
-def release_file(file: OpenFile) -> None:
-    """An open file description is gone, and its locks with it."""
-    _drop(file.inode, lambda one: (one.file if isinstance(one, Flock) else one.owner) is file)
+        A lock of the other kind is given back first, and lost if the new one is not to be had.
+        """
+        mine = [one for one in self.flocks if one.file is file]
+        if mine and mine[0].exclusive == exclusive:
+            return
+        self._set_flocks([one for one in self.flocks if one.file is not file])
+        if exclusive is None:
+            return
+        if any(exclusive or one.exclusive for one in self.flocks):
+            raise LinuxError(EAGAIN)
+        self.flocks.append(Flock(file, exclusive, pid, self.table.next_serial()))
 
+    def _set_flocks(self, kept: list[Flock]) -> None:
+        fewer = len(kept) < len(self.flocks)
+        self.flocks = kept
+        if fewer:
+            self._notify()
 
-def _drop(inode: Inode, goes: Callable[[Flock | Record], bool]) -> None:
-    inode.locks = [one for one in inode.locks or () if not goes(one)] or None
+    def conflict(self, request: Request) -> Record | None:
+        """The first record lock that stands in the way, or None. Asked with UNLOCK: the owner's own."""
+        for one in self.records:
+            mine = one.owner is request.owner
+            if request.kind == UNLOCK:
+                if mine and request.meets(one):
+                    return one
+            elif not mine and request.meets(one) and WRITE in (request.kind, one.kind):
+                return one
+        return None
+
+    def set(self, request: Request) -> None:
+        """Lock or unlock bytes (F_SETLK); EAGAIN if another owner's lock conflicts."""
+        if request.kind != UNLOCK and self.conflict(request) is not None:
+            raise LinuxError(EAGAIN)
+        old = [one for one in self.records if one.owner is request.owner]
+        new = self._after(request, old)
+        at = self.records.index(old[0]) if old else len(self.records)
+        self.records[at : at + len(old)] = new
+        if old and new != old:
+            self._notify()
+
+    def _after(self, request: Request, old: list[Record]) -> list[Record]:
+        """What an owner has after a request: kept parts of the old, the new one joined with its like beside it."""
+        kept: list[Record] = []
+        start, end = request.start, request.end
+        serial = 0
+        for one in old:
+            if one.kind == request.kind:
+                if start <= one.end and one.start <= end:
+                    start, end = min(start, one.start), max(end, one.end)
+                    serial = serial or one.serial
+                else:
+                    kept.append(one)
+                continue
+            if not request.meets(one):
+                kept.append(one)
+                continue
+            if one.start < request.start:
+                kept.append(one._replace(end=request.start))
+            if request.end < one.end:
+                kept.append(one._replace(start=request.end))
+        if request.kind != UNLOCK:
+            serial = serial or self.table.next_serial()
+            kept.append(Record(request.owner, request.kind, start, end, request.pid, serial))
+        return sorted(kept, key=lambda one: one.start)
+
+    def release_owner(self, owner: object) -> None:
+        """A descriptor table closed a descriptor of the file, or an open file is gone: its record locks go."""
+        if any(one.owner is owner for one in self.records):
+            self.records = [one for one in self.records if one.owner is not owner]
+            self._notify()
+        self.settle()
+
+    def release_file(self, file: OpenFile) -> None:
+        """An open file description is gone, and its locks with it."""
+        self._set_flocks([one for one in self.flocks if one.file is not file])
+        self.release_owner(file)
+
+    def settle(self) -> None:
+        """Forget this if it is empty and nobody waits."""
+        if self.inode.locks is self and not (self.flocks or self.records or self.released.waiters):
+            self.inode.locks = None
+            self.table.files.remove(self)
+
+    def _notify(self) -> None:
+        if self.released.waiters:
+            self.table.wake(self.released.wake())

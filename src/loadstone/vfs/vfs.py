@@ -43,6 +43,7 @@ from loadstone.vfs.store import Budget
 if TYPE_CHECKING:
     from loadstone.vfs.discard import Discarded, Space
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.locks import LockTable
     from loadstone.vfs.pipe import Waker
     from loadstone.vfs.regular import Cache
 
@@ -69,6 +70,7 @@ class Vfs(Namespace):
         self.budget = budget or Budget(DEFAULT_LIMIT, 256)
         self.protected_hardlinks = True  # the sysctl fs.protected_hardlinks
         self.wake_up: Waker = lambda woken: None
+        self._locks: LockTable | None = None
         # Files without a name: memfds.
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
         nowhere = Mount(Dentry(None, "/", self.memory.root), None, "tmpfs", MEMORY_MAGIC)
@@ -87,6 +89,15 @@ class Vfs(Namespace):
     def wake(self, woken: list[object]) -> None:
         """Hand waiters to whoever makes them run."""
         self.wake_up(woken)
+
+    @property
+    def locks(self) -> LockTable:
+        """The file locks of the machine."""
+        if self._locks is None:
+            from loadstone.vfs.locks import LockTable
+
+            self._locks = LockTable(self.wake)
+        return self._locks
 
     # Looking
 

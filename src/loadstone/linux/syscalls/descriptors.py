@@ -112,13 +112,13 @@ def _getlk(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 def _setlk(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
     from loadstone.linux.syscalls import locks
 
-    return locks.set_lock(task, file, argument, False, False)
+    return locks.set_lock(task, fd, file, argument, False, False)
 
 
 def _setlkw(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
     from loadstone.linux.syscalls import locks
 
-    return locks.set_lock(task, file, argument, False, True)
+    return locks.set_lock(task, fd, file, argument, False, True)
 
 
 def _ofd_getlk(task: Task, fd: int, file: OpenFile, argument: int) -> int:
@@ -130,13 +130,13 @@ def _ofd_getlk(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 def _ofd_setlk(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
     from loadstone.linux.syscalls import locks
 
-    return locks.set_lock(task, file, argument, True, False)
+    return locks.set_lock(task, fd, file, argument, True, False)
 
 
 def _ofd_setlkw(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blocking:
     from loadstone.linux.syscalls import locks
 
-    return locks.set_lock(task, file, argument, True, True)
+    return locks.set_lock(task, fd, file, argument, True, True)
 
 
 def _nothing(task: Task, fd: int, file: OpenFile, argument: int) -> int:

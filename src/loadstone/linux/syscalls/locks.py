@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBADF, EINVAL, EOVERFLOW, EWOULDBLOCK
+from errno import EAGAIN, EBADF, EDEADLK, EINVAL, EOVERFLOW
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -10,9 +10,9 @@ from loadstone.linux.structs import FLOCK
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs import locks
 from loadstone.vfs.file import MAX_OFFSET
 from loadstone.vfs.flags import SEEK_CUR, SEEK_END, SEEK_SET
+from loadstone.vfs.locks import FOREVER, READ, UNLOCK, WRITE, Flock, Record, Request
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
 
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
-RETRY_NS = 5_000_000  # locks have no queue: who waits for one asks again this often
 
 
 @syscall()
@@ -35,28 +34,43 @@ def flock(task: Task, fd: Fd, operation: Int) -> int | Blocking:
         raise LinuxError(EINVAL)
     file = open_file(task, fd)
     exclusive = None if kind == LOCK_UN else kind == LOCK_EX
+    if _try_flock(task, file, exclusive):
+        return 0
+    if operation & LOCK_NB:
+        raise LinuxError(EAGAIN)
+    return _flock_later(task, file, exclusive)
+
+
+def _try_flock(task: Task, file: OpenFile, exclusive: bool | None) -> bool:
+    locks = task.kernel.vfs.locks.of(file.inode)
     try:
-        locks.flock(file, exclusive)
-    except LinuxError as error:
-        if operation & LOCK_NB or error.errno != EAGAIN:
-            raise LinuxError(EWOULDBLOCK) from None
-        return _flock_later(task, file, exclusive)
-    return 0
+        locks.flock(file, exclusive, task.process.pid)
+    except LinuxError:
+        return False
+    finally:
+        locks.settle()
+    return True
 
 
 def _flock_later(task: Task, file: OpenFile, exclusive: bool | None) -> Blocking:
-    while True:
-        yield Wait((), task.kernel.clock.monotonic_ns() + RETRY_NS)
-        try:
-            locks.flock(file, exclusive)
-        except LinuxError:
-            continue
+    table = task.kernel.vfs.locks
+    waiting = (file.inode, Flock(file, bool(exclusive), task.process.pid, 0))
+    file.hold()  # another thread may close the descriptor meanwhile
+    table.waiting.append(waiting)
+    try:
+        while not _try_flock(task, file, exclusive):
+            yield Wait((table.of(file.inode).released,))
         return 0
+    finally:
+        table.waiting.remove(waiting)
+        file.close()
 
 
-def _range_of(file: OpenFile, raw: bytes) -> tuple[int, int, int]:
-    """(kind, start, end) of a struct flock; EINVAL, EOVERFLOW (flock64_to_posix_lock)."""
-    kind, whence, start, length, _ = FLOCK.unpack(raw)
+def _request(task: Task, file: OpenFile, raw: bytes, own_file: bool) -> Request:
+    """A struct flock as a request; EINVAL, EOVERFLOW (flock64_to_posix_lock)."""
+    kind, whence, start, length, pid = FLOCK.unpack(raw)
+    if own_file and pid:
+        raise LinuxError(EINVAL)
     if whence == SEEK_CUR:
         start += file.offset
     elif whence == SEEK_END:
@@ -65,62 +79,83 @@ def _range_of(file: OpenFile, raw: bytes) -> tuple[int, int, int]:
         raise LinuxError(EINVAL)
     if start > MAX_OFFSET:
         raise LinuxError(EOVERFLOW)
-    if start < 0:
+    if start < 0 or start + min(length, 0) < 0:
         raise LinuxError(EINVAL)
-    end = start + length if length else locks.FOREVER
-    if length < 0:
-        start, end = start + length, start
-        if start < 0:
-            raise LinuxError(EINVAL)
-    if kind not in (locks.READ, locks.WRITE, locks.UNLOCK):
+    start, end = (start, start + length) if length >= 0 else (start + length, start)
+    if end > FOREVER:
+        raise LinuxError(EOVERFLOW)
+    if kind not in (READ, WRITE, UNLOCK):
         raise LinuxError(EINVAL)
-    return kind, start, end
+    owner, holder = (file, -1) if own_file else (task.process.files, task.process.pid)
+    return Request(owner, kind, start, end if length else FOREVER, holder)
 
 
 def get_lock(task: Task, file: OpenFile, address: int, own_file: bool) -> int:
     """F_GETLK: the lock in the way, or F_UNLCK."""
     raw = copy_in(task.process.space, address, FLOCK.size)
-    if own_file and FLOCK.unpack(raw)[4]:
+    asked_kind, whence, start, length, pid = FLOCK.unpack(raw)
+    if not own_file and asked_kind not in (READ, WRITE):
         raise LinuxError(EINVAL)
-    kind, start, end = _range_of(file, raw)
-    if kind == locks.UNLOCK:
-        raise LinuxError(EINVAL)
-    owner: object = file if own_file else task.process.pid
-    found = locks.conflict(file.inode, owner, kind, start, end)
+    request = _request(task, file, raw, own_file)
+    found = file.inode.locks.conflict(request) if file.inode.locks else None
     if found is None:
-        _, whence, start, length, pid = FLOCK.unpack(raw)
-        answer = FLOCK.pack(locks.UNLOCK, whence, start, length, pid)
+        answer = FLOCK.pack(UNLOCK, whence, start, length, pid)
     else:
-        length = 0 if found.end == locks.FOREVER else found.end - found.start
-        pid = found.owner if isinstance(found.owner, int) else -1
-        answer = FLOCK.pack(found.kind, SEEK_SET, found.start, length, pid)
+        length = 0 if found.end == FOREVER else found.end - found.start
+        answer = FLOCK.pack(found.kind, SEEK_SET, found.start, length, found.pid)
     copy_out(task.process.space, address, answer)
     return 0
 
 
-def set_lock(task: Task, file: OpenFile, address: int, own_file: bool, wait: bool) -> int | Blocking:
-    """F_SETLK and F_SETLKW, for the process or (`own_file`) for the open file description."""
-    raw = copy_in(task.process.space, address, FLOCK.size)
-    if own_file and FLOCK.unpack(raw)[4]:
-        raise LinuxError(EINVAL)
-    kind, start, end = _range_of(file, raw)
-    if (kind == locks.READ and not file.readable) or (kind == locks.WRITE and not file.writable):
+def set_lock(task: Task, fd: int, file: OpenFile, address: int, own_file: bool, wait: bool) -> int | Blocking:
+    """F_SETLK and F_SETLKW, for the descriptor table or (`own_file`) for the open file description."""
+    request = _request(task, file, copy_in(task.process.space, address, FLOCK.size), own_file)
+    if (request.kind == READ and not file.readable) or (request.kind == WRITE and not file.writable):
         raise LinuxError(EBADF)
-    owner: object = file if own_file else task.process.pid
+    blocker = _try_record(task, file, request)
+    if blocker is None:
+        return 0
+    if not wait:
+        raise LinuxError(EAGAIN)
+    _demand_no_deadlock(task, request, blocker)
+    return _record_later(task, fd, file, request)
+
+
+def _try_record(task: Task, file: OpenFile, request: Request) -> Record | None:
+    """Set the lock; the one in its way if it cannot be."""
+    locks = task.kernel.vfs.locks.of(file.inode)
+    blocker = None if request.kind == UNLOCK else locks.conflict(request)
+    if blocker is None:
+        locks.set(request)
+        locks.settle()
+    return blocker
+
+
+def _demand_no_deadlock(task: Task, request: Request, blocker: Record) -> None:
+    if task.kernel.vfs.locks.is_deadlock(request, blocker):
+        raise LinuxError(EDEADLK, f"process {blocker.pid}, which has the lock, waits for this one")
+
+
+def _record_later(task: Task, fd: int, file: OpenFile, request: Request) -> Blocking:
+    table = task.kernel.vfs.locks
+    waiting = (file.inode, request)
+    file.hold()
+    table.waiting.append(waiting)
     try:
-        locks.set_record(file.inode, owner, kind, start, end)
-    except LinuxError:
-        if not wait:
-            raise
-        return _lock_later(task, file, owner, kind, start, end)
+        while (blocker := _try_record(task, file, request)) is not None:
+            _demand_no_deadlock(task, request, blocker)
+            yield Wait((table.of(file.inode).released,))
+    finally:
+        table.waiting.remove(waiting)
+        file.close()
+    _demand_open(task, fd, file, request)
     return 0
 
 
-def _lock_later(task: Task, file: OpenFile, owner: object, kind: int, start: int, end: int) -> Blocking:
-    while True:
-        yield Wait((), task.kernel.clock.monotonic_ns() + RETRY_NS)
-        try:
-            locks.set_record(file.inode, owner, kind, start, end)
-        except LinuxError:
-            continue
-        return 0
+def _demand_open(task: Task, fd: int, file: OpenFile, request: Request) -> None:
+    """EBADF if another thread closed the descriptor while this one waited: then nobody would give the lock back."""
+    files = task.process.files
+    if request.owner is files and request.kind != UNLOCK and not (fd in files and files.get(fd) is file):
+        if file.inode.locks:
+            file.inode.locks.release_owner(files)
+        raise LinuxError(EBADF)

@@ -148,13 +148,7 @@ def _open_fifo(task: Task, file: OpenFile, cloexec: bool) -> Blocking:
 @syscall()
 def close(task: Task, fd: Fd) -> int:
     """Close a descriptor."""
-    process = task.process
-    file = process.files.get(fd)
-    if file.inode.locks:
-        from loadstone.vfs.locks import release_process
-
-        release_process(file.inode, process.pid)
-    process.files.close(fd)
+    task.process.files.close(fd)
     return 0
 
 
