@@ -7,7 +7,7 @@ The default compares process images. `--faults` (cli/verify_faults.py) and `--fu
 
 from __future__ import annotations
 
-from loadstone.cli import machine_options, values, verify_faults, verify_fuzz
+from loadstone.cli import machine_options, values, verify_faults, verify_fuzz, verify_images
 from loadstone.cli.parser import Parser, add_program
 
 _ABOUT = """\
@@ -32,6 +32,7 @@ def parser() -> Parser:
     made = Parser("verify", "[OPTION]... [--] PROGRAM [ARG]... | DIRECTORY...", _ABOUT, _EXAMPLES)
     add = made.group("Output")
     add("--json", action="store_true", help="the result as JSON")
+    verify_images.add_options(made)
     verify_faults.add_options(made)
     verify_fuzz.add_options(made)
     machine_options.add_environment_options(made)
@@ -50,6 +51,4 @@ def main(argv: list[str]) -> int:
         return verify_faults.run(made, options)
     if verify_fuzz.wanted(options):
         return verify_fuzz.run(made, options)
-    from loadstone.cli.verify_images import run
-
-    return run(made, options)
+    return verify_images.run(made, options)
