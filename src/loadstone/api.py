@@ -263,7 +263,6 @@ class Machine:
         return self.kernel.vfs.keep_option()
 
     @property
-    @property
     def fill_ahead(self) -> FillAhead | None:
         """How far faults on new anonymous memory fill the pages that follow, and what they filled; None: they do not.
 
@@ -271,6 +270,7 @@ class Machine:
         """
         return self.kernel.fill_ahead
 
+    @property
     def unimplemented(self) -> dict[str, int]:
         """System calls that are not implemented and were made all the same, with how often."""
         return self.linux.calls.unimplemented
@@ -569,14 +569,14 @@ def _profile(
     return made
 
 
-def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
-    """The profile with the CPU that will run the program in place of the host's."""
 def _fill_ahead(cache: PageCache, pages: int | None, deterministic: bool) -> FillAhead | None:
     if pages is None:
         return None if deterministic else FillAhead(cache)
     return FillAhead(cache, pages, always=True) if pages > 1 else None
 
 
+def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
+    """The profile with the CPU that will run the program in place of the host's."""
     return profile._replace(hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack)
 
 

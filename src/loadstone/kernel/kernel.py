@@ -84,6 +84,7 @@ class Kernel:
     Attributes:
         memory, page_cache, shootdown, cores: the machine.
         commitment: the promise of memory that overcommit accounting keeps.
+        fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         vfs, clock, events, options, profile: as built; `profile` is the personality's description of its kernel.
         processes: by pid, the ended ones included until they are reaped.
     """
@@ -104,7 +105,6 @@ class Kernel:
         self.memory = memory
         self.page_cache = page_cache
         self.shootdown = shootdown
-        fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         self.commitment = commitment
         self.vfs = vfs
         self.clock = clock
@@ -114,6 +114,7 @@ class Kernel:
         self.cores: list[Core] = []
         self.processes: dict[int, Process] = {}
         self.scheduler = Scheduler(self)
+        self.fill_ahead: FillAhead | None = None
         self.personality: Personality
         self.booted_ns = clock.monotonic_ns()
         self._random = random
@@ -135,7 +136,6 @@ class Kernel:
         self.scheduler.add(task)
 
     def exit_task(self, task: Task, code: int) -> None:
-        self.fill_ahead: FillAhead | None = None
         """A thread ends; with the last one the process does."""
         process = task.process
         if all(other is task or other.state == ENDED for other in process.tasks):

@@ -58,6 +58,7 @@ class ProcessWorld:
             limits,
             kernel.events,
             fault_around=kernel.options.fault_around,
+            fill_ahead=kernel.fill_ahead,
         )
         space.owner_ids = (process.pid, process.tasks[0].tid if process.tasks else process.pid, 0)
         return space
@@ -77,7 +78,6 @@ class ProcessWorld:
     ) -> ExecImage:
         """Build the image of `path` for the process. Raises LinuxError; see `linux.execve.execve`."""
         who = self._process.credentials
-            fill_ahead=kernel.fill_ahead,
         return execve(
             self,
             path,

@@ -54,8 +54,8 @@ class AddressSpace:
         "end_data",
         "events",
         "fault_around",
-        "layout",
         "fill_ahead",
+        "layout",
         "limits",
         "major_faults",
         "memory",
@@ -71,9 +71,9 @@ class AddressSpace:
         "start_stack",
         "usage",
         "vmas",
+        "walks",
     )
 
-        "walks",
     def __init__(
         self,
         memory: PhysicalMemory,
@@ -85,9 +85,9 @@ class AddressSpace:
         *,
         kernel_entry: int = 0,
         fault_around: int = 65536,
+        fill_ahead: FillAhead | None = None,
     ) -> None:
         self.memory = memory
-        fill_ahead: FillAhead | None = None,
         self.cache = cache
         self.shootdown = shootdown
         self.layout = layout
@@ -104,10 +104,10 @@ class AddressSpace:
         self.start_code = self.end_code = self.start_data = self.end_data = self.start_stack = 0
         self.owner_ids = (0, 0, 0)
         self.fault_around = fault_around
-        self.minor_faults = self.major_faults = 0
-        cache.spaces.append(self)
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
+        self.minor_faults = self.major_faults = 0
+        cache.spaces.append(self)
 
     def find(self, address: int) -> Vma | None:
         """The VMA that contains `address`."""
