@@ -211,6 +211,7 @@ class Machine:
             if isinstance(error, OutOfFrames):
                 raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
             raise
+        self.linux.console.take(process)
         kernel.start(task)
         self._running.append(made)
         made._install_hooks()
@@ -318,6 +319,7 @@ class Machine:
             kernel, kernel.new_pid(), credentials, FsContext(start, root, _umask()), files, ProcessSignals()
         )
         process.limits = limits
+        process.is_first = True
         process.started_ns = kernel.clock.monotonic_ns()
         return process
 

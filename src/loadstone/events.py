@@ -77,12 +77,30 @@ class Exec(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """A CPU core goes from one task to another. `why`: slice-end, blocked, exited, started."""
+    """A CPU goes from one task to another.
+
+    `why` the first one stopped: slice-end, blocked, stopped, exited; started if there was none. `work`: what it did
+    since it came there, in the core's unit. `waits_for`: what it is blocked on, for a person. `same_directory`: both
+    are in the same address space, so that only threads were switched.
+    """
 
     cpu: int
     source: int
     target: int
     why: str
+    work: int = 0
+    waits_for: str = ""
+    same_directory: bool = False
+
+
+class Fork(NamedTuple):
+    """A process or, with `thread`, a thread came into being: `child` is its number. `flags` are those of clone(2)."""
+
+    pid: int
+    tid: int
+    child: int
+    flags: int
+    thread: bool
 
 
 class Signal(NamedTuple):
@@ -105,7 +123,7 @@ class Exit(NamedTuple):
     signal: str | None
 
 
-KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "exit")
+KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "fork", "exit")
 
 
 class Events:
@@ -119,6 +137,7 @@ class Events:
     exec: tuple[Subscriber, ...]
     switch: tuple[Subscriber, ...]
     signal: tuple[Subscriber, ...]
+    fork: tuple[Subscriber, ...]
     exit: tuple[Subscriber, ...]
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ from loadstone.lean import NamedTuple
 
 WOKEN = "woken"
 TIMED_OUT = "timed-out"
+INTERRUPTED = "interrupted"
 
 
 class Interrupted(Exception):  # noqa: N818 - it is not an error: the handler decides what it returns
@@ -37,9 +38,11 @@ class Wait(NamedTuple):
 
     `queues`: any of them wakes it. `host_fd`: also wake when this host descriptor is ready (for `host_write` to be
     written, else read); -1 for none. `deadline`: absolute machine time in ns (CLOCK_MONOTONIC), None for ever.
+    `interruptible`: signals end it; else only a kill does.
     """
 
     queues: tuple[WaitQueue, ...] = ()
     deadline: int | None = None
     host_fd: int = -1
     host_write: bool = False
+    interruptible: bool = True

@@ -9,6 +9,7 @@ from typing import Any
 from loadstone.clock import Clock, VirtualClock
 from loadstone.errors import OutOfFrames
 from loadstone.events import Events, Switch
+from loadstone.kernel.kernel import MachineOptions
 from loadstone.kernel.process import ENDED, RUNNABLE, ExitStatus, Task
 from loadstone.kernel.scheduler import Scheduler
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, SLICE_END, STOPPED_AT, SYSTEM_CALL, Trap
@@ -81,6 +82,15 @@ class Personality:
     def new_slice(self, task: Task) -> None:
         self.log.append(("slice", task.tid))
 
+    def ran(self, task: Task) -> None:
+        pass
+
+    def migrated(self, task: Task) -> None:
+        pass
+
+    def preempted(self, task: Task) -> None:
+        pass
+
     def before_user(self, task: Task) -> None:
         task.signals.attention = False
         self.log.append(("signal", task.tid))
@@ -136,7 +146,7 @@ class Machine:
         self.switches: list[Switch] = []
         self.events.subscribe(self.switches.append, ("switch",))
         self.clock = clock or VirtualClock()
-        self.options = SimpleNamespace(timeout=timeout)
+        self.options = MachineOptions(0, timeout=timeout)
         self.core = Core()
         self.cores = [self.core]
         self.processes: dict[int, Any] = {}

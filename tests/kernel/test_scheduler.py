@@ -15,8 +15,8 @@ import pytest
 from kernel.fakes import Machine
 from loadstone.clock import Clock
 from loadstone.errors import HostError, OutOfFrames
+from loadstone.kernel.policies import SLICE
 from loadstone.kernel.process import ENDED, RUNNABLE, WAITING, Task
-from loadstone.kernel.scheduler import SLICE
 from loadstone.wait import Interrupted, Wait, WaitQueue
 
 SECOND = 1_000_000_000
@@ -301,6 +301,7 @@ def test_a_signal_interrupts_a_wait() -> None:
             yield 1
             assert task.state == WAITING
             task.signals.attention = True
+            machine.scheduler.interrupt(task)
             yield SLICE
 
     machine.start(other())
@@ -321,6 +322,7 @@ def test_a_signal_of_the_hosts_reaches_an_idle_machine_at_once() -> None:
     def console(number: int) -> None:
         for process in machine.processes.values():
             process.tasks[0].signals.attention = True
+            machine.scheduler.interrupt(process.tasks[0])
 
     machine.personality.console_signal = console  # type: ignore[method-assign]
 
@@ -472,6 +474,7 @@ def test_out_of_frames_kills_wherever_it_happens(where: str) -> None:
         yield 1
         if where == "interrupted":
             task.signals.attention = True
+            machine.scheduler.interrupt(task)
         else:
             machine.scheduler.wake(queue.wake())
         yield SLICE

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from loadstone.events import Exit, publish
-from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, ExitStatus, Process, Task
+from loadstone.kernel.process import ENDED, ExitStatus, Process, Task
 from loadstone.kernel.scheduler import Scheduler
 from loadstone.lean import NamedTuple, Protocol
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from loadstone.vfs.vfs import Vfs
 
 FIRST_PID = 1000
+_PID_MAX = 1 << 22  # PID_MAX_LIMIT: numbers start again after it
+MAX_PROCESSES = 4096
 
 
 class Personality(Protocol):
@@ -46,6 +48,21 @@ class Personality(Protocol):
 
     def new_slice(self, task: Task) -> None:
         """A time slice begins."""
+
+    def ran(self, task: Task) -> None:
+        """A time slice is over, and its time added to the task's."""
+
+    def migrated(self, task: Task) -> None:
+        """The task goes on on another CPU."""
+
+    def preempted(self, task: Task) -> None:
+        """Another task runs, though this one could."""
+
+    def task_ended(self, task: Task) -> None:
+        """A thread has run for the last time; the process's memory is still there."""
+
+    def process_ended(self, process: Process) -> None:
+        """A process has given back what it held: tell its parent, find another one for its children."""
 
     def next_deadline(self) -> int | None:
         """CLOCK_MONOTONIC time at which a timer of a process goes off; None for never."""
@@ -76,6 +93,9 @@ class MachineOptions(NamedTuple):
     aslr: int | None = None
     timeout: float | None = None
     fault_around: int = 65536
+    policy: str = "round-robin"
+    schedule_seed: int | None = None
+    max_processes: int = MAX_PROCESSES
 
 
 class Kernel:
@@ -86,7 +106,7 @@ class Kernel:
         commitment: the promise of memory that overcommit accounting keeps.
         fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         vfs, clock, events, options, profile: as built; `profile` is the personality's description of its kernel.
-        processes: by pid, the ended ones included until they are reaped.
+        processes: by pid, the ended ones included until they are reaped; tasks: their threads, by tid.
     """
 
     def __init__(
@@ -113,6 +133,7 @@ class Kernel:
         self.profile = profile
         self.cores: list[Core] = []
         self.processes: dict[int, Process] = {}
+        self.tasks: dict[int, Task] = {}
         self.scheduler = Scheduler(self)
         self.fill_ahead: FillAhead | None = None
         self.personality: Personality
@@ -127,48 +148,71 @@ class Kernel:
 
     def new_pid(self) -> int:
         """The next process or thread number."""
-        self._next_pid += 1
-        return self._next_pid - 1
+        while True:
+            number = self._next_pid
+            self._next_pid = number + 1 if number < _PID_MAX else FIRST_PID
+            if number not in self.tasks and number not in self.processes:
+                return number
 
     def start(self, task: Task) -> None:
         """Let a new task run."""
         self.processes[task.process.pid] = task.process
+        self.tasks[task.tid] = task
         self.scheduler.add(task)
 
     def exit_task(self, task: Task, code: int) -> None:
-        """A thread ends; with the last one the process does."""
+        """A thread ends; with the last one the process does, as its first thread ended."""
         process = task.process
+        task.exit_code = code
         if all(other is task or other.state == ENDED for other in process.tasks):
-            self.exit_process(process, ExitStatus(code))
+            self.exit_process(process, ExitStatus(process.tasks[0].exit_code))
         else:
-            self.scheduler.remove(task)
+            self.end_task(task)
+
+    def end_task(self, task: Task) -> None:
+        """Take a thread out of its process, in which others go on."""
+        process = task.process
+        self.scheduler.remove(task)
+        self.personality.task_ended(task)
+        if task is not process.tasks[0]:  # the first one's number stays the process's
+            process.tasks.remove(task)
+            process.usage.cpu_ns += task.cpu_ns
+            process.usage.switches += task.switches
+            self.tasks.pop(task.tid, None)
+            task.context.release()
 
     def exit_process(self, process: Process, status: ExitStatus) -> None:
-        """A process ends: its threads, open files and (unless it is kept for looking at) its memory."""
+        """A process ends: its threads, open files and (unless it is kept for looking at) its memory.
+
+        What is left is a zombie, until `reap`.
+        """
         if process.status is not None:
             return
+        process.usage = process.total_usage()
         process.status = status
         for task in process.tasks:
-            self.scheduler.remove(task)
-        process.files.close_all()
+            if task.state != ENDED:
+                self.scheduler.remove(task)
+                self.personality.task_ended(task)
+        process.files.drop()
         if self.events.exit:
             name = self.personality.signal_name(status.signal) if status.signal else None
             publish(self.events.exit, Exit(process.pid, process.tasks[0].tid, status.code, name))
         if not process.keeps_memory:
             process.space.release()
+        self.personality.process_ended(process)
+        self.scheduler.wake(process.ending.wake())
+
+    def reap(self, process: Process) -> None:
+        """Forget a process that has ended; its parent has been told all it will be told."""
+        self.processes.pop(process.pid, None)
+        for task in process.tasks:
+            self.tasks.pop(task.tid, None)
+            if not process.keeps_memory:
+                task.context.release()
+        if process.parent is not None:
+            process.parent.children.pop(process.pid, None)
 
     def kill_process(self, process: Process, info: Any) -> None:
         """A signal's default action ends the process. `info` has the signal's `number`."""
         self.exit_process(process, ExitStatus(signal=info.number))
-
-    def stop_process(self, process: Process, number: int) -> None:
-        """A signal's default action stops the process until it is continued."""
-        for task in process.tasks:
-            if task.state == RUNNABLE:
-                task.state = STOPPED
-
-    def continue_process(self, process: Process) -> None:
-        """SIGCONT: stopped threads run again."""
-        for task in process.tasks:
-            if task.state == STOPPED:
-                self.scheduler.add(task)

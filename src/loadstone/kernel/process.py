@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadstone.wait import WaitQueue
+
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.machine.core import Context
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file_table import FileTable
     from loadstone.vfs.location import Location
-    from loadstone.wait import WaitQueue
 
 RUNNABLE, WAITING, STOPPED, ENDED = range(4)  # states of a task
+INIT = 1  # the number of the machine itself, to which orphans go
 
 
 class Credentials:
@@ -29,6 +31,13 @@ class Credentials:
         self.gid = self.egid = self.sgid = self.fsgid = gid
         self.groups = groups
 
+    def copy(self) -> Credentials:
+        """What fork gives the child."""
+        other = Credentials(self.uid, self.gid, self.groups)
+        other.euid, other.suid, other.fsuid = self.euid, self.suid, self.fsuid
+        other.egid, other.sgid, other.fsgid = self.egid, self.sgid, self.fsgid
+        return other
+
 
 class FsContext:
     """Where paths start: working directory, root, and the mask for new files' modes."""
@@ -40,18 +49,26 @@ class FsContext:
         self.root = root
         self.umask = umask
 
+    def copy(self) -> FsContext:
+        """What fork gives the child."""
+        return FsContext(self.cwd, self.root, self.umask)
+
 
 class ExitStatus:
     """How a process ended: `code`, or the number of the `signal` that killed it (0: none).
 
-    `timed_out`: the machine's time was up. `note`: a sentence where there is more to say, as for out of memory.
+    `core_dumped`: it left a core file. `timed_out`: the machine's time was up. `note`: a sentence where there is more
+    to say, as for out of memory.
     """
 
-    __slots__ = ("code", "note", "signal", "timed_out")
+    __slots__ = ("code", "core_dumped", "note", "signal", "timed_out")
 
-    def __init__(self, code: int = 0, signal: int = 0, *, timed_out: bool = False, note: str = "") -> None:
+    def __init__(
+        self, code: int = 0, signal: int = 0, *, core_dumped: bool = False, timed_out: bool = False, note: str = ""
+    ) -> None:
         self.code = code
         self.signal = signal
+        self.core_dumped = core_dumped
         self.timed_out = timed_out
         self.note = note
 
@@ -59,23 +76,57 @@ class ExitStatus:
         return f"ExitStatus(code={self.code}, signal={self.signal})"
 
 
+class Usage:
+    """What a process took: CPU time in ns, page faults, pages resident at most, times it came to run."""
+
+    __slots__ = ("cpu_ns", "major_faults", "minor_faults", "peak_pages", "switches")
+
+    def __init__(self) -> None:
+        self.cpu_ns = self.minor_faults = self.major_faults = self.peak_pages = self.switches = 0
+
+    def copy(self) -> Usage:
+        """Another with the same figures."""
+        other = Usage()
+        other.add(self)
+        return other
+
+    def add(self, other: Usage) -> None:
+        """Take another's figures in; of the peaks the higher one counts."""
+        self.cpu_ns += other.cpu_ns
+        self.minor_faults += other.minor_faults
+        self.major_faults += other.major_faults
+        self.switches += other.switches
+        self.peak_pages = max(self.peak_pages, other.peak_pages)
+
+
 class Process:
     """What the threads of a program share.
 
     Attributes:
-        pid, parent_pid, group, session: process, parent, process group and session numbers.
+        pid, group, session: process, process group and session numbers.
+        parent: the process that is told of its end; None for the machine itself, which is told nothing.
+        children: its living and ended, not yet reaped children, by pid, in the order of their birth.
+        child_events: woken when a child ends, stops or goes on.
+        ending: woken when it ends (and becomes a zombie).
+        exit_signal: what its parent is sent when it ends; 0 for nothing.
         space: the address space; exec replaces it by one assignment.
         signals: the personality's: actions, and what is pending for the process.
         personal: what else the personality keeps of it; None until it does.
         limits: resource number -> (soft, hard), in the resource's own unit.
         image: what exec made, as the personality describes it (None before the first exec).
         status: how it ended, or None.
+        stopped_by: the signal that stopped it; 0 while it is not stopped.
+        unreported: the stop or continuation that its parent has not waited for yet: a signal number, or None.
+        usage: what its ended threads took; `children_usage`: what the children it waited for took.
+        is_first: it was not forked: the machine's user started it.
         keeps_memory: its memory outlives it, for somebody who wants to look at the end.
     """
 
     __slots__ = (
-        "credentials", "executable", "files", "fs", "group", "image", "keeps_memory", "kernel", "limits", "name",
-        "parent_pid", "personal", "pid", "session", "signals", "space", "started_ns", "status", "tasks",
+        "child_events", "children", "children_usage", "credentials", "ending", "executable", "exit_signal", "files",
+        "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name", "parent",
+        "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks", "unreported",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +134,11 @@ class Process:
     ) -> None:
         self.kernel = kernel
         self.pid = self.group = self.session = pid
-        self.parent_pid = 1
+        self.parent: Process | None = None
+        self.children: dict[int, Process] = {}
+        self.child_events = WaitQueue("a child")
+        self.ending = WaitQueue(f"the end of process {pid}")
+        self.exit_signal = 0
         self.credentials = credentials
         self.fs = fs
         self.files = files
@@ -94,10 +149,34 @@ class Process:
         self.space: AddressSpace
         self.executable: Location | None = None
         self.image: Any = None
+        self.has_executed = False  # since it was forked (setpgid looks at it)
         self.started_ns = 0  # CLOCK_MONOTONIC
         self.tasks: list[Task] = []
         self.status: ExitStatus | None = None
+        self.stopped_by = 0
+        self.unreported: int | None = None
+        self.usage = Usage()
+        self.children_usage = Usage()
+        self.is_first = False
         self.keeps_memory = False
+
+    @property
+    def parent_pid(self) -> int:
+        """The parent's number; 1 where it is the machine, which plays init."""
+        return self.parent.pid if self.parent is not None else INIT
+
+    def total_usage(self) -> Usage:
+        """What it took so far, its threads and its memory taken together."""
+        total = self.usage.copy()
+        for task in self.tasks:
+            total.cpu_ns += task.cpu_ns
+            total.switches += task.switches
+        if self.status is None:
+            space = self.space
+            total.minor_faults += space.minor_faults
+            total.major_faults += space.major_faults
+            total.peak_pages = max(total.peak_pages, space.resident_peak)
+        return total
 
 
 class Task:
@@ -108,13 +187,17 @@ class Task:
         signals: the personality's: mask, pending signals, alternate stack.
         personal: what else the personality keeps of it; None until it does.
         state: RUNNABLE, WAITING, STOPPED or ENDED.
-        pending: the system call it waits in, or None.
-        cpu: the number of the core it ran on last.
+        pending: the system call it is in, or None; `woken_by` is why the call goes on.
+        cpu: the number of the CPU it ran on last; cpu_ns: how long it ran, in ns; switches: how often it came to run.
+        nice: -20 (runs most) to 19; real_time: priority 1 to 99, 0 for ordinary tasks; runs_to_block: no time slice.
+        affinity: the CPUs it may run on, as a mask; None: all.
+        vfork_done: woken when it no longer needs its parent's memory; None if it never did.
     """
 
     __slots__ = (
-        "clear_child_tid", "context", "cpu", "kernel", "name", "pending", "personal", "process", "queues",
-        "robust_list", "signals", "state", "tid", "why",
+        "affinity", "clear_child_tid", "context", "cpu", "cpu_ns", "exit_code", "kernel", "name", "nice", "pending",
+        "personal", "process", "queues", "real_time", "robust_list", "runs_to_block", "signals", "state", "switches",
+        "tid", "vfork_done", "virtual_time", "why", "woken_by",
     )  # fmt: skip
 
     def __init__(self, process: Process, tid: int, context: Context, signals: Any) -> None:
@@ -125,10 +208,20 @@ class Task:
         self.signals = signals
         self.name = process.name
         self.cpu = 0
+        self.cpu_ns = 0
+        self.switches = 0
         self.state = RUNNABLE
         self.why = "started"  # why it last stopped running, for the switch event
         self.pending: Any = None
+        self.woken_by = ""
         self.queues: tuple[WaitQueue, ...] = ()
+        self.nice = 0
+        self.real_time = 0
+        self.runs_to_block = False
+        self.virtual_time = 0.0  # of a policy that shares out by weight
+        self.affinity: int | None = None
+        self.vfork_done: WaitQueue | None = None
+        self.exit_code = 0
         self.clear_child_tid = 0
         self.robust_list = 0
         self.personal: Any = None

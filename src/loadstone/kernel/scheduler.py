@@ -1,22 +1,23 @@
 """Who runs, for how long, and what everybody else waits for.
 
-Round robin over the tasks that can run. The cores of a machine take turns in one host thread, so that the order is the
-same on every run. When nobody can run, time passes: to the next deadline, to input from the host, or to a signal.
+The CPUs of a machine take turns in one host thread, so that the order is the same on every run; who comes next is a
+policy's decision (policies.py). When nobody can run, time passes: to the next deadline, to input from the host, or to
+a signal.
 """
 
 from __future__ import annotations
 
-import os
-import time
-from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
+from loadstone.kernel.outside import ALWAYS, Outside, events_of
+from loadstone.kernel.policies import SLICE, make_policy
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
 from loadstone.machine.core import EXCEPTION, STOPPED_AT, SYSTEM_CALL
-from loadstone.wait import TIMED_OUT, WOKEN, Wait
+from loadstone.wait import INTERRUPTED, TIMED_OUT, WOKEN, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,66 +25,103 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.machine.core import Core
 
-SLICE = 1 << 22
-"""Bytes of machine code in a time slice: a few milliseconds."""
-
-_POLLIN, _POLLOUT, _ALWAYS = 1, 4, 8 | 16 | 32  # poll(2); POLLERR, POLLHUP and POLLNVAL come unasked
 _TICK_NS = 4_000_000  # what a slice moves a virtual clock by
+_WHY = {RUNNABLE: "slice-end", WAITING: "blocked", STOPPED: "stopped", ENDED: "exited"}
 
 
 class Overdue(BaseException):
     """The machine should have stopped, and what it does in Python goes on. Raised by a signal handler, anywhere."""
 
 
+class Cpu:
+    """One CPU of the machine, as the scheduler sees it: who ran there last, and how much work it has done.
+
+    `ran`: work of `last` since it came there.
+    """
+
+    __slots__ = ("busy", "last", "number", "ran")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last: Task | None = None
+        self.busy = 0
+        self.ran = 0
+
+
 class Scheduler:
     """The run queue of a machine.
 
-    `on_breakpoint` is told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
+    Attributes:
+        current: whose system call or fault is being served; /proc/self is its process.
+        on_breakpoint: told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
+        on_all_stopped: called when nobody can run and somebody is stopped by a signal.
+        thread_switches, process_switches: how often a CPU went to another task with the same page directory, and with
+            another one.
     """
 
     def __init__(self, kernel: Kernel) -> None:
+        options = kernel.options
         self._kernel = kernel
-        self._ready: deque[Task] = deque()
-        self._waiting: list[Task] = []
-        self._last: dict[int, Task] = {}
-        self.current: Task | None = None  # whose system call or fault is being served; /proc/self is its process
-        self._host_signals: list[int] = []
-        self._stopped: ExitStatus | None = None  # how everybody is to end; None while the machine runs
-        self._deadline: float | None = None
-        self._bell = -1  # an eventfd while the machine idles: rung by what comes from outside
+        self._policy = make_policy(options.policy, options.schedule_seed)
+        self._outside = Outside(options.timeout, self._interrupt_cores)
+        self._cpus = [Cpu(number) for number in range(options.cpu_count)]
+        self._alive = 0
+        self._waiting: dict[Task, Wait] = {}
+        self._watching: dict[Task, Wait] = {}  # those of them that wait for a descriptor of the host's
+        self._deadlines: list[tuple[int, int, Task, Wait]] = []  # a heap; entries of waits that are over stay a while
+        self._sequence = 0
+        self._since_poll = 0  # work done since host descriptors were looked at
+        self._preempt = False
         self._broken: HostError | None = None  # why the machine cannot go on
+        self.current: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
+        self.on_all_stopped: Callable[[], None] = lambda: None
+        self.thread_switches = self.process_switches = 0
+        self.post = self._outside.post
+        self.start_deadline = self._outside.start_deadline
 
     def add(self, task: Task) -> None:
-        """A task that can run."""
+        """A new task, which can run."""
+        self._alive += 1
         task.state = RUNNABLE
-        self._ready.append(task)
+        self._policy.add(task)
 
     def remove(self, task: Task) -> None:
-        """A task has ended."""
+        """A task has ended. Nothing happens if it had before."""
+        if task.state == ENDED:
+            return
+        if task.state == WAITING:
+            self._leave(task)
         task.state = ENDED
+        self._alive -= 1
         if task.pending is not None:
-            self._leave_queues(task)
             task.pending.close()
             task.pending = None
-        if task in self._waiting:
-            self._waiting.remove(task)
 
     def wake(self, tasks: Iterable[object]) -> None:
-        """What these tasks waited for has happened."""
+        """What these tasks waited for has happened; they go on when it is their turn."""
         for task in tasks:
             if isinstance(task, Task) and task.state == WAITING:
-                self._resume(task, WOKEN)
+                self._end_wait(task, WOKEN)
 
-    def post(self, number: int) -> None:
-        """A signal came from the host. May be called from a signal handler."""
-        self._host_signals.append(number)
-        self._interrupt_all()
+    def interrupt(self, task: Task, *, killed: bool = False) -> None:
+        """A signal came for the task: if it waits, its call is told so. Some waits only a kill interrupts."""
+        if task.state == WAITING and (killed or self._waiting[task].interruptible):
+            self._end_wait(task, INTERRUPTED)
+
+    def resume(self, task: Task) -> None:
+        """A stopped task goes on."""
+        if task.state == STOPPED:
+            task.state = RUNNABLE
+            self._policy.add(task, woken=True)
 
     def stop(self, number: int) -> None:
         """Switch the machine off soon, as by signal `number`. May be called from a signal handler."""
-        self._stopped = ExitStatus(signal=int(number))
-        self._interrupt_all()
+        self._outside.stop(ExitStatus(signal=int(number)))
+
+    def switch_off(self, note: str) -> None:
+        """Switch the machine off soon because of what its programs do; everybody in it is killed."""
+        self._outside.stop(ExitStatus(signal=9, note=note))
 
     def run(self, until: Callable[[], bool]) -> None:
         """Run the machine until `until()` holds, asked after every slice, or the machine is stopped.
@@ -92,248 +130,285 @@ class Scheduler:
         """
         if self._broken is not None:
             raise self._broken
-        self.start_deadline()
+        self._outside.start_deadline()
         try:
             self._run(until)
         except Overdue:
             self._look_outside()
-        if self._stopped:
+        if self._outside.stopped:
             for process in list(self._kernel.processes.values()):
-                self._kernel.exit_process(process, self._stopped)
-
-    def start_deadline(self) -> float | None:
-        """Let the machine's time begin, if it has not; the seconds that are left, None without a limit."""
-        timeout = self._kernel.options.timeout
-        if timeout is None:
-            return None
-        if self._deadline is None:
-            self._deadline = time.monotonic() + timeout
-        return max(0.0, self._deadline - time.monotonic())
+                self._kernel.exit_process(process, self._outside.stopped)
 
     def insist(self) -> None:
         """The machine was told to stop, or its time is up, and it had time to see that. For a signal handler."""
         raise Overdue
 
     def _run(self, until: Callable[[], bool]) -> None:
+        policy = self._policy
         while not until():
             self._look_outside()
-            if self._stopped:
+            if self._outside.stopped:
                 return
-            self._interrupt_waiting()
-            task = self._next()
+            if self._waiting:
+                self._look_at_waits()
+            task = policy.next()
             if task is None:
-                if not any(t.state != ENDED for p in self._kernel.processes.values() for t in p.tasks):
+                if not self._alive:
                     return
                 self._idle()
             else:
                 try:
-                    self._run_slice(self._kernel.cores[task.cpu % len(self._kernel.cores)], task)
+                    self._run_slice(task)
                 except HostError as error:
                     self._broken = error
                     raise
                 except BaseException:
                     if task.state == RUNNABLE:
-                        self._ready.appendleft(task)
+                        policy.add(task)
                     raise
                 if task.state == RUNNABLE:
-                    self._ready.append(task)
+                    policy.add(task)
 
     # -- one slice ----------------------------------------------------------------------------------------------------
 
-    def _run_slice(self, core: Core, task: Task) -> None:
+    def _run_slice(self, task: Task) -> None:
         """The task runs until it waits, ends, or has used its slice up."""
         kernel = self._kernel
+        core = kernel.cores[0]
+        cpu = self._place(task)
+        self._switch_to(cpu, task)
         personality = kernel.personality
-        process = task.process
-        self._switch_to(core, task)
         personality.expire_timers()
         personality.new_slice(task)
-        end = core.retired + SLICE
-        system_call = personality.system_call
-        signals = task.signals
+        started = core.retired
+        cpu_time = kernel.clock.cpu_ns() if kernel.clock.__class__ is not VirtualClock else 0
         try:
-            while True:
-                if signals.attention:
-                    personality.before_user(task)
-                    if task.state != RUNNABLE:
-                        break
-                trap = core.run(task.context, process.space, end - core.retired)
-                if trap.kind == SYSTEM_CALL:
-                    pending = system_call(task)
-                    if pending is not None:
-                        self._block(task, pending)
-                        break
-                    if task.state != RUNNABLE or core.retired >= end or self._stopped:
-                        break
-                elif trap.kind == EXCEPTION:
-                    personality.exception(task, trap)
-                    if task.state != RUNNABLE:
-                        break
-                elif trap.kind != STOPPED_AT or self.on_breakpoint(task):
-                    break
+            if task.pending is None or self._go_on(task):
+                self._run_user(core, task, started + self._policy.slice_of(task))
         except OutOfFrames as error:
             personality.out_of_frames(task, str(error))
-        task.why = {RUNNABLE: "slice-end", WAITING: "blocked", STOPPED: "stopped"}.get(task.state, "exited")
-        if isinstance(kernel.clock, VirtualClock):
-            kernel.clock.advance(_TICK_NS * (core.retired - end + SLICE) // SLICE)
+        self._preempt = False
+        task.why = _WHY[task.state]
+        work = core.retired - started
+        self._policy.ran(task, work)
+        cpu.busy += work
+        cpu.ran += work
+        self._since_poll += work
+        if kernel.clock.__class__ is VirtualClock:
+            elapsed = _TICK_NS * work // SLICE
+            kernel.clock.advance(elapsed)
+        else:
+            elapsed = kernel.clock.cpu_ns() - cpu_time
+        task.cpu_ns += elapsed
+        if task.state != ENDED:
+            personality.ran(task)
 
-    def _switch_to(self, core: Core, task: Task) -> None:
+    def _run_user(self, core: Core, task: Task, end: int) -> None:
+        personality = self._kernel.personality
+        system_call = personality.system_call
+        process = task.process
+        signals = task.signals
+        outside = self._outside
+        while True:
+            if signals.attention:
+                personality.before_user(task)
+                if task.state != RUNNABLE:
+                    return
+            trap = core.run(task.context, process.space, end - core.retired)
+            if trap.kind == SYSTEM_CALL:
+                pending = system_call(task)
+                if pending is not None:
+                    self._block(task, pending)
+                    return
+                if task.state != RUNNABLE or core.retired >= end or self._preempt or outside.stopped:
+                    return
+            elif trap.kind == EXCEPTION:
+                personality.exception(task, trap)
+                if task.state != RUNNABLE:
+                    return
+            elif trap.kind != STOPPED_AT or self.on_breakpoint(task):
+                return
+
+    def _go_on(self, task: Task) -> bool:
+        """Go on with the call in which the task waited; whether it is done."""
+        pending, task.pending = task.pending, None
+        personality = self._kernel.personality
+        if task.woken_by == INTERRUPTED:
+            pending = personality.interrupt(task, pending)
+        else:
+            pending = personality.resume(task, pending, task.woken_by)
+        if pending is not None:
+            self._block(task, pending)
+        return task.state == RUNNABLE and task.pending is None
+
+    def _place(self, task: Task) -> Cpu:
+        """The CPU for its next slice: its last one, unless it may not run there or that one has done much more."""
+        cpus = self._cpus
+        cpu = cpus[task.cpu]
+        if len(cpus) == 1:
+            return cpu
+        if self._policy.empty() and task.affinity is None:
+            for other in cpus:  # the other CPUs idle meanwhile, and have nothing to catch up with
+                other.busy = cpu.busy
+            return cpu
+        allowed = [one for one in cpus if task.affinity is None or task.affinity >> one.number & 1]
+        least = min(allowed, key=lambda one: one.busy)
+        if cpu not in allowed or cpu.busy - least.busy > SLICE:
+            return least
+        return cpu
+
+    def _switch_to(self, cpu: Cpu, task: Task) -> None:
         self.current = task
-        task.process.space.owner_ids = (task.process.pid, task.tid, core.number)
-        last = self._last.get(core.number)
+        process = task.process
+        process.space.owner_ids = (process.pid, task.tid, cpu.number)
+        if task.cpu != cpu.number:
+            task.cpu = cpu.number
+            self._kernel.personality.migrated(task)
+        last = cpu.last
         if last is task:
             return
-        self._last[core.number] = task
+        cpu.last = task
+        task.switches += 1
+        same = last is not None and last.process.space is process.space
+        if last is not None and same:
+            self.thread_switches += 1
+        elif last is not None:
+            self.process_switches += 1
+        if last is not None and last.why == "slice-end" and last.state != ENDED:
+            self._kernel.personality.preempted(last)
         events = self._kernel.events
         if events.switch:
-            publish(
-                events.switch, Switch(core.number, last.tid if last else 0, task.tid, last.why if last else "started")
-            )
+            self._tell_switch(cpu, last, task, same)
+        cpu.ran = 0
 
-    def _next(self) -> Task | None:
-        while self._ready:
-            task = self._ready.popleft()
-            if task.state == RUNNABLE:
-                return task
-        return None
+    def _tell_switch(self, cpu: Cpu, last: Task | None, task: Task, same: bool) -> None:
+        if last is None:
+            record = Switch(cpu.number, 0, task.tid, "started")
+        else:
+            waits_for = self._what(last) if last.state == WAITING else ""
+            record = Switch(cpu.number, last.tid, task.tid, last.why, cpu.ran, waits_for, same)
+        publish(self._kernel.events.switch, record)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def _block(self, task: Task, pending: object) -> None:
         """The task waits in a system call."""
         task.pending = pending
+        wait: Wait = task.pending.wait
+        if task.signals.attention and wait.interruptible:  # a signal was there before the wait
+            task.woken_by = INTERRUPTED
+            return
         task.state = WAITING
-        task.queues = task.pending.wait.queues
-        for queue in task.queues:
+        task.queues = wait.queues
+        for queue in wait.queues:
             queue.waiters.append(task)
-        self._waiting.append(task)
+        self._waiting[task] = wait
+        if wait.host_fd >= 0:
+            self._watching[task] = wait
+        if wait.deadline is not None:
+            self._sequence += 1
+            heappush(self._deadlines, (wait.deadline, self._sequence, task, wait))
 
-    def _resume(self, task: Task, reason: str) -> None:
-        """A wait is over: go on with the call; it may wait again."""
-        personality = self._kernel.personality
-        self._go_on(task, lambda pending: personality.resume(task, pending, reason))
-
-    def _interrupt_waiting(self) -> None:
-        """Tell the calls of waiting tasks about signals that came."""
-        interrupt = self._kernel.personality.interrupt
-        for task in [t for t in self._waiting if t.signals.attention]:
-            self._go_on(task, lambda pending, task=task: interrupt(task, pending))  # type: ignore[misc]
-
-    def _go_on(self, task: Task, step: Callable[[object], object | None]) -> None:
-        """Take a task out of its wait and take `step` with the call that it waited in."""
-        self._leave_queues(task)
-        self._waiting.remove(task)
-        self.current = task
-        pending, task.pending = task.pending, None
+    def _end_wait(self, task: Task, reason: str) -> None:
+        """The task can run again, and will go on with its call for this reason."""
+        self._leave(task)
         task.state = RUNNABLE
-        try:
-            pending = step(pending)
-        except OutOfFrames as error:
-            self._kernel.personality.out_of_frames(task, str(error))
-            pending = None
-        self._after_call(task, pending)
+        task.woken_by = reason
+        self._policy.add(task, woken=True)
+        current = self.current
+        if current is not None and current.state == RUNNABLE and self._policy.preempts(task, current):
+            self._preempt = True
 
-    def _after_call(self, task: Task, pending: object | None) -> None:
-        if pending is not None:
-            self._block(task, pending)
-        elif task.state == RUNNABLE:
-            self._ready.append(task)
-
-    def _leave_queues(self, task: Task) -> None:
+    def _leave(self, task: Task) -> None:
         for queue in task.queues:
             if task in queue.waiters:
                 queue.waiters.remove(task)
         task.queues = ()
+        del self._waiting[task]
+        self._watching.pop(task, None)
+
+    def _next_deadline(self) -> int | None:
+        """The next deadline of a wait that goes on."""
+        heap = self._deadlines
+        while heap and self._waiting.get(heap[0][2]) is not heap[0][3]:
+            heappop(heap)
+        if len(heap) > 64 + 2 * len(self._waiting):
+            heap[:] = [entry for entry in heap if self._waiting.get(entry[2]) is entry[3]]
+            heapify(heap)
+        return heap[0][0] if heap else None
+
+    def _look_at_waits(self) -> None:
+        """Between slices: deadlines that have passed, and now and then the host's descriptors."""
+        if self._watching and self._since_poll >= SLICE:
+            self._since_poll = 0
+            self._wake_ready(self._outside.poll(self._watching.values(), 0))
+        if self._deadlines:
+            self._end_overdue()
+
+    def _end_overdue(self) -> None:
+        deadline = self._next_deadline()
+        if deadline is None:
+            return
+        now = self._kernel.clock.monotonic_ns()
+        while deadline is not None and deadline <= now:
+            self._end_wait(self._deadlines[0][2], TIMED_OUT)
+            deadline = self._next_deadline()
+
+    def _wake_ready(self, ready: dict[int, int]) -> None:
+        if ready:
+            for task, wait in list(self._watching.items()):
+                if ready.get(wait.host_fd, 0) & (events_of(wait) | ALWAYS):
+                    self._end_wait(task, WOKEN)
 
     def _idle(self) -> None:
         """Nobody can run: wait for the host, a deadline or a signal."""
-        waits = [(task, task.pending.wait) for task in self._waiting]
-        deadlines = [wait.deadline for _, wait in waits if wait.deadline is not None]
-        timer = self._kernel.personality.next_deadline()
-        if timer is not None:
-            deadlines.append(timer)
+        personality = self._kernel.personality
+        deadlines = [when for when in (self._next_deadline(), personality.next_deadline()) if when is not None]
         deadline = min(deadlines) if deadlines else None
-        watched = [(task, wait) for task, wait in waits if wait.host_fd >= 0]
-        if deadline is None and not watched and not self._signals_may_come():
-            raise HostError(f"every task waits for ever: {self._who_waits()}")
-        ready = self._wait_for_host(watched, deadline)
-        self._kernel.personality.expire_timers()
-        for task, wait in watched:
-            if ready.get(wait.host_fd, 0) & (_events_of(wait) | _ALWAYS) and task.state == WAITING:
-                self._resume(task, WOKEN)
-        now = self._kernel.clock.monotonic_ns() if deadline is not None else 0
-        for task, wait in waits:
-            if (
-                wait.deadline is not None
-                and wait.deadline <= now
-                and task.state == WAITING
-                and task.pending is not None
-            ):
-                self._resume(task, TIMED_OUT)
+        if self._anybody_stopped():
+            self.on_all_stopped()
+        elif deadline is None and not self._watching and not self._signals_may_come():
+            raise HostError(f"every task waits for ever: {self.who_waits()}")
+        self._wake_ready(self._pass_time(deadline))
+        self._since_poll = 0
+        personality.expire_timers()
+        self._end_overdue()
 
-    def _wait_for_host(self, watched: list[tuple[Task, Wait]], deadline: int | None) -> dict[int, int]:
-        """Let time pass until a watched host descriptor is ready (returned: its events), the deadline, or a signal.
-
-        Python goes on with an interrupted poll(); it is the bell that ends it.
-        """
+    def _pass_time(self, deadline: int | None) -> dict[int, int]:
+        """Let time pass until a watched host descriptor is ready (returned: its events), the deadline, or a signal."""
         clock = self._kernel.clock
-        events: dict[int, int] = {}
-        for _, wait in watched:
-            events[wait.host_fd] = events.get(wait.host_fd, 0) | _events_of(wait)
-        virtual = isinstance(clock, VirtualClock) and deadline is not None
-        left = 0.0 if virtual else 1.0 if deadline is None else max(0.0, (deadline - clock.monotonic_ns()) / 1e9)
-        if self._deadline is not None:
-            left = min(left, max(0.0, self._deadline - time.monotonic()))
-        ready = self._poll(events, min(left, 1.0))
-        if virtual and not ready and deadline is not None:
+        waits = list(self._watching.values())
+        if deadline is None:
+            return self._outside.poll(waits, None)
+        if clock.__class__ is not VirtualClock:
+            return self._outside.poll(waits, max(0.0, (deadline - clock.monotonic_ns()) / 1e9))
+        ready = self._outside.poll(waits, 0) if waits else {}
+        if not ready:
             clock.sleep_until(deadline)
         return ready
 
-    def _poll(self, events: dict[int, int], seconds: float) -> dict[int, int]:
-        """poll(2) on host descriptors, ended early by `post` and `stop`."""
-        import select
-
-        poll = select.poll()
-        for fd, wanted in events.items():
-            poll.register(fd, wanted)
-        self._bell = bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            poll.register(bell, _POLLIN)
-            if self._host_signals or self._stopped:
-                seconds = 0
-            return {fd: found for fd, found in poll.poll(seconds * 1000) if fd != bell}
-        finally:
-            self._bell = -1
-            os.close(bell)
-
     def _signals_may_come(self) -> bool:
-        """Whether somebody waits for a signal or is stopped: the host's terminal may still send one."""
-        return any(queue is task.signals.arrival for task in self._waiting for queue in task.queues) or any(
-            task.state == STOPPED for process in self._kernel.processes.values() for task in process.tasks
-        )
+        """Whether somebody waits for a signal: the host's terminal may still send one."""
+        return any(queue is task.signals.arrival for task in self._waiting for queue in task.queues)
 
-    def _who_waits(self) -> str:
-        return "; ".join(
-            f"{task.process.name} (tid {task.tid}) for {' or '.join(queue.what for queue in task.queues) or 'nothing'}"
-            for task in self._waiting
-        )
+    def _anybody_stopped(self) -> bool:
+        return any(task.state == STOPPED for process in self._kernel.processes.values() for task in process.tasks)
 
-    def _interrupt_all(self) -> None:
-        for core in self._kernel.cores:
-            core.interrupt()
-        if self._bell >= 0:
-            os.eventfd_write(self._bell, 1)
+    def who_waits(self) -> str:
+        """What everybody waits for, for a person."""
+        return "; ".join(f"{task.process.name} (tid {task.tid}) for {self._what(task)}" for task in self._waiting)
+
+    @staticmethod
+    def _what(task: Task) -> str:
+        return " or ".join(queue.what for queue in task.queues) or "nothing"
 
     # -- the host -----------------------------------------------------------------------------------------------------
 
+    def _interrupt_cores(self) -> None:
+        for core in self._kernel.cores:
+            core.interrupt()
+
     def _look_outside(self) -> None:
         """Signals of the host's that came since, and the machine's time limit."""
-        while self._host_signals:
-            self._kernel.personality.console_signal(self._host_signals.pop(0))
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            self._stopped = ExitStatus(124, timed_out=True)
-
-
-def _events_of(wait: Wait) -> int:
-    """The poll(2) event that a wait is for."""
-    return _POLLOUT if wait.host_write else _POLLIN
+        for number in self._outside.take_signals():
+            self._kernel.personality.console_signal(number)

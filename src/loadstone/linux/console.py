@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from fcntl import ioctl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Process
 
 TCGETS, TCSETSW = 0x5401, 0x5403
 TERMIOS_SIZE = 36
@@ -11,15 +15,21 @@ TERMIOS_SIZE = 36
 class Console:
     """What the machine keeps about terminals.
 
-    `foreground`: the process group that reads from it and gets its signals; 0 until a program says otherwise.
+    `session`: the session whose controlling terminal it is; 0 for none. `foreground`: the process group that reads
+    from it and gets its signals; 0 for none.
     Call `restore()` on every way out: it gives each host terminal that a guest changed its old modes back.
     """
 
-    __slots__ = ("_saved", "foreground")
+    __slots__ = ("_saved", "foreground", "session")
 
     def __init__(self) -> None:
-        self.foreground = 0
+        self.session = self.foreground = 0
         self._saved: dict[int, bytes] = {}
+
+    def take(self, process: Process) -> None:
+        """The first program that is started has the terminal, in the foreground."""
+        if not self.session:
+            self.session, self.foreground = process.session, process.group
 
     def remember(self, fd: int) -> None:
         """Keep the modes of host terminal `fd`, which are about to be changed; only the first time counts."""

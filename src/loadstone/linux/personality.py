@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import signals, vsyscall
+from loadstone.linux import ending, rseq, signals, vsyscall
+from loadstone.linux.clone import release_vfork_parent
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
@@ -72,6 +73,8 @@ class Linux:
         self.expire_timers = self.calls.timers.expire
         self.before_user = signals.deliver
         self.signal_name = signals.name
+        self.task_ended = ending.task_ended
+        self.process_ended = ending.process_ended
 
     def exception(self, task: Task, trap: Trap) -> None:
         """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal."""
@@ -97,10 +100,27 @@ class Linux:
         share = f"{victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
         self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=f"out of memory: {why}; {share}"))
 
+    def ran(self, task: Task) -> None:
+        """Nothing is limited yet."""
+
+    def migrated(self, task: Task) -> None:
+        """The CPU number that the C library reads in the thread's own memory is brought up to date."""
+        if task_state(task).rseq is not None:
+            rseq.update(task)
+
+    def preempted(self, task: Task) -> None:
+        """A restartable sequence does not go on after somebody else ran."""
+        if task_state(task).rseq is not None:
+            try:
+                rseq.leave_critical_section(task)
+            except LinuxError:
+                signals.force(task, signals.from_kernel(signals.SIGSEGV))
+
     def console_signal(self, number: int) -> None:
-        """Ctrl-C and its like, to every process (one foreground group so far)."""
-        for process in self._kernel.processes.values():
-            if process.status is None:
+        """Ctrl-C and its like, to the terminal's foreground group; to everybody where there is none."""
+        foreground = self.console.foreground
+        for process in list(self._kernel.processes.values()):
+            if process.status is None and foreground in (0, process.group):
                 signals.send(process, signals.from_kernel(number))
 
     def execute(self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes]) -> None:
@@ -120,6 +140,7 @@ class Linux:
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""
         process = task.process
+        self._end_siblings(task)
         old = getattr(process, "space", None)
         process.space = image.space
         process.space.owner_ids = (process.pid, task.tid, task.cpu)
@@ -137,8 +158,24 @@ class Linux:
         context.reset()
         for register, value in image.registers.items():
             context.write(register, value)
+        process.has_executed = True
         if old is not None:
             old.release()
+        release_vfork_parent(task)
+
+    def _end_siblings(self, task: Task) -> None:
+        """exec ends the other threads; the one that called it becomes the first (kernel: de_thread)."""
+        process = task.process
+        if len(process.tasks) == 1:
+            return
+        for other in list(process.tasks):
+            if other is not task:
+                self._kernel.end_task(other)
+                process.tasks.remove(other) if other in process.tasks else None
+                self._kernel.tasks.pop(other.tid, None)
+        self._kernel.tasks.pop(task.tid, None)
+        task.tid = process.pid
+        self._kernel.tasks[task.tid] = task
 
     def _called_vsyscall(self, task: Task, address: int) -> bool:
         if address < vsyscall.START:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
+from loadstone.kernel.process import ENDED, STOPPED, WAITING
 from loadstone.lean import NamedTuple
 from loadstone.linux import fpu_frame
 from loadstone.linux.profile import RLIMIT_SIGPENDING
@@ -88,7 +89,8 @@ _MOST_QUEUED = 1 << 16  # signals of a process, where there is no limit
 
 UNBLOCKABLE = bits(SIGKILL, SIGSTOP)
 SYNCHRONOUS = bits(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
-STOPPING = bits(SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU)
+TERMINAL_STOPS = bits(SIGTSTP, SIGTTIN, SIGTTOU)
+STOPPING = TERMINAL_STOPS | bits(SIGSTOP)
 IGNORED = bits(SIGCONT, SIGCHLD, SIGWINCH, SIGURG)
 
 
@@ -214,7 +216,12 @@ class ProcessSignals:
 
     def exec(self) -> None:
         """execve: handlers are gone with the old image, ignored stays ignored (flush_signal_handlers)."""
-        self.actions = {number: Action(SIG_IGN) for number, action in self.actions.items() if action.handler == SIG_IGN}
+        self.inherit_ignored(self)
+
+    def inherit_ignored(self, other: ProcessSignals) -> None:
+        """Ignore what `other` ignores; all other actions are the default ones."""
+        ignored = [number for number, action in other.actions.items() if action.handler == SIG_IGN]
+        self.actions = {number: Action(SIG_IGN) for number in ignored}
 
 
 class TaskSignals:
@@ -270,8 +277,12 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         _flush(process, bit(SIGCONT))
     elif number == SIGCONT:
         _flush(process, STOPPING)
-    if number in (SIGCONT, SIGKILL):
-        process.kernel.continue_process(process)
+    if process.status is not None:
+        return  # a zombie hears nothing
+    if number in (SIGCONT, SIGKILL) and process.stopped_by:
+        from loadstone.linux import jobs
+
+        jobs.go_on(process)
     if _is_ignored(process, number):
         return
     if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
@@ -280,8 +291,22 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         if pending.mask & bit(number):
             return  # the kernel keeps the bit and loses the rest
     pending.add(info)
+    if pending is process.signals.pending:
+        _choose(process, number)
+    else:
+        for task in process.tasks:
+            recalculate(task)
+    if number == SIGKILL:
+        for task in process.tasks:
+            process.kernel.scheduler.interrupt(task, killed=True)
+
+
+def _choose(process: Process, number: int) -> None:
+    """A signal for the whole process is told to one thread that does not block it (kernel: complete_signal)."""
     for task in process.tasks:
-        recalculate(task)
+        if task.state != ENDED and not task.signals.mask & bit(number):
+            recalculate(task)
+            return
 
 
 def _queued(process: Process) -> int:
@@ -311,16 +336,23 @@ def _flush(process: Process, mask: int) -> None:
 
 
 def recalculate(task: Task) -> None:
-    """Set `attention` when there is a signal to deliver (the kernel's recalc_sigpending)."""
+    """Set `attention` when there is a signal to deliver (the kernel's recalc_sigpending); a call it waits in ends."""
     signals = task.signals
     if (signals.pending.mask | task.process.signals.pending.mask) & ~signals.mask:
         signals.attention = True
+        if task.state == WAITING:
+            task.kernel.scheduler.interrupt(task)
 
 
 def set_mask(task: Task, mask: int) -> None:
     """Block exactly `mask`, less the two signals that cannot be."""
-    task.signals.mask = mask & ~UNBLOCKABLE
+    before, after = task.signals.mask, mask & ~UNBLOCKABLE
+    task.signals.mask = after
     recalculate(task)
+    shared = task.process.signals.pending.mask & after & ~before
+    if shared and len(task.process.tasks) > 1:  # somebody else has to take them (kernel: retarget_shared_pending)
+        for other in task.process.tasks:
+            recalculate(other)
 
 
 def set_action(process: Process, number: int, action: Action) -> None:
@@ -457,6 +489,9 @@ def deliver(task: Task) -> None:
     has ended.
     """
     signals = task.signals
+    if task.process.stopped_by:
+        task.state = STOPPED
+        return
     signals.attention = False
     while (info := _dequeue(task)) is not None:
         number = info.number
@@ -464,7 +499,7 @@ def deliver(task: Task) -> None:
         if action.handler not in (SIG_DFL, SIG_IGN) and number != SIGKILL:
             _announce(task, info, "handler")
             _handle(task, info, action)
-        elif ignores(action, number):
+        elif ignores(action, number) or _stops_nobody(task, number):
             _announce(task, info, "ignored")
         else:
             _announce(task, info, "default")
@@ -476,6 +511,15 @@ def deliver(task: Task) -> None:
         recalculate(task)
         if signals.attention:
             deliver(task)
+
+
+def _stops_nobody(task: Task, number: int) -> bool:
+    """A stop from the terminal is ignored in an orphaned process group: nobody is there to continue it."""
+    if not bit(number) & TERMINAL_STOPS:
+        return False
+    from loadstone.linux import jobs
+
+    return jobs.is_orphaned(task.kernel, task.process.group)
 
 
 def _dequeue(task: Task) -> SigInfo | None:
@@ -498,10 +542,14 @@ def _announce(task: Task, info: SigInfo, action: str) -> None:
 
 def _default(task: Task, info: SigInfo) -> None:
     """The default action of a signal that is not ignored by default: stop or end the process."""
-    if bit(info.number) & STOPPING:
-        task.kernel.stop_process(task.process, info.number)
-    else:
+    if not bit(info.number) & STOPPING:
         task.kernel.kill_process(task.process, info)
+        return
+    from loadstone.linux import jobs
+
+    jobs.stop(task.process, info.number)
+    task.state = STOPPED
+    task.signals.attention = True  # to be looked at again when it goes on
 
 
 # include/linux/errno.h, as in syscalls.registry

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 # include/uapi/linux/prctl.h
 PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS = 3, 7, 30, 39
+PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER = 2, 37
+_NOT_INHERITED = (PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER)
 DEFAULT_SLACK = 50_000  # ns
 
 # include/uapi/linux/personality.h
@@ -35,6 +37,14 @@ class ProcessState:
         self.oom_score_adj = 0
         self.settings: dict[int, int] = {}
 
+    def fork(self) -> ProcessState:
+        """What a child begins with: all but what is said of this very process."""
+        child = ProcessState()
+        child.personality, child.nice, child.membarrier = self.personality, self.nice, self.membarrier
+        child.oom_score_adj = self.oom_score_adj
+        child.settings = {key: value for key, value in self.settings.items() if key not in _NOT_INHERITED}
+        return child
+
     def exec(self, read_implies_exec: bool) -> None:
         """What execve resets (SET_PERSONALITY2, begin_new_exec, membarrier_exec_mmap)."""
         self.personality = self.personality & ~READ_IMPLIES_EXEC | (READ_IMPLIES_EXEC if read_implies_exec else 0)
@@ -48,16 +58,29 @@ class TaskState:
 
     Attributes:
         rseq: (address, length, signature) of the area it registered with rseq(2), or None.
-        affinity: the CPUs it may run on, as a mask; None: all.
-        policy: (SCHED_… policy, real-time priority).
+        policy: its SCHED_… policy; the priority that goes with it is the task's.
+        resets_on_fork: children are ordinary again (SCHED_RESET_ON_FORK).
     """
 
-    __slots__ = ("affinity", "policy", "rseq")
+    __slots__ = ("policy", "resets_on_fork", "rseq")
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
-        self.affinity: int | None = None
-        self.policy = (0, 0)
+        self.policy = 0
+        self.resets_on_fork = False
+
+    def fork(self, *, keeps_rseq: bool) -> TaskState:
+        """What a child begins with; in the same memory the area stays the parent's."""
+        child = TaskState()
+        child.rseq = self.rseq if keeps_rseq else None
+        child.policy = self.policy
+        return child
+
+    def reset_on_fork(self, child: Task) -> None:
+        """SCHED_RESET_ON_FORK: the child has no real-time priority, and no better nice value than 0."""
+        if self.resets_on_fork:
+            task_state(child).policy = 0
+            child.real_time, child.runs_to_block, child.nice = 0, False, max(child.nice, 0)
 
     def exec(self) -> None:
         """What execve resets: the area was in the old image."""

@@ -43,6 +43,7 @@ class AddressSpace:
         fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
+        users: the processes that are in it; more than one after vfork.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class AddressSpace:
         "start_data",
         "start_stack",
         "usage",
+        "users",
         "vmas",
         "walks",
     )
@@ -107,6 +109,7 @@ class AddressSpace:
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
         self.minor_faults = self.major_faults = 0
+        self.users = 1
         cache.spaces.append(self)
 
     def find(self, address: int) -> Vma | None:
@@ -210,11 +213,19 @@ class AddressSpace:
 
         return clone(self)
 
+    def share(self) -> AddressSpace:
+        """One process more is in it (CLONE_VM)."""
+        self.users += 1
+        return self
+
     def release(self) -> None:
-        """The end: every mapping, page and page table goes (kernel: exit_mmap).
+        """A process leaves. With the last one every mapping, page and page table goes (kernel: mmput, exit_mmap).
 
         No `unmap` is emitted: the exit, or the exec that built another space, has said that all of it goes.
         """
+        self.users -= 1
+        if self.users:
+            return
         self.events = None
         mapping.remove(self, list(self.vmas))
         self.page_table.release()

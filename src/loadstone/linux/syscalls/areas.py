@@ -5,9 +5,12 @@ from __future__ import annotations
 _NAMES = {
     "memory": """mmap munmap mprotect mremap brk madvise mincore msync mlock mlock2 munlock mlockall munlockall
         membarrier mseal""",
-    "process": """getpid gettid getppid exit exit_group execve execveat fork vfork clone clone3 wait4 waitid
+    "process": """getpid gettid getppid exit exit_group execve execveat
         set_tid_address set_robust_list get_robust_list rseq arch_prctl prctl personality setpgid getpgid getpgrp
         getsid setsid restart_syscall""",
+    "forking": """fork vfork clone clone3""",
+    "waiting": """wait4 waitid""",
+    "pidfds": """pidfd_open pidfd_send_signal pidfd_getfd""",
     "identity": """getuid geteuid getgid getegid setuid setgid setreuid setregid setresuid setresgid getresuid
         getresgid setfsuid setfsgid getgroups setgroups capget capset""",
     "limits": """prlimit64 getrlimit setrlimit getrusage getpriority setpriority""",

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.children import pack_usage
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
 from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -78,7 +79,6 @@ def _set(process: Process, resource: int, soft: int, hard: int) -> None:
         process.files.limit = soft
 
 
-_USAGE = Struct("<16q")
 _SELF, _CHILDREN, _THREAD = 0, -1, 1
 
 
@@ -87,14 +87,14 @@ def getrusage(task: Task, who: UsageWho, usage: Address) -> int:
     """getrusage(2)."""
     if who not in (_SELF, _CHILDREN, _THREAD):
         raise LinuxError(EINVAL, f"no such who: {who}")
-    values = [0] * 16
-    if who != _CHILDREN:
-        microseconds = task.kernel.clock.cpu_ns() // 1000
-        space = task.process.space
-        values[0:2] = divmod(microseconds, 1_000_000)
-        values[4] = space.resident_peak * 4  # KiB
-        values[8:10] = space.minor_faults, space.major_faults
-    copy_out(task.process.space, usage, _USAGE.pack(*values))
+    process = task.process
+    if who == _CHILDREN:
+        taken = process.children_usage
+    else:
+        taken = process.total_usage()
+        if who == _THREAD:
+            taken.cpu_ns, taken.switches = task.cpu_ns, task.switches
+    copy_out(process.space, usage, pack_usage(taken))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ECHILD, EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
+from errno import EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
 from os import fsdecode
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from loadstone.linux.state import (
 from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
-from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_in, copy_out, read_string
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         Address,
         ArchCode,
         AtFlags,
-        CloneFlags,
         DirFd,
         Environment,
         Hex,
@@ -47,9 +46,6 @@ if TYPE_CHECKING:
         ULong,
     )
     from loadstone.linux.syscalls.registry import Blocking
-
-_NEXT_ISSUE = "one process with one thread, for now"
-
 
 # ------------------------------------------------------------------------------------------------ numbers
 
@@ -141,53 +137,6 @@ def exit_group(task: Task, status: Int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ others
-
-
-@syscall(NOTHING, _NEXT_ISSUE)
-def fork(task: Task) -> Pid:
-    """fork(2)."""
-    raise NotImplementedError
-
-
-@syscall(NOTHING, _NEXT_ISSUE)
-def vfork(task: Task) -> Pid:
-    """vfork(2)."""
-    raise NotImplementedError
-
-
-@syscall(NOTHING, _NEXT_ISSUE)
-def clone(task: Task, flags: CloneFlags, stack: Address, parent_tid: Address, child_tid: Address, tls: Address) -> Pid:
-    """clone(2)."""
-    raise NotImplementedError
-
-
-@syscall(NOTHING, _NEXT_ISSUE)
-def clone3(task: Task, arguments: Address, size: Size) -> Pid:
-    """clone3(2)."""
-    raise NotImplementedError
-
-
-_WAIT4_OPTIONS = 0x1 | 0x2 | 0x8 | 0xE0000000  # WNOHANG WUNTRACED WCONTINUED __WNOTHREAD __WALL __WCLONE
-_WAITID_OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x1000000 | 0xE0000000
-_WAITID_STATES = 0x2 | 0x4 | 0x8
-
-
-@syscall(PARTIAL, "there are no children yet")
-def wait4(task: Task, pid: Pid, status: Address, options: Int, usage: Address) -> Pid:
-    """wait4(2)."""
-    if options & 0xFFFF_FFFF & ~_WAIT4_OPTIONS:
-        raise LinuxError(EINVAL, f"unknown options {options:#x}")
-    if pid == -(1 << 31):
-        raise LinuxError(ESRCH)
-    raise LinuxError(ECHILD, "the process has no children")
-
-
-@syscall(PARTIAL, "there are no children yet")
-def waitid(task: Task, which: Int, pid: Pid, info: Address, options: Int, usage: Address) -> int:
-    """waitid(2)."""
-    if options & 0xFFFF_FFFF & ~_WAITID_OPTIONS or not options & _WAITID_STATES or not 0 <= which <= 3:
-        raise LinuxError(EINVAL, f"unknown options {options:#x}")
-    raise LinuxError(ECHILD, "the process has no children")
 
 
 @syscall(FULL)

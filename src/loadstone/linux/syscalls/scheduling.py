@@ -40,7 +40,7 @@ def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     _own(task, pid)
     # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
     length = min(size, (count + 63) // 64 * 8)
-    affinity = task_state(task).affinity
+    affinity = task.affinity
     allowed = (1 << count) - 1 if affinity is None else affinity
     copy_out(task.process.space, mask, allowed.to_bytes(length, "little"))
     return length
@@ -54,7 +54,7 @@ def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     _own(task, pid)
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
-    task_state(task).affinity = wanted
+    task.affinity = wanted
     return 0
 
 
@@ -72,7 +72,7 @@ def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
 def sched_getscheduler(task: Task, pid: Pid) -> Policy:
     """sched_getscheduler(2)."""
     _own(task, pid)
-    return task_state(task).policy[0]
+    return task_state(task).policy
 
 
 @syscall(PARTIAL, "stored; the scheduler does not look at it")
@@ -92,7 +92,7 @@ def sched_getparam(task: Task, pid: Pid, parameters: Address) -> int:
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, parameters, INT, task_state(task).policy[1])
+    write_struct(task, parameters, INT, task.real_time)
     return 0
 
 
@@ -103,7 +103,7 @@ def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
     _own(task, pid)
-    _set_policy(task, task_state(task).policy[0], priority)
+    _set_policy(task, task_state(task).policy, priority)
     return 0
 
 
@@ -115,7 +115,9 @@ def _set_policy(task: Task, policy: int, priority: int) -> None:
             raise LinuxError(EPERM, "real-time scheduling needs privilege")
     elif policy not in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE) or priority:
         raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
-    task_state(task).policy = (policy, priority)
+    task_state(task).policy = policy
+    task.real_time = priority
+    task.runs_to_block = policy == SCHED_FIFO
 
 
 @syscall(PARTIAL, "only of the calling process")
@@ -124,7 +126,7 @@ def sched_getattr(task: Task, pid: Pid, attributes: Address, size: UInt, flags: 
     if not attributes or pid < 0 or not 48 <= size <= 4096 or flags:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    policy, priority = task_state(task).policy
+    policy, priority = task_state(task).policy, task.real_time
     length = min(size, _ATTRIBUTES.size)
     full = _ATTRIBUTES.pack(length, policy, 0, process_state(task.process).nice, priority, 0, 0, 0, 0, 1024)
     copy_out(task.process.space, attributes, full[:length])
@@ -157,7 +159,7 @@ def sched_rr_get_interval(task: Task, pid: Pid, interval: OutTime) -> int:
     if pid < 0:
         raise LinuxError(EINVAL)
     _own(task, pid)
-    write_struct(task, interval, TIMESPEC, 0, 0 if task_state(task).policy[0] == SCHED_FIFO else 4_000_000)
+    write_struct(task, interval, TIMESPEC, 0, 0 if task_state(task).policy == SCHED_FIFO else 4_000_000)
     return 0
 
 

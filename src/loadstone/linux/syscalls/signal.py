@@ -53,8 +53,8 @@ def kill(task: Task, pid: Pid, number: Signal) -> int:
     targets = _targets(task, pid)
     if not targets:
         raise LinuxError(ESRCH, f"no process {pid}")
-    _check_number(number)
-    allowed = [target for target in targets if _may_signal(process, target)]
+    check_number(number)
+    allowed = [target for target in targets if may_signal(process, target, number)]
     if not allowed:
         raise LinuxError(EPERM)
     if number:
@@ -74,13 +74,16 @@ def _targets(task: Task, pid: int) -> list[Process]:
     return [other for other in processes.values() if other.group == group]
 
 
-def _may_signal(sender: Process, target: Process) -> bool:
-    """Kernel: kill_ok_by_cred."""
+def may_signal(sender: Process, target: Process, number: int) -> bool:
+    """Kernel: check_kill_permission. Anybody may continue the processes of their own session."""
+    if number == signals.SIGCONT and sender.session == target.session:
+        return True
     who, whom = sender.credentials, target.credentials
     return who.euid == 0 or who.euid in (whom.suid, whom.uid) or who.uid in (whom.suid, whom.uid)
 
 
-def _check_number(number: int) -> None:
+def check_number(number: int) -> None:
+    """EINVAL for a signal that does not exist; 0 only asks."""
     if not 0 <= number <= HIGHEST:
         raise LinuxError(EINVAL, f"no signal {number}")
 
@@ -105,27 +108,26 @@ def _send_thread(task: Task, group: int, tid: int, number: int, info: SigInfo | 
     sender = task.process
     if info is None:
         info = signals.from_process(number, sender.pid, sender.credentials.uid, signals.SI_TKILL)
-    for process in task.kernel.processes.values():
-        for thread in process.tasks:
-            if thread.tid == tid and group in (0, process.pid):
-                _check_number(number)
-                if not _may_signal(sender, process):
-                    raise LinuxError(EPERM)
-                if number:
-                    signals.send_task(thread, info)
-                return 0
-    raise LinuxError(ESRCH, f"no thread {tid}")
+    thread = task.kernel.tasks.get(tid)
+    if thread is None or group not in (0, thread.process.pid):
+        raise LinuxError(ESRCH, f"no thread {tid}")
+    check_number(number)
+    if not may_signal(sender, thread.process, number):
+        raise LinuxError(EPERM)
+    if number:
+        signals.send_task(thread, info)
+    return 0
 
 
 @syscall(FULL)
 def rt_sigqueueinfo(task: Task, pid: Pid, number: Signal, info: InSiginfo) -> int:
     """rt_sigqueueinfo(2)."""
-    given = _queued(task, number, info, pid)
+    given = queued(task, number, info, pid)
     target = task.kernel.processes.get(pid)
     if target is None:
         raise LinuxError(ESRCH, f"no process {pid}")
-    _check_number(number)
-    if not _may_signal(task.process, target):
+    check_number(number)
+    if not may_signal(task.process, target, number):
         raise LinuxError(EPERM)
     if number:
         signals.send(target, given)
@@ -135,13 +137,13 @@ def rt_sigqueueinfo(task: Task, pid: Pid, number: Signal, info: InSiginfo) -> in
 @syscall(FULL)
 def rt_tgsigqueueinfo(task: Task, group: Pid, tid: Pid, number: Signal, info: InSiginfo) -> int:
     """rt_tgsigqueueinfo(2)."""
-    given = _queued(task, number, info, tid)
+    given = queued(task, number, info, tid)
     if tid <= 0 or group <= 0:
         raise LinuxError(EINVAL)
     return _send_thread(task, group, tid, number, given)
 
 
-def _queued(task: Task, number: int, address: int, target: int) -> SigInfo:
+def queued(task: Task, number: int, address: int, target: int) -> SigInfo:
     """A program may not pretend to be the kernel, or kill(2), to anybody but itself."""
     info = signals.unpack(copy_in(task.process.space, address, 128))._replace(number=number)
     if (info.code >= 0 or info.code == signals.SI_TKILL) and target != task.process.pid:

@@ -1,0 +1,106 @@
+"""Waiting for children (kernel/exit.c, do_wait): which child, which change, and what is told of it."""
+
+from __future__ import annotations
+
+from errno import ECHILD
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
+from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code
+from loadstone.linux.signals import SIGCHLD, SIGCONT
+from loadstone.wait import Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from loadstone.kernel.process import Process, Task, Usage
+
+# include/uapi/linux/wait.h
+WNOHANG, WUNTRACED, WEXITED, WCONTINUED, WNOWAIT = 1, 2, 4, 8, 0x1000000
+WNOTHREAD, WALL, WCLONE = 0x20000000, 0x40000000, 0x80000000
+P_ALL, P_PID, P_PGID, P_PIDFD = range(4)
+
+_RUSAGE = Struct("<16q")
+_PAGE_KIB = 4
+
+
+class Report(NamedTuple):
+    """What a wait found: the child, and a change of it. `code` is a CLD_…, `value` its si_status."""
+
+    child: Process
+    code: int
+    value: int
+    usage: Usage
+
+    @property
+    def status(self) -> int:
+        """The status word of wait(2)."""
+        if self.code == CLD_CONTINUED:
+            return 0xFFFF
+        if self.code == CLD_STOPPED:
+            return self.value << 8 | 0x7F
+        ended = self.child.status
+        assert ended is not None
+        return ended.signal | (0x80 if ended.core_dumped else 0) if ended.signal else ended.code << 8
+
+
+def wait_for_child(task: Task, selects: Callable[[Process], bool], options: int) -> Generator[Wait, str, Report | None]:
+    """The first child that `selects` holds for and that has changed as `options` ask; None with WNOHANG.
+
+    Raises LinuxError(ECHILD) if there is none to wait for.
+    """
+    process = task.process
+    while True:
+        candidates = [child for child in process.children.values() if selects(child) and _is_kind(child, options)]
+        if not candidates:
+            raise LinuxError(ECHILD, "no child to wait for")
+        for child in candidates:
+            report = _change_of(child, options)
+            if report is not None:
+                return report
+        if options & WNOHANG:
+            return None
+        yield Wait((process.child_events,))
+
+
+def _is_kind(child: Process, options: int) -> bool:
+    """Children whose end is told by another signal than SIGCHLD are "clone" children (kernel: eligible_child)."""
+    return bool(options & WALL) or (child.exit_signal != SIGCHLD) == bool(options & WCLONE)
+
+
+def _change_of(child: Process, options: int) -> Report | None:
+    if child.status is not None:
+        return _reap(child, options) if options & WEXITED else None
+    number = child.unreported
+    if number is None:
+        return None
+    stopped = number != SIGCONT
+    if not options & (WUNTRACED if stopped else WCONTINUED):
+        return None
+    if not options & WNOWAIT:
+        child.unreported = None
+    return Report(child, CLD_STOPPED if stopped else CLD_CONTINUED, number, child.total_usage())
+
+
+def _reap(child: Process, options: int) -> Report:
+    """A zombie is told of; unless WNOWAIT keeps it, it is gone, and its parent has what it took."""
+    usage = child.usage.copy()
+    usage.add(child.children_usage)
+    report = Report(child, *exit_code(child), usage)
+    if not options & WNOWAIT:
+        assert child.parent is not None
+        child.parent.children_usage.add(usage)
+        child.kernel.reap(child)
+    return report
+
+
+def pack_usage(usage: Usage) -> bytes:
+    """`struct rusage`: all time is user time; peak memory is in KiB."""
+    values = [0] * 16
+    values[0:2] = divmod(usage.cpu_ns // 1000, 1_000_000)
+    values[4] = usage.peak_pages * _PAGE_KIB
+    values[8:10] = usage.minor_faults, usage.major_faults
+    values[14] = usage.switches  # ru_nvcsw, ru_nivcsw: not told apart
+    return _RUSAGE.pack(*values)

@@ -1,0 +1,221 @@
+"""fork, vfork, clone: how a process or thread comes into being (kernel/fork.c, copy_process)."""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EINVAL, EPERM
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.events import Fork, publish
+from loadstone.kernel.process import Process, Task
+from loadstone.lean import NamedTuple
+from loadstone.linux.profile import RLIMIT_NPROC
+from loadstone.linux.refusals import count_refusal
+from loadstone.linux.signals import ProcessSignals, TaskSignals
+from loadstone.linux.state import process_state, task_state
+from loadstone.memory.user import copy_out
+from loadstone.wait import Interrupted, Wait, WaitQueue
+
+if TYPE_CHECKING:
+    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.machine.core import Context
+
+# include/uapi/linux/sched.h
+CSIGNAL = 0xFF
+CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PIDFD = 0x100, 0x200, 0x400, 0x800, 0x1000
+CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT, CLONE_THREAD, CLONE_NEWNS = 0x2000, 0x4000, 0x8000, 0x10000, 0x20000
+CLONE_SYSVSEM, CLONE_SETTLS, CLONE_PARENT_SETTID, CLONE_CHILD_CLEARTID = 0x40000, 0x80000, 0x100000, 0x200000
+CLONE_DETACHED, CLONE_UNTRACED, CLONE_CHILD_SETTID, CLONE_NEWCGROUP = 0x400000, 0x800000, 0x1000000, 0x2000000
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = (1 << bit for bit in range(26, 32))
+CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 0x1_0000_0000, 0x2_0000_0000, 0x80
+
+_NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+)  # fmt: skip
+_THREAD_SHARES = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND
+
+
+class CloneArguments(NamedTuple):
+    """What clone(2) and clone3(2) are asked for. `stack`: the stack pointer to start with, 0 for the caller's."""
+
+    flags: int
+    exit_signal: int = 0
+    stack: int = 0
+    parent_tid: int = 0
+    child_tid: int = 0
+    pidfd: int = 0
+    tls: int = 0
+    wanted_pids: tuple[int, ...] = ()
+
+
+def clone(task: Task, asked: CloneArguments) -> int | Blocking:
+    """Make the child that `asked` describes; its number, with CLONE_VFORK once it no longer needs the memory.
+
+    Raises LinuxError: EINVAL for flags that do not go together, EAGAIN at a limit, ENOMEM, EPERM for namespaces.
+    """
+    flags = asked.flags
+    _check(task, asked)
+    _check_limits(task)
+    descriptor = _pidfd_descriptor(task) if flags & CLONE_PIDFD else -1
+    child = _new_thread(task, asked) if flags & CLONE_THREAD else _new_process(task, asked)
+    _start_registers(child, asked)
+    child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
+    if flags & CLONE_PIDFD:
+        _give_pidfd(task, child, descriptor, asked.pidfd)
+    if flags & CLONE_PARENT_SETTID:
+        _store_tid(task, asked.parent_tid, child.tid)
+    if flags & CLONE_CHILD_SETTID:
+        _store_tid(child, asked.child_tid, child.tid)
+    kernel = task.kernel
+    if kernel.events.fork:
+        thread = child.process is task.process
+        publish(kernel.events.fork, Fork(task.process.pid, task.tid, child.tid, flags | asked.exit_signal, thread))
+    if not flags & CLONE_VFORK:
+        kernel.start(child)
+        return child.tid
+    child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
+    kernel.start(child)
+    return _wait_for_vfork(child)
+
+
+def release_vfork_parent(task: Task) -> None:
+    """The task has left the memory it was given for a while (kernel: complete_vfork_done)."""
+    if task.vfork_done is not None:
+        queue, task.vfork_done = task.vfork_done, None
+        task.kernel.scheduler.wake(queue.wake())
+
+
+def _wait_for_vfork(child: Task) -> Blocking:
+    tid = child.tid
+    try:
+        while child.vfork_done is not None:
+            yield Wait((child.vfork_done,), interruptible=False)
+    except Interrupted:  # killed
+        return tid
+    return tid
+
+
+def _check(task: Task, asked: CloneArguments) -> None:
+    """The combinations that copy_process refuses."""
+    flags = asked.flags
+    shares = flags & _THREAD_SHARES
+    wrong = (
+        flags & (CLONE_NEWNS | CLONE_FS) == CLONE_NEWNS | CLONE_FS
+        or flags & (CLONE_NEWUSER | CLONE_FS) == CLONE_NEWUSER | CLONE_FS
+        or (flags & CLONE_THREAD and not flags & CLONE_SIGHAND)
+        or (flags & CLONE_SIGHAND and not flags & CLONE_VM)
+        or (flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID))
+        or (flags & CLONE_PIDFD and flags & CLONE_DETACHED)
+        or (flags & CLONE_SIGHAND and flags & CLONE_CLEAR_SIGHAND)
+    )
+    if wrong:
+        raise LinuxError(EINVAL, f"clone flags that do not go together: {flags:#x}")
+    if flags & _NAMESPACES or flags & CLONE_INTO_CGROUP:
+        count_refusal(task, "clone with a new namespace or cgroup")
+        raise LinuxError(EPERM, "namespaces are not for guests")
+    if flags & CLONE_THREAD and shares != _THREAD_SHARES:
+        count_refusal(task, "clone of a thread with files or directories of its own")
+        raise LinuxError(EINVAL, "a thread shares memory, files, directories and signal handlers with the others here")
+    if asked.wanted_pids:
+        count_refusal(task, "clone3 set_tid")
+        raise LinuxError(EPERM, "numbers of processes cannot be chosen")
+
+
+def _check_limits(task: Task) -> None:
+    kernel, who = task.kernel, task.process.credentials
+    most = kernel.options.max_processes
+    if len(kernel.processes) >= most or len(kernel.tasks) >= 4 * most:
+        kernel.scheduler.switch_off(
+            f"{task.process.name} (pid {task.process.pid}) wanted more than {most:,} processes at a time "
+            "(--max-processes): the machine was switched off"
+        )
+        raise LinuxError(EAGAIN, "the machine has no more processes")
+    limit = task.process.limits.get(RLIMIT_NPROC)
+    if limit is not None and who.euid != 0 and limit[0] <= len(kernel.tasks):
+        mine = sum(len(other.tasks) for other in kernel.processes.values() if other.credentials.uid == who.uid)
+        if mine >= limit[0]:
+            raise LinuxError(EAGAIN, f"the user may have {limit[0]} processes (RLIMIT_NPROC)")
+
+
+def _new_process(task: Task, asked: CloneArguments) -> Task:
+    parent = task.process
+    kernel = task.kernel
+    flags = asked.flags
+    space = parent.space.share() if flags & CLONE_VM else parent.space.clone()
+    signals = ProcessSignals()
+    if flags & CLONE_SIGHAND:
+        signals.actions = parent.signals.actions
+    elif not flags & CLONE_CLEAR_SIGHAND:
+        signals.actions = dict(parent.signals.actions)
+    else:
+        signals.inherit_ignored(parent.signals)
+    fs = parent.fs if flags & CLONE_FS else parent.fs.copy()
+    files = parent.files.share() if flags & CLONE_FILES else parent.files.clone()
+    child = Process(kernel, kernel.new_pid(), parent.credentials.copy(), fs, files, signals)
+    child.space = space
+    space.owner_ids = (child.pid, child.pid, task.cpu) if not flags & CLONE_VM else space.owner_ids
+    child.group, child.session = parent.group, parent.session
+    child.limits = parent.limits.copy()
+    child.name = task.name
+    child.executable, child.image = parent.executable, parent.image
+    child.started_ns = kernel.clock.monotonic_ns()
+    child.exit_signal = asked.exit_signal
+    child.personal = process_state(parent).fork()
+    _adopt(child, parent.parent if flags & CLONE_PARENT else parent)
+    if flags & CLONE_PARENT:
+        child.exit_signal = parent.exit_signal
+    return _new_task(task, child, child.pid, flags)
+
+
+def _adopt(child: Process, parent: Process | None) -> None:
+    child.parent = parent
+    if parent is not None:
+        parent.children[child.pid] = child
+
+
+def _new_thread(task: Task, asked: CloneArguments) -> Task:
+    return _new_task(task, task.process, task.kernel.new_pid(), asked.flags)
+
+
+def _new_task(task: Task, process: Process, tid: int, flags: int) -> Task:
+    """The child's thread, with the caller's registers and settings."""
+    context: Context = task.context.copy()
+    signals = TaskSignals(task.signals.mask)
+    if flags & (CLONE_VM | CLONE_VFORK) != CLONE_VM:  # kernel: sas_ss_reset for what shares the memory for good
+        signals.altstack = task.signals.altstack
+    child = Task(process, tid, context, signals)
+    child.name = task.name
+    child.cpu, child.affinity = task.cpu, task.affinity
+    child.personal = task_state(task).fork(keeps_rseq=not flags & CLONE_VM)
+    child.nice, child.real_time, child.runs_to_block = task.nice, task.real_time, task.runs_to_block
+    child.virtual_time = task.virtual_time
+    task_state(task).reset_on_fork(child)
+    return child
+
+
+def _start_registers(child: Task, asked: CloneArguments) -> None:
+    context = child.context
+    context.set_result(0)
+    if asked.stack:
+        context.sp = asked.stack
+    if asked.flags & CLONE_SETTLS:
+        context.write("fs_base", asked.tls)
+
+
+def _store_tid(task: Task, address: int, tid: int) -> None:
+    """Where the C library wants the number; an address that cannot be written is not an error here."""
+    try:
+        copy_out(task.process.space, address, tid.to_bytes(4, "little"))
+    except LinuxError:
+        return
+
+
+def _pidfd_descriptor(task: Task) -> int:
+    return task.process.files.free()
+
+
+def _give_pidfd(task: Task, child: Task, descriptor: int, address: int) -> None:
+    from loadstone.linux.pidfd import PidFile
+
+    task.process.files.install(PidFile(task.kernel.vfs, child.process), cloexec=True, minimum=descriptor)
+    copy_out(task.process.space, address, descriptor.to_bytes(4, "little"))

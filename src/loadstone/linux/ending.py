@@ -1,0 +1,124 @@
+"""What the end of a process means to others (kernel/exit.c): its parent, its children, its group, its terminal."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux import jobs, signals
+from loadstone.linux.clone import release_vfork_parent
+from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
+from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
+from loadstone.memory.user import copy_out
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import ExitStatus, Process, Task
+
+CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_TRAPPED, CLD_STOPPED, CLD_CONTINUED = range(1, 7)
+_CHILD = Struct("<iIi4xqq")  # si_pid, si_uid, si_status, si_utime, si_stime
+_TICK_NS = 10_000_000
+
+
+def task_ended(task: Task) -> None:
+    """A thread is gone: who waits for that through memory is told (kernel: mm_release)."""
+    process = task.process
+    if task.clear_child_tid and (process.space.users > 1 or len(process.tasks) > 1):
+        _clear_tid(task)
+    release_vfork_parent(task)
+
+
+def _clear_tid(task: Task) -> None:
+    """CLONE_CHILD_CLEARTID: zero where the number stood, and wake who waits on that word."""
+    address, task.clear_child_tid = task.clear_child_tid, 0
+    try:
+        copy_out(task.process.space, address, bytes(4))
+        from loadstone.linux.syscalls.futex import MATCH_ANY, wake
+
+        wake(task, address, 1, MATCH_ANY, shared=True)
+    except LinuxError:
+        return  # the program took the memory away; the kernel does not mind either
+
+
+def process_ended(process: Process) -> None:
+    """A process is a zombie now (kernel: exit_notify)."""
+    jobs.leave_terminal(process)
+    _rehome_children(process)
+    jobs.hang_up_orphans(process, process.parent)
+    parent = process.parent
+    if parent is None or _notify(process, parent):
+        process.kernel.reap(process)
+
+
+def _rehome_children(process: Process) -> None:
+    """Children go to the nearest ancestor that asked for orphans, else to the machine (find_new_reaper)."""
+    children = list(process.children.values())
+    if not children:
+        return
+    reaper = process.parent
+    while reaper is not None and not _adopts(reaper):
+        reaper = reaper.parent
+    process.children = {}
+    for child in children:
+        child.parent = reaper
+        child.exit_signal = SIGCHLD
+        if reaper is not None:
+            reaper.children[child.pid] = child
+        if child.status is None:
+            wanted = process_state(child).settings.get(PR_GET_PDEATHSIG, 0)
+            if wanted:
+                who = process.credentials
+                signals.send(child, signals.from_process(wanted, process.pid, who.uid))
+            jobs.hang_up_orphans(child, process)
+        elif reaper is None or _notify(child, reaper):
+            process.kernel.reap(child)
+
+
+def _adopts(process: Process) -> bool:
+    return process.status is None and bool(process_state(process).settings.get(PR_GET_CHILD_SUBREAPER, 0))
+
+
+def _notify(child: Process, parent: Process) -> bool:
+    """Tell the parent; whether nobody will wait for the child (kernel: do_notify_parent)."""
+    number = child.exit_signal
+    forgotten = False
+    if number == SIGCHLD:
+        action = parent.signals.action(SIGCHLD)
+        forgotten = action.handler == SIG_IGN or bool(action.flags & signals.SA_NOCLDWAIT)
+        if action.handler == SIG_IGN:
+            number = 0
+    if number and parent.status is None:
+        signals.send(parent, child_info(child, number, *exit_code(child)))
+    wake_parent(parent)
+    return forgotten
+
+
+def exit_code(process: Process) -> tuple[int, int]:
+    """si_code and si_status of a process that has ended."""
+    status: ExitStatus | None = process.status
+    assert status is not None
+    if not status.signal:
+        return CLD_EXITED, status.code
+    return CLD_DUMPED if status.core_dumped else CLD_KILLED, status.signal
+
+
+def child_info(child: Process, number: int, code: int, status: int) -> SigInfo:
+    """The siginfo with which a parent hears of its child."""
+    ticks = child.total_usage().cpu_ns // _TICK_NS
+    return SigInfo(number, code, _CHILD.pack(child.pid, child.credentials.uid, status, ticks, 0))
+
+
+def tell_parent_of_stop(process: Process, code: int, number: int) -> None:
+    """A child stopped or goes on (kernel: do_notify_parent_cldstop)."""
+    parent = process.parent
+    if parent is None:
+        return
+    action = parent.signals.action(SIGCHLD)
+    if action.handler != SIG_IGN and not action.flags & signals.SA_NOCLDSTOP:
+        signals.send(parent, child_info(process, SIGCHLD, code, number))
+    wake_parent(parent)
+
+
+def wake_parent(parent: Process) -> None:
+    """Who waits for a child looks again."""
+    parent.kernel.scheduler.wake(parent.child_events.wake())

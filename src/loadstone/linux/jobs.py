@@ -1,0 +1,90 @@
+"""Process groups, sessions and the terminal: who is stopped, who is hung up, who is in the foreground.
+
+Sources: kernel/exit.c (orphaned groups), kernel/signal.c (group stops), drivers/tty/tty_jobctrl.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadstone.kernel.process import RUNNABLE
+from loadstone.linux import signals
+from loadstone.linux.signals import SIGCONT, SIGHUP
+from loadstone.linux.syscalls.machine import linux_of
+
+if TYPE_CHECKING:
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process
+
+
+def members(kernel: Kernel, group: int) -> list[Process]:
+    """The living processes of a process group."""
+    return [process for process in kernel.processes.values() if process.group == group and process.status is None]
+
+
+def send_group(kernel: Kernel, group: int, number: int) -> None:
+    """The kernel sends a signal to a whole group."""
+    for process in members(kernel, group):
+        signals.send(process, signals.from_kernel(number))
+
+
+def is_orphaned(kernel: Kernel, group: int, ignored: Process | None = None) -> bool:
+    """Whether no member has a parent outside the group and inside the session: nobody there could continue it."""
+    for process in members(kernel, group):
+        parent = process.parent
+        if process.is_first:
+            return False  # its parent is the user's shell
+        if process is ignored or parent is None:
+            continue
+        if parent.group != group and parent.session == process.session:
+            return False
+    return True
+
+
+def hang_up_orphans(process: Process, parent: Process | None) -> None:
+    """A group that lost its last tie to `parent`, and has stopped members, gets SIGHUP and SIGCONT."""
+    if parent is None or parent.group == process.group or parent.session != process.session:
+        return
+    kernel, group = process.kernel, process.group
+    if any(one.stopped_by for one in members(kernel, group)) and is_orphaned(kernel, group, process):
+        send_group(kernel, group, SIGHUP)
+        send_group(kernel, group, SIGCONT)
+
+
+def leave_terminal(process: Process) -> None:
+    """A session leader ends: the foreground group is hung up, the terminal belongs to nobody (disassociate_ctty)."""
+    if process.session != process.pid:
+        return
+    console = linux_of(process.tasks[0]).console
+    if console.session == process.session:
+        group, console.foreground, console.session = console.foreground, 0, 0
+        if group and process.parent is not None:
+            send_group(process.kernel, group, SIGHUP)
+            send_group(process.kernel, group, SIGCONT)
+
+
+def stop(process: Process, number: int) -> None:
+    """A signal's default action stops the process: its threads as they come by, then its parent is told."""
+    from loadstone.linux.ending import CLD_STOPPED, tell_parent_of_stop
+
+    process.stopped_by = number
+    process.unreported = number
+    for task in process.tasks:
+        if task.state == RUNNABLE:
+            task.signals.attention = True
+        else:
+            process.kernel.scheduler.interrupt(task)
+    tell_parent_of_stop(process, CLD_STOPPED, number)
+
+
+def go_on(process: Process) -> None:
+    """SIGCONT or SIGKILL: a stopped process runs again."""
+    from loadstone.linux.ending import CLD_CONTINUED, tell_parent_of_stop
+
+    if not process.stopped_by:
+        return
+    process.stopped_by = 0
+    process.unreported = SIGCONT
+    for task in process.tasks:
+        process.kernel.scheduler.resume(task)
+    tell_parent_of_stop(process, CLD_CONTINUED, SIGCONT)

@@ -1,0 +1,71 @@
+"""System calls on pidfds (kernel/pid.c, kernel/signal.c)."""
+
+from __future__ import annotations
+
+from errno import EBADF, EINVAL, EPERM, ESRCH
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux import signals
+from loadstone.linux.pidfd import PidFile
+from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.linux.syscalls.signal import check_number, may_signal, queued
+from loadstone.vfs.flags import O_NONBLOCK
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.syscalls.arguments import Fd, InSiginfo, Pid, Signal, UHex
+
+
+@syscall(PARTIAL, "PIDFD_THREAD is EINVAL")
+def pidfd_open(task: Task, pid: Pid, flags: UHex) -> Fd:
+    """pidfd_open(2)."""
+    if flags & ~O_NONBLOCK or pid <= 0:
+        raise LinuxError(EINVAL, f"no pidfd of {pid} with flags {flags:#x}")
+    process = task.kernel.processes.get(pid)
+    if process is None:
+        raise LinuxError(EINVAL if pid in task.kernel.tasks else ESRCH, f"no process {pid}")
+    return task.process.files.install(PidFile(task.kernel.vfs, process, flags), cloexec=True)
+
+
+def process_of(task: Task, fd: int) -> Process:
+    """The process behind a pidfd; EBADF for another file, ESRCH when its parent has waited for it."""
+    file = open_file(task, fd)
+    if not isinstance(file, PidFile):
+        raise LinuxError(EBADF, f"descriptor {fd} is no pidfd")
+    if task.kernel.processes.get(file.process.pid) is not file.process:
+        raise LinuxError(ESRCH, f"process {file.process.pid} is gone")
+    return file.process
+
+
+@syscall(PARTIAL, "flags must be 0")
+def pidfd_send_signal(task: Task, fd: Fd, number: Signal, info: InSiginfo, flags: UHex) -> int:
+    """pidfd_send_signal(2)."""
+    if flags:
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    target = process_of(task, fd)
+    sender = task.process
+    given = signals.from_process(number, sender.pid, sender.credentials.uid)
+    if info:
+        given = queued(task, number, info, target.pid)
+        if given.number != number:
+            raise LinuxError(EINVAL, "the siginfo is of another signal")
+    check_number(number)
+    if not may_signal(sender, target, number):
+        raise LinuxError(EPERM)
+    if number:
+        signals.send(target, given)
+    return 0
+
+
+@syscall(FULL)
+def pidfd_getfd(task: Task, fd: Fd, target: Fd, flags: UHex) -> Fd:
+    """pidfd_getfd(2): a descriptor of another process's, as ptrace would let the caller see it."""
+    if flags:
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    process = process_of(task, fd)
+    who, whom = task.process.credentials, process.credentials
+    if who.euid not in (0, whom.uid):
+        raise LinuxError(EPERM)
+    return task.process.files.install(process.files.get(target), cloexec=True)

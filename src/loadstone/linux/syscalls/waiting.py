@@ -1,0 +1,125 @@
+"""wait4(2) and waitid(2): from arguments to what `linux.children` does."""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EBADF, EINVAL, ESRCH
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.children import (
+    P_ALL,
+    P_PGID,
+    P_PID,
+    P_PIDFD,
+    WALL,
+    WCLONE,
+    WCONTINUED,
+    WEXITED,
+    WNOHANG,
+    WNOTHREAD,
+    WNOWAIT,
+    WUNTRACED,
+    pack_usage,
+    wait_for_child,
+)
+from loadstone.linux.pidfd import PidFile
+from loadstone.linux.signals import SIGCHLD
+from loadstone.linux.structs import INT
+from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.registry import FULL, syscall
+from loadstone.linux.syscalls.transfer import write_struct
+from loadstone.memory.user import copy_out
+from loadstone.vfs.flags import O_NONBLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.syscalls.arguments import Address, Int, Pid
+    from loadstone.linux.syscalls.registry import Blocking
+
+_WAIT4 = WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE
+_WAITID = _WAIT4 | WEXITED | WNOWAIT
+_STATES = WEXITED | WUNTRACED | WCONTINUED
+_SIGNO_ERRNO_CODE, _WHO = Struct("<iii"), Struct("<iIi")  # the fields of siginfo that waitid fills in
+_WHO_OFFSET = 16
+
+
+@syscall(FULL)
+def wait4(task: Task, pid: Pid, status: Address, options: Int, usage: Address) -> Blocking:
+    """wait4(2)."""
+    if options & 0xFFFF_FFFF & ~_WAIT4:
+        raise LinuxError(EINVAL, f"unknown options {options:#x}")
+    if pid == -(1 << 31):
+        raise LinuxError(ESRCH)
+    return _wait4(task, pid, status, options | WEXITED, usage)
+
+
+def _wait4(task: Task, pid: int, status: int, options: int, usage: int) -> Blocking:
+    report = yield from wait_for_child(task, _selector(task, pid), options)
+    if report is None:
+        return 0
+    if status:
+        write_struct(task, status, INT, _signed(report.status))
+    if usage:
+        copy_out(task.process.space, usage, pack_usage(report.usage))
+    return report.child.pid
+
+
+def _selector(task: Task, pid: int) -> Callable[[Process], bool]:
+    """Which children a wait4 is for. The caller's group is the one of now, whatever it becomes while it waits."""
+    if pid == -1:
+        return lambda child: True
+    if pid > 0:
+        return lambda child: child.pid == pid
+    group = -pid or task.process.group
+    return lambda child: child.group == group
+
+
+@syscall(FULL)
+def waitid(task: Task, which: Int, pid: Pid, info: Address, options: Int, usage: Address) -> Blocking:
+    """waitid(2)."""
+    if options & 0xFFFF_FFFF & ~_WAITID or not options & _STATES:
+        raise LinuxError(EINVAL, f"unknown options {options:#x}")
+    nonblocking = False
+    if which == P_ALL:
+        selects = _selector(task, -1)
+    elif which == P_PID and pid > 0:
+        selects = _selector(task, pid)
+    elif which == P_PGID and pid >= 0:
+        selects = _selector(task, -pid)
+    elif which == P_PIDFD and pid >= 0:
+        file = open_file(task, pid)
+        if not isinstance(file, PidFile):
+            raise LinuxError(EBADF, f"descriptor {pid} is no pidfd")
+        nonblocking = bool(file.flags & O_NONBLOCK)
+        selects = _selector(task, file.process.pid)
+    else:
+        raise LinuxError(EINVAL, f"nothing to wait for is called {which}, {pid}")
+    return _waitid(task, selects, info, options, usage, nonblocking)
+
+
+def _waitid(
+    task: Task, selects: Callable[[Process], bool], info: int, options: int, usage: int, nonblocking: bool
+) -> Blocking:
+    """A pidfd with O_NONBLOCK turns the wait that would block into EAGAIN."""
+    report = yield from wait_for_child(task, selects, options | (WNOHANG if nonblocking else 0))
+    if report is None:
+        if nonblocking and not options & WNOHANG:
+            raise LinuxError(EAGAIN)
+        head, who = (0, 0, 0), (0, 0, 0)
+    else:
+        child = report.child
+        head = (SIGCHLD, 0, report.code)
+        who = (child.pid, child.credentials.uid, report.value)
+        if usage:
+            copy_out(task.process.space, usage, pack_usage(report.usage))
+    if info:
+        write_struct(task, info, _SIGNO_ERRNO_CODE, *head)
+        write_struct(task, info + _WHO_OFFSET, _WHO, *who)
+    return 0
+
+
+def _signed(word: int) -> int:
+    return (word ^ 0x8000_0000) - 0x8000_0000
