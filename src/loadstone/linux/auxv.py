@@ -51,6 +51,12 @@ def name(identifier: int) -> str:
     return NAMES.get(identifier) or f"AT_{identifier}"
 
 
+def with_execfd(order: tuple[int, ...]) -> tuple[int, ...]:
+    """An order of entries, with AT_EXECFD where the kernel puts it: behind the platform's names."""
+    at = max((order.index(key) + 1 for key in (AT_PLATFORM, AT_BASE_PLATFORM) if key in order), default=len(order))
+    return (*order[:at], AT_EXECFD, *order[at:])
+
+
 def encode(entries: Iterable[tuple[int, int]], word: int = 8) -> bytes:
     """The vector as it lies in memory, `word` (4 or 8) bytes a field, without the closing AT_NULL."""
     return b"".join([(key.to_bytes(word, "little") + value.to_bytes(word, "little")) for key, value in entries])

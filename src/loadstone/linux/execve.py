@@ -7,24 +7,22 @@ the old image as it was; with it, the kernel has passed the point of no return a
 from __future__ import annotations
 
 import os
-from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC
+from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT
 from typing import TYPE_CHECKING
 
-from loadstone.binfmt.describe import describe
-from loadstone.binfmt.plan import ElfPlan, ScriptPlan
-from loadstone.binfmt.registry import HANDLERS
+from loadstone.binfmt.plan import ElfPlan
 from loadstone.binfmt.rules import FormatRules
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
 from loadstone.linux.profile import RLIMIT_STACK
 from loadstone.linux.stack import Arguments
-from loadstone.vfs.flags import PATH_MAX, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
+from loadstone.vfs.flags import PATH_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
 from loadstone.vfs.inode import may
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadstone.binfmt.plan import Plan
+    from loadstone.binfmt.misc import MiscFormats
     from loadstone.linux.layout import Draws
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.stack import InitialStack
@@ -34,6 +32,9 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
+
+
+COMM_LENGTH = 15  # TASK_COMM_LEN without its NUL
 
 
 class Credentials(NamedTuple):
@@ -89,6 +90,33 @@ class World(Protocol):
         """Bytes for AT_RANDOM."""
 
 
+class Opened(NamedTuple):
+    """A program that execveat(2) found by way of a descriptor; it executes by the name /dev/fd/N or /dev/fd/N/PATH.
+
+    `nameless`: there was no path besides the descriptor. `inaccessible`: the descriptor is closed on exec, so that no
+    interpreter will find anything by that name.
+    """
+
+    location: Location
+    nameless: bool
+    inaccessible: bool
+
+
+class Setting(NamedTuple):
+    """What else decides an exec in a running machine; the default is what a lone exec has.
+
+    `formats`: those of binfmt_misc, or None. `free_descriptor`: the lowest number that is free once close-on-exec
+    descriptors are gone (EMFILE). `honours_set_id`: whether set-user-ID and set-group-ID bits have an effect.
+    """
+
+    formats: MiscFormats | None = None
+    free_descriptor: Callable[[], int] = lambda: 3
+    honours_set_id: bool = True
+
+
+_ALONE = Setting()
+
+
 class Program:
     """A file opened for execution (the kernel's `struct file` of an exec). A `binfmt.plan.Source`."""
 
@@ -129,7 +157,9 @@ class ExecImage:
         bias, interpreter_bias: what is added to their addresses.
         program: the file that was mapped (for a script: its interpreter); `script` the chain of scripts that led there.
         name: comm, at most 15 bytes.
-        credentials: after set-user-ID and set-group-ID; `secure` is AT_SECURE.
+        credentials: after set-user-ID and set-group-ID; `secure` is AT_SECURE. `ignored_set_id`: the file whose bits
+            would have changed them, had they not been ignored.
+        passed: the file that the interpreter finds open as `descriptor` (AT_EXECFD); None, -1: none.
         start_code ... start_brk: as in /proc/PID/stat.
         stages: what happened, in order.
     """
@@ -139,15 +169,18 @@ class ExecImage:
         "bias",
         "brk",
         "credentials",
+        "descriptor",
         "end_code",
         "end_data",
         "entry",
         "file_name",
+        "ignored_set_id",
         "interpreter",
         "interpreter_bias",
         "interpreter_plan",
         "isa",
         "name",
+        "passed",
         "plan",
         "program",
         "program_entry",
@@ -177,6 +210,9 @@ class ExecImage:
     isa: str
     credentials: Credentials
     secure: bool
+    ignored_set_id: Program | None
+    passed: Program | None
+    descriptor: int
     stack: InitialStack
     auxv: tuple[tuple[int, int], ...]
     start_code: int
@@ -193,24 +229,33 @@ class ExecImage:
 
 
 class Binprm:
-    """`struct linux_binprm`: what the stages of one exec hand to each other."""
+    """`struct linux_binprm`: what the stages of one exec hand to each other.
+
+    Attributes:
+        program: the file that is looked at; an interpreter replaces it, and `scripts` has what it replaced.
+        interp: the path of `program`, as it was asked for.
+        passes_file: a format wants `passed`, the file it was asked for, to be open for the interpreter (have_execfd).
+        descriptor: its number, once there is one.
+        passes_credentials: the credentials are to come from `passed` (execfd_creds).
+        preserves_argv0: a format kept argv[0], as AT_FLAGS will say.
+    """
 
     __slots__ = (
-        "arguments",
-        "credentials",
-        "draws",
-        "file_name",
-        "interp",
-        "program",
-        "rules",
-        "scripts",
-        "secure",
-        "stack_limit",
-        "stages",
-        "world",
-    )
+        "arguments", "credentials", "descriptor", "draws", "file_name", "ignored_set_id", "interp", "opened", "passed",
+        "passes_credentials", "passes_file", "preserves_argv0", "program", "rules", "scripts", "secure", "setting",
+        "stack_limit", "stages", "world",
+    )  # fmt: skip
 
-    def __init__(self, world: World, file_name: str, who: Credentials, stack_limit: int, draws: Draws | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        file_name: str,
+        who: Credentials,
+        stack_limit: int,
+        draws: Draws | None,
+        opened: Opened | None = None,
+        setting: Setting = _ALONE,
+    ) -> None:
         profile = world.profile
         self.world = world
         self.file_name = file_name
@@ -218,6 +263,8 @@ class Binprm:
         self.credentials = who
         self.stack_limit = stack_limit
         self.draws = draws
+        self.opened = opened
+        self.setting = setting
         self.rules = FormatRules(
             buffer_size=profile.buffer_size,
             task_size_64=profile.task_size,
@@ -227,8 +274,40 @@ class Binprm:
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []
         self.secure = False
+        self.ignored_set_id: Program | None = None
+        self.passes_file = self.passes_credentials = self.preserves_argv0 = False
+        self.passed: Program | None = None
+        self.descriptor = -1
         self.arguments: Arguments
         self.program: Program
+
+    @property
+    def comm(self) -> str:
+        """The task's name: the last component of the file name, or of the file's own where it had none; cut short."""
+        name = self.file_name
+        if self.opened is not None and self.opened.nameless and self.world.profile.comm_of_file:
+            name = self.program.location.dentry.name
+        return os.fsdecode(os.fsencode(name.rpartition("/")[2])[:COMM_LENGTH])
+
+    def settle_credentials(self) -> None:
+        """bprm_creds_from_file: the set-ID bits of the program, or of the file that is passed to it."""
+        source = self.passed if self.passes_credentials and self.passed is not None else self.program
+        credentials, secure = file_credentials(source, self.credentials)
+        if self.setting.honours_set_id:
+            self.credentials, self.secure = credentials, secure
+        elif credentials != self.credentials:
+            self.ignored_set_id = source
+            self.stage(
+                "bprm_fill_uid",
+                0,
+                f"the set-ID bits of {source.name} (mode {source.inode.mode & 0o7777:04o}) are ignored, as under "
+                "no_new_privs",
+            )
+
+    def pass_file(self) -> None:
+        """The file that an interpreter reads by descriptor gets its number (begin_new_exec)."""
+        if self.passed is not None:
+            self.descriptor = self.setting.free_descriptor()
 
     def stage(self, function: str, step: int, text: str) -> None:
         """Record what `function` did."""
@@ -251,6 +330,8 @@ def execve(
     limits: Callable[[int], int],
     draws: Draws | None = None,
     stages: list[Stage] | None = None,
+    opened: Opened | None = None,
+    setting: Setting = _ALONE,
 ) -> ExecImage:
     """Build the image of `path` (do_execveat_common).
 
@@ -263,21 +344,20 @@ def execve(
         limits: the process's soft limit of an RLIMIT_* number, in that limit's unit.
         draws: address-space randomisation, or None.
         stages: a list that receives the stages as they happen, so that a failed exec can be told too.
+        opened: what execveat(2) found already; `path` is then only its name.
+        setting: what the machine it runs in adds.
 
     Raises:
         LinuxError: with `fatal_signal` after the point of no return.
         OutOfFrames: the machine is full.
     """
+    from loadstone.linux.exec_chain import exec_binprm
     from loadstone.linux.load_elf import load_elf_binary
 
-    if not path:
-        raise LinuxError(ENOENT, "the path is empty")
-    if len(os.fsencode(path)) >= PATH_MAX:
-        raise LinuxError(ENAMETOOLONG, f"the path is longer than {PATH_MAX - 1} bytes")
-    bprm = Binprm(world, path, who, limits(RLIMIT_STACK), draws)
+    bprm = Binprm(world, path, who, limits(RLIMIT_STACK), draws, opened, setting)
     if stages is not None:
         bprm.stages = stages
-    bprm.program = bprm.open(path)
+    bprm.program = check_open(bprm.world, path, who, opened)
     inode = bprm.program.inode
     bprm.stage(
         "do_open_execat",
@@ -285,8 +365,18 @@ def execve(
         f"{path} is a regular file of {inode.size} bytes, mode {inode.mode & 0o7777:04o}: it may be executed",
     )
     _copy_arguments(bprm, argv, envp)
-    plan = _exec_binprm(bprm)
-    return load_elf_binary(bprm, plan)
+    return load_elf_binary(bprm, exec_binprm(bprm))
+
+
+def check_open(world: World, path: str, who: Credentials, opened: Opened | None) -> Program:
+    """do_open_execat(): the file, which may be executed. Raises LinuxError."""
+    if opened is not None:
+        return Program(opened.location, path, who)
+    if not path:
+        raise LinuxError(ENOENT, "the path is empty")
+    if len(os.fsencode(path)) >= PATH_MAX:
+        raise LinuxError(ENAMETOOLONG, f"the path is longer than {PATH_MAX - 1} bytes")
+    return Program(world.open_program(path), path, who)
 
 
 def _copy_arguments(bprm: Binprm, argv: Sequence[bytes], envp: Sequence[bytes]) -> None:
@@ -310,79 +400,14 @@ def _copy_arguments(bprm: Binprm, argv: Sequence[bytes], envp: Sequence[bytes]) 
     )
 
 
-def _exec_binprm(bprm: Binprm) -> ElfPlan:
-    """exec_binprm(): search a handler; as long as it puts an interpreter in front, search one for that."""
-    for _ in range(bprm.world.profile.rewrites + 1):
-        plan = _search_binary_handler(bprm)
-        if isinstance(plan, ElfPlan):
-            return plan
-        _load_script(bprm, plan)
-    raise LinuxError(ELOOP, f"more than {bprm.world.profile.rewrites} interpreters in a row: {_chain(bprm)}")
-
-
-def _search_binary_handler(bprm: Binprm) -> Plan:
-    """prepare_binprm() and search_binary_handler(): the first handler that knows the file's beginning takes it."""
-    program, size = bprm.program, bprm.rules.buffer_size
-    head = program.read(0, size).ljust(size, b"\0")
-    bprm.stage(
-        "prepare_binprm",
-        0,
-        f"creating a process, step 2 of 3: the first {size} bytes of {program.name} are read; they begin with "
-        f"{head[:4]!r}"[: 300 + len(program.name)],
-    )
-    why, refused = "", []
-    for name, handler in HANDLERS:
-        try:
-            plan = handler(head, program, bprm.rules)
-        except LinuxError as error:
-            if error.errno != ENOEXEC:
-                bprm.stage("search_binary_handler", 0, f"{name} took the file and failed: {error}")
-                raise
-            why = why or error.why
-            refused.append(name)
-            continue
-        passed = f"{', '.join(refused)} said ENOEXEC; " if refused else ""
-        bprm.stage("search_binary_handler", 0, f"{passed}{name} takes {program.name}")
-        return plan
-    why = why or describe(head, program.size)
-    bprm.stage("search_binary_handler", 0, f"{', '.join(refused)} all said ENOEXEC: {why}")
-    raise LinuxError(ENOEXEC, f"no binary format handler takes {program.name}: {why}")
-
-
-def _load_script(bprm: Binprm, plan: ScriptPlan) -> None:
-    """load_script(): argv[0] is replaced by interpreter, argument and script; the interpreter is opened."""
-    arguments = bprm.arguments
-    arguments.remove_first()
-    arguments.push(os.fsencode(bprm.interp))
-    if plan.argument is not None:
-        arguments.push(plan.argument)
-    arguments.push(plan.interpreter)
-    interpreter = os.fsdecode(plan.interpreter)
-    option = f" with the argument {os.fsdecode(plan.argument)!r}" if plan.argument is not None else ""
-    bprm.stage(
-        "load_script",
-        0,
-        f"{bprm.interp} is a script for {interpreter}{option}: argv now begins with interpreter, argument and script",
-    )
-    bprm.scripts.append(bprm.program)
-    bprm.interp = interpreter
-    try:
-        bprm.program = bprm.open(interpreter)
-    except LinuxError as error:
-        why = f"the interpreter {interpreter!r} named in the first line of {bprm.scripts[-1].name}"
-        raise LinuxError(error.errno, f"{why}: {error.why}" if error.why else why) from None
-
-
-def _chain(bprm: Binprm) -> str:
-    return " -> ".join([script.name for script in bprm.scripts] + [bprm.program.name])
-
-
 def _executable(inode: Inode, name: str, who: Credentials) -> RegularFile:
     """may_open() and do_open_execat(): a regular file with execute permission. That it is open for writing (ETXTBSY) is
     not looked at."""
     kind = inode.mode & S_IFMT
     if kind == S_IFDIR:
         raise LinuxError(EACCES, f"{name} is a directory")
+    if kind == S_IFLNK:
+        raise LinuxError(ELOOP, f"{name} is a symbolic link, and links are not to be followed")
     if kind != S_IFREG:
         raise LinuxError(EACCES, f"{name} is not a regular file")
     if not may(inode, X_OK, who):

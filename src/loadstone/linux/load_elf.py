@@ -11,7 +11,7 @@ from loadstone.binfmt.names import ET_DYN, ET_EXEC
 from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
 from loadstone.errors import LinuxError
 from loadstone.linux import auxv
-from loadstone.linux.execve import ExecImage, file_credentials
+from loadstone.linux.execve import ExecImage
 from loadstone.linux.layout import PAGE, Placement, page_up, place, program_bias, random_brk, vdso_hint
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.linux.stack import STACK_DEFAULT, InitialStack, lay_out
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 SIGSEGV = 11
-COMM_LENGTH = 15  # TASK_COMM_LEN without its NUL
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 MASK64 = (1 << 64) - 1
 PHDR_SIZE = {64: 56, 32: 32}
@@ -44,7 +43,7 @@ def load_elf_binary(bprm: Binprm, plan: ElfPlan) -> ExecImage:
         interpreter, interpreter_plan = _open_interpreter(bprm, plan)
     else:
         bprm.stage("load_elf_binary", 2, "there is no PT_INTERP: the program needs no dynamic linker")
-    bprm.credentials, bprm.secure = file_credentials(bprm.program, bprm.credentials)
+    bprm.settle_credentials()
     loader = _Loader(bprm, plan, interpreter, interpreter_plan)
     try:
         return loader.load()
@@ -137,13 +136,14 @@ class _Loader:
     def _new_space(self) -> AddressSpace:
         """begin_new_exec and setup_new_exec: the new address space, with its mmap base picked."""
         bprm, profile = self.bprm, self.profile
+        bprm.pass_file()
         if bprm.secure:
             bprm.stack_limit = min(bprm.stack_limit, STACK_DEFAULT)
         bprm.stage(
             "begin_new_exec",
             0,
             "the point of no return: from here on an error kills the process. Other threads end, close-on-exec "
-            f"descriptors are closed, signal handlers are reset, comm becomes {_comm(bprm.file_name)!r}",
+            f"descriptors are closed, signal handlers are reset, comm becomes {bprm.comm!r}",
         )
         self.place = place(profile, bprm.stack_limit, bprm.draws, self.bits)
         where = self.place
@@ -376,7 +376,7 @@ class _Loader:
             auxv.AT_PHENT: PHDR_SIZE[self.bits],
             auxv.AT_PHNUM: plan.header.phnum,
             auxv.AT_BASE: interpreter_bias,
-            auxv.AT_FLAGS: 0,
+            auxv.AT_FLAGS: auxv.AT_FLAGS_PRESERVE_ARGV0 if bprm.preserves_argv0 and profile.tells_argv0 else 0,
             auxv.AT_ENTRY: program_entry,
             auxv.AT_UID: who.uid,
             auxv.AT_EUID: who.euid,
@@ -392,11 +392,13 @@ class _Loader:
         if self.vdso_address:
             values[auxv.AT_SYSINFO_EHDR] = self.vdso_address
             values[auxv.AT_SYSINFO] = self.vdso_address + profile.vdso_entry_i386
+        if bprm.descriptor >= 0:
+            values[auxv.AT_EXECFD] = bprm.descriptor
         stack = lay_out(
             bprm.arguments,
             self.place.stack_top,
             values,
-            profile.auxv if self.bits == 64 else profile.auxv_i386,
+            auxv.with_execfd(profile.auxv if self.bits == 64 else profile.auxv_i386),
             os.fsencode(profile.platform) if self.bits == 64 else b"i686",
             bprm.world.random_bytes,
             bprm.draws,
@@ -461,10 +463,13 @@ class _Loader:
         image.interpreter = self.interpreter
         image.scripts = bprm.scripts
         image.file_name = bprm.file_name
-        image.name = _comm(bprm.file_name)
+        image.name = bprm.comm
         image.isa = plan.isa
         image.credentials = bprm.credentials
         image.secure = bprm.secure
+        image.ignored_set_id = bprm.ignored_set_id
+        image.passed = bprm.passed
+        image.descriptor = bprm.descriptor
         image.start_code = (plan.start_code + bias) & MASK64
         image.end_code = (plan.end_code + bias) & MASK64
         image.start_data = (plan.start_data + bias) & MASK64
@@ -511,11 +516,6 @@ def _registers(entry: int, pointer: int, bits: int) -> dict[str, int]:
     else:
         registers |= {"eip": entry, "esp": pointer, "cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B}
     return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}
-
-
-def _comm(file_name: str) -> str:
-    """The task's name: the last component of the file name, cut to 15 bytes."""
-    return os.fsdecode(os.fsencode(file_name.rpartition("/")[2])[:COMM_LENGTH])
 
 
 def _brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:

@@ -17,7 +17,7 @@ from loadstone.linux.refusals import count
 from loadstone.linux.state import process_state, task_state
 from loadstone.linux.syscalls.dispatch import SystemCalls
 from loadstone.linux.vdso import make_vdso
-from loadstone.linux.world import ProcessWorld
+from loadstone.linux.world import ProcessWorld, open_passed
 from loadstone.machine.core import GENERAL_PROTECTION, PAGE_FAULT
 from loadstone.memory.fault import BadAccess
 from loadstone.memory.vma import EXEC, WRITE
@@ -25,10 +25,11 @@ from loadstone.memory.vma import EXEC, WRITE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.binfmt.misc import MiscFormats
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Credentials, Task
-    from loadstone.linux.execve import ExecImage, Stage
+    from loadstone.kernel.process import Credentials, Process, Task
+    from loadstone.linux.execve import ExecImage, Opened, Stage
     from loadstone.machine.core import Trap
 
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
@@ -56,12 +57,16 @@ class Linux:
         calls: the system calls, with what they counted.
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
+        formats: what was registered with binfmt_misc; None until somebody looks there.
+        ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
+        self.formats: MiscFormats | None = None
+        self.ignored_set_id: dict[str, None] = {}
         self.calls = SystemCalls(kernel.events)
         self.console = Console()
         self.restore_terminal = self.console.restore
@@ -123,19 +128,25 @@ class Linux:
             if process.status is None and foreground in (0, process.group):
                 signals.send(process, signals.from_kernel(number))
 
-    def execute(self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes]) -> None:
+    def execute(
+        self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes], opened: Opened | None = None
+    ) -> None:
         """execve: build the new image, then make the task that program. Raises LinuxError with the old image intact.
 
-        An error past the point of no return has `fatal_signal`; the caller ends the process by it.
+        An error past the point of no return has `fatal_signal`; the caller ends the process by it. `opened` is what
+        execveat(2) found.
         """
-        world = ProcessWorld(self._kernel, task.process, self.vdso, self._kernel.profile)
         stages: list[Stage] = _Told(self._kernel.events.exec, task, path) if self._kernel.events.exec else []
-        image = world.execve(path, argv, envp, draws=self._draws, stages=stages)
+        image = self.world(task.process).execve(path, argv, envp, draws=self._draws, stages=stages, opened=opened)
         if image.isa != "x86_64":
             image.space.release()
             why = f"{path} is a program for {image.isa}: it can be explained, but no core runs it in this version"
             raise LinuxError(ENOEXEC, why)
         self._commit(task, image)
+
+    def world(self, process: Process) -> ProcessWorld:
+        """What execve sees when `process` calls it."""
+        return ProcessWorld(self._kernel, process, self.vdso, self._kernel.profile, self.formats)
 
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""
@@ -149,6 +160,10 @@ class Linux:
         process.executable = image.program.location
         _settle_credentials(process.credentials)
         process.files.close_on_exec()
+        if image.passed is not None:
+            process.files.install(open_passed(image.passed), minimum=image.descriptor)
+        if image.ignored_set_id is not None:
+            self.ignored_set_id.setdefault(image.ignored_set_id.path)
         process.signals.exec()
         task.signals.exec()
         task.clear_child_tid = task.robust_list = 0

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+from errno import EMFILE
 from typing import TYPE_CHECKING
 
-from loadstone.linux.execve import Credentials, ExecImage, Stage, execve
+from loadstone.errors import LinuxError
+from loadstone.linux.execve import Credentials, ExecImage, Opened, Program, Setting, Stage, check_open, execve
 from loadstone.linux.profile import RLIM_INFINITY
 from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process_state
 from loadstone.memory.accounting import Limits
 from loadstone.memory.address_space import AddressSpace
+from loadstone.vfs.flags import O_LARGEFILE, O_RDONLY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.binfmt.misc import MiscFormats
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process
     from loadstone.linux.layout import Draws
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.placement import Layout
+    from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Location
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 
 
 class ProcessWorld:
-    """The machine as one process sees it while it executes another program."""
+    """The machine as one process sees it while it executes another program.
 
-    def __init__(self, kernel: Kernel, process: Process, vdso: Vdso, profile: KernelProfile) -> None:
+    `formats`: those of binfmt_misc, if any were ever registered. `runs`: the image is to run, and not only to be looked
+    at; nothing that runs gets other credentials by set-ID bits.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        process: Process,
+        vdso: Vdso,
+        profile: KernelProfile,
+        formats: MiscFormats | None = None,
+        *,
+        runs: bool = True,
+    ) -> None:
         self._kernel = kernel
         self._process = process
         self.vdso = vdso
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
+        self._setting = Setting(formats, self._free_descriptor, honours_set_id=not runs)
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""
@@ -75,19 +94,44 @@ class ProcessWorld:
         *,
         draws: Draws | None = None,
         stages: list[Stage] | None = None,
+        opened: Opened | None = None,
     ) -> ExecImage:
         """Build the image of `path` for the process. Raises LinuxError; see `linux.execve.execve`."""
-        who = self._process.credentials
         return execve(
             self,
             path,
             argv,
             envp,
-            Credentials(who.uid, who.euid, who.gid, who.egid, who.groups),
+            self._who,
             limits=self._soft_limit,
             draws=None if self._persona & ADDR_NO_RANDOMIZE else draws,
             stages=stages,
+            opened=opened,
+            setting=self._setting,
         )
+
+    def check(self, path: str, opened: Opened | None = None) -> Program:
+        """The file that `path` names or execveat(2) `opened`, if the process may execute it; else LinuxError."""
+        return check_open(self, path, self._who, opened)
+
+    def _free_descriptor(self) -> int:
+        """The lowest number that is free once exec has closed what it closes; EMFILE."""
+        files = self._process.files
+        kept = {fd for fd, _ in files.items() if not files.is_cloexec(fd)}
+        fd = next(fd for fd in range(len(kept) + 1) if fd not in kept)
+        if fd >= files.limit:
+            raise LinuxError(EMFILE, "the interpreter needs one more descriptor than RLIMIT_NOFILE allows")
+        return fd
+
+    @property
+    def _who(self) -> Credentials:
+        who = self._process.credentials
+        return Credentials(who.uid, who.euid, who.gid, who.egid, who.groups)
 
     def _soft_limit(self, resource: int) -> int:
         return self._process.limits.get(resource, _UNLIMITED)[0]
+
+
+def open_passed(program: Program) -> OpenFile:
+    """The file that an interpreter of binfmt_misc finds open, as exec opened it: for reading, at its start."""
+    return program.inode.open(O_RDONLY | O_LARGEFILE, program.location)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from errno import E2BIG, EFAULT, ELOOP, ENAMETOOLONG
-from os import fsdecode
+from errno import E2BIG, EACCES, EFAULT, EINVAL, ENAMETOOLONG
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
-from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from loadstone.linux.execve import Opened
+from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
 from loadstone.linux.syscalls.machine import linux_of
 from loadstone.memory.user import read_string, read_words
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
 
+AT_EXECVE_CHECK = 0x10000  # include/uapi/linux/fcntl.h: only say whether it could be executed
 MAX_STRING = 131_072  # MAX_ARG_STRLEN, the NUL included
 _MAX_TOTAL = 6 << 20  # three quarters of _STK_LIM: more than any stack limit lets through
 _POINTER = 8
 
 
-def execute(task: Task, path: str, arguments: int, environment: int) -> None:
+def execute(task: Task, path: str, arguments: int, environment: int, opened: Opened | None = None) -> None:
     """Replace the image of `task`. LinuxError leaves the old one as it was."""
+    linux_of(task).world(task.process).check(path, opened)  # before the strings are looked at: alloc_bprm
     argument_pointers = _pointers(task, arguments)
     environment_pointers = _pointers(task, environment)
     budget = [_MAX_TOTAL]
@@ -29,7 +31,7 @@ def execute(task: Task, path: str, arguments: int, environment: int) -> None:
     envp = [_string(task, pointer, budget) for pointer in reversed(environment_pointers)][::-1]
     argv = [_string(task, pointer, budget) for pointer in reversed(argument_pointers)][::-1]
     try:
-        linux_of(task).execute(task, path, argv, envp)
+        linux_of(task).execute(task, path, argv, envp, opened)
     except LinuxError as error:
         if error.fatal_signal is None:
             raise
@@ -38,24 +40,39 @@ def execute(task: Task, path: str, arguments: int, environment: int) -> None:
         task.context.set_result(0)
 
 
+def execute_at(task: Task, directory: int, address: int, arguments: int, environment: int, flags: int) -> None:
+    """execveat(2): as `execute`, for a path seen from a descriptor, or for the descriptor itself.
+
+    Nothing is looked up by the name /dev/fd/N that the program then has: there need not be a /proc.
+    """
+    checking = AT_EXECVE_CHECK if task.kernel.profile.exec_check else 0
+    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | checking):
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    path = program_path(task, address)
+    opened = None
+    if path or flags & AT_EMPTY_PATH:
+        path, opened = _open_at(task, directory, path, flags)
+    if flags & checking:
+        linux_of(task).world(task.process).check(path, opened)
+        task.context.set_result(0)
+        return
+    execute(task, path, arguments, environment, opened)
+
+
 def program_path(task: Task, address: int) -> str:
     """The path at `address`, as the guest wrote it."""
-    return fsdecode(read_string(task.process.space, address))
+    return path_at(task, address)
 
 
-def path_at(task: Task, directory: int, address: int, flags: int) -> str:
-    """The name under which execveat(2) opens: relative to a descriptor it is /dev/fd/N/path (kernel: alloc_bprm)."""
-    path = program_path(task, address)
-    relative = directory != AT_FDCWD and not path.startswith("/")
-    if relative and (path or flags & AT_EMPTY_PATH):
-        task.process.files.get(directory)
-        path = f"/dev/fd/{directory}/{path}" if path else f"/dev/fd/{directory}"
-    if flags & AT_SYMLINK_NOFOLLOW and path:
-        fs = task.process.fs
-        who = task.process.credentials
-        if task.kernel.vfs.resolve(path, fs.cwd, root=fs.root, credentials=who, follow=False).inode.is_symlink:
-            raise LinuxError(ELOOP, f"{path} is a symbolic link")
-    return path
+def _open_at(task: Task, directory: int, path: str, flags: int) -> tuple[str, Opened]:
+    """The name a program gets that was found from a descriptor, and what was found (alloc_bprm)."""
+    inode, location = find(task, directory, path, flags & (AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW))
+    if location is None:
+        raise LinuxError(EACCES, f"descriptor {directory} is no file that could be executed (mode {inode.mode:o})")
+    if directory == AT_FDCWD or path.startswith("/"):
+        return path, Opened(location, nameless=False, inaccessible=False)
+    name = f"/dev/fd/{directory}/{path}" if path else f"/dev/fd/{directory}"
+    return name, Opened(location, nameless=not path, inaccessible=task.process.files.is_cloexec(directory))
 
 
 def _pointers(task: Task, address: int) -> list[int]:

@@ -21,7 +21,6 @@ from loadstone.linux.state import (
 )
 from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
-from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_in, copy_out, read_string
@@ -163,9 +162,7 @@ def execveat(
     task: Task, directory: DirFd, path: Path, arguments: Strings, environment: Environment, flags: AtFlags
 ) -> None:
     """execveat(2)."""
-    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
-        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    execution.execute(task, execution.path_at(task, directory, path, flags), arguments, environment)
+    execution.execute_at(task, directory, path, arguments, environment, flags)
 
 
 # ------------------------------------------------------------------------------------------------ settings
