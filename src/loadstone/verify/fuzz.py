@@ -153,6 +153,7 @@ class _Worker:
         self.directories = [os.path.join(home, str(place)) for place in range(SLICE)]
         for directory in self.directories:
             os.mkdir(directory)
+            os.chmod(directory, 0o755)
 
     def run_slice(self, first: int, end: int) -> Slice:
         """Judge mutants `first` ... `end` - 1."""

@@ -37,7 +37,8 @@ class Request(NamedTuple):
     cwd: str
     stack_limit: int | None
     uid: int | None
-    spans: tuple[Span, ...]
+    spans: tuple[Span, ...] = ()
+    randomize: bool = False
 
 
 Answer = tuple[str, dict[str, str]]  # an errno's name, `signal N`, or IMAGE; the image's facts
@@ -53,6 +54,7 @@ def ask_kernel(request: Request) -> Answer:
             cwd=request.cwd,
             stack_limit=request.stack_limit,
             uid=request.uid,
+            randomize=request.randomize,
         ) as process:
             return IMAGE, _facts(process, request.spans)
     except NativeFailure as failure:
@@ -107,7 +109,8 @@ class NativeServer:
 
     def ask(self, request: Request) -> Answer:
         """As `ask_kernel`."""
-        pickle.dump((*request[:-1], [tuple(span) for span in request.spans]), self._requests)
+        spans = [tuple(span) for span in request.spans]
+        pickle.dump((*request[:6], spans, request.randomize), self._requests)
         self._requests.flush()
         try:
             kind, facts = pickle.load(self._answers)
@@ -131,12 +134,13 @@ def serve() -> None:
         os.set_inheritable(stream.fileno(), False)
     while True:
         try:
-            path, argv, envp, cwd, stack_limit, uid, spans = pickle.load(requests)
+            *values, spans, randomize = pickle.load(requests)
         except EOFError:
             return
         answer: tuple[str | None, object]
         try:
-            answer = ask_kernel(Request(path, argv, envp, cwd, stack_limit, uid, tuple(Span(*span) for span in spans)))
+            request = Request._make([*values, tuple(Span(*span) for span in spans), randomize])
+            answer = ask_kernel(request)
         except HostError as error:
             answer = None, str(error)
         pickle.dump(answer, answers)

@@ -6,6 +6,7 @@ values and ends. A mutant depends on nothing but the seeds, the run's seed and i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -41,6 +42,8 @@ _INTERPRETERS = (
 _MODES = (0o755, 0o755, 0o700, 0o644, 0o111, 0o555, 0o001, 0o010, 0o000)
 _STACK_LIMITS = (-1, 0, 4096, 8192, 64 << 10, 140 << 10, 1 << 20, 8 << 20, 64 << 20, 1 << 30, 1 << 40, (1 << 63) - 1)
 # fmt: on
+_NOBODY = 65534
+_MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # the most that may be promised at once
 _ARGUMENTS = ((0, 0), (1, 0), (3, 5), (1, 4000), (40, 200), (500, 3), (200, 2000), (1, 131071), (1, 131072))
 _LENGTHS = (2, 3, 125, 126, 127, 128, 129, 253, 254, 255, 256, 257, 258, 300, 4096)
 _BLANKS = (b"", b" ", b"\t", b" \t ", b"  ", b"\0", b"\n")
@@ -56,7 +59,7 @@ def mutant(seeds: Sequence[Case], seed: int, number: int) -> Case:
 
 
 def _changed(case: Case, choose: Random) -> Case:
-    if choose.random() < 0.06:
+    if choose.random() < 0.09:
         return _execution(case, choose)
     place = 0 if choose.random() < 0.5 else choose.randrange(len(case.files))
     file = case.files[place]
@@ -78,17 +81,17 @@ def _with_file(case: Case, place: int, file: File) -> Case:
 
 def _execution(case: Case, choose: Random) -> Case:
     """Other arguments, another limit, another name for the program."""
-    kind = choose.randrange(4)
+    kind = choose.randrange(4 if os.geteuid() else 6)  # only root can become somebody else
     if kind == 0:
-        count, length = choose.choice(
-            ((0, 0), (1, 0), (3, 5), (1, 4000), (40, 200), (500, 3), (1, 131071), (1, 131072))
-        )
+        count, length = choose.choice(_ARGUMENTS)
         return case._replace(argv=(b"a" * length,) * count)
     if kind == 1:
         count, length = choose.choice(_ARGUMENTS)
         return case._replace(envp=(b"e" * length,) * count)
     if kind == 2:
         return case._replace(stack_limit=choose.choice(_STACK_LIMITS))
+    if kind > 3:
+        return case._replace(uid=_NOBODY)
     name = case.files[0].name
     return case._replace(path=choose.choice((f"./{name}", f"{name}/", f"{name}/x", f"//{name}", ".", f".//./{name}")))
 
@@ -129,7 +132,7 @@ def _value(old: int, file: ElfFile, choose: Random) -> int:
     if kind < 4:
         return old + choose.choice(_STEPS)
     if kind < 6:
-        landmarks = [file.size]
+        landmarks = [file.size, _MEMORY]
         for entry in file.entries:
             landmarks += [
                 entry.vaddr,

@@ -262,13 +262,17 @@ def native_process(
     cwd: Text | None = None,
     stack_limit: int | None = None,
     uid: int | None = None,
+    randomize: bool = False,
 ) -> Iterator[NativeProcess]:
-    """As `native_image`, for looking at more than the image holds; the process is killed at the end of the `with`."""
+    """As `native_image`, for looking at more than the image holds; the process is killed at the end of the `with`.
+
+    With `randomize` the host's address-space randomisation is left on.
+    """
     libc = _Libc()
     if isinstance(envp, Mapping):
         envp = [f"{name}={value}" for name, value in envp.items()]
     exec_ = libc.prepare_exec(_bytes(path), [_bytes(word) for word in argv], [_bytes(word) for word in envp])
-    process = NativeProcess(_spawn(libc, exec_, cwd, stack_limit, uid), libc)
+    process = NativeProcess(_spawn(libc, exec_, cwd, stack_limit, uid, randomize), libc)
     try:
         yield process
     finally:
@@ -354,7 +358,14 @@ class _Libc:
         return self._ctypes.addressof(object_)
 
 
-def _spawn(libc: _Libc, exec_: Callable[[], int], cwd: Text | None, stack_limit: int | None, uid: int | None) -> int:
+def _spawn(
+    libc: _Libc,
+    exec_: Callable[[], int],
+    cwd: Text | None,
+    stack_limit: int | None,
+    uid: int | None,
+    randomize: bool = False,
+) -> int:
     """Fork a child up to its first instruction; the pid. Raises NativeFailure or HostError, the child reaped."""
     import resource  # before the fork: the child imports nothing
     import signal
@@ -363,7 +374,7 @@ def _spawn(libc: _Libc, exec_: Callable[[], int], cwd: Text | None, stack_limit:
     try:
         pid = os.fork()
         if pid == 0:
-            _child(libc, exec_, writing, cwd, stack_limit, uid, resource, signal)
+            _child(libc, exec_, writing, cwd, stack_limit, uid, randomize, resource, signal)
     except BaseException:
         os.close(reading)
         os.close(writing)
@@ -401,6 +412,7 @@ def _child(
     cwd: Text | None,
     stack_limit: int | None,
     uid: int | None,
+    randomize: bool,
     resource: Any,
     signal: Any,
 ) -> NoReturn:
@@ -421,7 +433,7 @@ def _child(
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         stage, number = 2, _errno.EPERM
-        if libc.personality(_ADDR_NO_RANDOMIZE) >= 0:
+        if libc.personality(0 if randomize else _ADDR_NO_RANDOMIZE) >= 0:
             stage = 3
             if libc.ptrace(_TRACEME, 0, None, None) >= 0:
                 stage, number = 0, exec_()
