@@ -20,6 +20,7 @@ WORDS = 57
 _SREGS = len(REGISTERS)
 # A segment is three words: base; limit, selector << 32, type << 48…; flags.
 CS, DS, ES, FS, GS, SS = (_SREGS + 3 * number for number in range(6))
+OF_CORE = slice(_SREGS + 18, _SREGS + 28)  # TR, LDT, GDT, IDT: where this core's ring 0 is
 CR2, CR3 = _SREGS + 29, _SREGS + 30
 INDEX = {name: number for number, name in enumerate(REGISTERS)} | {"fs_base": FS, "gs_base": GS}
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(_SREGS)

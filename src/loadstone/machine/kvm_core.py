@@ -45,6 +45,7 @@ from loadstone.machine.kvm_context import (
     CS,
     FETCHED,
     IN_VCPU,
+    OF_CORE,
     R11,
     RCX,
     RFLAGS,
@@ -238,6 +239,7 @@ class KvmCore:
         if context.core is not self:
             context.core._let_go(context)
             context.core = self
+            context.words[OF_CORE] = memoryview(self.pristine).cast("Q")[OF_CORE]
         if self._context is not None:
             self._unload(self._context)
         self._window[:] = context.words
