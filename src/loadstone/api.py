@@ -227,7 +227,9 @@ class Machine:
         was made.
         """
         self._require_open()
-        world = ProcessWorld(self.kernel, self._new_process(cwd), self.linux.vdso, self.profile)
+        world = ProcessWorld(
+            self.kernel, self._new_process(cwd), self.linux.vdso, self.profile, self.linux.formats, runs=False
+        )
         if draws is None and self.kernel.options.aslr is not None:
             draws = Draws(self.kernel.options.aslr)
         strings = _strings([path] if argv is None else argv), _strings(envp or ())
@@ -255,6 +257,48 @@ class Machine:
         for process in self._running:
             process._install_hooks()
 
+    def finish(self, *, wait_for_all: bool = False, patience: float = 10.0) -> list[KernelProcess]:
+        """Let what a program left running in the background come to its end; the processes that had to be ended.
+
+        They go on while any of them can run, as what a pipe or a process substitution still has to print; for
+        `patience` seconds of the machine's time at most. Who then waits for time to pass or for input is killed. With
+        `wait_for_all` they have all the time they want.
+        """
+        self._require_open()
+        kernel = self.kernel
+        if all(process.status is not None for process in kernel.processes.values()):
+            return []
+        end = kernel.clock.monotonic_ns() + int(patience * 1e9)
+        with Console(kernel):
+            if wait_for_all:
+                kernel.scheduler.run(lambda: not kernel.processes)
+            else:
+                kernel.scheduler.drain(lambda: not kernel.processes or kernel.clock.monotonic_ns() >= end)
+        kernel.vfs.sync()
+        return self._end_all()
+
+    @property
+    def switched_off(self) -> ExitStatus | None:
+        """Why everything ended before its time: `timeout`, a signal to us, a bound; None if nothing was."""
+        return self.kernel.scheduler.stopped
+
+    def _end_all(self) -> list[KernelProcess]:
+        alive = [process for process in self.kernel.processes.values() if process.status is None]
+        for process in alive:
+            self.kernel.exit_process(process, ExitStatus(signal=SIGKILL))
+        return alive
+
+    def register_format(self, text: str | bytes) -> None:
+        """Register a format with binfmt_misc, by a string such as ":py:E::py::/usr/bin/python3:".
+
+        It is what the guest writes to /proc/sys/fs/binfmt_misc/register; see `loadstone.binfmt.misc`. The format that
+        was registered last is asked first. Raises LinuxError: EINVAL, EEXIST, with flag F also what opening gives.
+        """
+        from loadstone.linux.binfmt_misc import register
+
+        self._require_open()
+        register(self.kernel, os.fsencode(text))
+
     def discarded(self) -> Sequence[Any]:
         """What the guest wrote that the host will not get."""
         return self.kernel.vfs.discarded()
@@ -280,6 +324,11 @@ class Machine:
     def refused(self) -> dict[str, int]:
         """What programs asked for and may not have (sockets, mounts, ioctls), with how often."""
         return self.linux.calls.refused
+
+    @property
+    def ignored_set_id(self) -> list[str]:
+        """Executed files whose set-user-ID or set-group-ID bits would have changed the process's credentials."""
+        return list(self.linux.ignored_set_id)
 
     def close(self) -> None:
         """Give the host back what the machine holds."""

@@ -89,9 +89,11 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         raise HostError(f"--root: {options.root} is not a directory")
     visible = None
     if options.untrusted:
+        from loadstone.cli.exec_options import interpreters
         from loadstone.observe.needed import needed_files
 
-        visible = needed_files(os.path.join(working_directory(options), path), options.root, dict(options.env))
+        starts = [os.path.join(working_directory(options), path), *interpreters(options)]
+        visible = [file for start in starts for file in needed_files(start, options.root, dict(options.env))]
     return {
         "visible": visible,
         "memory": options.memory,

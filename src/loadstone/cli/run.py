@@ -10,6 +10,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from loadstone.cli import machine_options, values
+from loadstone.cli.exec_options import add_exec_options, apply_exec_options
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
 from loadstone.cli.programs import cannot_execute
@@ -47,6 +48,7 @@ def parser() -> Parser:
     add("-o", dest="output", metavar="FILE", help="write the trace to FILE instead of stderr")
     add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
     machine_options.add_all(made)
+    add_exec_options(made)
     add_program(made)
     return made
 
@@ -74,6 +76,7 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
     started = time.perf_counter()
     machine = Machine(**arguments, keep_faults=False)
     try:
+        apply_exec_options(machine, options)
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
             process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
@@ -113,6 +116,9 @@ def _closing_words(machine: Machine, observers: Observers, program: str, status:
     if machine.unimplemented:
         calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
         lines.append(f"asked for and not implemented: {calls}")
+    if machine.ignored_set_id:
+        names = ", ".join(machine.ignored_set_id)
+        lines.append(f"set-user-ID and set-group-ID bits were ignored: {names} ran with the rights of its caller")
     unkept = machine.discarded()
     if unkept:
         from loadstone.report.discarded import discarded_line

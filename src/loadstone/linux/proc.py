@@ -11,9 +11,11 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.proc_facts import area_facts, cpu_model, memory_facts, process_facts
+from loadstone.linux.seq_file import LINES, PARAGRAPHS, SMAPS, RecordBuffer
 from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
 from loadstone.vfs.file import BytesOpen, SeekableFile
 from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG
@@ -34,15 +36,19 @@ if TYPE_CHECKING:
 
 PROC_DEVICE = 21
 PID_MAX = 4194304
+_RECORDS = {"maps": LINES, "mounts": LINES, "mountinfo": LINES, "smaps": SMAPS, "cpuinfo": PARAGRAPHS, "swaps": LINES}
 
 
 # Kinds of files
 
 
 class ProcFile(GeneratedFile):
-    """A file whose text is made anew whenever it is read from the start; `accept`, if there is one, takes writes."""
+    """A file whose text is made anew whenever it is read from the start; `accept`, if there is one, takes writes.
 
-    __slots__ = ("accept",)
+    `record`: the pattern that ends each of its records, if it has several (see seq_file.py).
+    """
+
+    __slots__ = ("accept", "record")
 
     def __init__(
         self,
@@ -54,9 +60,11 @@ class ProcFile(GeneratedFile):
         gid: int = 0,
         now_ns: int = 0,
         accept: Callable[[bytes], None] | None = None,
+        record: bytes = b"",
     ) -> None:
         super().__init__(produce, device=PROC_DEVICE, inode=inode, mode=mode, uid=uid, gid=gid, now_ns=now_ns)
         self.accept = accept
+        self.record = record
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Make the text, or get ready to take some."""
@@ -68,17 +76,27 @@ class ProcFile(GeneratedFile):
 class ProcOpen(BytesOpen):
     """An open file of /proc."""
 
-    __slots__ = ("proc",)
+    __slots__ = ("buffer", "proc")
 
     def __init__(self, inode: ProcFile, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location, inode.produce() if flags & O_ACCMODE != O_WRONLY else b"")
         self.proc = inode
+        self.buffer: RecordBuffer | None = None
 
     def available(self) -> int | None:
-        """What is left; at the start the text is made again, as seq_file does."""
+        """What the next read gives at most; at the start the text is made again, as seq_file does."""
         if self.offset == 0:
             self.data = self.proc.produce()
-        return super().available()
+            self.buffer = RecordBuffer(self.data, self.proc.record) if self.proc.record else None
+        return super().available() if self.buffer is None else self.buffer.available(self.offset)
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy out of the text."""
+        start = self.offset
+        done = super().read_into(pieces, offset)
+        if self.buffer is not None and offset is None:
+            self.buffer.taken(start, done)
+        return done
 
     def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """Hand what is written to whoever takes it."""
@@ -246,7 +264,7 @@ class ProcessFiles:
         table["fdinfo"] = S_IFDIR, self.descriptor_texts
         files = self.files()
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
-            table[name] = S_IFREG, self.maker(number + at, mode, produce, accept)
+            table[name] = S_IFREG, self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
         table["mem"] = S_IFREG, lambda: MemoryFile(self.process, number + 100)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
             table[name] = S_IFLNK, self.linker(number + at, shown, place)
@@ -255,11 +273,13 @@ class ProcessFiles:
         made.nlink = links
         return made
 
-    def maker(self, number: int, mode: int, produce: Produce, accept: Callable[[bytes], None] | None) -> Make:
+    def maker(
+        self, number: int, mode: int, produce: Produce, accept: Callable[[bytes], None] | None, record: bytes
+    ) -> Make:
         """What makes one text file."""
         who = self.process.credentials
         return lambda: ProcFile(
-            produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept
+            produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept, record=record
         )
 
     def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
@@ -499,8 +519,8 @@ def proc_root(kernel: Kernel) -> ProcRoot:
     texts = _machine_texts(kernel)
     table: dict[str, tuple[int, Make]] = {}
 
-    def file(number: int, produce: Produce, mode: int = 0o444) -> Make:
-        return lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now)
+    def file(number: int, produce: Produce, record: bytes, mode: int = 0o444) -> Make:
+        return lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now, record=record)
 
     def link(number: int, shown: Callable[[], str]) -> Make:
         def make() -> Inode:
@@ -511,7 +531,7 @@ def proc_root(kernel: Kernel) -> ProcRoot:
         return make
 
     for at, (name, produce) in enumerate(texts.items(), 0x100):
-        table[name] = S_IFREG, file(at, produce)
+        table[name] = S_IFREG, file(at, produce, _RECORDS.get(name, b""))
     table["sys"] = S_IFDIR, lambda: _sysctl(kernel, _settings(kernel), 0x200, now)
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
@@ -575,7 +595,13 @@ def _locks(kernel: Kernel) -> bytes:
     return locks_text(kernel.vfs.locks)
 
 
-Settings = dict[str, "Settings | Produce"]
+class _Place(NamedTuple):
+    """A directory of /proc/sys that is more than one-line files: how to make it, given its inode number."""
+
+    make: Callable[[int], Inode]
+
+
+Settings = dict[str, "Settings | Produce | _Place"]
 
 
 def _sysctl(kernel: Kernel, settings: Settings, number: int, now: int) -> Directory:
@@ -586,7 +612,10 @@ def _sysctl(kernel: Kernel, settings: Settings, number: int, now: int) -> Direct
     return Directory(table, inode=number, now_ns=now)
 
 
-def _setting(kernel: Kernel, value: Settings | Produce, number: int, now: int) -> tuple[int, Make]:
+def _setting(kernel: Kernel, value: Settings | Produce | _Place, number: int, now: int) -> tuple[int, Make]:
+    if isinstance(value, _Place):
+        place = value
+        return S_IFDIR, lambda: place.make(number)
     if isinstance(value, dict):
         inner = value
         return S_IFDIR, lambda: _sysctl(kernel, inner, number << 8, now)
@@ -643,8 +672,15 @@ def _settings(kernel: Kernel) -> Settings:
         "threads-max": line(kernel.options.memory_size >> 17),
         "version": line(p.version),
     }
+
+    def binfmt_misc(number: int) -> Inode:
+        from loadstone.linux.binfmt_misc import FormatsDirectory
+
+        return FormatsDirectory(kernel, inode=number, now_ns=kernel.clock.realtime_ns())
+
     fs: Settings = {
         "aio-max-nr": line(65536),
+        "binfmt_misc": _Place(binfmt_misc),
         "file-max": line((1 << 63) - 1),
         "nr_open": line(1048576),
         "overflowuid": line(65534),

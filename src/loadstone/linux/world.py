@@ -51,7 +51,7 @@ class ProcessWorld:
         self.vdso = vdso
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
-        self._setting = Setting(formats, self._free_descriptor, honours_set_id=not runs)
+        self._setting = Setting(formats, self._free_descriptor, honours_set_id=False) if runs else Setting(formats)
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""

@@ -1,0 +1,50 @@
+"""The options that change what exec does: formats registered with binfmt_misc."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from loadstone.errors import HostError, LinuxError
+
+if TYPE_CHECKING:
+    from loadstone.api import Machine
+    from loadstone.cli.parser import Parser
+
+
+def add_exec_options(parser: Parser) -> None:
+    """`--binfmt`."""
+    add = parser.group("How exec works")
+    add(
+        "--binfmt",
+        metavar="FORMAT",
+        action="append",
+        default=[],
+        help="register FORMAT, as in ':py:E::py::/usr/bin/python3:', with binfmt_misc; may be repeated",
+    )
+
+
+def apply_exec_options(machine: Machine, options: Namespace) -> None:
+    """Register what was asked for. Raises HostError."""
+    for text in options.binfmt:
+        try:
+            machine.register_format(text)
+        except LinuxError as error:
+            raise HostError(
+                f"--binfmt {text}: {error}",
+                "a format is ':name:M:offset:magic:mask:interpreter:flags' or ':name:E::...'",
+            ) from None
+
+
+def interpreters(options: Namespace) -> list[str]:
+    """The interpreters of the formats asked for, as far as their registrations make sense."""
+    from loadstone.binfmt.misc import parse
+
+    found = []
+    for text in getattr(options, "binfmt", ()):  # not all commands that build a machine have it
+        try:
+            found.append(os.fsdecode(parse(os.fsencode(text), 256).interpreter))
+        except LinuxError:
+            continue  # apply_exec_options says why
+    return found
