@@ -232,3 +232,27 @@ def test_the_block_size_is_that_of_the_file_system() -> None:
     """st_blksize is what stdio allocates: 1024 bytes in /proc, a page in /sys."""
     files = ("/proc/filesystems", "/proc/self/maps", "/proc/self", "/sys/devices/system/cpu/online")
     same("/usr/bin/stat", "-c", "%n %o %s", *files)
+
+
+READ_RECORDS = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void) {
+    int sizes[][6] = {{8192, 8192, 8192, 8192, 9, 9}, {100, 8192, 1, 8192, 8192, 9}, {1000, 3000, 5000, 9000, 9000, 9}};
+    static char buffer[10000];
+    for (int i = 0; i < 200; i++) mmap(0, 8192, i & 1 ? PROT_READ : PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < 3; i++) {
+        int fd = open("/proc/self/maps", O_RDONLY);
+        for (int j = 0; j < 6; j++) printf("%zd ", read(fd, buffer, sizes[i][j]));
+        puts("");
+        close(fd);
+    }
+}
+"""
+
+
+def test_a_read_gives_as_many_whole_records_as_the_kernels_buffer_holds(compiled: Compiler) -> None:
+    first = same(compiled(READ_RECORDS, "static"), fixed_addresses=True).text.split()[0]
+    assert 4000 < int(first) < 4096
