@@ -18,14 +18,14 @@ from loadstone.clock import Clock, VirtualClock
 from loadstone.errors import HostError, LinuxError, OutOfFrames
 from loadstone.events import Events, Fault
 from loadstone.kernel.console import Console
-from loadstone.kernel.kernel import Kernel, MachineOptions
+from loadstone.kernel.kernel import MAX_PROCESSES, Kernel, MachineOptions
 from loadstone.kernel.process import Credentials, ExitStatus, FsContext, Task
 from loadstone.kernel.process import Process as KernelProcess
 from loadstone.linux.execve import ExecImage, Stage
 from loadstone.linux.layout import Draws
 from loadstone.linux.personality import Linux
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
-from loadstone.linux.signals import ProcessSignals, TaskSignals
+from loadstone.linux.signals import SIGKILL, ProcessSignals, TaskSignals
 from loadstone.linux.world import ProcessWorld
 from loadstone.machine.engines import ENGINES
 from loadstone.machine.physical import PhysicalMemory
@@ -77,6 +77,9 @@ class Machine:
         stack_limit: RLIMIT_STACK in bytes; default: the host's.
         profile: the kernel to model; default: the one we are running on.
         keep_faults: remember every page fault, for `Process.faults`.
+        policy: who runs next: "round-robin", "fair" or "priority" (see `kernel.policies`).
+        schedule_seed: let these dice decide instead: any order and length of slices, the same on every run.
+        max_processes: one more at a time switches the machine off.
 
     Attributes:
         events: subscribe to what happens: `machine.events.subscribe(function, ["fault"])`.
@@ -103,6 +106,9 @@ class Machine:
         stack_limit: int | None = None,
         profile: KernelProfile | None = None,
         keep_faults: bool = True,
+        policy: str = "round-robin",
+        schedule_seed: int | None = None,
+        max_processes: int = MAX_PROCESSES,
     ) -> None:
         self._closed = False
         self._keep_faults = keep_faults
@@ -131,8 +137,9 @@ class Machine:
         cache = PageCache(self.physical, warm=page_cache == "warm")
         random = _random(seed)
         options = MachineOptions(
-            profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around
-        )
+            profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around, policy,
+            schedule_seed, max_processes,
+        )  # fmt: skip
         vfs = assemble(
             cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
             random_bytes=random.randbytes if random else os.urandom, terminal_fd=_terminal(),

@@ -65,6 +65,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    value = integer(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{text!r} is too small; the least is 1")
+    return value
+
+
 def integer(text: str) -> int:
     """A number, decimal or 0x…, from 0 to 2^64 - 1."""
     try:

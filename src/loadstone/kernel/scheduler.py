@@ -7,7 +7,7 @@ a signal.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from bisect import insort
 from typing import TYPE_CHECKING
 
 from loadstone.clock import VirtualClock
@@ -68,7 +68,9 @@ class Scheduler:
         self._alive = 0
         self._waiting: dict[Task, Wait] = {}
         self._watching: dict[Task, Wait] = {}  # those of them that wait for a descriptor of the host's
-        self._deadlines: list[tuple[int, int, Task, Wait]] = []  # a heap; entries of waits that are over stay a while
+        self._deadlines: list[
+            tuple[int, int, Task, Wait]
+        ] = []  # the next one last; some are over
         self._sequence = 0
         self._since_poll = 0  # work done since host descriptors were looked at
         self._preempt = False
@@ -123,16 +125,28 @@ class Scheduler:
         """Switch the machine off soon because of what its programs do; everybody in it is killed."""
         self._outside.stop(ExitStatus(signal=9, note=note))
 
+    @property
+    def stopped(self) -> ExitStatus | None:
+        """How everybody ended when the machine was switched off; None unless it was."""
+        return self._outside.stopped
+
     def run(self, until: Callable[[], bool]) -> None:
         """Run the machine until `until()` holds, asked after every slice, or the machine is stopped.
 
         An error that comes out of a slice leaves its task where it is, but for HostError: then nothing may go on.
         """
+        self._run_guarded(until, idles=True)
+
+    def drain(self, until: Callable[[], bool]) -> None:
+        """As `run`, but only while somebody can: not past the moment when all wait for time, input or each other."""
+        self._run_guarded(until, idles=False)
+
+    def _run_guarded(self, until: Callable[[], bool], *, idles: bool) -> None:
         if self._broken is not None:
             raise self._broken
         self._outside.start_deadline()
         try:
-            self._run(until)
+            self._run(until, idles)
         except Overdue:
             self._look_outside()
         if self._outside.stopped:
@@ -143,7 +157,7 @@ class Scheduler:
         """The machine was told to stop, or its time is up, and it had time to see that. For a signal handler."""
         raise Overdue
 
-    def _run(self, until: Callable[[], bool]) -> None:
+    def _run(self, until: Callable[[], bool], idles: bool) -> None:
         policy = self._policy
         while not until():
             self._look_outside()
@@ -155,7 +169,10 @@ class Scheduler:
             if task is None:
                 if not self._alive:
                     return
-                self._idle()
+                if idles or self._output_waits():
+                    self._idle()
+                elif not self._anything_ready():
+                    return
             else:
                 try:
                     self._run_slice(task)
@@ -307,7 +324,7 @@ class Scheduler:
             self._watching[task] = wait
         if wait.deadline is not None:
             self._sequence += 1
-            heappush(self._deadlines, (wait.deadline, self._sequence, task, wait))
+            insort(self._deadlines, (-wait.deadline, -self._sequence, task, wait))
 
     def _end_wait(self, task: Task, reason: str) -> None:
         """The task can run again, and will go on with its call for this reason."""
@@ -329,13 +346,12 @@ class Scheduler:
 
     def _next_deadline(self) -> int | None:
         """The next deadline of a wait that goes on."""
-        heap = self._deadlines
-        while heap and self._waiting.get(heap[0][2]) is not heap[0][3]:
-            heappop(heap)
-        if len(heap) > 64 + 2 * len(self._waiting):
-            heap[:] = [entry for entry in heap if self._waiting.get(entry[2]) is entry[3]]
-            heapify(heap)
-        return heap[0][0] if heap else None
+        entries = self._deadlines
+        while entries and self._waiting.get(entries[-1][2]) is not entries[-1][3]:
+            entries.pop()
+        if len(entries) > 64 + 2 * len(self._waiting):
+            entries[:] = [entry for entry in entries if self._waiting.get(entry[2]) is entry[3]]
+        return -entries[-1][0] if entries else None
 
     def _look_at_waits(self) -> None:
         """Between slices: deadlines that have passed, and now and then the host's descriptors."""
@@ -351,7 +367,7 @@ class Scheduler:
             return
         now = self._kernel.clock.monotonic_ns()
         while deadline is not None and deadline <= now:
-            self._end_wait(self._deadlines[0][2], TIMED_OUT)
+            self._end_wait(self._deadlines[-1][2], TIMED_OUT)
             deadline = self._next_deadline()
 
     def _wake_ready(self, ready: dict[int, int]) -> None:
@@ -359,6 +375,16 @@ class Scheduler:
             for task, wait in list(self._watching.items()):
                 if ready.get(wait.host_fd, 0) & (events_of(wait) | ALWAYS):
                     self._end_wait(task, WOKEN)
+
+    def _output_waits(self) -> bool:
+        """Whether somebody waits for the host to take what they write."""
+        return any(wait.host_write for wait in self._watching.values())
+
+    def _anything_ready(self) -> bool:
+        """Wake who waits for input of the host's that is there already; whether that was anybody."""
+        if self._watching:
+            self._wake_ready(self._outside.poll(self._watching.values(), 0))
+        return not self._policy.empty()
 
     def _idle(self) -> None:
         """Nobody can run: wait for the host, a deadline or a signal."""
