@@ -90,18 +90,14 @@ class StreamInode(Inode):
 class StreamFile(OpenFile):
     """An open host pipe, terminal or device."""
 
-    __slots__ = ("fd", "polled")
+    __slots__ = ("fd", "polled", "terminal")
 
     def __init__(self, inode: StreamInode, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
         self.fd = inode.fd
+        self.terminal = inode.terminal
         self.polled = select.poll()
         self.polled.register(self.fd, POLLIN | POLLOUT)
-
-    @property
-    def terminal(self) -> bool:
-        """Whether it is a terminal."""
-        return isinstance(self.inode, StreamInode) and self.inode.terminal
 
     @property
     def path(self) -> str:
@@ -183,17 +179,13 @@ class StreamFile(OpenFile):
         return bits
 
     def available(self) -> int | None:
-        """FIONREAD: what the host says; None where it does not know (/dev/null)."""
+        """FIONREAD: what the host says; None where it does not know."""
         import fcntl
 
         try:
             return int.from_bytes(fcntl.ioctl(self.fd, FIONREAD, b"\0\0\0\0"), "little")
         except OSError:
             return None
-
-    def swallow(self, count: int) -> int:
-        """The host's /dev/null takes everything unseen."""
-        return count if self.inode.rdev == NULL_DEVICE and self.writable else -1
 
     def host_fd(self) -> int:
         """The host's descriptor."""
@@ -317,19 +309,25 @@ def host_name(fd: int) -> str:
 
 
 def host_stream(vfs: Vfs, fd: int) -> OpenFile:
-    """An open file over one of our own descriptors, not closed with the guest's file; EBADF if it is not open."""
+    """An open file over one of our own descriptors, not closed with the guest's file; EBADF if it is not open.
+
+    The host's /dev/null is the guest's: programs compare a descriptor with what stat(2) says of the name.
+    """
     import fcntl
 
     try:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        mode = os.fstat(fd).st_mode
+        status = os.fstat(fd)
     except OSError as error:
         raise LinuxError(error.errno or EIO) from None
+    mode = status.st_mode
     if flags & O_PATH:
         return PathFile(StreamInode(fd, vfs.deterministic), flags, None)
     kept = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)
     if mode & S_IFMT == S_IFREG:
         return RedirectedOpen(RedirectedFile(vfs.page_cache, fd, flags & O_ACCMODE, vfs.deterministic), kept)
+    if mode & S_IFMT == S_IFCHR and status.st_rdev == NULL_DEVICE:
+        return vfs.open("/dev/null", kept)
     if mode & S_IFMT == S_IFDIR:
         return DirectoryStream(StreamInode(fd, vfs.deterministic), O_RDONLY, None)
     return StreamFile(StreamInode(fd, vfs.deterministic), kept & ~O_NONBLOCK, None)
