@@ -45,6 +45,9 @@ def _summary() -> Summary:
         why="the only core here",
         status="exit status 0",
         seconds=0.0614,
+        exits={"page faults": 1234, "system calls": 5678, "exceptions": 0},
+        fill_ahead=512,
+        filled=(17, 4321),
         unimplemented={"io_uring_setup": 2},
     )
 
@@ -76,6 +79,9 @@ def test_summary_has_the_numbers() -> None:
     assert "NOT IMPLEMENTED" in text
     assert "io_uring_setup (2)" in text
     assert "engine unicorn: the only core here" in text
+    whole = " ".join(text.split())
+    assert "the core left the program 6,912 times: 5,678 system calls, 1,234 page faults" in whole
+    assert "up to 512 pages: 17 faults on new memory filled 4,321 pages beside their own" in whole
     assert "61 ms" in text
 
 

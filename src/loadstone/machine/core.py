@@ -51,6 +51,26 @@ class Trap:
         self.error = error
 
 
+class Exits:
+    """How often a core left the program for Python code, by cause. Leaving is what KVM pays dearly for.
+
+    Attributes:
+        page_faults: absent or forbidden pages. system_calls: SYSCALL instructions.
+        exceptions: every other exception of the program. interrupts: ticks, ends of slices, stops from outside.
+        translations: pages whose translation Unicorn had to ask Python for without a fault (first fetches, flushes).
+    """
+
+    __slots__ = ("exceptions", "interrupts", "page_faults", "system_calls", "translations")
+
+    def __init__(self) -> None:
+        self.page_faults = self.system_calls = self.exceptions = self.interrupts = self.translations = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.page_faults + self.system_calls + self.exceptions + self.interrupts + self.translations
+
+
 class Context(Protocol):
     """The CPU state of one task.
 
@@ -143,6 +163,7 @@ class Core(Protocol):
     """AT_MINSIGSTKSZ: what the kernel needs at most to deliver a signal on this CPU, in bytes."""
     retired: int
     """Work done so far, in bytes of machine code; the same on every run of the same program."""
+    exits: Exits
 
     def new_context(self) -> Context:
         """A context in the state in which exec leaves it."""

@@ -33,6 +33,7 @@ from loadstone.machine.core import (
     SLICE_END,
     STOPPED_AT,
     SYSTEM_CALL,
+    Exits,
     Resolver,
     Space,
     Trap,
@@ -224,6 +225,7 @@ class UnicornCore:
         self.retired = 0
         self.flushes = 0
         self.blocks_checked = 0
+        self.exits = Exits()
         self._memory = memory
         self._resolve = resolve
         self._wants_address = wants_address
@@ -291,6 +293,7 @@ class UnicornCore:
             if control.ring_count:
                 self._check_blocks()
             trap = self._trap(status, control.reason)
+            self._count(trap)
             if trap is not None:
                 if control.skip < 0 and trap is not _STOPPED_AT_TRAP:
                     context.stopped_at = -1
@@ -499,6 +502,15 @@ class UnicornCore:
             return _SLICE_END_TRAP
         return None
 
+    def _count(self, trap: Trap | None) -> None:
+        """Count a stop of the engine. Page faults are counted where they are resolved, which is inside a hook."""
+        if trap is _SYSTEM_CALL_TRAP:
+            self.exits.system_calls += 1
+        elif trap is None or trap.kind != EXCEPTION:
+            self.exits.interrupts += 1
+        elif trap.vector != PAGE_FAULT:
+            self.exits.exceptions += 1
+
     def _exception(self) -> Trap:
         """The exception or software interrupt in which the engine stopped."""
         vector, self._vector = self._vector, -1
@@ -601,7 +613,10 @@ class UnicornCore:
         table = self._space.page_table
         slot = table.find(address) if address < _USER_TOP else -1
         entry = words[slot] if slot >= 0 else 0
+        if _allows(entry, kind):
+            self.exits.translations += 1
         while not _allows(entry, kind):
+            self.exits.page_faults += 1
             self._filling = address & -FRAME_SIZE
             access = _ACCESS[kind]
             if kind == uc.MEM_READ and not entry & PRESENT and self._modifies(self._pc()):

@@ -21,6 +21,8 @@ from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT, FRAME_SIZE
 from loadstone.memory.vma import GROWSDOWN, LOCKED, PAGE, PAGE_SHIFT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from loadstone.machine.physical import PhysicalMemory
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.page_cache import PageCache
@@ -104,20 +106,35 @@ def _release_untouched(space: AddressSpace) -> int:
     """
     memory = space.memory
     space.note_resident_peak()
+    taken = list(_untouched(space))
+    for slot, _ in taken:
+        memory.words[slot] = 0
+    whole = space.page_table.root, 0, space.layout.task_size
+    space.shootdown.changed(*whole, [(entry & FRAME_MASK) >> FRAME_SHIFT for _, entry in taken])
     frames = []
+    for slot, entry in taken:
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        if _holds_zeros(memory, frame):
+            frames.append(frame)
+        else:  # another core wrote to it before it forgot the entry
+            memory.words[slot] = entry
+    space.resident_pages -= len(frames)
+    space.shootdown.retire(*whole, frames)
+    return len(frames)
+
+
+def _untouched(space: AddressSpace) -> Iterator[tuple[int, int]]:
+    """Slot and entry of the pages that were filled ahead and hold nothing but zeros."""
+    memory = space.memory
     for vma in space.vmas:
         if vma.backing is not None or vma.flags & LOCKED:
             continue
         for _, slot, entry in space.page_table.entries(vma.start, vma.end):
-            frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-            if (
-                entry & (AHEAD | WRITABLE) == AHEAD | WRITABLE
-                and memory.owner(frame) == ANONYMOUS
-                and memory.references(frame) == 1
-                and bytes(memory.page(frame)) == _ZEROS
-            ):
-                memory.words[slot] = 0
-                frames.append(frame)
-    space.resident_pages -= len(frames)
-    space.shootdown.retire(space.page_table.root, 0, space.layout.task_size, frames)
-    return len(frames)
+            if entry & (AHEAD | WRITABLE) == AHEAD | WRITABLE:
+                frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+                if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1 and _holds_zeros(memory, frame):
+                    yield slot, entry
+
+
+def _holds_zeros(memory: PhysicalMemory, frame: int) -> bool:
+    return bytes(memory.page(frame)) == _ZEROS  # a copy: comparing views goes byte by byte

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from loadstone.linux.auxv import differing
 from loadstone.observe.at_exit import AtExit
@@ -17,6 +18,9 @@ from loadstone.observe.maps import Mapping
 from loadstone.report.differing import differing_line
 from loadstone.report.discarded import amount, short_amount
 from loadstone.report.paper import DIM, WARNING, Column, Paper, count
+
+if TYPE_CHECKING:
+    from loadstone.machine.core import Core
 
 PAGE = 4096
 MOST_CALLS = 15
@@ -39,6 +43,9 @@ class Summary:
     seconds: float
     fault_around: int = 65536
     page_cache: str = "warm"
+    exits: dict[str, int] = field(default_factory=dict)  # how often the core left the program, by cause
+    fill_ahead: int = 0  # pages that a fault could fill; 0: its own only
+    filled: tuple[int, int] = (0, 0)  # faults that filled ahead, pages that they filled beside their own
     unimplemented: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     differing: list[tuple[int, int, int]] = field(default_factory=list)  # auxv entries: type, value, the host's value
@@ -47,6 +54,7 @@ class Summary:
 def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, seconds: float) -> Summary:
     """What there is to say of a process (`loadstone.api.Process`) that has ended."""
     machine = process.machine
+    ahead = machine.fill_ahead
     return Summary(
         program=process.executable,
         maps=end.maps,
@@ -61,10 +69,19 @@ def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, sec
         seconds=seconds,
         fault_around=machine.fault_around,
         page_cache=machine.page_cache_mode,
+        exits=_exits(machine.kernel.cores),
+        fill_ahead=ahead.limit if ahead is not None and ahead.always else 0,
+        filled=(ahead.faults, ahead.pages) if ahead is not None else (0, 0),
         unimplemented=dict(machine.unimplemented),
         refused=dict(machine.refused),
         differing=differing(machine.kernel.profile, machine.profile),
     )
+
+
+def _exits(cores: Sequence[Core]) -> dict[str, int]:
+    """How often the cores left the program, by cause."""
+    causes = ("page_faults", "system_calls", "exceptions", "interrupts", "translations")
+    return {cause.replace("_", " "): sum(getattr(core.exits, cause) for core in cores) for cause in causes}
 
 
 def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
@@ -80,8 +97,16 @@ def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
     paper.heading("Run")
     paper.paragraph(f"{summary.status}; {_seconds(summary.seconds)}")
     paper.paragraph(f"engine {summary.engine}: {summary.why}" if summary.why else f"engine {summary.engine}")
+    paper.paragraph(_exits_line(summary.exits))
     paper.paragraph(differing_line(summary.differing), style=DIM)
     stream.flush()
+
+
+def _exits_line(exits: dict[str, int]) -> str:
+    """How often the CPU core left the program, by cause, the most frequent first."""
+    found = sorted(((number, name) for name, number in exits.items() if number), key=lambda item: -item[0])
+    causes = ", ".join(f"{number:,} {name}" for number, name in found)
+    return f"the core left the program {count(sum(exits.values()), 'time')}: {causes}" if found else ""
 
 
 def _seconds(value: float) -> str:
@@ -144,9 +169,17 @@ def _faults(paper: Paper, summary: Summary) -> None:
     around = "pure demand paging" if summary.fault_around <= PAGE else f"fault-around {summary.fault_around >> 10} KiB"
     paper.paragraph(
         f"{around}, {summary.page_cache} page cache. major: the file was not in memory; kernel: taken in a system call "
-        "or exec; pages: distinct pages that faulted; around: file pages mapped beside them",
+        "or exec; pages: distinct pages that faulted; around: pages mapped beside them",
         style=DIM,
     )
+    if summary.fill_ahead:
+        faults, pages = summary.filled
+        paper.paragraph(
+            f"filling ahead, up to {summary.fill_ahead} pages: {count(faults, 'fault')} on new memory filled "
+            f"{count(pages, 'page')} beside their own"
+        )
+    else:
+        paper.paragraph("filling ahead is off, since faults are counted as the kernel takes them", style=DIM)
     signals = sum(entry.signals for entry in objects)
     if signals:
         paper.paragraph(f"{count(signals, 'fault')} more ended in a signal", style=WARNING)
