@@ -1,4 +1,4 @@
-"""Filling ahead as programs see it, on every core, which is not at all: contents, faults saved, memory that runs short."""
+"""Filling ahead as programs see it, on each core: not at all. Contents, faults saved, memory that runs short."""
 
 from __future__ import annotations
 
