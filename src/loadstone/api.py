@@ -70,6 +70,7 @@ class Machine:
         root: the host directory that is the guest's root.
         rw: host paths that the guest may change.
         binds: (host path, guest path) pairs to show elsewhere.
+        noexec: guest directories from which nothing may be executed, as with the mount option.
         visible: the only guest paths that are seen (a directory means all below it); default: all.
             `observe.needed.needed_files` lists what one program needs.
         timeout: seconds after which the machine is switched off.
@@ -100,6 +101,7 @@ class Machine:
         root: str = "/",
         rw: Sequence[str] = (),
         binds: Sequence[tuple[str, str]] = (),
+        noexec: Sequence[str] = (),
         visible: Sequence[str] | None = None,
         timeout: float | None = None,
         cpu_count: int | None = None,
@@ -141,8 +143,9 @@ class Machine:
             schedule_seed, max_processes,
         )  # fmt: skip
         vfs = assemble(
-            cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
-            random_bytes=random.randbytes if random else os.urandom, terminal_fd=_terminal(),
+            cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
+            deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
+            terminal_fd=_terminal(),
         )  # fmt: skip
         shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
         self.kernel = Kernel(

@@ -38,6 +38,7 @@ def add_file_options(parser: Parser) -> None:
     add("--rw", metavar="PATH", action="append", default=[], help="let it change PATH and all below; may be repeated")
     add("--root", metavar="DIR", default="/", help="make DIR its root directory")
     add("--bind", metavar="SRC:DST", type=values.bind, action="append", default=[], help="show SRC of the host at DST")
+    add("--noexec", metavar="DIR", action="append", default=[], help="let nothing be executed from the guest's DIR")
     add(
         "--untrusted",
         action="store_true",
@@ -107,6 +108,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "root": os.path.realpath(options.root),
         "rw": [os.path.abspath(path) for path in options.rw],
         "binds": [(os.path.abspath(source), target) for source, target in options.bind],
+        "noexec": [os.path.abspath(path) for path in options.noexec],
         "timeout": options.timeout,
     }
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.placement import Layout
-    from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
 
@@ -127,7 +126,7 @@ class Program:
         self.location = location
         self.name = name
         self.path = location.path
-        self.inode: RegularFile = _executable(location.inode, name, who)
+        self.inode: RegularFile = _executable(location, name, who)
 
     @property
     def size(self) -> int:
@@ -270,6 +269,8 @@ class Binprm:
             task_size_64=profile.task_size,
             task_size_32=profile.task_size_i386,
             ia32=profile.ia32,
+            x86_64=profile.x86_64,
+            max_program_headers_size=profile.max_program_headers,
         )
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []
@@ -400,9 +401,9 @@ def _copy_arguments(bprm: Binprm, argv: Sequence[bytes], envp: Sequence[bytes]) 
     )
 
 
-def _executable(inode: Inode, name: str, who: Credentials) -> RegularFile:
-    """may_open() and do_open_execat(): a regular file with execute permission. That it is open for writing (ETXTBSY) is
-    not looked at."""
+def _executable(location: Location, name: str, who: Credentials) -> RegularFile:
+    """may_open() and do_open_execat(): a regular file that may be executed here, and that nobody is writing."""
+    inode = location.inode
     kind = inode.mode & S_IFMT
     if kind == S_IFDIR:
         raise LinuxError(EACCES, f"{name} is a directory")
@@ -410,9 +411,16 @@ def _executable(inode: Inode, name: str, who: Credentials) -> RegularFile:
         raise LinuxError(ELOOP, f"{name} is a symbolic link, and links are not to be followed")
     if kind != S_IFREG:
         raise LinuxError(EACCES, f"{name} is not a regular file")
+    if location.noexec:
+        raise LinuxError(EACCES, f"{name} is on a file system from which nothing may be executed (noexec)")
     if not may(inode, X_OK, who):
         raise LinuxError(EACCES, f"{name} (mode {inode.mode & 0o7777:04o}) gives no execute permission")
-    return inode  # type: ignore[return-value]
+    file: RegularFile = inode  # type: ignore[assignment]  # S_IFREG on what is not noexec, as /proc is
+    try:
+        file.demand_unwritten()
+    except LinuxError as error:
+        raise LinuxError(error.errno, f"{name}: {error.why}") from None
+    return file
 
 
 def file_credentials(program: Program, who: Credentials) -> tuple[Credentials, bool]:

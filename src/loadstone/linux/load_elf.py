@@ -478,6 +478,7 @@ class _Loader:
         space.start_code, space.end_code = image.start_code, image.end_code
         space.start_data, space.end_data = image.start_data, image.end_data
         space.start_stack = stack.pointer
+        space.execute(bprm.program.inode)
         image.stages = bprm.stages
         who = "the interpreter's" if self.interpreter is not None else "the program's"
         register = "RDX" if self.bits == 64 else "EDX"

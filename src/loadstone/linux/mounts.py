@@ -31,18 +31,19 @@ def mount_number(vfs: Vfs, mount: Mount) -> int:
 def mount_lines(vfs: Vfs) -> list[Line]:
     """All mounts, the root first."""
     root = vfs.root
-    lines = [_line(FIRST, 1, root.inode.device, "/", root.mount.name)]
+    lines = [_line(FIRST, 1, root.inode.device, "/", root.mount)]
     for number, (place, mount) in enumerate(vfs.mounts.items(), FIRST + 1):
         parent = mount_number(vfs, place.mount)
-        lines.append(_line(number, parent, mount.root.inode.device, place.path, mount.name))
+        lines.append(_line(number, parent, mount.root.inode.device, place.path, mount))
     return lines
 
 
-def _line(number: int, parent: int, device: int, point: str, name: str) -> Line:
+def _line(number: int, parent: int, device: int, point: str, mount: Mount) -> Line:
     from loadstone.linux.proc_text import Mount as Line
     from loadstone.linux.structs import major, minor
 
-    return Line(number, parent, major(device), minor(device), "/", point, "rw,relatime", name, name, "rw")
+    options = "rw,noexec,relatime" if mount.noexec else "rw,relatime"
+    return Line(number, parent, major(device), minor(device), "/", point, options, mount.name, mount.name, "rw")
 
 
 def mount_kernel_files(kernel: Kernel) -> None:

@@ -20,7 +20,7 @@ from loadstone.memory.vma_list import VmaList
 if TYPE_CHECKING:
     from loadstone.machine.physical import PhysicalMemory
     from loadstone.machine.shootdown import Shootdown
-    from loadstone.memory.backing import Backing
+    from loadstone.memory.backing import Backing, Executable
     from loadstone.memory.fill_ahead import FillAhead
     from loadstone.memory.page_cache import PageCache
 
@@ -38,6 +38,7 @@ class AddressSpace:
         default_flags: VMA flags of every new mapping (mlockall's MCL_FUTURE).
         read_implies_exec: the personality's READ_IMPLIES_EXEC.
         start_brk, brk: the heap; start_code, end_code, start_data, end_data, start_stack: as exec found them.
+        executable: the program that runs here, None before exec; see `execute`.
         owner_ids: (pid, tid, cpu) for events; set by whoever runs a task here.
         fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
         fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
@@ -54,6 +55,7 @@ class AddressSpace:
         "end_code",
         "end_data",
         "events",
+        "executable",
         "fault_around",
         "fill_ahead",
         "layout",
@@ -105,12 +107,18 @@ class AddressSpace:
         self.start_brk = self.brk = 0
         self.start_code = self.end_code = self.start_data = self.end_data = self.start_stack = 0
         self.owner_ids = (0, 0, 0)
+        self.executable: Executable | None = None
         self.fault_around = fault_around
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
         self.minor_faults = self.major_faults = 0
         self.users = 1
         cache.spaces.append(self)
+
+    def execute(self, file: Executable) -> None:
+        """`file` is the program that runs here: nobody may write it (kernel: set_mm_exe_file)."""
+        file.deny_write()
+        self.executable = file
 
     def find(self, address: int) -> Vma | None:
         """The VMA that contains `address`."""
@@ -230,6 +238,9 @@ class AddressSpace:
         mapping.remove(self, list(self.vmas))
         self.page_table.release()
         self.cache.spaces.remove(self)
+        if self.executable is not None:
+            self.executable.allow_write()
+            self.executable = None
 
     def render_maps(self) -> str:
         """/proc/PID/maps."""

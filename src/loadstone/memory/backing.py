@@ -42,3 +42,13 @@ class Backing(Protocol):
 
     def write_page(self, index: int, page: memoryview) -> None:
         """Write one page back; what lies past the end of file is not written, and the file does not grow."""
+
+
+class Executable(Protocol):
+    """What an address space needs of the file that it executes."""
+
+    def deny_write(self) -> None:
+        """Nobody may open the file for writing from now on; ETXTBSY where somebody has."""
+
+    def allow_write(self) -> None:
+        """Take back one `deny_write`."""

@@ -27,6 +27,8 @@ def clone(parent: AddressSpace) -> AddressSpace:
     child.start_code, child.end_code = parent.start_code, parent.end_code
     child.start_data, child.end_data = parent.start_data, parent.end_data
     child.owner_ids = parent.owner_ids
+    if parent.executable is not None:
+        child.execute(parent.executable)
     try:
         for vma in list(parent.vmas):
             if not vma.flags & DONTCOPY:

@@ -33,6 +33,7 @@ def assemble(
     host_root: str = "/",
     rw: Sequence[str] = (),
     binds: Sequence[tuple[str, str]] = (),
+    noexec: Sequence[str] = (),
     visible: Iterable[str] | None = None,
     limit: int = DEFAULT_LIMIT,
     deterministic: bool = False,
@@ -47,6 +48,7 @@ def assemble(
         host_root: the directory of the host that is the guest's `/`.
         rw: directories of the host (host paths) that the guest may change.
         binds: (host path, guest path): what else is shown where, under the same overlay.
+        noexec: guest paths of directories from which nothing may be executed.
         visible: if given, the only files (guest paths; a directory means all below it) that are seen of `host_root`.
         limit: bytes that the overlay may hold.
         deterministic: inode numbers, device, directory order and times do not depend on the host.
@@ -81,6 +83,8 @@ def assemble(
         found = _descend(vfs, whole, _real(source, "--bind"), "--bind")
         place = _provide(vfs, fs, target, 0o755, found.inode.is_directory)
         vfs.mount_at(place, found.dentry, "overlay", OVERLAY_MAGIC)
+    for path in noexec:
+        _forbid_execution(vfs, path)
     fs.changed = False
     return vfs
 
@@ -103,11 +107,24 @@ def _system_directories(
         ("/sys", SYS_DEVICE, "sysfs", SYSFS_MAGIC),
     ):
         _provide(vfs, fs, path, 0o555)
-        vfs.mount(path, EmptyDirectory(device, 1, S_IFDIR | 0o555, now_ns=now), name=name, magic=magic)
+        mount = vfs.mount(path, EmptyDirectory(device, 1, S_IFDIR | 0o555, now_ns=now), name=name, magic=magic)
+        mount.noexec = True  # SB_I_NOEXEC
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
     vfs.file_systems.append(dev)
     vfs.mount("/dev", populate(dev, random_bytes, terminal_fd), name="devtmpfs")
+
+
+def _forbid_execution(vfs: Vfs, path: str) -> None:
+    """Mount a directory over itself, with the option noexec."""
+    try:
+        place = vfs.resolve(path, directory=True)
+    except LinuxError as error:
+        raise HostError(f"--noexec: {path}: {error}") from None
+    mount = place.mount
+    if place.dentry is not mount.root or mount.at is None:
+        mount = vfs.mount_at(place, place.dentry, mount.name, mount.magic)
+    mount.noexec = True
 
 
 def _real(path: str, option: str) -> str:

@@ -251,6 +251,8 @@ class RegularOpen(SeekableFile):
 
     def __init__(self, inode: RegularFile, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
+        if self.writable:
+            inode.take_write()
         self.strips = False  # opened by somebody without CAP_FSETID: writing takes set-ID bits away
         self.file = inode  # the same object, with its type
         inode.opened += 1
@@ -319,6 +321,8 @@ class RegularOpen(SeekableFile):
 
     def release(self) -> None:
         """One opener less."""
+        if self.writable:
+            self.file.put_write()
         self.file.opened -= 1
         self.file.closed()
 

@@ -305,6 +305,14 @@ class HostNode:
     def __del__(self) -> None:
         self.close()
 
+    @property
+    def noexec(self) -> bool:
+        """Whether the host mounted it so that nothing may be executed."""
+        fd = self.fd
+        if fd < 0:
+            fd = self.directory_fd() if self.parent is None else self.parent.directory_fd()
+        return bool(os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
+
     def status(self) -> os.stat_result:
         """The file's attributes on the host, now; the last ones known if it is gone."""
         try:

@@ -114,6 +114,11 @@ class Inode:
         """Where the host has exactly this file's contents; "" if nowhere."""
         return ""
 
+    @property
+    def noexec(self) -> bool | None:
+        """Whether the host lets nothing be executed here; None for what is not the host's: its directory knows."""
+        return None
+
     def refresh(self) -> None:
         """Bring the attributes up to date."""
 

@@ -29,15 +29,19 @@ class Dentry:
 
 
 class Mount:
-    """A tree hung in at a place. `at` None: the namespace's root, or a tree without a place."""
+    """A tree hung in at a place. `at` None: the namespace's root, or a tree without a place.
 
-    __slots__ = ("at", "magic", "name", "root")
+    `noexec`: nothing here may be executed, or mapped to be executed.
+    """
+
+    __slots__ = ("at", "magic", "name", "noexec", "root")
 
     def __init__(self, root: Dentry, at: Location | None, name: str, magic: int) -> None:
         self.root = root
         self.at = at
         self.name = name  # the file system's, as /proc/mounts shows it
         self.magic = magic
+        self.noexec = False
 
 
 class Location:
@@ -62,6 +66,19 @@ class Location:
     def inode(self) -> Inode:
         """The file that is here."""
         return self.dentry.inode
+
+    @property
+    def noexec(self) -> bool:
+        """Whether a mount option, here or on the host, forbids execution. Source: fs/exec.c, path_noexec()."""
+        if self.mount.noexec:
+            return True
+        dentry: Dentry | None = self.dentry
+        while dentry is not None:
+            known = dentry.inode.noexec
+            if known is not None:
+                return known
+            dentry = dentry.parent
+        return False
 
     @property
     def deleted(self) -> bool:

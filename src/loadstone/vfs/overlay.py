@@ -215,6 +215,11 @@ class Overlaid(Inode):
         return not self.changed
 
     @property
+    def noexec(self) -> bool | None:
+        """As the host's mount says."""
+        return self.lower.noexec if self.lower is not None else None
+
+    @property
     def host_path(self) -> str:
         """Where the host has it, whatever was changed about it here."""
         return self.lower.path if self.lower is not None else ""

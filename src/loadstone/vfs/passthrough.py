@@ -83,6 +83,11 @@ class Through(Inode):
         self.atime_ns, self.mtime_ns, self.ctime_ns = stat.st_atime_ns, stat.st_mtime_ns, stat.st_ctime_ns
 
     @property
+    def noexec(self) -> bool | None:
+        """As the host's mount says."""
+        return self.node.noexec
+
+    @property
     def host_path(self) -> str:
         """Where the host has it."""
         return self.node.path

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from errno import EFBIG, EINVAL, ENXIO
+from errno import EFBIG, EINVAL, ENXIO, ETXTBSY
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -55,7 +55,7 @@ class Cache(Protocol):
 class RegularFile(Inode):
     """A file with bytes at offsets. Implements `memory.backing.Backing`."""
 
-    __slots__ = ("cache", "linkable", "opened", "pages")
+    __slots__ = ("cache", "linkable", "opened", "pages", "write_count")
 
     writeback = True  # behaves as on a file system with a journal, which is told of a page's first write
     huge_aligned = False
@@ -68,6 +68,7 @@ class RegularFile(Inode):
         self.pages: FilePages | None = None
         self.opened = 0  # open file descriptions
         self.linkable = False  # made without a name, and may get one
+        self.write_count = 0  # i_writecount: openers for writing; negative: address spaces that execute the file
 
     def __del__(self) -> None:
         if self.pages is not None and self.cache is not None:  # nothing maps it: a mapping would hold it
@@ -82,6 +83,30 @@ class RegularFile(Inode):
     def forgettable(self) -> bool:
         """Not with pages in the page cache."""
         return self.pages is None
+
+    def take_write(self) -> None:
+        """Somebody writes from now on (get_write_access); ETXTBSY while it is executed."""
+        if self.write_count < 0:
+            raise LinuxError(ETXTBSY, "the file is a program that is running")
+        self.write_count += 1
+
+    def put_write(self) -> None:
+        """One writer less."""
+        self.write_count -= 1
+
+    def demand_unwritten(self) -> None:
+        """ETXTBSY while somebody has the file open for writing."""
+        if self.write_count > 0:
+            raise LinuxError(ETXTBSY, "the file is open for writing")
+
+    def deny_write(self) -> None:
+        """The file is executed from now on (deny_write_access); ETXTBSY while it is open for writing."""
+        self.demand_unwritten()
+        self.write_count -= 1
+
+    def allow_write(self) -> None:
+        """One that executes it less."""
+        self.write_count += 1
 
     def read_fd(self) -> int:
         """The host descriptor that has the bytes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EBUSY, EEXIST, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EXDEV
+from errno import EACCES, EBUSY, EEXIST, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM, EXDEV
 from typing import TYPE_CHECKING
 
 from loadstone.clock import Clock
@@ -128,7 +128,11 @@ class Vfs(Namespace):
         empty: bool = False,
     ) -> None:
         """access(2) with the rights of `credentials`; EACCES."""
-        inode = self.stat(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty)
+        place = self.resolve(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty)
+        inode = place.inode
+        inode.refresh()
+        if mask & X_OK and inode.is_regular and place.noexec:
+            raise LinuxError(EACCES, "it is on a file system from which nothing may be executed")
         demand(inode, mask, credentials)
 
     def readlink(
@@ -201,7 +205,7 @@ class Vfs(Namespace):
         file = self._opened(inode, flags, location, credentials)
         if flags & O_TRUNC and inode.is_regular:
             try:
-                inode.truncate(0)
+                _truncate(inode, 0)
                 if credentials.fsuid != 0:
                     inode.drop_privileges()
             except LinuxError:
@@ -539,7 +543,7 @@ class Vfs(Namespace):
         if not inode.is_regular:
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
         demand(inode, W_OK, credentials)
-        inode.truncate(size)
+        _truncate(inode, size)
         if credentials.fsuid != 0:
             inode.drop_privileges()
 
@@ -564,6 +568,18 @@ class Vfs(Namespace):
         from loadstone.vfs.discard import keep_option
 
         return keep_option(self)
+
+
+def _truncate(inode: Inode, size: int) -> None:
+    """Truncate as a writer that has not opened the file (do_truncate, vfs_truncate): ETXTBSY while it is executed."""
+    if not isinstance(inode, RegularFile):
+        inode.truncate(size)
+        return
+    inode.take_write()
+    try:
+        inode.truncate(size)
+    finally:
+        inode.put_write()
 
 
 def _linkable_by(inode: Inode, who: Identity) -> bool:

@@ -54,7 +54,8 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
         if inode.rdev == _DEV_ZERO and inode.mode & S_IFMT == S_IFCHR:
             return space.map(address, length, prot, flags | MAP_ANONYMOUS, path=file.path)
         raise LinuxError(ENODEV, f"{file.path} cannot be mapped")
-    access = FileAccess(file.readable, file.writable)
+    execute = file.location is None or not file.location.noexec
+    access = FileAccess(file.readable, file.writable, execute)
     return space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _STAT_FLAGS = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
 _STATX_RESERVED = 0x80000000
-_ST_VALID = 0x20
+_ST_NOEXEC, _ST_VALID = 0x8, 0x20
 _ST_RELATIME = 0x1000
 
 
@@ -196,7 +196,7 @@ def _statfs(task: Task, location: Location | None, buffer: int) -> int:
         s = task.kernel.vfs.space(location)
         size, device = s.block_size, location.inode.device
         blocks, free = s.total // size, s.free // size
-        flags = _ST_VALID | _ST_RELATIME
+        flags = _ST_VALID | _ST_RELATIME | (_ST_NOEXEC if location.noexec else 0)
         fields = (s.magic, size, blocks, free, free, s.files, s.files_free, device & 0x7FFFFFFF, 0)
         fields += (s.name_length, size, flags, 0, 0, 0, 0)
     copy_out(task.process.space, buffer, structs.STATFS.pack(*fields))
