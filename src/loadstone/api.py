@@ -335,6 +335,27 @@ class Machine:
         """What programs asked for and may not have (sockets, mounts, ioctls), with how often."""
         return self.linux.calls.refused
 
+    def dump_cores(self, where: str) -> None:
+        """Let processes that die by a signal such as SIGSEGV leave an ELF core file, for programs spawned from now on.
+
+        `where`: a host directory, for files called core.PID, or a file. Raises HostError if it cannot be there.
+        """
+        from loadstone.linux.coredump import CoreFiles
+        from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
+
+        directory = where if os.path.isdir(where) else os.path.dirname(where) or "."
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise HostError(f"--core: {directory} is no directory that can be written to")
+        limits = list(self.profile.limits)
+        limits[RLIMIT_CORE] = (RLIM_INFINITY, RLIM_INFINITY)
+        self.profile = self.profile._replace(limits=tuple(limits))
+        self.linux.core_files = CoreFiles(where)
+
+    @property
+    def cores(self) -> list[tuple[str, int]]:
+        """The core files that were written: (path, bytes)."""
+        return list(self.linux.core_files.written) if self.linux.core_files is not None else []
+
     @property
     def ignored_set_id(self) -> list[str]:
         """Executed files whose set-user-ID or set-group-ID bits would have changed the process's credentials."""

@@ -1,4 +1,4 @@
-"""The options that change what exec does: formats registered with binfmt_misc."""
+"""The options about the beginning and the end of a program: formats of binfmt_misc, core files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,30 @@ def add_exec_options(parser: Parser) -> None:
     )
 
 
+def add_core_option(parser: Parser) -> None:
+    """`--core`."""
+    add = parser.group("When it crashes")
+    add(
+        "--core",
+        metavar="WHERE",
+        help="write an ELF core file for gdb: WHERE is a directory (for core.PID) or the file",
+    )
+
+
+def core_lines(machine: Machine) -> list[str]:
+    """What to say at the end about core files."""
+    from loadstone.report.discarded import amount
+
+    files = machine.linux.core_files
+    if files is None:
+        return []
+    return [f"core dumped to {path} ({amount(size)})" for path, size in files.written] + files.failed
+
+
 def apply_exec_options(machine: Machine, options: Namespace) -> None:
-    """Register what was asked for. Raises HostError."""
+    """Register the formats, say where core files go. Raises HostError."""
+    if getattr(options, "core", None):
+        machine.dump_cores(options.core)
     for text in options.binfmt:
         try:
             machine.register_format(text)

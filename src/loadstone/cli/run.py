@@ -10,7 +10,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from loadstone.cli import machine_options, values
-from loadstone.cli.exec_options import add_exec_options, apply_exec_options
+from loadstone.cli.exec_options import add_core_option, add_exec_options, apply_exec_options, core_lines
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
 from loadstone.cli.programs import cannot_execute
@@ -49,6 +49,7 @@ def parser() -> Parser:
     add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
     machine_options.add_all(made)
     add_exec_options(made)
+    add_core_option(made)
     add_program(made)
     return made
 
@@ -116,6 +117,7 @@ def _closing_words(machine: Machine, observers: Observers, program: str, status:
     if machine.unimplemented:
         calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
         lines.append(f"asked for and not implemented: {calls}")
+    lines += core_lines(machine)
     if machine.ignored_set_id:
         names = ", ".join(machine.ignored_set_id)
         lines.append(f"set-user-ID and set-group-ID bits were ignored: {names} ran with the rights of its caller")

@@ -321,7 +321,7 @@ class ProcessFiles:
             "oom_score_adj": (0o644, lambda: b"%d\n" % self.oom_score_adj(), self.set_oom_score_adj),
             "loginuid": (0o644, lambda: b"4294967295", self.refuse),
             "sessionid": (0o444, lambda: b"4294967295", None),
-            "coredump_filter": (0o644, lambda: b"00000033\n", self.ignore),
+            "coredump_filter": (0o644, lambda: b"%08x\n" % process_state(process).coredump_filter, self.filter_core),
             "io": (0o400, self.transfers, None),
             "timerslack_ns": (0o666, lambda: b"%d\n" % self.timer_slack(), self.ignore),
             "uid_map": (0o644, lambda: mapped, self.refuse),
@@ -496,6 +496,15 @@ class ProcessFiles:
         if value < self.oom_score_adj() and self.process.credentials.euid:
             raise LinuxError(EACCES)
         process_state(self.process).oom_score_adj = value
+
+    def filter_core(self, data: bytes) -> None:
+        """Which mappings go into a core file: a number, decimal or 0x… (kstrtouint with base 0)."""
+        text = data.strip()
+        try:
+            value = int(text, 8 if text[:1] == b"0" and text[1:].isdigit() else 0)
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        process_state(self.process).coredump_filter = value & 0x1FF
 
     def refuse(self, data: bytes) -> None:
         """Not to be changed."""

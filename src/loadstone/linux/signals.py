@@ -91,6 +91,7 @@ UNBLOCKABLE = bits(SIGKILL, SIGSTOP)
 SYNCHRONOUS = bits(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
 TERMINAL_STOPS = bits(SIGTSTP, SIGTTIN, SIGTTOU)
 STOPPING = TERMINAL_STOPS | bits(SIGSTOP)
+DUMPING = bits(SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, SIGBUS, SIGSYS, SIGXCPU, SIGXFSZ)
 IGNORED = bits(SIGCONT, SIGCHLD, SIGWINCH, SIGURG)
 
 
@@ -543,13 +544,23 @@ def _announce(task: Task, info: SigInfo, action: str) -> None:
 def _default(task: Task, info: SigInfo) -> None:
     """The default action of a signal that is not ignored by default: stop or end the process."""
     if not bit(info.number) & STOPPING:
-        task.kernel.kill_process(task.process, info)
+        if bit(info.number) & DUMPING and _dump_core(task, info):
+            task.kernel.exit_process(task.process, ExitStatus(signal=info.number, core_dumped=True))
+        else:
+            task.kernel.kill_process(task.process, info)
         return
     from loadstone.linux import jobs
 
     jobs.stop(task.process, info.number)
     task.state = STOPPED
     task.signals.attention = True  # to be looked at again when it goes on
+
+
+def _dump_core(task: Task, info: SigInfo) -> bool:
+    from loadstone.linux.syscalls.machine import linux_of
+
+    cores = linux_of(task).core_files
+    return cores is not None and cores.dump(task, info)
 
 
 # include/linux/errno.h, as in syscalls.registry

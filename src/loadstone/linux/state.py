@@ -25,23 +25,25 @@ class ProcessState:
         nice: from -20 to 19.
         membarrier: the registrations of membarrier(2).
         oom_score_adj: from -1000 to 1000.
+        coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
         settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
     """
 
-    __slots__ = ("membarrier", "nice", "oom_score_adj", "personality", "settings")
+    __slots__ = ("coredump_filter", "membarrier", "nice", "oom_score_adj", "personality", "settings")
 
     def __init__(self) -> None:
         self.personality = 0
         self.nice = 0
         self.membarrier = 0
         self.oom_score_adj = 0
+        self.coredump_filter = 0x33  # MMF_DUMP_FILTER_DEFAULT
         self.settings: dict[int, int] = {}
 
     def fork(self) -> ProcessState:
         """What a child begins with: all but what is said of this very process."""
         child = ProcessState()
         child.personality, child.nice, child.membarrier = self.personality, self.nice, self.membarrier
-        child.oom_score_adj = self.oom_score_adj
+        child.oom_score_adj, child.coredump_filter = self.oom_score_adj, self.coredump_filter
         child.settings = {key: value for key, value in self.settings.items() if key not in _NOT_INHERITED}
         return child
 

@@ -1,0 +1,198 @@
+"""What becomes of a process that dies by a signal whose action is to dump core (fs/coredump.c, `man 5 core`).
+
+Core files go to the host, where `--core` says, and nowhere else: without it a signal only ends the process. `--core`
+lifts RLIMIT_CORE for the first program; a program that lowers the limit gets what it asks for: below a page no file,
+else one that ends where the limit is reached.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux import auxv, core_file
+from loadstone.linux.core_file import PAGE, Ids, Segment
+from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
+from loadstone.linux.state import PR_GET_DUMPABLE, process_state
+from loadstone.machine.paging import PRESENT, PROTNONE
+from loadstone.memory.flags import PFNMAP
+from loadstone.memory.peek import peek
+from loadstone.memory.vma import DONTDUMP, IO, READ, SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.signals import SigInfo
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.vma import Vma
+
+# MMF_DUMP_*, bits of /proc/PID/coredump_filter
+ANONYMOUS_PRIVATE, ANONYMOUS_SHARED, MAPPED_PRIVATE, MAPPED_SHARED, ELF_HEADERS = 1, 2, 4, 8, 16
+
+_DUMPCORE, _SIGNALED = 0x200, 0x400  # PF_* of include/linux/sched.h
+_VSYSCALL = Segment(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, 4, PAGE)
+_MASK64 = (1 << 64) - 1
+_ZEROS = bytes(PAGE)
+
+
+class CoreFiles:
+    """Where core files go, and which there are.
+
+    Attributes:
+        written: (path, bytes) of each, in order.
+        failed: a sentence for each that could not be written.
+    """
+
+    __slots__ = ("_where", "failed", "written")
+
+    def __init__(self, where: str) -> None:
+        """`where`: a directory of the host, for files called core.PID, or a file that each core replaces."""
+        self._where = where
+        self.written: list[tuple[str, int]] = []
+        self.failed: list[str] = []
+
+    def dump(self, task: Task, info: SigInfo) -> bool:
+        """Write the core of `task`'s process, which `info` kills; whether there is one now."""
+        process = task.process
+        limit = process.limits.get(RLIMIT_CORE, (RLIM_INFINITY, 0))[0]
+        dumpable = process_state(process).settings.get(PR_GET_DUMPABLE, 1)
+        if limit < PAGE or dumpable != 1:
+            return False
+        path = os.path.join(self._where, f"core.{process.pid}") if os.path.isdir(self._where) else self._where
+        try:
+            size = _write(path, task, info, limit)
+        except OSError as error:
+            self.failed.append(f"no core file {path}: {error.strerror}")
+            return False
+        self.written = [one for one in self.written if one[0] != path] + [(path, size)]
+        return True
+
+
+def _write(path: str, task: Task, info: SigInfo, limit: int) -> int:
+    """Write the file, holes where there are only zeros; its size."""
+    space = task.process.space
+    vmas = list(space.vmas)
+    mapping_filter = process_state(task.process).coredump_filter
+    segments = [Segment(v.start, v.end, v.flags & 7, _dumped(space, v, mapping_filter)) for v in vmas]
+    if space.layout.vsyscall:
+        segments.append(_VSYSCALL)
+    head, written = core_file.headers(_notes(task, info), segments)
+    end = len(head) + sum(segment.dumped for segment in segments)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(head[: min(len(head), limit)])
+        if written > limit:
+            return limit
+        offset = len(head)
+        for vma, segment in zip(vmas, segments, strict=False):
+            for address, page in _pages(space, vma, segment.dumped):
+                if written + PAGE > limit:
+                    return file.tell()
+                file.seek(offset + address - vma.start)
+                file.write(page)
+                written += PAGE
+            offset += segment.dumped
+        file.truncate(end)
+    return end
+
+
+def _dumped(space: AddressSpace, vma: Vma, wanted: int) -> int:
+    """How many bytes of a mapping are in the core file (vma_dump_size)."""
+    whole = vma.end - vma.start
+    if vma.name:  # [vdso] and its like
+        return whole
+    if vma.flags & (DONTDUMP | IO):
+        return 0
+    unlinked = bool(getattr(vma.backing, "unlinked", False))
+    if vma.flags & SHARED:
+        return whole if wanted & (ANONYMOUS_SHARED if unlinked else MAPPED_SHARED) else 0
+    if vma.anon_vma is not None and wanted & ANONYMOUS_PRIVATE:
+        return whole
+    if vma.backing is None:
+        return 0
+    if wanted & MAPPED_PRIVATE:
+        return whole
+    first = wanted & ELF_HEADERS and vma.offset == 0 and vma.flags & READ
+    return PAGE if first and (getattr(vma.backing, "mode", 0) & 0o111 or _is_elf(space, vma)) else 0
+
+
+def _is_elf(space: AddressSpace, vma: Vma) -> bool:
+    try:
+        return peek(space, vma.start, 4) == b"\x7fELF"
+    except LinuxError:
+        return False
+
+
+def _pages(space: AddressSpace, vma: Vma, length: int) -> Iterator[tuple[int, bytes]]:
+    """(address, contents) of the pages that are not all zeros; what cannot be read is left out (dump_user_range)."""
+    if vma.flags & PFNMAP:
+        return
+    end = vma.start + length
+    if vma.backing is None:
+        addresses = [at for at, _, entry in space.page_table.entries(vma.start, end) if entry & (PRESENT | PROTNONE)]
+    else:
+        addresses = list(range(vma.start, end, PAGE))
+    for address in addresses:
+        try:
+            page = peek(space, address, PAGE)
+        except (LinuxError, OSError):  # past the end of the file, or a file that has gone
+            continue
+        if page != _ZEROS:
+            yield address, page
+
+
+def _notes(task: Task, info: SigInfo) -> bytes:
+    process = task.process
+    image = process.image
+    who, stack = process.credentials, image.stack
+    ids = Ids(process.pid, process.parent_pid, process.group, process.session)
+    command = _area(process, stack.argument_start, min(stack.argument_end - stack.argument_start, 80))
+    entries = (*image.auxv, (auxv.AT_NULL, 0))
+    parts = [
+        _thread_status(task, info.number),
+        core_file.process_note(
+            _DUMPCORE | _SIGNALED, process_state(process).nice, who.uid, who.gid, ids, os.fsencode(task.name), command
+        ),
+        core_file.note(core_file.NT_SIGINFO, info.pack()),
+        core_file.note(core_file.NT_AUXV, auxv.encode(entries)),
+        core_file.files_note(_files(process.space)),
+        _thread_state(task),
+    ]
+    for other in process.tasks:
+        if other is not task:
+            parts += [_thread_status(other, info.number), _thread_state(other)]
+    return b"".join(parts)
+
+
+def _thread_status(task: Task, signal: int) -> bytes:
+    process = task.process
+    values = task.context.registers()
+    values["orig_rax"] = _MASK64  # no system call to restart
+    registers = [values[name] & _MASK64 for name in core_file.REGISTERS]
+    cpu_us = task.cpu_ns // 1000
+    ids = Ids(task.tid, process.parent_pid, process.group, process.session)
+    pending, blocked = task.signals.pending.mask, task.signals.mask
+    return core_file.status_note(signal, pending, blocked, ids, (cpu_us, 0, 0, 0), registers)
+
+
+def _thread_state(task: Task) -> bytes:
+    context = task.context
+    return core_file.state_notes(context.save_extended(), context.extended_features)
+
+
+def _files(space: AddressSpace) -> list[tuple[int, int, int, bytes]]:
+    rows = []
+    for vma in space.vmas:
+        if vma.backing is not None and not vma.name:
+            path = vma.path + (" (deleted)" if getattr(vma.backing, "unlinked", False) else "")
+            rows.append((vma.start, vma.end, vma.offset, os.fsencode(path)))
+    return rows
+
+
+def _area(process: Process, address: int, length: int) -> bytes:
+    try:
+        return peek(process.space, address, length)
+    except LinuxError:
+        return b""
