@@ -27,7 +27,7 @@ from loadstone.linux.personality import Linux
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.signals import SIGKILL, ProcessSignals, TaskSignals
 from loadstone.linux.world import ProcessWorld
-from loadstone.machine.engines import ENGINES
+from loadstone.machine.engines import CPUS, ENGINES
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
 from loadstone.memory.accounting import Commitment
@@ -60,6 +60,7 @@ class Machine:
     Args:
         memory: bytes of physical memory; default: as much as the host has.
         engine: the CPU core: "auto" (see `machine.engines`), "unicorn" or "kvm".
+        cpu: "baseline": the CPU that a program sees is the one of `machine.cpuid`, on every host; default: the core's.
         deterministic: the same run every time: clock, randomness and time slices depend on nothing but `seed`.
         seed: of what is random; default: the host's randomness, or 0 when deterministic.
         aslr: a seed for the kernel's address-space randomisation; None: off.
@@ -70,7 +71,6 @@ class Machine:
         root: the host directory that is the guest's root.
         rw: host paths that the guest may change.
         binds: (host path, guest path) pairs to show elsewhere.
-        noexec: guest directories from which nothing may be executed, as with the mount option.
         visible: the only guest paths that are seen (a directory means all below it); default: all.
             `observe.needed.needed_files` lists what one program needs.
         timeout: seconds after which the machine is switched off.
@@ -92,6 +92,7 @@ class Machine:
         *,
         memory: int | None = None,
         engine: str = "auto",
+        cpu: str | None = None,
         deterministic: bool = False,
         seed: int | None = None,
         aslr: int | None = None,
@@ -101,7 +102,6 @@ class Machine:
         root: str = "/",
         rw: Sequence[str] = (),
         binds: Sequence[tuple[str, str]] = (),
-        noexec: Sequence[str] = (),
         visible: Sequence[str] | None = None,
         timeout: float | None = None,
         cpu_count: int | None = None,
@@ -119,6 +119,8 @@ class Machine:
         self._breakpoints: Breakpoints | None = None
         if engine not in ENGINES:
             raise HostError(f"--engine {engine}: there is no such CPU core; there are unicorn and kvm")
+        if cpu is not None and cpu not in CPUS:
+            raise HostError(f"--cpu {cpu}: there is no such CPU; there is {', '.join(CPUS)}")
         if engine == "kvm" and deterministic:
             raise HostError(
                 "--deterministic: the CPU of --engine kvm is the host's, and its time slices are never the same twice",
@@ -128,7 +130,7 @@ class Machine:
             seed = DEFAULT_SEED
         profile = _profile(profile, memory, cpu_count, stack_limit, fault_around)
         self.profile = profile
-        self._asked_engine = engine
+        self._asked_engine, self._asked_cpu = engine, cpu
         self._engine_why = ""
         self.page_cache_mode = page_cache
         self.fault_around = fault_around
@@ -143,9 +145,8 @@ class Machine:
             schedule_seed, max_processes,
         )  # fmt: skip
         vfs = assemble(
-            cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
-            deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
-            terminal_fd=_terminal(),
+            cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
+            random_bytes=random.randbytes if random else os.urandom, terminal_fd=_terminal(),
         )  # fmt: skip
         shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
         self.kernel = Kernel(
@@ -170,7 +171,7 @@ class Machine:
             host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
             core, self._engine_why = make_core(
                 self._asked_engine, self.kernel.options.deterministic, self.physical, resolve,
-                lambda: bool(self.events.fault), host,
+                lambda: bool(self.events.fault), host, self._asked_cpu == "baseline",
             )  # fmt: skip
             self.kernel.cores.append(core)
             self.kernel.shootdown.listen(core)
@@ -334,27 +335,6 @@ class Machine:
     def refused(self) -> dict[str, int]:
         """What programs asked for and may not have (sockets, mounts, ioctls), with how often."""
         return self.linux.calls.refused
-
-    def dump_cores(self, where: str) -> None:
-        """Let processes that die by a signal such as SIGSEGV leave an ELF core file, for programs spawned from now on.
-
-        `where`: a host directory, for files called core.PID, or a file. Raises HostError if it cannot be there.
-        """
-        from loadstone.linux.coredump import CoreFiles
-        from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
-
-        directory = where if os.path.isdir(where) else os.path.dirname(where) or "."
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise HostError(f"--core: {directory} is no directory that can be written to")
-        limits = list(self.profile.limits)
-        limits[RLIMIT_CORE] = (RLIM_INFINITY, RLIM_INFINITY)
-        self.profile = self.profile._replace(limits=tuple(limits))
-        self.linux.core_files = CoreFiles(where)
-
-    @property
-    def cores(self) -> list[tuple[str, int]]:
-        """The core files that were written: (path, bytes)."""
-        return list(self.linux.core_files.written) if self.linux.core_files is not None else []
 
     @property
     def ignored_set_id(self) -> list[str]:

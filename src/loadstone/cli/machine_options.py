@@ -13,6 +13,7 @@ from loadstone.cli.programs import HostView, find_program, search_path
 from loadstone.errors import HostError
 
 ENGINES = ("auto", "unicorn", "kvm")
+CPUS = ("baseline",)
 # What the options of `add_running_options` are when nobody says, also for commands that do not have them.
 NOT_RUNNING = {"timeout": None, "deterministic": False, "fault_around": 65536, "fill_ahead": None, "page_cache": "warm"}
 
@@ -38,7 +39,6 @@ def add_file_options(parser: Parser) -> None:
     add("--rw", metavar="PATH", action="append", default=[], help="let it change PATH and all below; may be repeated")
     add("--root", metavar="DIR", default="/", help="make DIR its root directory")
     add("--bind", metavar="SRC:DST", type=values.bind, action="append", default=[], help="show SRC of the host at DST")
-    add("--noexec", metavar="DIR", action="append", default=[], help="let nothing be executed from the guest's DIR")
     add(
         "--untrusted",
         action="store_true",
@@ -50,6 +50,7 @@ def add_machine_options(parser: Parser) -> None:
     """The machine as far as it decides what a program's image is."""
     add = parser.group("The machine")
     add("--engine", metavar="CORE", choices=ENGINES, default="auto", help="the CPU core: auto, unicorn or kvm")
+    add("--cpu", metavar="CPU", choices=CPUS, help="baseline: the program sees the same CPU on every host")
     add("--memory", metavar="SIZE", type=values.memory, help="physical memory: 64M, 2G (default: as the host has)")
     add("--seed", metavar="N", type=values.integer, help="the seed of what is random")
     add("--aslr", metavar="SEED", type=values.integer, help="randomise addresses as the kernel does (default: off)")
@@ -99,6 +100,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "visible": visible,
         "memory": options.memory,
         "engine": options.engine or "auto",
+        "cpu": options.cpu,
         "deterministic": options.deterministic,
         "seed": options.seed,
         "aslr": options.aslr,
@@ -108,7 +110,6 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "root": os.path.realpath(options.root),
         "rw": [os.path.abspath(path) for path in options.rw],
         "binds": [(os.path.abspath(source), target) for source, target in options.bind],
-        "noexec": [os.path.abspath(path) for path in options.noexec],
         "timeout": options.timeout,
     }
 
