@@ -71,6 +71,7 @@ class Machine:
         root: the host directory that is the guest's root.
         rw: host paths that the guest may change.
         binds: (host path, guest path) pairs to show elsewhere.
+        noexec: guest directories from which nothing may be executed, as with the mount option.
         visible: the only guest paths that are seen (a directory means all below it); default: all.
             `observe.needed.needed_files` lists what one program needs.
         timeout: seconds after which the machine is switched off.
@@ -102,6 +103,7 @@ class Machine:
         root: str = "/",
         rw: Sequence[str] = (),
         binds: Sequence[tuple[str, str]] = (),
+        noexec: Sequence[str] = (),
         visible: Sequence[str] | None = None,
         timeout: float | None = None,
         cpu_count: int | None = None,
@@ -145,8 +147,9 @@ class Machine:
             schedule_seed, max_processes,
         )  # fmt: skip
         vfs = assemble(
-            cache, clock, host_root=root, rw=rw, binds=binds, visible=visible, deterministic=deterministic,
-            random_bytes=random.randbytes if random else os.urandom, terminal_fd=_terminal(),
+            cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
+            deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
+            terminal_fd=_terminal(),
         )  # fmt: skip
         shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
         self.kernel = Kernel(
@@ -335,6 +338,27 @@ class Machine:
     def refused(self) -> dict[str, int]:
         """What programs asked for and may not have (sockets, mounts, ioctls), with how often."""
         return self.linux.calls.refused
+
+    def dump_cores(self, where: str) -> None:
+        """Let processes that die by a signal such as SIGSEGV leave an ELF core file, for programs spawned from now on.
+
+        `where`: a host directory, for files called core.PID, or a file. Raises HostError if it cannot be there.
+        """
+        from loadstone.linux.coredump import CoreFiles
+        from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
+
+        directory = where if os.path.isdir(where) else os.path.dirname(where) or "."
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise HostError(f"--core: {directory} is no directory that can be written to")
+        limits = list(self.profile.limits)
+        limits[RLIMIT_CORE] = (RLIM_INFINITY, RLIM_INFINITY)
+        self.profile = self.profile._replace(limits=tuple(limits))
+        self.linux.core_files = CoreFiles(where)
+
+    @property
+    def cores(self) -> list[tuple[str, int]]:
+        """The core files that were written: (path, bytes)."""
+        return list(self.linux.core_files.written) if self.linux.core_files is not None else []
 
     @property
     def ignored_set_id(self) -> list[str]:

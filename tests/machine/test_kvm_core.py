@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.api import Machine
-from loadstone.errors import HostError
-from loadstone.machine import engines, kvm_api, kvm_kick
+from loadstone.machine import kvm_api, kvm_kick
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, SLICE_END, STOPPED_AT, SYSTEM_CALL
 from loadstone.machine.kvm_kick import KICK
 from loadstone.machine.physical import RESERVED, PhysicalMemory
@@ -117,7 +116,8 @@ def test_upper_halves_survive_a_switch_and_a_copy(bare: Bare) -> None:
 
 def test_sse_state_can_be_read_and_changed(bare: Bare) -> None:
     bare.start(
-        f"mov ebx, {DATA}; pcmpeqd xmm1, xmm1; fld1; syscall; movdqu [rbx], xmm1; movdqu [rbx + 16], xmm2; syscall"
+        f"mov ebx, {DATA}; pcmpeqd xmm1, xmm1; fld1; syscall; movdqu [rbx], xmm1; movdqu [rbx + 16], xmm2; syscall",
+        LONG,
     )
     image = bytearray(bare.context.save_fpu())
     assert image[176:192] == b"\xff" * 16
@@ -317,35 +317,6 @@ def test_numbers_are_those_of_the_headers(tmp_path: Path) -> None:
         k.RUN_DIRTY_REGS, k.RUN_REGS, k.RUN_SREGS, k.RUN_EVENTS, k.REGS_SIZE, k.SREGS_SIZE, k.CAP_SYNC_REGS,
         k.CAP_DISABLE_QUIRKS,
     ]  # fmt: skip
-
-
-def test_no_device_is_a_clear_line_and_a_reason_to_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kvm_api.Device.__init__, "__defaults__", (str(tmp_path / "kvm"),))
-    with Machine(engine="kvm", memory=16 << 20) as machine, pytest.raises(HostError, match="does not have"):
-        _ = machine.core
-    with Machine(memory=16 << 20) as machine:
-        assert machine.engine == "unicorn"
-        assert "which this host does not have" in machine.engine_why
-    Path(tmp_path, "kvm").write_text("no device")
-    with Machine(memory=16 << 20) as machine:
-        assert (machine.engine, "is not KVM" in machine.engine_why) == ("unicorn", True)
-
-
-def test_a_dear_exit_is_a_reason_for_unicorn(monkeypatch: pytest.MonkeyPatch) -> None:
-    maker("kvm")
-    monkeypatch.setattr(engines, "DEAREST_EXIT_NS", 1)
-    with Machine(memory=16 << 20) as machine:
-        assert machine.engine == "unicorn"
-        assert "KVM can be used, but leaving the guest costs" in machine.engine_why
-        assert machine.spawn("/bin/true").run().code == 0
-
-
-def test_deterministic_runs_are_unicorns() -> None:
-    with Machine(memory=16 << 20, deterministic=True) as machine:
-        assert machine.engine == "unicorn"
-    got = loadstone("run", "--engine", "kvm", "--deterministic", "/bin/true")
-    assert (got.status, got.stdout) == (125, b"")
-    assert "unicorn" in got.errors
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

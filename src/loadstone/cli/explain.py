@@ -73,13 +73,14 @@ def _image(options: Namespace, path: str, words: list[str], guest: dict[str, str
     with Machine(**arguments, keep_faults=False) as machine:
         apply_exec_options(machine, options)
         host = machine.profile
-        if options.engine is not None:
+        of_a_core = options.engine is not None or options.cpu is not None
+        if of_a_core:
             core = machine.core
             machine.profile = host._replace(
                 hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack
             )
         image = explain(path, words, guest, machine=machine, cwd=machine_options.guest_directory(options))
-        if options.engine is not None:
+        if of_a_core:
             from loadstone.linux.auxv import differing
 
             image.differing = differing(machine.profile, host)

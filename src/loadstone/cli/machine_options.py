@@ -14,8 +14,19 @@ from loadstone.errors import HostError
 
 ENGINES = ("auto", "unicorn", "kvm")
 CPUS = ("baseline",)
+POLICIES = ("round-robin", "fair", "priority")
 # What the options of `add_running_options` are when nobody says, also for commands that do not have them.
-NOT_RUNNING = {"timeout": None, "deterministic": False, "fault_around": 65536, "fill_ahead": None, "page_cache": "warm"}
+NOT_RUNNING = {
+    "timeout": None,
+    "deterministic": False,
+    "fault_around": 65536,
+    "fill_ahead": None,
+    "page_cache": "warm",
+    "policy": "round-robin",
+    "schedule_seed": None,
+    "max_processes": 4096,
+    "wait_all": False,
+}
 
 
 def add_environment_options(parser: Parser) -> None:
@@ -39,6 +50,7 @@ def add_file_options(parser: Parser) -> None:
     add("--rw", metavar="PATH", action="append", default=[], help="let it change PATH and all below; may be repeated")
     add("--root", metavar="DIR", default="/", help="make DIR its root directory")
     add("--bind", metavar="SRC:DST", type=values.bind, action="append", default=[], help="show SRC of the host at DST")
+    add("--noexec", metavar="DIR", action="append", default=[], help="let nothing be executed from the guest's DIR")
     add(
         "--untrusted",
         action="store_true",
@@ -65,6 +77,10 @@ def add_running_options(parser: Parser) -> None:
     cache = "warm: files are in memory already; cold: their first reads are major faults"
     add("--timeout", metavar="SECONDS", type=values.seconds, help="end the run then, with status 124")
     add("--deterministic", action="store_true", help="the same run every time: clock, randomness, PIDs, time slices")
+    add("--policy", metavar="NAME", choices=POLICIES, help="who runs next: round-robin (default), fair, priority")
+    add("--schedule-seed", metavar="N", type=values.integer, help="any order and length of time slices, as N decides")
+    add("--max-processes", metavar="N", type=values.positive, help="more at a time end the run (default: 4096)")
+    add("--wait-all", action="store_true", help="wait for what the program leaves running in the background, too")
     add("--fault-around", metavar="SIZE", type=values.fault_around, help=around)
     add("--fill-ahead", metavar="PAGES", type=values.fill_ahead, help=ahead)
     add("--page-cache", metavar="STATE", choices=("warm", "cold"), help=cache)
@@ -110,7 +126,11 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "root": os.path.realpath(options.root),
         "rw": [os.path.abspath(path) for path in options.rw],
         "binds": [(os.path.abspath(source), target) for source, target in options.bind],
+        "noexec": [os.path.abspath(path) for path in options.noexec],
         "timeout": options.timeout,
+        "policy": options.policy,
+        "schedule_seed": options.schedule_seed,
+        "max_processes": options.max_processes,
     }
 
 

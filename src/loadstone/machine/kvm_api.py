@@ -66,21 +66,21 @@ class Device:
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise HostError(f"the KVM core needs {path}, which this host does not have", _ADVICE) from None
+            raise HostError(f"the KVM core needs {path}, which this host does not have", ADVICE) from None
         except PermissionError:
             raise HostError(
-                f"{path}: this user may not open it", f"join the group that owns {path} (often kvm), or {_ADVICE}"
+                f"{path}: this user may not open it", f"join the group that owns {path} (often kvm), or {ADVICE}"
             ) from None
         except OSError as error:
-            raise HostError(f"{path}: {error.strerror}", _ADVICE) from error
+            raise HostError(f"{path}: {error.strerror}", ADVICE) from error
         try:
             version = ioctl(self.fd, GET_API_VERSION, 0)
         except OSError as error:
             self.close()
-            raise HostError(f"{path} is not KVM: {error.strerror}", _ADVICE) from error
+            raise HostError(f"{path} is not KVM: {error.strerror}", ADVICE) from error
         if version != API_VERSION or os.uname().machine != "x86_64":
             self.close()
-            raise HostError(f"{path}: API version {version} on {os.uname().machine} is not one for x86-64", _ADVICE)
+            raise HostError(f"{path}: API version {version} on {os.uname().machine} is not one for x86-64", ADVICE)
 
     def has(self, capability: int) -> int:
         """The value of KVM_CHECK_EXTENSION; 0: the host does not have it."""
@@ -102,7 +102,7 @@ class Device:
         os.close(self.fd)
 
 
-_ADVICE = "use --engine unicorn, or leave it to auto"
+ADVICE = "use --engine unicorn, or leave it to auto"
 
 
 class VirtualMachine:
@@ -116,7 +116,7 @@ class VirtualMachine:
         try:
             self.fd = ioctl(device.fd, CREATE_VM, 0)
         except OSError as error:
-            raise HostError(f"{DEVICE} is there, but no machine can be made: {error.strerror}", _ADVICE) from error
+            raise HostError(f"{DEVICE} is there, but no machine can be made: {error.strerror}", ADVICE) from error
         self._base, self._size = base, size
         self._slots = 0
         self.covered = 0
@@ -164,7 +164,10 @@ class Vcpu:
     """
 
     def __init__(self, machine: VirtualMachine, number: int, size: int) -> None:
-        self.fd = ioctl(machine.fd, CREATE_VCPU, number)
+        try:
+            self.fd = ioctl(machine.fd, CREATE_VCPU, number)
+        except OSError as error:
+            raise HostError(f"{DEVICE} is there, but no vCPU can be made: {error.strerror}", ADVICE) from error
         self._map = mmap.mmap(self.fd, size)
         self.run = memoryview(self._map)
         self.words = self.run.cast("Q")

@@ -37,7 +37,7 @@ class KvmMachine:
         device = kvm.Device()
         try:
             if device.has(kvm.CAP_SYNC_REGS) & 7 != 7:
-                raise HostError("this host's KVM is too old: it has no synchronised registers")
+                raise HostError("this host's KVM is too old: it has no synchronised registers", kvm.ADVICE)
             self.vm = kvm.VirtualMachine(device, memory.base, memory.size)
             self.vcpu_size = device.vcpu_size()
             self.cpu = baseline_cpu() if baseline else host_cpu(device.cpuid())
@@ -73,6 +73,10 @@ class KvmMachine:
         """A core is closed; with the last one the virtual machine is."""
         self.cores.remove(core)
         if not self.cores:
-            self.vm.close()
-            self.stale.close()
-            self.half.release()
+            self.close()
+
+    def close(self) -> None:
+        """Give it back to the host."""
+        self.vm.close()
+        self.stale.close()
+        self.half.release()
