@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
-from loadstone.kernel.process import ENDED, STOPPED, WAITING
+from loadstone.kernel.process import ENDED, STOPPED, WAITING, ExitStatus
 from loadstone.lean import NamedTuple
 from loadstone.linux import fpu_frame
 from loadstone.linux.profile import RLIMIT_SIGPENDING
