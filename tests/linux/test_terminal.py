@@ -154,7 +154,7 @@ def test_dev_tty_is_the_users_terminal(compiled: Compiler, terminal: Pty) -> Non
 
 def test_what_could_type_for_the_user_is_refused(compiled: Compiler, terminal: Pty) -> None:
     output, _ = terminal.run(*command("run", "--", compiled(ASK, "pie"), "refuse"), typed=b"q")
-    for name in ("TIOCSTI, &c", "TIOCLINUX, &c", "TIOCCONS, 0", "TIOCSCTTY, 0", "TIOCSWINSZ, &size"):
+    for name in ("TIOCSTI, &c", "TIOCLINUX, &c", "TIOCCONS, 0", "TIOCSWINSZ, &size"):
         assert f"ioctl(fd, {name}) = -1 EPERM" in output
     assert termios.tcgetwinsize(terminal.slave) == (33, 77)
 
@@ -195,7 +195,7 @@ def test_console_survives_a_terminal_that_is_gone() -> None:
 
 
 def test_the_lists_do_not_overlap() -> None:
-    refused = {ioctls.TIOCSTI, ioctls.TIOCLINUX, ioctls.TIOCCONS, ioctls.TIOCSCTTY}
+    refused = {ioctls.TIOCSTI, ioctls.TIOCLINUX, ioctls.TIOCCONS}
     assert all(ioctls.ANY_FILE[request] is ioctls._refused for request in refused)
     assert not refused & set(ioctls.TERMINAL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
 
 _FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+_SUSPENDING = signal.SIGTSTP
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _PATIENCE = 2.0  # seconds within which the third Ctrl-C ends the machine
 _GRACE = 1.0  # seconds that a machine has to stop of itself
@@ -20,7 +22,8 @@ _GRACE = 1.0  # seconds that a machine has to stop of itself
 class Console:
     """A context: signals of the host's go to the guest, terminal modes are restored on every way out.
 
-    SIGINT, SIGQUIT and SIGWINCH are the guest's; the third SIGINT within two seconds ends the machine, and so do
+    SIGINT, SIGQUIT, SIGTSTP and SIGWINCH are the guest's; when that stops the program we were started for, we stop as
+    well, as a job of the user's shell. The third SIGINT within two seconds ends the machine, and so do
     SIGTERM and SIGHUP. A machine that does not stop when it should, because one system call keeps it busy, is stopped
     in the middle of that. Only the main thread of Python may do this; elsewhere it does nothing.
     """
@@ -35,9 +38,12 @@ class Console:
         try:
             for number in _FORWARDED:
                 self._before[number] = signal.signal(number, self._forward)
+            if signal.getsignal(_SUSPENDING) == signal.SIG_DFL:  # else nobody controls us as a job
+                self._before[_SUSPENDING] = signal.signal(_SUSPENDING, self._forward)
             for number in _ENDING:
                 self._before[number] = signal.signal(number, self._end)
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            self._kernel.scheduler.on_all_stopped = self._suspend
             left = self._kernel.scheduler.start_deadline()
             if left is not None:
                 self._insist_in(left + _GRACE)
@@ -48,6 +54,7 @@ class Console:
         if self._timer is not None:
             signal.setitimer(signal.ITIMER_REAL, *self._timer)
             self._timer = None
+        self._kernel.scheduler.on_all_stopped = lambda: None
         self._kernel.personality.restore_terminal()
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -61,6 +68,18 @@ class Console:
                 self._end(number, _frame)
                 return
         self._kernel.scheduler.post(number)
+
+    def _suspend(self) -> None:
+        """Nobody runs, and the program that we were started for is stopped: be stopped until we are continued."""
+        kernel = self._kernel
+        if not any(process.is_first and process.stopped_by for process in kernel.processes.values()):
+            return
+        resume = kernel.personality.suspend_terminal()
+        before = signal.signal(_SUSPENDING, signal.SIG_DFL)
+        os.kill(os.getpid(), _SUSPENDING)  # returns when SIGCONT came; at once where nobody could continue us
+        signal.signal(_SUSPENDING, before)
+        resume()
+        kernel.personality.console_signal(signal.SIGCONT)
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._kernel.scheduler.stop(number)

@@ -11,6 +11,7 @@ from loadstone.kernel.scheduler import Scheduler
 from loadstone.lean import NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from loadstone.clock import Clock
@@ -78,6 +79,9 @@ class Personality(Protocol):
 
     def restore_terminal(self) -> None:
         """Undo what programs did to the modes of the host's terminal."""
+
+    def suspend_terminal(self) -> Callable[[], None]:
+        """Undo them for a while; what is returned does them again."""
 
     def signal_name(self, number: int) -> str:
         """SIGSEGV for 11."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 TCGETS, TCSETSW = 0x5401, 0x5403
 TERMIOS_SIZE = 36
+_LOCAL_MODES, _TOSTOP = 12, 0o400  # struct termios: c_lflag after three words
 
 
 class Console:
@@ -35,6 +36,26 @@ class Console:
         """Keep the modes of host terminal `fd`, which are about to be changed; only the first time counts."""
         if fd not in self._saved:
             self._saved[fd] = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
+
+    @staticmethod
+    def stops_output(fd: int) -> bool:
+        """TOSTOP: whether background groups may not write to host terminal `fd`."""
+        modes = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
+        return bool(int.from_bytes(modes[_LOCAL_MODES : _LOCAL_MODES + 4], "little") & _TOSTOP)
+
+    def suspend(self) -> dict[int, bytes]:
+        """Give the terminals their old modes for a while; the modes of now, for `go_on`."""
+        modes = {fd: ioctl(fd, TCGETS, bytes(TERMIOS_SIZE)) for fd in self._saved}
+        saved = dict(self._saved)
+        self.restore()
+        self._saved = saved
+        return modes
+
+    @staticmethod
+    def go_on(modes: dict[int, bytes]) -> None:
+        """Set what `suspend` returned again."""
+        for fd, mode in modes.items():
+            ioctl(fd, TCSETSW, mode)
 
     def restore(self) -> None:
         """Give the host's terminals their modes back. Does no harm when called again, or when a terminal is gone."""

@@ -5,16 +5,19 @@ Sources: kernel/exit.c (orphaned groups), kernel/signal.c (group stops), drivers
 
 from __future__ import annotations
 
+from errno import EIO, ENOTTY, EPERM
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
 from loadstone.kernel.process import RUNNABLE
 from loadstone.linux import signals
 from loadstone.linux.signals import SIGCONT, SIGHUP
 from loadstone.linux.syscalls.machine import linux_of
+from loadstone.linux.syscalls.registry import ERESTARTSYS, Restart
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process
+    from loadstone.kernel.process import Process, Task
 
 
 def members(kernel: Kernel, group: int) -> list[Process]:
@@ -61,6 +64,59 @@ def leave_terminal(process: Process) -> None:
         if group and process.parent is not None:
             send_group(process.kernel, group, SIGHUP)
             send_group(process.kernel, group, SIGCONT)
+
+
+def has_terminal(process: Process) -> bool:
+    """Whether the machine's terminal is the controlling one of the process's session."""
+    return bool(process.session) and linux_of(process.tasks[0]).console.session == process.session
+
+
+def must_be_foreground(task: Task, number: int) -> None:
+    """A process of a background group that uses its terminal is stopped by `number`, SIGTTIN or SIGTTOU.
+
+    Where that signal cannot stop it: EIO to read, but it may write and change modes (kernel: __tty_check_change).
+    """
+    process = task.process
+    foreground = linux_of(task).console.foreground
+    if not has_terminal(process) or not foreground or process.group == foreground:
+        return
+    action = process.signals.action(number)
+    if task.signals.mask & signals.bit(number) or action.handler == signals.SIG_IGN:
+        if number == signals.SIGTTIN:
+            raise LinuxError(EIO, "a background process that SIGTTIN cannot stop")
+        return
+    if is_orphaned(process.kernel, process.group):
+        raise LinuxError(EIO, "the process group is in the background, and nobody could bring it back")
+    send_group(process.kernel, process.group, number)
+    raise Restart(ERESTARTSYS)
+
+
+def before_write(task: Task, fd: int) -> None:
+    """Writing to the terminal, our descriptor `fd`, from the background stops a process only where TOSTOP says so."""
+    console = linux_of(task).console
+    if task.process.group != console.foreground and console.stops_output(fd):
+        must_be_foreground(task, signals.SIGTTOU)
+
+
+def take_terminal(process: Process) -> None:
+    """TIOCSCTTY: a session leader without a terminal takes the one that nobody has. Raises LinuxError(EPERM)."""
+    console = linux_of(process.tasks[0]).console
+    if console.session == process.session == process.pid:
+        return
+    if process.session != process.pid or console.session:
+        raise LinuxError(EPERM, "only the leader of a session takes a terminal, and only a free one")
+    console.session, console.foreground = process.session, process.group
+
+
+def give_terminal_up(process: Process) -> None:
+    """TIOCNOTTY: a session leader gives it up for its session, which is hung up; ENOTTY without one."""
+    if not has_terminal(process):
+        raise LinuxError(ENOTTY)
+    if process.session == process.pid:
+        console = linux_of(process.tasks[0]).console
+        group, console.foreground, console.session = console.foreground, 0, 0
+        send_group(process.kernel, group, SIGHUP)
+        send_group(process.kernel, group, SIGCONT)
 
 
 def stop(process: Process, number: int) -> None:

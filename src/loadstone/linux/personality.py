@@ -23,7 +23,7 @@ from loadstone.memory.fault import BadAccess
 from loadstone.memory.vma import EXEC, WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from loadstone.binfmt.misc import MiscFormats
     from loadstone.events import Subscriber
@@ -130,6 +130,11 @@ class Linux:
         for process in list(self._kernel.processes.values()):
             if process.status is None and foreground in (0, process.group):
                 signals.send(process, signals.from_kernel(number))
+
+    def suspend_terminal(self) -> Callable[[], None]:
+        """Give the host's terminals their modes back until what is returned is called."""
+        modes = self.console.suspend()
+        return lambda: self.console.go_on(modes)
 
     def execute(
         self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes], opened: Opened | None = None

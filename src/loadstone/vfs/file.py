@@ -73,6 +73,8 @@ class OpenFile:
 
     __slots__ = ("flags", "inode", "location", "offset", "read_queue", "references", "write_queue")
 
+    terminal: bool = False  # whether job control looks at who reads and writes
+
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
         self.inode = inode
         self.flags = flags & ~(CREATION | O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
+from errno import EACCES, EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
 from os import fsdecode
 from typing import TYPE_CHECKING
 
@@ -91,10 +91,12 @@ def setpgid(task: Task, pid: Pid, group: Pid) -> int:
     if group < 0:
         raise LinuxError(EINVAL)
     process = _find(task, pid)
-    if process is not task.process and process.parent_pid != task.process.pid:
+    if process is not task.process and process.parent is not task.process:
         raise LinuxError(ESRCH, f"process {pid} is not a child")
     if process.session == process.pid or process.session != task.process.session:
         raise LinuxError(EPERM, "the leader of a session, or a process of another one")
+    if process is not task.process and process.has_executed:
+        raise LinuxError(EACCES, "the child has called exec since")
     group = group or process.pid
     others = task.kernel.processes.values()
     if group != process.pid and not any(p.group == group and p.session == process.session for p in others):

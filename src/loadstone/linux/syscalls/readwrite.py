@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
+from loadstone.linux import jobs
+from loadstone.linux.signals import SIGTTIN
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, pieces
@@ -284,6 +286,8 @@ def write_segments(task: Task, file: OpenFile, segments: Segments) -> int | Bloc
 
 
 def _read(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int | Blocking:
+    if file.terminal:
+        jobs.must_be_foreground(task, SIGTTIN)
     try:
         return _read_now(task, file, segments, offset)
     except WouldBlock as block:
@@ -350,6 +354,8 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
         count = _within_limit(task, file, offset, count)
     elif (swallowed := file.swallow(count)) >= 0:
         return swallowed
+    elif file.terminal:
+        jobs.before_write(task, file.host_fd())
     try:
         part = min(count, CHUNK)
         views = whole_pages(file, gather(task.process.space, segments, 0, part, False), part)

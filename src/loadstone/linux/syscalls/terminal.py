@@ -1,7 +1,7 @@
 """ioctl: terminals through a list of what is allowed, and the few requests that any file answers.
 
 A request that is not in the tables is ENOTTY and counted. What would let a program type on the user's behalf, or take
-over their terminal, is EPERM: TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSCTTY and whatever else changes more than modes.
+over their terminal, is EPERM: TIOCSTI, TIOCLINUX, TIOCCONS and whatever else changes more than modes.
 Sources: fs/ioctl.c, drivers/tty/tty_io.c, tty_ioctl.c.
 """
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.linux import jobs
 from loadstone.linux.refusals import count_refusal
+from loadstone.linux.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.machine import linux_of
@@ -202,6 +204,7 @@ def _get_modes(call: Call) -> int:
 
 
 def _set_modes(call: Call) -> int:
+    jobs.must_be_foreground(call.task, SIGTTOU)
     modes = call.read(TERMIOS.size)
     call.console.remember(call.terminal)
     call.host(modes)
@@ -213,6 +216,7 @@ def _get_modes_and_speed(call: Call) -> int:
 
 
 def _set_modes_and_speed(call: Call) -> int:
+    jobs.must_be_foreground(call.task, SIGTTOU)
     modes = call.read(TERMIOS2.size)
     call.console.remember(call.terminal)
     call.host(modes)
@@ -224,6 +228,7 @@ def _get_old_modes(call: Call) -> int:
 
 
 def _set_old_modes(call: Call) -> int:
+    jobs.must_be_foreground(call.task, SIGTTOU)
     modes = call.read(TERMIO_SIZE)
     call.console.remember(call.terminal)
     call.host(modes)
@@ -240,15 +245,24 @@ def _get_number(call: Call) -> int:
 
 def _with_number(call: Call) -> int:
     """TCSBRK, TCFLSH, TCXONC: the argument itself is the number; -1 and the like stay what they are."""
+    jobs.must_be_foreground(call.task, SIGTTOU)
     return call.host_number((call.argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000)
 
 
+def _need_terminal(call: Call) -> None:
+    if not jobs.has_terminal(call.task.process):
+        raise LinuxError(ENOTTY, "not the controlling terminal of the caller's session")
+
+
 def _get_foreground(call: Call) -> int:
-    return call.write(INT.pack(call.console.foreground or call.task.process.group))
+    _need_terminal(call)
+    return call.write(INT.pack(call.console.foreground))
 
 
 def _set_foreground(call: Call) -> int:
     """The group must be one of the session; the host's terminal is not asked, its groups are not the guest's."""
+    jobs.must_be_foreground(call.task, SIGTTOU)
+    _need_terminal(call)
     (group,) = INT.unpack(call.read(4))
     if group < 0:
         raise LinuxError(EINVAL)
@@ -262,6 +276,7 @@ def _set_foreground(call: Call) -> int:
 
 
 def _get_session(call: Call) -> int:
+    _need_terminal(call)
     return call.write(INT.pack(call.task.process.session))
 
 
@@ -282,7 +297,14 @@ def _exclusive(call: Call) -> int:
 
 
 def _leave(call: Call) -> int:
-    """TIOCNOTTY: the guest gives its terminal up; the host's process keeps it."""
+    """TIOCNOTTY: the guest's session gives its terminal up; the host's process keeps it."""
+    jobs.give_terminal_up(call.task.process)
+    return 0
+
+
+def _take(call: Call) -> int:
+    """TIOCSCTTY. A terminal is never taken away from another session, whatever the argument says."""
+    jobs.take_terminal(call.task.process)
     return 0
 
 
@@ -295,7 +317,6 @@ NAMES = {
     TIOCSTI: "TIOCSTI",
     TIOCLINUX: "TIOCLINUX",
     TIOCCONS: "TIOCCONS",
-    TIOCSCTTY: "TIOCSCTTY",
     TIOCSWINSZ: "TIOCSWINSZ",
     TIOCSETD: "TIOCSETD",
     TIOCVHANGUP: "TIOCVHANGUP",
@@ -322,7 +343,6 @@ ANY_FILE: dict[int, Callable[[Call], int]] = {
     TIOCSTI: _refused,
     TIOCLINUX: _refused,
     TIOCCONS: _refused,
-    TIOCSCTTY: _refused,
 }
 
 TERMINAL: dict[int, Callable[[Call], int]] = {
@@ -353,6 +373,7 @@ TERMINAL: dict[int, Callable[[Call], int]] = {
     TIOCEXCL: _exclusive,
     TIOCNXCL: _exclusive,
     TIOCNOTTY: _leave,
+    TIOCSCTTY: _take,
     TIOCPKT: _refused,
     TIOCVHANGUP: _refused,
 }
