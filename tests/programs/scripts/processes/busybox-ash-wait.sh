@@ -1,0 +1,2 @@
+# needs: busybox
+busybox ash -c '(sleep 0.05; exit 9) & wait $!; echo $?'

@@ -1,0 +1,2 @@
+# needs: bzip2
+bzip2 -c numbers | bunzip2 | md5sum

@@ -1,0 +1,2 @@
+/bin/echo one two
+echo $_

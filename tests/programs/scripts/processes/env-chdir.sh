@@ -1,0 +1,1 @@
+env -C / pwd; ( cd / && pwd ); pwd | sed 's,.*/,,' | wc -l

@@ -1,0 +1,3 @@
+(exec /bin/echo replaced
+echo never)
+echo after

@@ -1,0 +1,3 @@
+# needs: gcc
+gcc -o hello hello.c && ./hello
+echo $?

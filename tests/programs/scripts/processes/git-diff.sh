@@ -1,0 +1,4 @@
+# needs: git
+export HOME=$PWD
+git diff --no-index --stat numbers words | cat
+git diff --no-index words numbers | head -4

@@ -1,0 +1,1 @@
+gzip -c numbers | gunzip | cmp - numbers && zcat <(gzip -c words) | wc -l

@@ -1,0 +1,3 @@
+sleep 100 & kill $!
+wait $! 2>/dev/null
+echo $?

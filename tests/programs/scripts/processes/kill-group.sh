@@ -1,0 +1,4 @@
+set -m
+(sleep 100 | sleep 100) & kill -- -$!
+wait $! 2>/dev/null
+echo $?

@@ -1,0 +1,6 @@
+no-such-program-here
+echo $?
+./numbers
+echo $?
+/
+echo $?

@@ -1,0 +1,1 @@
+printf 'echo one\n' | sed 's/.*/&/e'

@@ -1,0 +1,1 @@
+setsid -w sh -c 'exit 5'; echo $?

@@ -1,0 +1,1 @@
+sort --parallel=2 -S 1M numbers | md5sum

@@ -1,0 +1,1 @@
+cat numbers | sort -n | uniq -c | sort -rn | head -5

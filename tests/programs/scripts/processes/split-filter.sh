@@ -1,0 +1,1 @@
+seq 30 | split -l 10 --filter='wc -l' -

@@ -1,0 +1,5 @@
+false | true
+echo $? ${PIPESTATUS[@]}
+set -o pipefail
+false | true
+echo $?

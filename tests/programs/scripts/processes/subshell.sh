@@ -1,0 +1,5 @@
+x=1
+(x=2
+cd /
+echo $x $PWD)
+echo $x

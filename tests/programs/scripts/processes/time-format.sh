@@ -1,0 +1,2 @@
+TIMEFORMAT=ok
+time /bin/true

@@ -1,0 +1,1 @@
+(ulimit -n 20; ulimit -n; sh -c 'ulimit -n'); ulimit -S -c

@@ -1,0 +1,2 @@
+gzip -k words
+zgrep -c fox words.gz
