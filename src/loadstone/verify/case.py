@@ -87,6 +87,9 @@ class Case(NamedTuple):
         path: what is executed, "" for the first file's name.
         stack_limit: soft RLIMIT_STACK in bytes, -1 for none; None: the caller's.
         uid: user and group that execute it; None: the caller's.
+        busy: files that somebody has open for writing meanwhile.
+        noexec: the files are on a file system from which nothing may be executed.
+        expected: what is known to come of it on Linux 6.18, as `expect` lines say it; () for nothing.
     """
 
     what: str
@@ -96,6 +99,9 @@ class Case(NamedTuple):
     path: str = ""
     stack_limit: int | None = None
     uid: int | None = None
+    busy: tuple[str, ...] = ()
+    noexec: bool = False
+    expected: tuple[str, ...] = ()
 
     @property
     def executed(self) -> str:

@@ -10,6 +10,8 @@
     text "script" mode=0644 "#!/bin/sh\\n"
     link "loop" "loop"
     folder "directory"
+    expect image
+    expect map 0x400000-0x402000 r-xp prog
 
 What is left out has the value of a plain file. Numbers are decimal, 0x..., or 0... for modes; strings are Python's.
 """
@@ -52,6 +54,7 @@ def render(case: Case) -> str:
     lines = [f"case {case.what}", _render_exec(case)]
     for file in case.files:
         lines += _render_file(file)
+    lines += [f"expect {line}" for line in case.expected]
     return "\n".join(lines) + "\n"
 
 
@@ -59,6 +62,7 @@ def parse(text: str) -> Case:
     """The case that `text` describes; lines that begin with # are comments. Raises CaseError."""
     what = ""
     files: list[File] = []
+    expected: list[str] = []
     execution: dict[str, Any] = {}
     for line in text.splitlines():
         words = _WORD.findall(line)
@@ -69,6 +73,8 @@ def parse(text: str) -> Case:
                 what = line.strip()[5:]
             elif words[0] == "exec":
                 execution = _parse_exec(words[1:])
+            elif words[0] == "expect":
+                expected.append(" ".join(words[1:]))
             elif line[0].isspace():
                 files[-1] = _parse_part(files[-1], words)
             else:
@@ -80,7 +86,7 @@ def parse(text: str) -> Case:
     for number, file in enumerate(files):
         if isinstance(file, ElfFile) and file.header.phnum < 0:
             files[number] = file._replace(header=file.header._replace(phnum=len(file.entries)))
-    return Case(what, tuple(files), **execution)
+    return Case(what, tuple(files), expected=tuple(expected), **execution)
 
 
 def parse_all(text: str) -> list[Case]:
@@ -113,6 +119,8 @@ def _render_exec(case: Case) -> str:
         words.append(f"stack-limit={case.stack_limit}")
     if case.uid is not None:
         words.append(f"uid={case.uid}")
+    words += [f"busy={quoted(os.fsencode(name))}" for name in case.busy]
+    words += ["noexec=1"] * case.noexec
     for name, strings in (("argv", case.argv), ("envp", case.envp)):
         words += [name, *map(quoted, strings)]
     return " ".join(words)
@@ -130,9 +138,14 @@ def _parse_exec(words: list[str]) -> dict[str, Any]:
         else:
             key, _, value = word.partition("=")
             key = key.replace("-", "_")
-            if key not in ("path", "stack_limit", "uid"):
+            if key == "busy":
+                found[key] = (*found.get(key, ()), os.fsdecode(unquoted(value)))
+            elif key == "path":
+                found[key] = os.fsdecode(unquoted(value))
+            elif key in ("stack_limit", "uid", "noexec"):
+                found[key] = bool(int(value)) if key == "noexec" else int(value)
+            else:
                 raise ValueError(f"there is no {word!r} in an exec line")
-            found[key] = os.fsdecode(unquoted(value)) if key == "path" else int(value)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 

@@ -8,8 +8,10 @@ AT_SYSINFO, which is wherever the build of the 32-bit vDSO has it.
 
 from __future__ import annotations
 
+import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import thread_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +21,7 @@ from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK
 from loadstone.memory.peek import peek
 from loadstone.verify.case import Case
 from loadstone.verify.kernel_side import IMAGE, Answer, Request, Span, ask_kernel, shown, vector_facts
+from loadstone.vfs.flags import O_WRONLY
 
 if TYPE_CHECKING:
     from loadstone.linux.execve import ExecImage
@@ -64,8 +67,9 @@ class Judged(NamedTuple):
 
 def judge(case: Case, world: HostWorld, directory: str, ask: Ask = ask_kernel) -> Judged:
     """Both verdicts on `case`, whose files are in `directory`. `ask`: how the kernel is asked."""
-    own = own_verdict(case, world, directory)
-    kernel = kernel_verdict(case, directory, own.spans, ask)
+    with _opened_for_writing(case, world, directory):
+        own = own_verdict(case, world, directory)
+        kernel = kernel_verdict(case, directory, own.spans, ask)
     return Judged(kernel, own, tuple(_differences(kernel, own)))
 
 
@@ -99,6 +103,25 @@ def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
         return Verdict("traceback", {"text": traceback.format_exc()}, (), thread_time_ns() - start)
     finally:
         world.who, world.rlimits[RLIMIT_STACK] = usual, limit
+
+
+@contextmanager
+def _opened_for_writing(case: Case, world: HostWorld, directory: str) -> Iterator[None]:
+    """The case's busy files, open for writing on both sides."""
+    descriptors, files = [], []
+    try:
+        for name in case.busy:
+            path = os.path.join(directory, name)
+            descriptors.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+            file = world.vfs.open(path, O_WRONLY)
+            file.hold()
+            files.append(file)
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for file in files:
+            file.close()
 
 
 def _spans(image: ExecImage) -> tuple[Span, ...]:
