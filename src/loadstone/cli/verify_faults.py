@@ -14,6 +14,7 @@ from loadstone.cli.programs import cannot_execute
 from loadstone.errors import HostError, LinuxError
 
 if TYPE_CHECKING:
+    from loadstone.api import Machine
     from loadstone.verify.faults import Comparison
 
 DEFAULT_TIMEOUT = 60.0
@@ -25,7 +26,8 @@ def add_options(parser: Parser) -> None:
     add("--faults", action="store_true", help="compare the page faults of the whole run with the kernel's trace")
     add("--run-natively", action="store_true", help="with --faults: agree that the host runs the program to its end")
     add("--commands", metavar="FILE", help="with --faults: each line of FILE is a command; print a table")
-    add("--engine", metavar="CORE", choices=machine_options.ENGINES, default="auto", help="auto, unicorn or kvm")
+    engine = "auto, unicorn or kvm (default: kvm, where it can be used)"
+    add("--engine", metavar="CORE", choices=machine_options.ENGINES, help=engine)
     around = "what Loadstone maps around a file fault (default: 64K, as the kernel)"
     add("--fault-around", metavar="SIZE", type=values.fault_around, default=1 << 16, help=around)
     limit = f"the longest a run may take (default: {DEFAULT_TIMEOUT:g})"
@@ -92,26 +94,40 @@ def _print_json(done: Sequence[Comparison], failures: Sequence[tuple[str, str]])
 
 
 def _compare(options: Namespace, words: Sequence[str], progress: Callable[[str], None]) -> Comparison:
-    from loadstone.api import Machine
     from loadstone.verify.faults import Program, compare
 
     guest = machine_options.environment(options)
     path = machine_options.find(options, words[0], guest)
     strings = tuple(map(os.fsencode, machine_options.strings(guest)))
-    program = Program(path, tuple(map(os.fsencode, words)), strings, machine_options.working_directory(options))
-    arguments = {"stack_limit": options.stack_limit} if options.stack_limit is not None else {}
-    machine = Machine(
-        engine=options.engine,
-        fault_around=options.fault_around,
-        timeout=options.timeout,
-        keep_faults=False,
-        **arguments,
-    )
+    argv = tuple(map(os.fsencode, words))
+    program = Program(path, argv, strings, machine_options.working_directory(options), options.stack_limit)
+    machine = _machine(options)
     try:
         return compare(program, machine, options.timeout, progress)
     finally:
         machine.close()
         progress("")
+
+
+def _machine(options: Namespace) -> Machine:
+    """A machine as the host is, with the host's CPU if that can be had: the C library chooses its code by the CPU."""
+    from loadstone.api import Machine
+
+    def made(engine: str) -> Machine:
+        return Machine(
+            engine=engine, fault_around=options.fault_around, timeout=options.timeout, keep_faults=False,
+            stack_limit=options.stack_limit,
+        )  # fmt: skip
+
+    if options.engine is not None:
+        return made(options.engine)
+    machine = made("kvm")
+    try:
+        assert machine.core is not None  # made now
+    except HostError:
+        machine.close()
+        return made("unicorn")
+    return machine
 
 
 def _commands(path: str) -> list[list[str]]:

@@ -56,7 +56,7 @@ def _write_differences(comparison: Comparison, paper: Paper) -> None:
         for (kind, mode, mapping, function, _), (number, page) in classes[:_MOST_ROWS]
     ]
     names = ("faults", "who has it", "mode", "in", "by", "first page")
-    paper.table([Column(names[0], right=True), *(Column(name) for name in names[1:])], rows)
+    paper.table([Column(names[0], right=True), *(Column(name, fixed=name != "by") for name in names[1:])], rows)
     if len(classes) > _MOST_ROWS:
         paper.line(f"and {len(classes) - _MOST_ROWS} more kinds (--json has every one)")
     paper.heading("Why")
@@ -80,7 +80,8 @@ def _function(difference: Difference, symbols: Symbolizer) -> str:
     """Which code faulted, as a person knows it."""
     if difference.mode == "kernel" or difference.pc >= _KERNEL_HALF:
         return "the kernel"
-    return symbols.place(difference.pc).name or f"{difference.pc:#x}"
+    place = symbols.place(difference.pc)
+    return place.symbol.name if place.symbol is not None else os.path.basename(place.path) or f"{difference.pc:#x}"
 
 
 def _reasons(comparison: Comparison) -> Counter[str]:

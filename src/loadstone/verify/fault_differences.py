@@ -1,7 +1,8 @@
 """Why two sequences of page faults differ: every difference by itself, with the reason where one is known.
 
-A reason is given only where the circumstances show it: the kernel's own two runs differ there; the two sides map a
-different number of pages around a fault; the CPU of the Unicorn core is another one than the host's.
+A reason is given where the circumstances show it: the kernel's own two runs differ there; the two sides map a different
+number of pages around a fault; the CPU of the Unicorn core is another one than the host's. It says "perhaps" where they
+only suggest it: the program saw a /proc, a /sys or an answer that is not the host's.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ _OTHER_CPU = (
     "the CPU of --engine unicorn has no AVX and no XSAVE: the C library takes other functions, on other pages, and"
     " saves fewer registers on the stack"
 )
-_CLOCK = "the vDSO reads the clock from other pages"
+_CLOCK = (
+    "on the host the vDSO tells the time by itself; here it makes the system call, so the kernel writes the answer, not"
+    " the program"
+)
+_REFUSED = "perhaps since Loadstone refuses what the host does: {}"
+_OWN_FILES = "perhaps since it looks at what is the guest's own: {}"
+_MOST_NAMES = 4
 _COLD = "--page-cache cold maps no neighbours that were not read before"
+_VDSO = "[vdso]"
 
 Fault = NativeFault | FaultHere
 
@@ -51,7 +59,8 @@ def differences(comparison: Comparison, again: NativeRun) -> Iterator[Difference
         for kind, fault in _kinds(kernel, ours):
             page = fault.address & -PAGE
             mapping = names[page] if page in names else _mapping(areas, page)
-            why = _why(comparison, mapping, (task, fault.mode, page) in unsteady)
+            in_vdso = mapping.startswith("[v") or _mapping(areas, fault.pc) == _VDSO
+            why = _why(comparison, mapping, in_vdso, (task, fault.mode, page) in unsteady)
             yield Difference(kind, fault.mode, page, fault.pc, task, mapping, why)
 
 
@@ -79,7 +88,7 @@ def _kinds(kernel: list[NativeFault], ours: list[FaultHere]) -> Iterator[tuple[s
             yield ONLY_HERE, fault
 
 
-def _why(comparison: Comparison, mapping: str, unsteady: bool) -> str:
+def _why(comparison: Comparison, mapping: str, in_vdso: bool, unsteady: bool) -> str:
     """The reason, or ""."""
     here = comparison.here
     if unsteady:
@@ -90,11 +99,18 @@ def _why(comparison: Comparison, mapping: str, unsteady: bool) -> str:
         return _AROUND.format(ours=ours >> 10, pages=f"up to {ours // PAGE}" if ours > PAGE else "no other", theirs=64)
     if of_file and here.page_cache != "warm":
         return _COLD
-    if mapping.startswith("[v"):
+    if in_vdso:
         return _CLOCK
     if here.engine == "unicorn" and (of_file or mapping == "[stack]"):
         return _OTHER_CPU
-    return ""
+    if here.refused:
+        return _REFUSED.format(_some(here.refused))
+    return _OWN_FILES.format(_some(here.own_files)) if here.own_files else ""
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few."""
+    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
 def _unsteady(first: NativeRun, second: NativeRun) -> set[tuple[int, str, int]]:

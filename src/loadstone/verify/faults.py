@@ -10,6 +10,8 @@ Each task (thread or child, in the order of creation) is a sequence of its own: 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +29,7 @@ DEFAULT_FAULT_AROUND = 65536
 """fault_around_bytes of every kernel that nobody told otherwise (mm/memory.c)."""
 
 _CORE_DUMPED = 0x80  # in waitpid's status
+_OWN_FILE = re.compile(r'"(/(?:proc|sys)/[^"]*)"')
 
 Key = tuple[str, int]  # mode, page
 Progress = Callable[[str], None]
@@ -39,6 +42,7 @@ class Program(NamedTuple):
     argv: tuple[bytes, ...]
     envp: tuple[bytes, ...]
     cwd: str | None = None
+    stack_limit: int | None = None
 
 
 class FaultHere(NamedTuple):
@@ -52,14 +56,22 @@ class FaultHere(NamedTuple):
 
 
 class RunHere(NamedTuple):
-    """A whole run in Loadstone. `maps` is /proc/PID/maps of the first process at its end."""
+    """A whole run in Loadstone.
+
+    Attributes:
+        maps: /proc/PID/maps of the first process at its end. status: as waitpid gives it.
+        refused: system calls that the host answers and Loadstone refuses.
+        own_files: what the program looked for in /proc and /sys, which are the guest's own.
+    """
 
     faults: tuple[FaultHere, ...]
     maps: str
-    status: int  # as waitpid gives it
+    status: int
     engine: str
     fault_around: int
     page_cache: str
+    refused: tuple[str, ...] = ()
+    own_files: tuple[str, ...] = ()
 
 
 class Difference(NamedTuple):
@@ -143,9 +155,11 @@ def compare(program: Program, machine: Machine, timeout: float | None, progress:
     """Run the program on both sides and compare. The machine is used up.
 
     Raises:
-        HostError: the host cannot record, or does not run the program.
+        HostError: the host cannot record, or does not run the program, or puts it at random addresses.
         LinuxError: Loadstone does not execute it.
     """
+    if os.stat(program.path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise HostError(f"{program.path} is set-user-ID or set-group-ID: the host always randomises its addresses")
     progress("running on the host, for the page cache")
     warm = _record(program, timeout)
     for name in warm.files:
@@ -173,7 +187,10 @@ def judge(program: Program, native: NativeRun, again: NativeRun, here: RunHere) 
 
 
 def _record(program: Program, timeout: float | None) -> NativeRun:
-    return record_faults(program.path, program.argv, program.envp, cwd=program.cwd, timeout=timeout)
+    return record_faults(
+        program.path, program.argv, program.envp,
+        cwd=program.cwd, stack_limit=program.stack_limit, timeout=timeout,
+    )  # fmt: skip
 
 
 def _read_through(path: str) -> None:
@@ -205,10 +222,18 @@ def split(faults: Sequence[NamedTuple]) -> dict[int, list[Key]]:
 
 def run_here(program: Program, machine: Machine) -> RunHere:
     """Run the program in a machine, with /dev/null as standard files."""
-    from loadstone.events import Fault
+    from loadstone.events import Fault, Syscall
 
     faults: list[Fault] = []
+    looked_at: dict[str, None] = {}
+
+    def note_path(call: Syscall) -> None:
+        found = _OWN_FILE.search(call.text)
+        if found:
+            looked_at[found[1]] = None
+
     machine.events.subscribe(faults.append, ("fault",))
+    machine.events.subscribe(note_path, ("syscall",))
     with _standard_files_nowhere():
         process = machine.spawn(program.path, program.argv, program.envp, cwd=program.cwd)
         process.keep_memory()
@@ -218,7 +243,10 @@ def run_here(program: Program, machine: Machine) -> RunHere:
     if end.timed_out:
         raise HostError("it runs longer than --timeout in Loadstone")
     status = end.signal or end.code << 8
-    return RunHere(found, process.maps, status, machine.engine, machine.fault_around, machine.page_cache_mode)
+    return RunHere(
+        found, process.maps, status, machine.engine, machine.fault_around, machine.page_cache_mode,
+        tuple(sorted({**machine.refused, **machine.unimplemented})), tuple(looked_at),
+    )  # fmt: skip
 
 
 @contextmanager

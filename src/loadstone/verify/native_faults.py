@@ -13,6 +13,7 @@ import ctypes
 import errno
 import mmap
 import os
+import resource
 import select
 import signal
 import struct
@@ -41,6 +42,7 @@ _MMAP2_NAME = 64  # where the path begins in the body
 _RING_PAGES = 2048  # a power of two; halved until the host permits it
 
 _TRACEME, _ADDR_NO_RANDOMIZE, _PR_SET_PDEATHSIG = 0, 0x40000, 1
+_UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY of the kernel; Python calls it -1
 _SET_ASIDE = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, and execve would hand that on
 
 
@@ -68,12 +70,14 @@ def record_faults(
     envp: Sequence[bytes],
     *,
     cwd: str | None = None,
+    stack_limit: int | None = None,
     timeout: float | None = None,
     to_the_end: bool = True,
 ) -> NativeRun:
     """Execute `path` on the host, its standard files being /dev/null, and record its page faults.
 
     Args:
+        stack_limit: soft RLIMIT_STACK in bytes, 2 ** 64 - 1: no limit; None leaves ours.
         timeout: seconds after which it is killed.
         to_the_end: False: stop it before its first instruction, and kill it there.
 
@@ -82,7 +86,7 @@ def record_faults(
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with ExitStack() as cleanup:
-        child = _Child(libc, os.fsencode(path), argv, envp, cwd, traced=not to_the_end)
+        child = _Child(libc, os.fsencode(path), argv, envp, cwd, stack_limit, traced=not to_the_end)
         cleanup.callback(child.kill)
         rings, kernel_mode = _open_rings(libc, child.pid)
         for ring in rings:
@@ -105,9 +109,12 @@ class _Child:
         argv: Sequence[bytes],
         envp: Sequence[bytes],
         cwd: str | None,
+        stack_limit: int | None,
         traced: bool,
     ) -> None:
         self._libc, self._traced = libc, traced
+        self._cwd = cwd
+        self._stack_limit = resource.RLIM_INFINITY if stack_limit == _UNLIMITED else stack_limit
         strings = ctypes.c_char_p
         arguments = (strings * (len(argv) + 1))(*argv, None)
         environment = (strings * (len(envp) + 1))(*envp, None)
@@ -118,11 +125,11 @@ class _Child:
         self._ended = False
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(lambda: libc.execve(path, arguments, environment), cwd, gate, answer, nowhere)
+            self._become(lambda: libc.execve(path, arguments, environment), gate, answer, nowhere)
         for fd in (gate, answer, nowhere):
             os.close(fd)
 
-    def _become(self, execute: Callable[[], int], cwd: str | None, gate: int, answer: int, nowhere: int) -> NoReturn:
+    def _become(self, execute: Callable[[], int], gate: int, answer: int, nowhere: int) -> NoReturn:
         """In the child. What went wrong goes back as an errno."""
         number = errno.EINVAL
         try:
@@ -134,12 +141,15 @@ class _Child:
             for each in _SET_ASIDE:
                 signal.signal(each, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            if cwd is not None:
-                os.chdir(cwd)
+            if self._cwd is not None:
+                os.chdir(self._cwd)
             self._libc.personality(_ADDR_NO_RANDOMIZE)
             if self._traced:
                 self._libc.ptrace(_TRACEME, 0, 0, 0)
             os.read(gate, 1)
+            if self._stack_limit is not None:  # last of all: our own stack may be larger
+                hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+                resource.setrlimit(resource.RLIMIT_STACK, (self._stack_limit, hard))
             execute()
             number = ctypes.get_errno()
         except OSError as error:

@@ -18,6 +18,7 @@ from loadstone.vfs.file import OpenFile, PathFile, RegularOpen, WouldBlock, afte
 from loadstone.vfs.flags import (
     O_ACCMODE,
     O_APPEND,
+    O_LARGEFILE,
     O_NONBLOCK,
     O_PATH,
     O_RDONLY,
@@ -323,7 +324,7 @@ def host_stream(vfs: Vfs, fd: int) -> OpenFile:
     mode = status.st_mode
     if flags & O_PATH:
         return PathFile(StreamInode(fd, vfs.deterministic), flags, None)
-    kept = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK)
+    kept = flags & (O_ACCMODE | O_APPEND | O_NONBLOCK | O_LARGEFILE)
     if mode & S_IFMT == S_IFREG:
         return RedirectedOpen(RedirectedFile(vfs.page_cache, fd, flags & O_ACCMODE, vfs.deterministic), kept)
     if mode & S_IFMT == S_IFCHR and status.st_rdev == NULL_DEVICE:
