@@ -62,61 +62,84 @@ class Ids(NamedTuple):
     sid: int
 
 
-def note(kind: int, content: bytes) -> bytes:
-    """One note: header, name and content, each padded to four bytes."""
-    name = b"LINUX\0" if kind == NT_X86_XSTATE else b"CORE\0"
-    padded = content + bytes(-len(content) % 4)
-    return _NOTE.pack(len(name), len(content), kind) + name + bytes(-len(name) % 4) + padded
+class Note(NamedTuple):
+    """One note, before it is padded."""
+
+    kind: int
+    content: bytes
+
+    @property
+    def owner(self) -> bytes:
+        """Whose kinds of notes it belongs to, with its NUL."""
+        return b"LINUX\0" if self.kind == NT_X86_XSTATE else b"CORE\0"
 
 
 def status_note(
     signal: int, pending: int, blocked: int, ids: Ids, times_us: Sequence[int], registers: Sequence[int]
-) -> bytes:
+) -> Note:
     """NT_PRSTATUS. `times_us`: user, system, children's user, children's system time; `registers` as REGISTERS."""
     times = [part for time in times_us for part in divmod(time, 1_000_000)]
-    return note(NT_PRSTATUS, _PRSTATUS.pack(signal, 0, 0, signal, pending, blocked, *ids, *times, *registers, 1))
+    return Note(NT_PRSTATUS, _PRSTATUS.pack(signal, 0, 0, signal, pending, blocked, *ids, *times, *registers, 1))
 
 
-def process_note(flags: int, nice: int, uid: int, gid: int, ids: Ids, name: bytes, command: bytes) -> bytes:
+def process_note(flags: int, nice: int, uid: int, gid: int, ids: Ids, name: bytes, command: bytes) -> Note:
     """NT_PRPSINFO of a running process; `name` is comm, `command` the argument area."""
     words = command[:79].replace(b"\0", b" ")
-    return note(NT_PRPSINFO, _PRPSINFO.pack(0, b"R", 0, nice, flags, uid, gid, *ids, name[:15], words))
+    return Note(NT_PRPSINFO, _PRPSINFO.pack(0, b"R", 0, nice, flags, uid, gid, *ids, name[:15], words))
 
 
-def files_note(rows: Sequence[tuple[int, int, int, bytes]]) -> bytes:
+def files_note(rows: Sequence[tuple[int, int, int, bytes]]) -> Note:
     """NT_FILE: start, end, byte offset and path of each mapped file; the offset is told in pages."""
     content = _WORDS.pack(len(rows), PAGE)
     content += b"".join([_FILE_ROW.pack(start, end, offset // PAGE) for start, end, offset, _ in rows])
-    return note(NT_FILE, content + b"".join([path + b"\0" for *_, path in rows]))
+    return Note(NT_FILE, content + b"".join([path + b"\0" for *_, path in rows]))
 
 
-def state_notes(image: bytes, features: int) -> bytes:
+def state_notes(image: bytes, features: int) -> list[Note]:
     """NT_FPREGSET, and with a CPU that has XSAVE NT_X86_XSTATE, from a FXSAVE or uncompacted XSAVE image."""
     plain = bytearray(image[:_FXSAVE_SIZE])
     plain[_XSTATE_FEATURES:] = bytes(_FXSAVE_SIZE - _XSTATE_FEATURES)
-    found = note(NT_FPREGSET, bytes(plain))
+    found = [Note(NT_FPREGSET, bytes(plain))]
     if len(image) <= _FXSAVE_SIZE:
         return found
     extended = plain + image[_FXSAVE_SIZE:]
     extended[_XSTATE_FEATURES : _XSTATE_FEATURES + 8] = features.to_bytes(8, "little")
-    return found + note(NT_X86_XSTATE, bytes(extended))
+    return [*found, Note(NT_X86_XSTATE, bytes(extended))]
 
 
-def headers(notes: bytes, segments: Sequence[Segment]) -> tuple[bytes, int]:
-    """All that comes before the contents, padded to a page, and how many bytes of it are not padding."""
+def headers(notes: Sequence[Note], segments: Sequence[Segment]) -> tuple[list[tuple[int, bytes]], int]:
+    """What comes before the contents, as (offset, bytes) of each piece that the kernel writes at once, without padding;
+    and the offset of the contents."""
     count = len(segments) + 1
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     start = _EHDR.size + count * _PHDR.size
-    offset = -(-(start + len(notes)) // PAGE) * PAGE
-    parts = [
-        _EHDR.pack(ident, ET_CORE, EM_X86_64, 1, 0, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, count, 0, 0, 0),
-        _PHDR.pack(PT_NOTE, 0, start, 0, 0, len(notes), 0, 4),
+    table = _note_pieces(notes, start)
+    end = _aligned(table[-1][0] + len(table[-1][1]), 4)
+    offset = contents = _aligned(end, PAGE)
+    pieces = [
+        (0, _EHDR.pack(ident, ET_CORE, EM_X86_64, 1, 0, _EHDR.size, 0, 0, _EHDR.size, _PHDR.size, count, 0, 0, 0)),
+        (_EHDR.size, _PHDR.pack(PT_NOTE, 0, start, 0, 0, end - start, 0, 4)),
     ]
-    for segment in segments:
+    for number, segment in enumerate(segments, 1):
         flags = (segment.prot & 1) << 2 | segment.prot & 2 | (segment.prot & 4) >> 2
-        parts.append(
-            _PHDR.pack(PT_LOAD, flags, offset, segment.start, 0, segment.dumped, segment.end - segment.start, PAGE)
-        )
+        memory = segment.end - segment.start
+        header = _PHDR.pack(PT_LOAD, flags, offset, segment.start, 0, segment.dumped, memory, PAGE)
+        pieces.append((_EHDR.size + number * _PHDR.size, header))
         offset += segment.dumped
-    head = b"".join(parts) + notes
-    return head.ljust(-(-len(head) // PAGE) * PAGE, b"\0"), len(head)
+    return pieces + table, contents
+
+
+def _note_pieces(notes: Sequence[Note], offset: int) -> list[tuple[int, bytes]]:
+    """Header, owner and content of each note; owner and content begin at multiples of four."""
+    pieces = []
+    for note in notes:
+        pieces.append((offset, _NOTE.pack(len(note.owner), len(note.content), note.kind)))
+        pieces.append((offset + _NOTE.size, note.owner))
+        offset = _aligned(offset + _NOTE.size + len(note.owner), 4)
+        pieces.append((offset, note.content))
+        offset = _aligned(offset + len(note.content), 4)
+    return pieces
+
+
+def _aligned(offset: int, to: int) -> int:
+    return (offset + to - 1) // to * to

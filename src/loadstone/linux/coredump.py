@@ -8,11 +8,12 @@ else one that ends where the limit is reached.
 from __future__ import annotations
 
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import auxv, core_file
-from loadstone.linux.core_file import PAGE, Ids, Segment
+from loadstone.linux.core_file import PAGE, Ids, Note, Segment
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
 from loadstone.linux.state import PR_GET_DUMPABLE, process_state
 from loadstone.machine.paging import PRESENT, PROTNONE
@@ -21,7 +22,7 @@ from loadstone.memory.peek import peek
 from loadstone.memory.vma import DONTDUMP, IO, READ, SHARED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.signals import SigInfo
@@ -74,28 +75,32 @@ def _write(path: str, task: Task, info: SigInfo, limit: int) -> int:
     """Write the file, holes where there are only zeros; its size."""
     space = task.process.space
     vmas = list(space.vmas)
-    mapping_filter = process_state(task.process).coredump_filter
-    segments = [Segment(v.start, v.end, v.flags & 7, _dumped(space, v, mapping_filter)) for v in vmas]
+    wanted = process_state(task.process).coredump_filter
+    segments = [Segment(v.start, v.end, v.flags & 7, _dumped(space, v, wanted)) for v in vmas]
     if space.layout.vsyscall:
         segments.append(_VSYSCALL)
-    head, written = core_file.headers(_notes(task, info), segments)
-    end = len(head) + sum(segment.dumped for segment in segments)
+    pieces, offset = core_file.headers(_notes(task, info), segments)
+    end = offset + sum(segment.dumped for segment in segments)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as file:
-        file.write(head[: min(len(head), limit)])
-        if written > limit:
-            return limit
-        offset = len(head)
-        for vma, segment in zip(vmas, segments, strict=False):
-            for address, page in _pages(space, vma, segment.dumped):
-                if written + PAGE > limit:
-                    return file.tell()
-                file.seek(offset + address - vma.start)
-                file.write(page)
-                written += PAGE
-            offset += segment.dumped
+        for at, piece in chain(pieces, _contents(space, vmas, segments, offset)):
+            limit -= len(piece)
+            if limit < 0:  # dump_emit(): what does not fit whole is not written, and nothing after it
+                return file.tell()
+            file.seek(at)
+            file.write(piece)
         file.truncate(end)
     return end
+
+
+def _contents(
+    space: AddressSpace, vmas: Sequence[Vma], segments: Sequence[Segment], offset: int
+) -> Iterator[tuple[int, bytes]]:
+    """(offset in the file, contents) of the pages of all mappings."""
+    for vma, segment in zip(vmas, segments, strict=False):
+        for address, page in _pages(space, vma, segment.dumped):
+            yield offset + address - vma.start, page
+        offset += segment.dumped
 
 
 def _dumped(space: AddressSpace, vma: Vma, wanted: int) -> int:
@@ -143,7 +148,7 @@ def _pages(space: AddressSpace, vma: Vma, length: int) -> Iterator[tuple[int, by
             yield address, page
 
 
-def _notes(task: Task, info: SigInfo) -> bytes:
+def _notes(task: Task, info: SigInfo) -> list[Note]:
     process = task.process
     image = process.image
     who, stack = process.credentials, image.stack
@@ -155,18 +160,18 @@ def _notes(task: Task, info: SigInfo) -> bytes:
         core_file.process_note(
             _DUMPCORE | _SIGNALED, process_state(process).nice, who.uid, who.gid, ids, os.fsencode(task.name), command
         ),
-        core_file.note(core_file.NT_SIGINFO, info.pack()),
-        core_file.note(core_file.NT_AUXV, auxv.encode(entries)),
+        Note(core_file.NT_SIGINFO, info.pack()),
+        Note(core_file.NT_AUXV, auxv.encode(entries)),
         core_file.files_note(_files(process.space)),
-        _thread_state(task),
+        *_thread_state(task),
     ]
     for other in process.tasks:
         if other is not task:
-            parts += [_thread_status(other, info.number), _thread_state(other)]
-    return b"".join(parts)
+            parts += [_thread_status(other, info.number), *_thread_state(other)]
+    return parts
 
 
-def _thread_status(task: Task, signal: int) -> bytes:
+def _thread_status(task: Task, signal: int) -> Note:
     process = task.process
     values = task.context.registers()
     values["orig_rax"] = _MASK64  # no system call to restart
@@ -177,7 +182,7 @@ def _thread_status(task: Task, signal: int) -> bytes:
     return core_file.status_note(signal, pending, blocked, ids, (cpu_us, 0, 0, 0), registers)
 
 
-def _thread_state(task: Task) -> bytes:
+def _thread_state(task: Task) -> list[Note]:
     context = task.context
     return core_file.state_notes(context.save_extended(), context.extended_features)
 
