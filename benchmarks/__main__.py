@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Sample, compare, engines, median_call, seconds_printed_by
+from benchmarks import compute
+from benchmarks.measure import Sample, compare, engines, median_call, printed_by, seconds_printed_by
 
 SOURCES = Path(__file__).parent / "programs"
 STATIC_BARE = (
@@ -38,6 +39,9 @@ class Bench:
         self.engines = engines()
         self.costs: list[dict[str, Any]] = []
         self.programs: list[dict[str, Any]] = []
+        self.computing: list[dict[str, Any]] = []
+        self.exits: list[dict[str, Any]] = []
+        self.bare = STATIC_BARE
 
     def scale(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -147,6 +151,30 @@ class Bench:
             if os.path.exists(words[0]):
                 self.table(name, compare(words, self.engines, self.runs))
 
+    def compute(self) -> None:
+        self.computing = compute.measure(self)
+
+    # -- how often a core leaves a program
+
+    def exit_table(self) -> None:
+        nbody = self.build("nbody", "-lm")
+        rows = [
+            ("/bin/true", ["/bin/true"]),
+            ("ls -l /usr/bin", ["/bin/ls", "-l", "/usr/bin"]),
+            ("python3 -c 'print(1)'", ["/usr/bin/python3", "-c", "print(1)"]),
+            ("gzip -c 20 MB", ["/bin/gzip", "-nc", self.file(20 * 10**6, compressible=True)]),
+            ("touch a file", ["/bin/touch", str(self.scratch / "touched")]),
+            ("touch 256 MB", [self.build("touch"), "65536", "write"]),
+            ("n-body", [nbody, str(self.scale(1_000_000, 100_000))]),
+        ]
+        for name, words in rows:
+            for engine in ("kvm", "unicorn") if "loadstone kvm" in self.engines else ("unicorn",):
+                row: dict[str, Any] = {"program": name, "engine": engine}
+                for how, around, ahead in (("neither", 4096, 0), ("around", 65536, 0), ("both", 65536, 512)):
+                    row[how] = printed_by("benchmarks.count_exits", engine, str(around), str(ahead), *words)
+                self.exits.append(row)
+                print(f"  {name}, {engine}: {row}", file=sys.stderr)
+
 
 def cell(found: dict[str, Any] | None) -> str:
     """One measurement as a person reads it."""
@@ -154,6 +182,11 @@ def cell(found: dict[str, Any] | None) -> str:
         return "-"
     time = f"{found['seconds'] * 1e3:.1f} ms" if found["seconds"] < 1 else f"{found['seconds']:.2f} s"
     return f"{time} ({found['ratio']:.1f}x)" if found["right"] else "FAIL"
+
+
+def total(exits: dict[str, int]) -> int:
+    """All exits but for what depends on how long the run took."""
+    return sum(number for cause, number in exits.items() if cause not in ("status", "interrupts"))
 
 
 def show(bench: Bench) -> None:
@@ -173,6 +206,19 @@ def show(bench: Bench) -> None:
         for row in bench.programs:
             table.add_row(row["program"], *(cell(row.get(engine)) for engine in bench.engines))
         console.print(table)
+    if bench.computing:
+        title = "Computing: CPU time beyond start-up; of the native speed (1.00 is as fast)"
+        table = Table("program", *bench.engines, title=title)
+        for row in bench.computing:
+            table.add_row(row["program"], *(compute.cell(row, engine) for engine in bench.engines))
+        console.print(table)
+    if bench.exits:
+        title = "How often the core leaves the program (page faults): one page a fault, fault-around, and filling ahead"
+        table = Table("program", "engine", "4K", "64K", "64K, 512", "system calls", title=title)
+        for row in bench.exits:
+            shown = [f"{total(row[how])} ({row[how]['page_faults']})" for how in ("neither", "around", "both")]
+            table.add_row(row["program"], row["engine"], *shown, str(row["both"]["system_calls"]))
+        console.print(table)
     absent = [name for name in ("qemu-user", "qiling") if name not in bench.engines]
     if absent:
         console.print(f"not installed here, so not measured: {', '.join(absent)}")
@@ -187,7 +233,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="loadstone-bench-") as scratch:
         bench = Bench(options.quick, Path(scratch))
         costs: list[Callable[[], None]] = [bench.start, bench.explain, bench.page_faults, bench.system_calls]
-        parts = [*costs, bench.sieve, bench.pipe, bench.program_table]
+        parts = [*costs, bench.sieve, bench.pipe, bench.program_table, bench.compute, bench.exit_table]
         for part in parts:
             if options.only in part.__name__:
                 print(f"{part.__name__} …", file=sys.stderr)
@@ -196,6 +242,7 @@ def main() -> None:
     if options.json:
         host = {"machine": platform.machine(), "kernel": platform.release(), "cpus": os.cpu_count()}
         result = {"host": host, "quick": bench.quick, "costs": bench.costs, "programs": bench.programs}
+        result |= {"compute": bench.computing, "exits": bench.exits}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 
 

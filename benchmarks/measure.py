@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import statistics
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 ENVIRONMENT = {"HOME": "/nonexistent", "LC_ALL": "C", "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "TZ": "UTC"}
 _QILING = "import sys; from qiling import Qiling; Qiling(sys.argv[1:], '/', verbose=0).run()"
@@ -37,9 +39,10 @@ def engines() -> dict[str, list[str]]:
 
 @dataclass
 class Sample:
-    """Runs of one program on one engine. Times in seconds, memory in bytes."""
+    """Runs of one program on one engine. Times in seconds (`cpu`: user and system time), memory in bytes."""
 
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     resident: int = 0
     status: int = 0
     digest: str = ""
@@ -47,6 +50,10 @@ class Sample:
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu)
 
 
 def compare(
@@ -92,6 +99,7 @@ def _run_once(words: list[str], consumer: Sequence[str] | None, sample: Sample) 
     if reader:
         reader.wait()
     sample.seconds.append(time.perf_counter() - start)
+    sample.cpu.append(usage.ru_utime + usage.ru_stime)
     sample.resident = max(sample.resident, usage.ru_maxrss * 1024)
     sample.status, sample.digest = os.waitstatus_to_exitcode(status), digest.hexdigest()
 
@@ -107,6 +115,12 @@ def seconds_printed_by(module: str, *args: str, runs: int) -> float:
             raise SystemExit(f"{module} {' '.join(args)}: {done.stderr.strip()[-500:]}")
         found.append(float(done.stdout.split()[-1]))
     return statistics.median(found)
+
+
+def printed_by(module: str, *args: str) -> Any:
+    """The JSON that `python -m MODULE ARGS…` prints."""
+    line = [sys.executable, "-m", module, *args]
+    return json.loads(subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, check=True).stdout)
 
 
 def median_call(function: Callable[[], object], runs: int) -> float:
