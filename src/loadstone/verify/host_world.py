@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.location import Location
 
 _MEMORY = 256 << 20  # bytes of frames: exec touches a few pages, whatever the size that the profile shows
-_CAP_SYS_RAWIO, _CAP_SYS_ADMIN = 17, 21
+CAP_SYS_RAWIO, CAP_SYS_ADMIN = 17, 21  # linux/capability.h
 
 
 class HostWorld:
@@ -59,13 +59,13 @@ class HostWorld:
     def new_space(self, layout: Layout) -> AddressSpace:
         """An empty address space of a process that has promised no memory yet."""
         profile = self.profile
-        capabilities = _own_capabilities() if self.who.euid == os.geteuid() else 0
+        capabilities = own_capabilities() if self.who.euid == os.geteuid() else 0
         limits = Limits(
             Commitment(profile.memory_size // 4096, profile.overcommit),
             self.rlimits,
             max_map_count=profile.max_map_count,
-            privileged=bool(capabilities & 1 << _CAP_SYS_ADMIN),
-            may_map_low=bool(capabilities & 1 << _CAP_SYS_RAWIO),
+            privileged=bool(capabilities & 1 << CAP_SYS_ADMIN),
+            may_map_low=bool(capabilities & 1 << CAP_SYS_RAWIO),
         )
         return AddressSpace(self.memory, self.cache, self.shootdown, layout, limits, self.events)
 
@@ -101,7 +101,7 @@ class HostWorld:
         )
 
 
-def _own_capabilities() -> int:
+def own_capabilities() -> int:
     """Our effective capabilities, a bit each (proc_pid_status(5)); all of root's where /proc does not say."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
