@@ -88,6 +88,8 @@ def plan_elf64(head: bytes, source: Source, rules: FormatRules = DEFAULT_RULES) 
         LinuxError: ENOEXEC, without a sentence where the file is not this handler's; EIO or EINVAL where PT_INTERP
             cannot be read.
     """
+    if not rules.x86_64:
+        raise LinuxError(ENOEXEC)
     return _plan_program(_ELF64, head, source, rules)
 
 

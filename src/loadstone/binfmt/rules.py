@@ -9,10 +9,11 @@ class FormatRules(NamedTuple):
     """The knobs of the binary format handlers. The defaults are those of a 6.18 x86-64 kernel with IA-32 emulation."""
 
     buffer_size: int = 256  # BINPRM_BUF_SIZE (include/uapi/linux/binfmts.h); 128 before 5.1
-    max_program_headers_size: int = 65536  # bytes (fs/binfmt_elf.c: load_elf_phdrs); a page (4096) in 6.1
+    max_program_headers_size: int = 65536  # bytes (fs/binfmt_elf.c: load_elf_phdrs); a page (4096) in 6.14 and before
     task_size_64: int = 0x7FFF_FFFF_F000  # TASK_SIZE of a 64-bit process; larger with five-level page tables
     task_size_32: int = 0xFFFF_E000  # IA32_PAGE_OFFSET
     ia32: bool = True  # CONFIG_IA32_EMULATION: i386 programs have a handler
+    x86_64: bool = True  # not a 32-bit kernel: x86-64 programs have a handler
     gnu_property: bool = False  # CONFIG_ARCH_USE_GNU_PROPERTY: a bad PT_GNU_PROPERTY fails the exec (not on x86)
 
     def task_size(self, bits: int) -> int:

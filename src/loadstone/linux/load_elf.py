@@ -156,8 +156,9 @@ class _Loader:
                 top_down=where.top_down,
                 stack_top=where.stack_top,
                 stack_gap=profile.stack_guard_gap,
-                vsyscall=bool(profile.vsyscall) and self.bits == 64,
-                huge_alignment=self.bits == 64,  # __thp_get_unmapped_area: not for a compat system call
+                vsyscall=profile.vsyscall if self.bits == 64 else "",
+                huge_alignment=profile.huge_file and (self.bits == 64 or profile.huge_file_i386),
+                huge_anonymous=profile.huge_anonymous and self.bits == 64,
             )
         )
         space.read_implies_exec = self.plan.read_implies_exec
@@ -184,7 +185,7 @@ class _Loader:
         _put(space, first - arguments.low, arguments.image)
         if first != top:
             shift_stack(space, vma, first - top)
-        vma = finish_stack(space, vma, top - arguments.depth, runs)
+        vma = finish_stack(space, vma, top - arguments.depth, runs, self.profile.stack_expand)
         bprm.stage(
             "setup_arg_pages",
             4,
@@ -214,6 +215,8 @@ class _Loader:
                 if segment.error and not total:
                     raise segment.error
                 bias, flags = self._choose_bias(space, segment, flags, handle)
+                if self.profile.program_in_mmap_area:
+                    total = 0  # nothing is reserved for the other segments
             address = self._load(space, program, handle, segment, (bias + segment.start) & MASK64, flags, total)
             if not number and plan.header.type == ET_DYN:
                 bias = (bias + address - ((bias + segment.start) & MASK64 & -PAGE)) & MASK64
@@ -226,11 +229,15 @@ class _Loader:
         """Where an ET_DYN goes: a program to ELF_ET_DYN_BASE, a loader (no PT_INTERP) where mmap finds room."""
         bprm, plan, profile = self.bprm, self.plan, self.profile
         vaddr = plan.program_headers[first.index].vaddr
-        if self.interpreter is not None or not profile.loader_in_mmap_area:
-            base = program_bias(profile, plan.alignment, bprm.draws, self.bits)
+        if profile.program_in_mmap_area:
+            base = 0
+            why = "0: mmap chooses a place for the first segment, and the others follow it"
+        elif self.interpreter is not None or not profile.loader_in_mmap_area:
+            alignment = plan.alignment if profile.align_program else 0
+            base = program_bias(profile, alignment, bprm.draws, self.bits)
             flags |= MAP_FIXED_NOREPLACE
             why = "ELF_ET_DYN_BASE, because it is a program that an interpreter loads"
-        elif plan.alignment > PAGE:
+        elif plan.alignment > PAGE and profile.align_loader:
             base = self._load(space, bprm.program, handle, first, 0, flags, plan.total_size)
             space.unmap(base, plan.total_size)
             base &= -plan.alignment
@@ -454,7 +461,7 @@ class _Loader:
         image.auxv = stack.auxv
         image.entry = entry
         image.program_entry = program_entry
-        image.registers = _registers(entry, stack.pointer, self.bits)
+        image.registers = _registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)
         image.plan = plan
         image.interpreter_plan = self.interpreter_plan
         image.bias = bias
@@ -508,14 +515,15 @@ _REGISTERS_32 = (
 )
 
 
-def _registers(entry: int, pointer: int, bits: int) -> dict[str, int]:
+def _registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
     """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
     registers = dict.fromkeys(_REGISTERS_64 if bits == 64 else _REGISTERS_32, 0)
     registers["eflags"] = 0x202
     if bits == 64:
         registers |= {"rip": entry, "rsp": pointer, "cs": 0x33, "ss": 0x2B}
     else:
-        registers |= {"eip": entry, "esp": pointer, "cs": 0x23, "ss": 0x2B, "ds": 0x2B, "es": 0x2B}
+        code, data = selectors
+        registers |= {"eip": entry, "esp": pointer, "cs": code, "ss": data, "ds": data, "es": data}
     return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}
 
 

@@ -90,7 +90,10 @@ class KernelProfile(NamedTuple):
     has_aout: bool = False  # a.out programs have a handler (CONFIG_IA32_AOUT; until 5.18)
     auxv: tuple[int, ...] = AUXV_X86_64
     auxv_i386: tuple[int, ...] = AUXV_I386
-    ia32: bool = True  # 32-bit programs have a handler (CONFIG_IA32_EMULATION)
+    ia32: bool = True  # 32-bit programs have a handler (CONFIG_IA32_EMULATION, or the kernel is a 32-bit one)
+    x86_64: bool = True  # 64-bit programs have a handler
+    max_program_headers: int = 65536  # bytes of them; a page (ELF_MIN_ALIGN) in 6.14 and before
+    selectors_i386: tuple[int, int] = (0x23, 0x2B)  # CS, and DS, ES, SS, of 32-bit programs; 0x73, 0x7b in 32-bit kernels
 
     # the host's CPU and its numbers
     platform: str = "x86_64"
@@ -111,12 +114,19 @@ class KernelProfile(NamedTuple):
     stack_random_mask_i386: int = 0x7FF
     legacy_layout: bool = False  # vm.legacy_va_layout: bottom-up
     legacy_when_unlimited: bool = False  # a stack without a limit means bottom-up (old kernels)
+    program_in_mmap_area: bool = False  # any ET_DYN goes where mmap puts its first segment (2.6.32)
     loader_in_mmap_area: bool = True  # ET_DYN without PT_INTERP goes where mmap puts it (since 4.12)
+    align_program: bool = True  # p_align counts for ET_DYN with PT_INTERP (since 5.10)
+    align_loader: bool = True  # and for ET_DYN without (since 6.11)
     loader_brk: int = BRK_ALWAYS
-    brk_gap: bool = True  # a page between .bss and a randomized break (since 6.15)
+    brk_gap: bool = True  # a page between .bss and a randomized break (since 6.10)
+    stack_expand: int = 128 << 10  # what exec adds below the strings (setup_arg_pages)
+    huge_file: bool = True  # file mappings with room for a huge page are put on its boundary (since 5.18)
+    huge_file_i386: bool = False  # also those of 32-bit programs (6.6)
+    huge_anonymous: bool = True  # anonymous ones whose length is a multiple of it too (since 6.12)
     special: tuple[Special, ...] = SPECIAL_X86_64
     special_i386: tuple[Special, ...] = SPECIAL_I386
-    vdso_above_stack: bool = False  # asked for above the stack first (before 6.14)
+    vdso_above_stack: bool = False  # asked for above the stack first (6.8 and before)
     vdso_entry_i386: int = 0x5E0  # __kernel_vsyscall in the 32-bit vDSO (AT_SYSINFO); differs from build to build
     vsyscall: str = "--xp"  # how /proc/PID/maps shows the page; empty: there is none
 
@@ -197,9 +207,15 @@ def _by_version(release: str) -> dict[str, Any]:
         "tells_argv0": version >= (5, 12),
         "has_aout": version < (5, 19),
         "loader_in_mmap_area": version >= (4, 12),
-        "loader_brk": BRK_ALWAYS if version >= (6, 10) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
-        "brk_gap": version >= (6, 15),
-        "vdso_above_stack": version < (6, 14),
+        "loader_brk": BRK_ALWAYS if version >= (6, 15) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
+        "brk_gap": version >= (6, 10),
+        "align_program": version >= (5, 10),
+        "align_loader": version >= (6, 11),
+        "max_program_headers": 65536 if version >= (6, 15) else PAGE,
+        "huge_file": version >= (5, 18),
+        "huge_file_i386": (5, 18) <= version < (6, 7),
+        "huge_anonymous": version >= (6, 12),
+        "vdso_above_stack": version < (6, 9),
         "legacy_when_unlimited": version < (4, 17),
     }
 

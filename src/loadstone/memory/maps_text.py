@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 _NAME_COLUMN = 73
-_VSYSCALL = "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"
+_VSYSCALL = "ffffffffff600000-ffffffffff601000 {} 00000000 00:00 0                  [vsyscall]\n"
 
 
 def render_maps(space: AddressSpace) -> str:
     """The whole file; paths keep their surrogate escapes."""
     lines = [render_line(space, vma) for vma in space.vmas]
     if space.layout.vsyscall:
-        lines.append(_VSYSCALL)
+        lines.append(_VSYSCALL.format(space.layout.vsyscall))
     return "".join(lines)
 
 

@@ -37,8 +37,9 @@ class Layout(NamedTuple):
     top_down: bool = True
     stack_top: int = 0x7FFFFFFFF000
     stack_gap: int = 256 * PAGE  # kept free below a growing stack (kernel: stack_guard_gap)
-    vsyscall: bool = True  # whether /proc/PID/maps ends with the [vsyscall] line
-    huge_alignment: bool = True  # the kernel has transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE)
+    vsyscall: str = "--xp"  # how /proc/PID/maps shows the vsyscall page at its end; empty: there is none
+    huge_alignment: bool = True  # file mappings may have transparent huge pages, and are placed so
+    huge_anonymous: bool = True  # private anonymous mappings may have them
     huge_shared: bool = False  # shared anonymous memory may have them too (transparent_hugepage/shmem_enabled)
 
 
@@ -64,7 +65,7 @@ def unmapped_area(
         offset = 0
     if backing is None and shared:
         address = (_search_shared if layout.huge_shared else _search)(space, hint, length, flags)
-    elif layout.huge_alignment and (backing.huge_aligned if backing is not None else not hint and length % HUGE == 0):
+    elif _wants_huge(layout, backing, hint, length):
         address = _search_huge(space, hint, length, flags, offset)
     else:
         address = _search(space, hint, length, flags)
@@ -75,6 +76,13 @@ def unmapped_area(
     if address < layout.mmap_min_addr and not space.limits.may_map_low:
         raise LinuxError(EPERM, f"{address:#x} is below vm.mmap_min_addr ({layout.mmap_min_addr:#x})")
     return address
+
+
+def _wants_huge(layout: Layout, backing: Backing | None, hint: int, length: int) -> bool:
+    """Whether the place is to suit huge pages (kernel: __get_unmapped_area, and a file's own get_unmapped_area)."""
+    if backing is not None:
+        return layout.huge_alignment and backing.huge_aligned
+    return layout.huge_anonymous and not hint and length % HUGE == 0
 
 
 def gap_start(vma: Vma, stack_gap: int) -> int:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 STACK_EXPAND = 128 * 1024
-"""Bytes by which exec grows the stack beyond the arguments."""
+"""Bytes by which exec grows the stack beyond the arguments, in all but very old kernels."""
 
 
 def create_stack(space: AddressSpace, top: int) -> Vma:
@@ -44,8 +44,8 @@ def create_stack(space: AddressSpace, top: int) -> Vma:
     return vma
 
 
-def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool) -> Vma:
-    """Settle the stack's permissions and grow it by 128 KiB, at most to RLIMIT_STACK (kernel: setup_arg_pages).
+def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool, expand: int = STACK_EXPAND) -> Vma:
+    """Settle the stack's permissions and grow it by `expand` bytes, at most to RLIMIT_STACK (kernel: setup_arg_pages).
 
     `pointer` becomes the address that /proc/PID/stat calls startstack; `executable` is the program's PT_GNU_STACK.
     Raises LinuxError(EFAULT) as the kernel does when there is no room.
@@ -54,7 +54,7 @@ def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool) 
     flags = flags | EXEC if executable else flags & ~EXEC
     vma = protect_vma(space, vma, vma.start, vma.end, flags)
     limit = space.limits.soft(RLIMIT_STACK) & PAGE_MASK
-    size = min(limit, vma.end - vma.start + STACK_EXPAND)
+    size = min(limit, vma.end - vma.start + expand)
     space.start_stack = pointer
     if vma.end - size < vma.start and not expand_stack(space, vma, vma.end - size):
         from errno import EFAULT

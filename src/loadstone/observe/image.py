@@ -210,7 +210,7 @@ def mappings_of(space: AddressSpace) -> list[Mapping]:
         for vma in space.vmas
     ]
     if space.layout.vsyscall:
-        found.append(VSYSCALL)
+        found.append(VSYSCALL._replace(perms=space.layout.vsyscall))
     return found
 
 
