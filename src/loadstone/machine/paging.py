@@ -130,8 +130,7 @@ class PageTable:
         for table, base in self._leaf_tables(start, end):
             first = max(start, base) >> 12 & 511
             last = (min(end, base + (1 << 21)) - 1) >> 12 & 511
-            for index in range(first, last + 1):
-                entry = words[table + index]
+            for index, entry in enumerate(words[table + first : table + last + 1].tolist(), first):
                 if entry:
                     yield base + (index << 12), table + index, entry
 
@@ -157,11 +156,21 @@ class PageTable:
         """How many frames the tables take, the page directory included."""
         return 1 + self._count(self.root, 0)
 
+    def frames(self) -> list[int]:
+        """The frame of every leaf entry of the program's half, in ascending order of address."""
+        words = self._words
+        tables = [self._root_word]
+        count = USER_SLOTS
+        for _ in range(len(_SHIFTS)):
+            entries = [entry for table in tables for entry in words[table : table + count].tolist() if entry]
+            tables = [(entry & FRAME_MASK) >> 3 for entry in entries]
+            count = ENTRIES
+        return [word >> 9 for word in tables]
+
     def release(self) -> None:
-        """Free every table and the page directory. The leaf entries must be gone."""
+        """Free every table and the page directory. What the leaf entries pointed at is the caller's to release."""
         self._region = -1
-        for slot in range(USER_SLOTS):
-            entry = self._words[self._root_word + slot]
+        for entry in self._words[self._root_word : self._root_word + USER_SLOTS].tolist():
             if entry:
                 self._release((entry & FRAME_MASK) >> 12, 1)
         self._memory.release(self.root)
@@ -209,8 +218,7 @@ class PageTable:
 
     def _release(self, table: int, level: int) -> None:
         if level < 3:
-            for index in range(ENTRIES):
-                entry = self._words[table * ENTRIES + index]
+            for entry in self._words[table * ENTRIES : (table + 1) * ENTRIES].tolist():
                 if entry:
                     self._release((entry & FRAME_MASK) >> 12, level + 1)
         self._memory.release(table)

@@ -151,6 +151,16 @@ class PhysicalMemory:
                 if len(self._free) >= _GIVE_BACK:
                     self._give_back()
 
+    def release_all(self, frames: list[int]) -> None:
+        """`release` for each: most of a process's frames are shared, and only lose a reference."""
+        references = self._references
+        for frame in frames:
+            left = references[frame] - 1
+            if left > 0:
+                references[frame] = left
+            else:
+                self.release(frame)
+
     def end_quarantine(self) -> None:
         """The cores hold no translation any more: frames with code in them can be used again."""
         for frame in self.quarantine:

@@ -51,9 +51,7 @@ class Shootdown:
         if frames:
             for core in self._listeners:
                 core.invalidate(root, start, end, frames)
-            release = self._memory.release
-            for frame in frames:
-                release(frame)
+            self._memory.release_all(frames)
 
     def code_written(self, frame: int) -> None:
         """A frame that code was executed from got new contents, other than by a store of the program's."""

@@ -235,8 +235,7 @@ class AddressSpace:
         if self.users:
             return
         self.events = None
-        mapping.remove(self, list(self.vmas))
-        self.page_table.release()
+        mapping.remove_all(self)
         self.cache.spaces.remove(self)
         if self.executable is not None:
             self.executable.allow_write()
