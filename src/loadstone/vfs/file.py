@@ -171,6 +171,11 @@ class OpenFile:
         """The files to wait for until POLL* `events` hold, with events for each: itself, unless it gathers others."""
         return [(self, events)]
 
+    @property
+    def breaks_silently(self) -> bool:
+        """Whether writing where nobody reads gives EPIPE without SIGPIPE."""
+        return False
+
     def opening(self) -> WaitQueue | None:
         """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
         return None
@@ -249,11 +254,12 @@ class SeekableFile(OpenFile):
 class RegularOpen(SeekableFile):
     """An open regular file."""
 
-    __slots__ = ("file", "strips")
+    __slots__ = ("counts_as_writer", "file", "strips")
 
     def __init__(self, inode: RegularFile, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
-        if self.writable:
+        self.counts_as_writer = self.writable  # who executes the file has to wait
+        if self.counts_as_writer:
             inode.take_write()
         self.strips = False  # opened by somebody without CAP_FSETID: writing takes set-ID bits away
         self.file = inode  # the same object, with its type
@@ -323,10 +329,15 @@ class RegularOpen(SeekableFile):
 
     def release(self) -> None:
         """One opener less."""
-        if self.writable:
-            self.file.put_write()
+        self.let_execute()
         self.file.opened -= 1
         self.file.closed()
+
+    def let_execute(self) -> None:
+        """Count as a writer no more."""
+        if self.counts_as_writer:
+            self.counts_as_writer = False
+            self.file.put_write()
 
 
 class BytesOpen(SeekableFile):

@@ -77,6 +77,12 @@ class LockTable:
             self.files.append(inode.locks)
         return inode.locks
 
+    def clear(self) -> None:
+        """Forget everything: the machine is gone, and no inode may be kept by its locks."""
+        for locks in self.files:
+            locks.inode.locks = None
+        self.files.clear()
+
     def next_serial(self) -> int:
         """A number for a new lock."""
         self.serial += 1

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.locks import LockTable
     from loadstone.vfs.pipe import Waker
     from loadstone.vfs.regular import Cache
+    from loadstone.vfs.socket_space import SocketSpace
 
 DEFAULT_LIMIT = 1 << 30
 ANONYMOUS_DEVICE = 14
@@ -71,6 +72,7 @@ class Vfs(Namespace):
         self.protected_hardlinks = True  # the sysctl fs.protected_hardlinks
         self.wake_up: Waker = lambda woken: None
         self._locks: LockTable | None = None
+        self._sockets: SocketSpace | None = None
         # Files without a name: memfds.
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
         nowhere = Mount(Dentry(None, "/", self.memory.root), None, "tmpfs", MEMORY_MAGIC)
@@ -84,6 +86,8 @@ class Vfs(Namespace):
         for fs in self.file_systems:
             if fs.tree is not None:
                 fs.tree.close()
+        if self._locks is not None:
+            self._locks.clear()
         self.budget.close()
 
     def wake(self, woken: list[object]) -> None:
@@ -98,6 +102,15 @@ class Vfs(Namespace):
 
             self._locks = LockTable(self.wake)
         return self._locks
+
+    @property
+    def sockets(self) -> SocketSpace:
+        """The UNIX sockets of the machine."""
+        if self._sockets is None:
+            from loadstone.vfs.socket_space import SocketSpace
+
+            self._sockets = SocketSpace(self.wake, self.clock)
+        return self._sockets
 
     # Looking
 
@@ -277,7 +290,10 @@ class Vfs(Namespace):
         inode = self.memory.root.temporary(0o777, ROOT)
         dentry = Dentry(self._nowhere.dentry, name, inode)
         dentry.gone = True
-        return inode.open(flags, Location(self._nowhere.mount, dentry))
+        file = inode.open(flags, Location(self._nowhere.mount, dentry))
+        assert isinstance(file, RegularOpen)
+        file.let_execute()  # as alloc_file_pseudo(): it may be executed while this descriptor is open
+        return file
 
     def pipe(self, flags: int = 0, credentials: Identity = ROOT) -> tuple[OpenFile, OpenFile]:
         """pipe2(2): the end that reads, the end that writes."""

@@ -40,9 +40,10 @@ _NAMES = {
     "pipes": """pipe pipe2""",
     "poll": """poll ppoll select pselect6""",
     "epoll": """epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2""",
-    "refused": """socket socketpair bind listen accept accept4 connect getsockname getpeername sendto recvfrom sendmsg
-        recvmsg sendmmsg recvmmsg setsockopt getsockopt shutdown
-        mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
+    "sockets": """socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown""",
+    "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
+    "socket_options": """setsockopt getsockopt""",
+    "refused": """mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
         syslog iopl ioperm vhangup quotactl""",
 }

@@ -10,7 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.structs import SECOND, SIGSET_ARGUMENT, TIMESPEC, TIMEVAL
 from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart, syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.flags import O_PATH, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+from loadstone.vfs.flags import O_PATH, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Polled = list[tuple[int, int]]
     """(descriptor, wanted events)."""
 
-POLLNVAL, POLLPRI, POLLRDBAND, POLLWRBAND = 0x20, 0x2, 0x80, 0x200
+POLLNVAL, POLLPRI, POLLRDBAND = 0x20, 0x2, 0x80
 ALWAYS = POLLERR | POLLHUP
 SIGSET_SIZE = 8
 KTIME_SECONDS = (1 << 63) // SECOND
@@ -52,10 +52,8 @@ class Watch:
         queues: list[WaitQueue] = []
         host: dict[int, int] = {}
         for file, events in (pair for one, wanted in files for pair in one.watched(wanted)):
-            if events & READABLE and file.read_queue is not None:
-                queues.append(file.read_queue)
-            if events & WRITABLE and file.write_queue is not None and file.write_queue not in queues:
-                queues.append(file.write_queue)
+            # Both, whatever is wanted: errors and hang-ups are always reported.
+            queues += [one for one in (file.read_queue, file.write_queue) if one is not None and one not in queues]
             fd = file.host_fd()
             if fd >= 0:
                 host[fd] = host.get(fd, 0) | events & (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM)

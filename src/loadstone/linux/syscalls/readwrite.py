@@ -12,14 +12,14 @@ from struct import unpack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
 from loadstone.linux import jobs
+from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
 from loadstone.linux.signals import SIGTTIN
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
-from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT
+from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
 from loadstone.vfs.regular import before
 from loadstone.wait import Interrupted, Wait
 
@@ -258,11 +258,14 @@ def gather(space: AddressSpace, segments: Segments, skip: int, count: int, write
 
 
 def whole_pages(file: OpenFile, views: list[memoryview], wanted: int) -> list[memoryview]:
-    """What a transfer with a bad page in its way moves. A pipe takes and gives its buffers, of a page, whole or not."""
-    found = sum(map(len, views))
-    if found == wanted or file.inode.mode & S_IFMT != S_IFIFO:
+    """What a transfer with a bad page in its way moves.
+
+    A pipe takes and gives its buffers, of a page, whole or not; a socket its messages.
+    """
+    found, kind = sum(map(len, views)), file.inode.mode & S_IFMT
+    if found == wanted or kind not in (S_IFIFO, S_IFSOCK):
         return views
-    if found < PAGE:
+    if found < PAGE or kind == S_IFSOCK:
         raise LinuxError(EFAULT)
     return before(views, found & -PAGE)
 
@@ -365,7 +368,7 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
             raise LinuxError(EAGAIN) from None
         return _write_rest(task, file, segments, offset, count, 0, block)
     except LinuxError as error:
-        if error.errno == EPIPE:
+        if error.errno == EPIPE and not file.breaks_silently:
             broken_pipe(task)
         raise
     if done >= count:
@@ -396,7 +399,7 @@ def _write_rest(
             block = again
             continue
         except LinuxError as error:
-            if error.errno == EPIPE:
+            if error.errno == EPIPE and not file.breaks_silently:
                 broken_pipe(task)
             if done:
                 break

@@ -1,0 +1,142 @@
+"""Options of sockets. Source: net/core/sock.c."""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.control_messages import SOL_SOCKET, UCRED
+from loadstone.linux.structs import INT, SECOND, TIMEVAL
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.sockets import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, packed_address, socket_file
+from loadstone.memory.user import copy_in, copy_out
+from loadstone.vfs.sockets import LISTENING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, Fd, Int
+    from loadstone.vfs.sockets import Socket
+
+# include/uapi/asm-generic/socket.h
+SO_DEBUG, SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF = range(1, 9)
+SO_KEEPALIVE, SO_OOBINLINE, _SO_NO_CHECK, SO_PRIORITY, SO_LINGER, _SO_BSDCOMPAT, SO_REUSEPORT = range(9, 16)
+SO_PASSCRED, SO_PEERCRED, SO_RCVLOWAT, SO_SNDLOWAT = range(16, 20)
+SO_PEERNAME, SO_TIMESTAMP, SO_ACCEPTCONN, SO_PEERSEC, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 28, 29, 30, 31, 32, 33
+SO_PASSSEC, SO_PROTOCOL, SO_DOMAIN, SO_PEEK_OFF = 34, 38, 39, 42
+MAX_BUFFER = 4 << 20  # net.core.wmem_max and rmem_max; for root too: the bytes are in the host's memory
+MIN_SEND_BUFFER, MIN_RECEIVE_BUFFER = 4608, 2304  # SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF
+_REMEMBERED = {SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEPORT, SO_TIMESTAMP}
+_TRUTHS = (*_REMEMBERED, SO_PASSSEC, SO_DEBUG)
+_NOTE = "SO_PEEK_OFF, SO_PEERSEC and network options are refused; SO_RCVLOWAT is remembered only"
+
+
+@syscall(support=PARTIAL, note=_NOTE)
+def setsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, length: Int) -> int:
+    """Set an option."""
+    socket = socket_file(task, fd).socket
+    if level != SOL_SOCKET:
+        raise LinuxError(EOPNOTSUPP)
+    if length < INT.size:
+        raise LinuxError(EINVAL)
+    (number,) = INT.unpack(copy_in(task.process.space, value, INT.size))
+    if option in (SO_RCVTIMEO, SO_SNDTIMEO):
+        socket.settings[option] = _limit(task, value, length)
+    elif option == SO_LINGER:
+        if length < 8:
+            raise LinuxError(EINVAL)
+        socket.settings[option] = int.from_bytes(copy_in(task.process.space, value, 8), "little")
+    elif option == SO_PASSCRED:
+        socket.passes_credentials = bool(number)
+    elif option in (SO_SNDBUF, SO_SNDBUFFORCE):
+        socket.send_limit = max(_doubled(number), MIN_SEND_BUFFER)
+        socket.relieve(0)
+    elif option in (SO_RCVBUF, SO_RCVBUFFORCE):
+        socket.receive_limit = max(_doubled(number), MIN_RECEIVE_BUFFER)
+    elif option in (SO_PRIORITY, SO_RCVLOWAT):
+        socket.settings[option] = number
+    elif option == SO_DEBUG and number and task.process.credentials.euid:
+        raise LinuxError(EPERM)
+    elif option in _TRUTHS:
+        socket.settings[option] = int(bool(number))
+    else:
+        raise LinuxError(ENOPROTOOPT)
+    return 0
+
+
+def _doubled(number: int) -> int:
+    """Half of a buffer is for what the messages themselves need."""
+    return min(number & 0xFFFFFFFF, MAX_BUFFER) * 2
+
+
+def _limit(task: Task, address: int, length: int) -> int:
+    """A struct timeval as ns; 0 for ever (sock_set_timeout)."""
+    if length < TIMEVAL.size:
+        raise LinuxError(EINVAL)
+    seconds, micro = TIMEVAL.unpack(copy_in(task.process.space, address, TIMEVAL.size))
+    if not 0 <= micro < 1_000_000:
+        from errno import EDOM
+
+        raise LinuxError(EDOM)
+    return max(1, seconds * SECOND + micro * 1000) if seconds >= 0 and (seconds or micro) else int(seconds < 0)
+
+
+@syscall(support=PARTIAL, note=_NOTE)
+def getsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, length: Address) -> int:
+    """Ask for an option."""
+    socket = socket_file(task, fd).socket
+    if level != SOL_SOCKET:
+        raise LinuxError(EOPNOTSUPP)
+    (room,) = INT.unpack(copy_in(task.process.space, length, INT.size))
+    if room < 0:
+        raise LinuxError(EINVAL)
+    answer = _answer(socket, option, room)
+    copy_out(task.process.space, value, answer[:room])
+    copy_out(task.process.space, length, INT.pack(min(room, len(answer))))
+    return 0
+
+
+_NUMBERS: dict[int, Callable[[Socket], int]] = {
+    SO_TYPE: lambda socket: socket.kind,
+    SO_ERROR: lambda socket: socket.take_error(),
+    SO_SNDBUF: lambda socket: socket.send_limit,
+    SO_RCVBUF: lambda socket: socket.receive_limit,
+    SO_PASSCRED: lambda socket: int(socket.passes_credentials),
+    SO_ACCEPTCONN: lambda socket: int(socket.state == LISTENING),
+    SO_PROTOCOL: lambda socket: 0,
+    SO_DOMAIN: lambda socket: AF_UNIX,
+    SO_RCVLOWAT: lambda socket: max(1, socket.settings.get(SO_RCVLOWAT, 1)),
+    SO_SNDLOWAT: lambda socket: 1,
+    SO_PRIORITY: lambda socket: socket.settings.get(SO_PRIORITY, 0),
+    SO_PEEK_OFF: lambda socket: -1,
+}
+
+
+def _answer(socket: Socket, option: int, room: int) -> bytes:
+    if option in _NUMBERS:
+        return INT.pack(_NUMBERS[option](socket))
+    if option in _TRUTHS:
+        return INT.pack(socket.settings.get(option, 0))
+    if option in (SO_RCVTIMEO, SO_SNDTIMEO):
+        seconds, rest = divmod(socket.settings.get(option, 0), SECOND)
+        return TIMEVAL.pack(seconds, rest // 1000)
+    if option == SO_LINGER:
+        return socket.settings.get(option, 0).to_bytes(8, "little")
+    if option == SO_PEERCRED:
+        return UCRED.pack(*socket.peer_who)
+    if option == SO_PEERNAME:
+        return _peer_name(socket, room)
+    if option == SO_PEERSEC:
+        raise LinuxError(ENOPROTOOPT)
+    raise LinuxError(ENOPROTOOPT)
+
+
+def _peer_name(socket: Socket, room: int) -> bytes:
+    if socket.peer is None:
+        raise LinuxError(ENOTCONN)
+    name = packed_address(socket.peer.name)
+    if len(name) < room:
+        raise LinuxError(EINVAL)
+    return name

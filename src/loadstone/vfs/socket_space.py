@@ -1,0 +1,181 @@
+"""Where sockets find each other: the names that are bound, in the tree and in the abstract name space."""
+
+from __future__ import annotations
+
+from errno import EADDRINUSE, ECONNREFUSED, EINVAL, ENOSPC, ENXIO, ESPIPE
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import OpenFile, total
+from loadstone.vfs.flags import O_NONBLOCK, O_RDWR, S_IFSOCK
+from loadstone.vfs.inode import Inode
+from loadstone.vfs.socket_messages import Who
+from loadstone.vfs.sockets import KINDS, Ended, Socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadstone.clock import Clock
+    from loadstone.vfs.location import Location
+
+SOCKFS_DEVICE = 8
+FIRST_INODE = 20_000
+AUTOBIND_NAMES = 1 << 20  # unix_autobind(): five hexadecimal digits
+
+
+class SocketInode(Inode):
+    """What fstat() of a socket shows."""
+
+    __slots__ = ()
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """ENXIO, also through /proc/self/fd."""
+        raise LinuxError(ENXIO, "a socket cannot be opened by name")
+
+    def set_mode(self, mode: int) -> None:
+        """Nobody looks at it, but it is kept."""
+        self.mode = S_IFSOCK | mode & 0o7777
+
+    def set_owner(self, uid: int, gid: int) -> None:
+        """Nobody looks at it, but it is kept."""
+        self.uid = uid if uid >= 0 else self.uid
+        self.gid = gid if gid >= 0 else self.gid
+
+
+class SocketFile(OpenFile):
+    """A descriptor's view of a socket."""
+
+    __slots__ = ("socket",)
+
+    def __init__(self, socket: Socket, flags: int) -> None:
+        super().__init__(socket.inode, O_RDWR | flags, None)
+        self.socket = socket
+        self.read_queue = socket.readable
+        self.write_queue = socket.writable
+
+    @property
+    def path(self) -> str:
+        """As /proc/self/fd shows it."""
+        return f"socket:[{self.inode.inode}]"
+
+    @property
+    def breaks_silently(self) -> bool:
+        """Whether EPIPE comes without SIGPIPE: for all but streams."""
+        return self.socket.kind != KINDS[1].kind
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """As recv(2) without flags; open files that come along are closed again."""
+        if offset is not None:
+            raise LinuxError(ESPIPE)
+        if not total(pieces):
+            return 0
+        try:
+            got = self.socket.receive(pieces)
+        except Ended:
+            if self.flags & O_NONBLOCK:
+                raise
+            return 0
+        for file in got.extra.rights:
+            file.close()
+        return got.copied
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """As send(2) without flags."""
+        if offset is not None:
+            raise LinuxError(ESPIPE)
+        return self.socket.send(pieces)
+
+    def ready(self) -> int:
+        """What poll says."""
+        return self.socket.ready()
+
+    def available(self) -> int:
+        """FIONREAD."""
+        return self.socket.available()
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        self.socket.close()
+
+
+class SocketSpace:
+    """The sockets of a machine.
+
+    Attributes:
+        caller: who makes the system call that is being served.
+        abstract: those bound to a name that starts with NUL, by it.
+        paths: those bound to a path, by its inode.
+    """
+
+    __slots__ = ("_last_inode", "_last_name", "abstract", "caller", "clock", "paths", "wake")
+
+    def __init__(self, wake: Callable[[list[object]], object], clock: Clock) -> None:
+        self.wake = wake
+        self.clock = clock
+        self.caller: Callable[[], Who] = Who
+        self.abstract: dict[bytes, Socket] = {}
+        self.paths: dict[Inode, Socket] = {}
+        self._last_inode = FIRST_INODE
+        self._last_name = 0
+
+    def make(self, kind: int, who: Who) -> Socket:
+        """A new socket of one of `KINDS`."""
+        return KINDS[kind](self, who)
+
+    def new_inode(self, who: Who) -> Inode:
+        """An inode for a socket."""
+        self._last_inode += 1
+        mode, now = S_IFSOCK | 0o777, self.clock.realtime_ns()
+        return SocketInode(SOCKFS_DEVICE, self._last_inode, mode, who.uid, who.gid, now)
+
+    def bind_abstract(self, socket: Socket, name: bytes) -> None:
+        """bind(2) to a name that starts with NUL; EADDRINUSE."""
+        _demand_unbound(socket)
+        if name in self.abstract:
+            raise LinuxError(EADDRINUSE)
+        socket.name = name
+        self.abstract[name] = socket
+
+    def bind_automatically(self, socket: Socket) -> None:
+        """bind(2) to nothing: an abstract name of five digits, unless it has a name."""
+        if socket.name is not None:
+            return
+        for _ in range(AUTOBIND_NAMES):
+            self._last_name = (self._last_name + 1) % AUTOBIND_NAMES
+            name = b"\0%05x" % self._last_name
+            if name not in self.abstract:
+                self.bind_abstract(socket, name)
+                return
+        raise LinuxError(ENOSPC)
+
+    def bind_path(self, socket: Socket, path: bytes, make: Callable[[], Inode]) -> None:
+        """bind(2) to a path, whose socket inode `make` makes."""
+        inode = make()
+        socket.name, socket.bound = path + b"\0", inode
+        self.paths[inode] = socket
+
+    def at_name(self, name: bytes) -> Socket:
+        """The socket with an abstract name; ECONNREFUSED."""
+        found = self.abstract.get(name)
+        if found is None:
+            raise LinuxError(ECONNREFUSED)
+        return found
+
+    def at_inode(self, inode: Inode) -> Socket:
+        """The socket bound to a path; ECONNREFUSED, also for sockets of the host."""
+        found = self.paths.get(inode)
+        if found is None:
+            raise LinuxError(ECONNREFUSED)
+        return found
+
+    def unbind(self, socket: Socket) -> None:
+        """A socket is gone, and its name is free; a path stays where it is."""
+        if socket.bound is not None:
+            self.paths.pop(socket.bound, None)
+        elif socket.name is not None and self.abstract.get(socket.name) is socket:
+            del self.abstract[socket.name]
+
+
+def _demand_unbound(socket: Socket) -> None:
+    if socket.name is not None:
+        raise LinuxError(EINVAL, "the socket has a name")

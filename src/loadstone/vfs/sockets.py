@@ -1,0 +1,505 @@
+"""UNIX sockets inside the machine. Sources: net/unix/af_unix.c, net/core/sock.c.
+
+What is sent lies in the receiver's queue as messages, and is charged to the sender until it has been received whole:
+that is what `SO_SNDBUF` bounds. What a message is charged is what its buffer occupies in Linux (`truesize`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from errno import ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, EMSGSIZE, ENOTCONN, EOPNOTSUPP, EPERM, EPIPE, EPROTOTYPE
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import WouldBlock, after, total
+from loadstone.vfs.flags import (
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLRDHUP,
+    POLLRDNORM,
+    POLLWRBAND,
+    POLLWRNORM,
+)
+from loadstone.vfs.regular import before, scatter
+from loadstone.vfs.socket_messages import (
+    MOST_OF_STREAM,
+    NOTHING,
+    Extra,
+    Message,
+    Received,
+    Who,
+    message_cost,
+    stream_cost,
+)
+from loadstone.wait import WaitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.inode import Inode
+    from loadstone.vfs.socket_space import SocketSpace
+
+    Find = Callable[[], "Socket"]
+
+SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 2, 3, 5
+OPEN, LISTENING, CONNECTED = range(3)
+SHUT_RECEIVE, SHUT_SEND, SHUT_BOTH = 1, 2, 3  # sk_shutdown
+
+DEFAULT_BUFFER: Final = 212_992  # net.core.wmem_default
+MAX_DGRAM_QUEUE: Final = 10  # net.unix.max_dgram_qlen
+
+
+class Ended(WouldBlock):
+    """There is nothing, and nothing will come: a call that may wait gives 0 or `errno`, one that may not EAGAIN."""
+
+    def __init__(self, queue: WaitQueue, errno: int = 0) -> None:
+        super().__init__(queue)
+        self.errno = errno
+
+
+class Socket:
+    """One end. Subclasses say how bytes travel.
+
+    Attributes:
+        name: the bytes of the address it is bound to without the family (a path ends with NUL); None: not bound.
+        bound: the inode of the path it is bound to.
+        queue: what has arrived and was not received; of a listening socket, the connections not yet accepted.
+        clients: the sockets whose `peer` this is.
+        admits: woken when the queue has room again, for those who wait to send to it or to connect.
+        passes_credentials: SO_PASSCRED.
+    """
+
+    __slots__ = (
+        "admits", "backlog", "bound", "charged", "clients", "closed", "error", "inode", "name", "passes_credentials",
+        "peer", "peer_who", "queue", "readable", "receive_limit", "send_limit", "settings", "shut", "space", "state",
+        "who", "writable",
+    )  # fmt: skip
+
+    kind: ClassVar[int]
+    connects: ClassVar[bool] = True  # listen() and accept() are for this kind
+
+    def __init__(self, space: SocketSpace, who: Who) -> None:
+        self.space = space
+        self.inode = inode = space.new_inode(who)
+        self.who = who
+        self.peer_who = Who()
+        self.state = OPEN
+        self.peer: Socket | None = None
+        self.clients: set[Socket] = set()
+        self.name: bytes | None = None
+        self.bound: Inode | None = None
+        self.queue: deque[Message | Socket] = deque()
+        self.backlog = MAX_DGRAM_QUEUE
+        self.shut = 0
+        self.error = 0
+        self.closed = False
+        self.charged = 0
+        self.send_limit = self.receive_limit = DEFAULT_BUFFER
+        self.passes_credentials = False
+        self.settings: dict[int, int] = {}  # options that are only remembered
+        label = f"socket:[{inode.inode}]"
+        self.readable = WaitQueue(f"data in {label}")
+        self.writable = WaitQueue(f"room in {label}")
+        self.admits = WaitQueue(f"room in the queue of {label}")
+
+    # Waking
+
+    def notify(self, *queues: WaitQueue) -> None:
+        """Make whoever waits on the queues run."""
+        for queue in queues:
+            if queue.waiters:
+                self.space.wake(queue.wake())
+
+    def changed(self) -> None:
+        """Something that readers, writers and pollers look at is different."""
+        self.notify(self.readable, self.writable)
+
+    def relieve(self, cost: int) -> None:
+        """What was charged is given back; writers are woken when three quarters are free (unix_write_space)."""
+        self.charged -= cost
+        if self.has_room:
+            self.notify(self.writable)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether poll says that it can be written (unix_writable)."""
+        return self.state != LISTENING and (self.charged + 1) << 2 <= self.send_limit
+
+    def admitted(self) -> None:
+        """A message or connection left the queue."""
+        self.notify(self.admits)
+        for client in list(self.clients):
+            self.notify(client.writable)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is in the queue than the backlog (unix_recvq_full)."""
+        return len(self.queue) > self.backlog
+
+    # Connecting
+
+    def pair(self, other: Socket) -> None:
+        """socketpair(2): each is the other's peer."""
+        for one, two in ((self, other), (other, self)):
+            one.set_peer(two)
+            one.state = CONNECTED
+            one.peer_who = two.who
+
+    def set_peer(self, peer: Socket | None) -> None:
+        """Send to `peer` from now on."""
+        if self.peer is not None:
+            self.peer.clients.discard(self)
+        self.peer = peer
+        if peer is not None:
+            peer.clients.add(self)
+
+    def listen(self, backlog: int, who: Who) -> None:
+        """listen(2)."""
+        if not self.connects:
+            raise LinuxError(EOPNOTSUPP)
+        if self.name is None or self.state == CONNECTED:
+            raise LinuxError(EINVAL)
+        more = backlog > self.backlog
+        self.backlog = backlog
+        self.state = LISTENING
+        self.who = self.peer_who = who
+        if more:
+            self.notify(self.admits)
+
+    def connect(self, other: Socket, who: Who) -> None:
+        """connect(2) to a listening socket; WouldBlock while its queue is full."""
+        if self.kind != other.kind:
+            raise LinuxError(EPROTOTYPE)
+        if other.state != LISTENING or other.shut & SHUT_RECEIVE:
+            raise LinuxError(ECONNREFUSED)
+        if other.is_full:
+            raise WouldBlock(other.admits)
+        if self.state != OPEN:
+            raise LinuxError(EISCONN if self.state == CONNECTED else EINVAL)
+        far = type(self)(self.space, other.who)
+        self.who = who
+        far.name = other.name
+        far.passes_credentials = other.passes_credentials
+        self.pair(far)
+        other.queue.append(far)
+        other.notify(other.readable)
+
+    def accept(self) -> Socket:
+        """The far end of the oldest connection; WouldBlock without one."""
+        if not self.connects:
+            raise LinuxError(EOPNOTSUPP)
+        if self.state != LISTENING:
+            raise LinuxError(EINVAL)
+        if not self.queue:
+            if self.shut & SHUT_RECEIVE:
+                raise Ended(self.readable, EINVAL)
+            raise WouldBlock(self.readable)
+        found = self.queue.popleft()
+        assert isinstance(found, Socket)
+        self.admitted()
+        return found
+
+    def shutdown(self, how: int) -> None:
+        """shutdown(2): `how` is SHUT_RECEIVE, SHUT_SEND or both. A connection's other end is shut the other way."""
+        self.shut |= how
+        other = self.peer
+        self.changed()
+        if other is not None and self.connects:
+            other.shut |= (SHUT_SEND if how & SHUT_RECEIVE else 0) | (SHUT_RECEIVE if how & SHUT_SEND else 0)
+            other.changed()
+
+    def take_error(self) -> int:
+        """SO_ERROR: an errno that was kept, once."""
+        error, self.error = self.error, 0
+        return error
+
+    def close(self, accepted: bool = True) -> None:
+        """Nobody refers to this end any more. Source: unix_release_sock(); not `accepted`: its `embrion`."""
+        self.closed = True
+        self.space.unbind(self)
+        self.state = OPEN
+        self.shut = SHUT_BOTH
+        peer = self.peer
+        if peer is not None and self.connects:
+            peer.shut = SHUT_BOTH
+            if not accepted or any(len(one) for one in self.queue if isinstance(one, Message)):
+                peer.error = ECONNRESET
+            peer.changed()
+        self.set_peer(None)
+        self.discard_queue()
+        self.notify(self.readable, self.writable)
+
+    def discard_queue(self) -> None:
+        """Nobody will receive what is there, or accept who is."""
+        while self.queue:
+            one = self.queue.popleft()
+            if isinstance(one, Message):
+                one.discard()
+            else:
+                one.close(accepted=False)
+        self.admitted()
+
+    # Looking
+
+    def available(self) -> int:
+        """SIOCINQ: bytes that can be received; of datagrams, what the next one has."""
+        if self.state == LISTENING:
+            raise LinuxError(EINVAL)
+        return sum(len(one) for one in self.queue if isinstance(one, Message))
+
+    def ready(self) -> int:
+        """Source: unix_poll()."""
+        bits = POLLERR if self.error else 0
+        if self.shut == SHUT_BOTH:
+            bits |= POLLHUP
+        if self.shut & SHUT_RECEIVE:
+            bits |= POLLRDHUP | POLLIN | POLLRDNORM
+        if self.queue:
+            bits |= POLLIN | POLLRDNORM
+        if self.connects and self.state == OPEN:
+            bits |= POLLHUP
+        if self.has_room and self.peer_takes():
+            bits |= POLLOUT | POLLWRNORM | POLLWRBAND
+        return bits
+
+    def peer_takes(self) -> bool:
+        """Whether the peer's queue has room."""
+        return True
+
+    # Data
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """Send bytes to the peer or to what `target` finds; how many were taken. WouldBlock when there is no room."""
+        raise NotImplementedError
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """Receive bytes; WouldBlock when there are none. With `peek` they stay."""
+        raise NotImplementedError
+
+    def marked(self, extra: Extra, receiver: Socket) -> Extra:
+        """What goes along, with the sender's name if either end wants names (maybe_add_creds)."""
+        if extra.who is None and (self.passes_credentials or receiver.passes_credentials):
+            return extra._replace(who=self.space.caller())
+        return extra
+
+    def _nothing(self) -> Received:
+        """What a receiver gets when the queue is empty: an error that was kept, the end, or a wait."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if self.shut & SHUT_RECEIVE:
+            return Received(0)
+        raise WouldBlock(self.readable)
+
+    def _demand_room(self) -> None:
+        """Source: sock_alloc_send_pskb()."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if self.shut & SHUT_SEND:
+            raise LinuxError(EPIPE)
+        if self.charged >= self.send_limit:
+            raise WouldBlock(self.writable)
+
+
+class StreamSocket(Socket):
+    """SOCK_STREAM: bytes in order."""
+
+    __slots__ = ()
+
+    kind = SOCK_STREAM
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """Cut into messages; what goes along goes with the first."""
+        peer = self.peer
+        if peer is None:
+            raise LinuxError(ENOTCONN)
+        if self.shut & SHUT_SEND or peer.closed or peer.shut & SHUT_RECEIVE:
+            raise LinuxError(EPIPE)
+        wanted, done = total(pieces), 0
+        while done < wanted:
+            try:
+                self._demand_room()
+            except WouldBlock:
+                if done:
+                    break
+                raise
+            size = min(wanted - done, self.send_limit // 2 - 64, MOST_OF_STREAM)
+            data = b"".join(before(after(pieces, done), size))
+            peer.queue.append(Message(data, self, self.marked(extra, peer), stream_cost(size)))
+            extra = extra._replace(rights=())
+            done += size
+        if done:
+            peer.notify(peer.readable)
+        return done
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """Bytes of as many messages as fit, but only of one sender's, and not past open files (unix_stream_read)."""
+        if self.state != CONNECTED:
+            raise LinuxError(EINVAL)
+        wanted = total(pieces)
+        if not self.queue:
+            return self._nothing()
+        done = 0
+        rights: tuple[OpenFile, ...] = ()
+        first: Message | None = None
+        for one in list(self.queue):
+            assert isinstance(one, Message)
+            if first is not None and self.passes_credentials and one.extra.who != first.extra.who:
+                break
+            first = first or one
+            part = min(len(one), wanted - done)
+            scatter(before(after(pieces, done), part), memoryview(one.data)[one.start : one.start + part])
+            done += part
+            rights = one.take_rights(peek)
+            if not peek:
+                self._consume(one, part)
+            if rights or done >= wanted:
+                break
+        assert first is not None
+        return Received(done, done, first.sender, Extra(rights, first.extra.who))
+
+    def _consume(self, one: Message, count: int) -> None:
+        one.start += count
+        if not len(one):
+            self.queue.popleft()
+            one.sender.relieve(one.cost)
+
+
+class DatagramSocket(Socket):
+    """SOCK_DGRAM: messages, each received whole or cut."""
+
+    __slots__ = ()
+
+    kind = SOCK_DGRAM
+    connects = False
+
+    def _nothing(self) -> Received:
+        """As of any socket, but the end shows only to those who wait."""
+        if self.shut & SHUT_RECEIVE and not self.connects:
+            raise Ended(self.readable)
+        return Socket._nothing(self)
+
+    def available(self) -> int:
+        """What the next one has; all there are, over a connection (unix_inq_len)."""
+        if self.connects or not self.queue:
+            return Socket.available(self)
+        first = self.queue[0]
+        return len(first) if isinstance(first, Message) else 0
+
+    def connect(self, other: Socket, who: Who) -> None:
+        """Messages go to `other` from now on, and come from there only."""
+        if self.kind != other.kind:
+            raise LinuxError(EPROTOTYPE)
+        if other.peer is not None and other.peer is not self:
+            raise LinuxError(EPERM)
+        if other is not self.peer:
+            self.disconnect()
+        self.who = who
+        self.peer_who = other.who
+        self.set_peer(other)
+        self.state = CONNECTED
+
+    def disconnect(self) -> None:
+        """connect(2) with AF_UNSPEC: messages of the old peer are lost, and it is told (unix_dgram_disconnected)."""
+        peer = self.peer
+        self.state = OPEN
+        if peer is None:
+            return
+        self.set_peer(None)
+        if not self.queue:
+            return
+        self.discard_queue()
+        if not peer.closed and peer.peer is self:
+            peer.error = ECONNRESET
+            peer.changed()
+
+    def peer_takes(self) -> bool:
+        """Whether the peer's queue has room; one that sends here is not held up by its queue."""
+        peer = self.peer
+        return peer is None or peer.peer is self or not peer.is_full
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """One message, to `target` or the peer. Source: unix_dgram_sendmsg()."""
+        size = total(pieces)
+        if size > self.send_limit - 32:
+            raise LinuxError(EMSGSIZE)
+        self._demand_room()
+        other = self.peer if target is None else target()
+        if other is None:
+            raise LinuxError(ENOTCONN)
+        if self.kind != other.kind:
+            raise LinuxError(EPROTOTYPE)
+        if other.closed:
+            self._lost(other)
+        if other.peer is not None and other.peer is not self:
+            raise LinuxError(EPERM)
+        if other.shut & SHUT_RECEIVE:
+            raise LinuxError(EPIPE)
+        if other is not self and other.peer is not self and other.is_full:
+            raise WouldBlock(other.admits)
+        other.queue.append(Message(b"".join(pieces), self, self.marked(extra, other), message_cost(size)))
+        other.notify(other.readable)
+        return size
+
+    def _lost(self, other: Socket) -> None:
+        """The one sent to is gone."""
+        if self.peer is other:
+            self.disconnect()
+        raise LinuxError(ECONNREFUSED)
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """The oldest message; what does not fit is lost."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if not self.queue:
+            return self._nothing()
+        one = self.queue[0]
+        assert isinstance(one, Message)
+        count = min(total(pieces), len(one))
+        scatter(before(pieces, count), memoryview(one.data)[:count])
+        extra = Extra(one.take_rights(peek), one.extra.who)
+        if not peek:
+            self.queue.popleft()
+            one.discard()
+            self.admitted()
+        return Received(count, len(one), one.sender, extra)
+
+
+class SequencedSocket(DatagramSocket):
+    """SOCK_SEQPACKET: messages over a connection."""
+
+    __slots__ = ()
+
+    kind = SOCK_SEQPACKET
+    connects = True
+
+    def connect(self, other: Socket, who: Who) -> None:
+        """As of a stream."""
+        Socket.connect(self, other, who)
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """One message to the peer; an address is ignored."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if self.state != CONNECTED:
+            raise LinuxError(ENOTCONN)
+        return DatagramSocket.send(self, pieces, extra)
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """The oldest message of the connection."""
+        if self.state != CONNECTED:
+            raise LinuxError(ENOTCONN)
+        return DatagramSocket.receive(self, pieces, peek)
+
+    def _lost(self, other: Socket) -> None:
+        raise LinuxError(EPIPE)
+
+
+KINDS: dict[int, type[Socket]] = {
+    SOCK_STREAM: StreamSocket,
+    SOCK_DGRAM: DatagramSocket,
+    SOCK_RAW: DatagramSocket,
+    SOCK_SEQPACKET: SequencedSocket,
+}
