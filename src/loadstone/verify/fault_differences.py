@@ -30,7 +30,7 @@ _UNSTEADY = "the kernel's own two runs differ at this page"
 _AROUND = "--fault-around {ours}K maps {pages} pages with one fault of a file, the kernel {theirs}K"
 _OTHER_CPU = (
     "the CPU of --engine unicorn has no AVX and no XSAVE: the C library takes other functions, on other pages, and"
-    " saves fewer registers on the stack"
+    " saves fewer registers on the stack (--engine kvm shows what is not due to that)"
 )
 _CLOCK = (
     "on the host the vDSO tells the time by itself; here it makes the system call, so the kernel writes the answer, not"
@@ -101,7 +101,7 @@ def _why(comparison: Comparison, mapping: str, in_vdso: bool, unsteady: bool) ->
         return _COLD
     if in_vdso:
         return _CLOCK
-    if here.engine == "unicorn" and (of_file or mapping == "[stack]"):
+    if here.engine == "unicorn":
         return _OTHER_CPU
     if here.refused:
         return _REFUSED.format(_some(here.refused))

@@ -158,7 +158,7 @@ def compare(program: Program, machine: Machine, timeout: float | None, progress:
         HostError: the host cannot record, or does not run the program, or puts it at random addresses.
         LinuxError: Loadstone does not execute it.
     """
-    if os.stat(program.path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+    if _changes_identity(program.path):
         raise HostError(f"{program.path} is set-user-ID or set-group-ID: the host always randomises its addresses")
     progress("running on the host, for the page cache")
     warm = _record(program, timeout)
@@ -184,6 +184,13 @@ def judge(program: Program, native: NativeRun, again: NativeRun, here: RunHere) 
     from loadstone.verify.fault_differences import differences
 
     return comparison._replace(differences=tuple(differences(comparison, again)))
+
+
+def _changes_identity(path: str) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID))
+    except OSError:
+        return False  # execve will say why
 
 
 def _record(program: Program, timeout: float | None) -> NativeRun:
