@@ -22,6 +22,7 @@ static void show(const char *name, unsigned long value) {
 }
 
 static void handler(int number, siginfo_t *info, void *state) {
+    __asm__ volatile("pushfq; andl $~0x40000, (%%rsp); popfq" : : : "cc", "memory"); /* the kernel leaves AC as it is */
     greg_t *registers = ((ucontext_t *)state)->uc_mcontext.gregs;
     printf(" signal %d code %d", number, info->si_code);
     show("addr", (unsigned long)info->si_addr);

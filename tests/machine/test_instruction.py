@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadstone.machine.instruction import LEGACY, LONGEST, VEX, decode, instructions, touched
+from loadstone.machine.instruction import (
+    LEGACY,
+    LONGEST,
+    VEX,
+    decode,
+    ending_jump,
+    in_stack_segment,
+    instructions,
+    loaded_selector,
+    touched,
+)
 from machine.code import assemble, find, lengths, text_of
 
 capstone = pytest.importorskip("capstone")
@@ -246,3 +256,31 @@ def test_a_movs_names_both_of_its_operands() -> None:
 
 def test_an_access_that_runs_into_the_page_is_the_pages_start() -> None:
     assert touched(assemble("mov rax, [rbx]"), 0, 0x8000, {"rbx": 0x7FFC}.__getitem__) == 0x8000
+
+
+@pytest.mark.parametrize(
+    ("text", "jump"),
+    [("ret", (0, 8)), ("nop; ret 16", (1, 24)), ("call rax", (0, -8)), ("jmp [rsp - 64]", (0, 0)),
+     ("inc qword ptr [rax]; call [rax + 8]", (3, -8)), ("jmp .", None), ("je .; ret", None), ("syscall; ret", None),
+     ("push [rax]; add eax, 5; jmp r15", (5, 0))],
+)  # fmt: skip
+def test_the_jump_that_ends_a_block(text: str, jump: tuple[int, int] | None) -> None:
+    assert ending_jump(assemble(text)) == jump
+
+
+@pytest.mark.parametrize(
+    ("text", "in_stack"),
+    [("mov al, [rbp]", True), ("mov al, [rsp + 8]", True), ("mov al, [rax + rbp]", False), ("mov al, [r13]", False),
+     ("mov al, [r12 + 8]", False), ("mov al, fs:[rbp]", False), ("push rax", True), ("pop rax", True), ("ret", True),
+     ("call .", True), ("mov al, [rip + 8]", False), ("lodsb", False), ("leave", True), ("mov al, [8]", False)],
+)  # fmt: skip
+def test_whether_memory_is_in_the_stack_segment(text: str, in_stack: bool) -> None:
+    """Intel SDM vol. 1, 3.4.2: SS for what is addressed by RSP or RBP as base, and for the stack itself."""
+    assert in_stack_segment(assemble(text)) is in_stack
+
+
+def test_the_selector_that_a_mov_loads() -> None:
+    registers = {"rax": 0x1_0010, "r9": 0x44}
+    assert loaded_selector(assemble("mov ds, eax"), registers.__getitem__) == 0x10
+    assert loaded_selector(assemble("mov es, r9d"), registers.__getitem__) == 0x44
+    assert loaded_selector(assemble("mov ds, [rax]"), registers.__getitem__) == 0

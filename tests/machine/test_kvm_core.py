@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.api import Machine
+from loadstone.errors import HostError
 from loadstone.machine import kvm_api, kvm_kick
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, SLICE_END, STOPPED_AT, SYSTEM_CALL
 from loadstone.machine.kvm_kick import KICK
@@ -62,6 +63,24 @@ def test_a_system_call_stops_behind_the_instruction(bare: Bare) -> None:
 def test_jumping_to_where_system_calls_arrive_is_none(bare: Bare) -> None:
     trap = bare.start("mov rax, 0xffffff8000000000; xor ecx, ecx; jmp rax", LONG)
     assert (trap.kind, trap.failure.address) == (EXCEPTION, 0xFFFF_FF80_0000_0000)
+
+
+def test_jumping_there_right_after_a_system_call_is_none(bare: Bare) -> None:
+    """RCX and R11 are as a system call leaves them; only that interrupts are on tells the jump apart."""
+    assert bare.start("syscall; mov rax, 0xffffff8000000000; jmp rax", LONG).kind == SYSTEM_CALL
+    trap = bare.run(LONG)
+    while trap.kind == SLICE_END:
+        trap = bare.run(LONG)
+    assert (trap.kind, trap.failure.address) == (EXCEPTION, 0xFFFF_FF80_0000_0000)
+
+
+def test_a_triple_fault_ends_the_machine_with_a_sentence(bare: Bare) -> None:
+    """No program can bring it about: the descriptor tables are out of its reach. Here they are wiped."""
+    half = bare.core.machine.half
+    idt = bare.memory.words[half._table * 512 + 1] >> 12 & 0xFFFFF
+    bare.memory.page(idt)[:] = bytes(4096)
+    with pytest.raises(HostError, match=r"KVM stopped at .*(triple fault|internal error)"):
+        bare.start("ud2", LONG)
 
 
 def test_bases_of_fs_and_gs_go_with_the_context(bare: Bare) -> None:

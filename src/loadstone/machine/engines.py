@@ -5,8 +5,8 @@ run on, can be used, and leaving the guest is cheap enough, measured on the core
 code at the CPU's own speed and pays for each page fault and system call; Unicorn translates code before it runs it, and
 pays little for those.
 
-The CPU that a program sees is the host's under KVM and the baseline of cpuid.py under Unicorn. Who asks for the baseline
-gets it from Unicorn everywhere, and from KVM where that lets its user decide what CPUID says.
+The CPU that a program sees is the host's under KVM and the baseline of cpuid.py under Unicorn. Who asks for the
+baseline gets it from Unicorn everywhere, and from KVM where that lets its user decide what CPUID says.
 """
 
 from __future__ import annotations

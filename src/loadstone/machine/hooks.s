@@ -17,6 +17,7 @@
     .set FILLS, 72
     .set UC, 80
     .set SKIP, 88
+    .set BLOCK, 96
 
     .set PRESENT, 1
     .set WRITABLE, 2
@@ -31,9 +32,10 @@ on_syscall:
     mov qword ptr [rsi + REASON], 1
     jmp [rsi + STOP]
 
-# void on_block(uc, address, size, control): a block begins; stop when the slice is used up.
+# void on_block(uc, address, size, control): a block begins; note it, and stop when the slice is used up.
     .balign 16, 0xcc
 on_block:
+    mov [rcx + BLOCK], rsi
     mov eax, edx
     sub [rcx + BUDGET], rax
     js 1f

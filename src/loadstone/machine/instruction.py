@@ -182,6 +182,7 @@ _MODIFY_ONE: dict[int, tuple[int, ...] | None] = {
     **dict.fromkeys((0xF6, 0xF7), (2, 3)),  # NOT, NEG
     **dict.fromkeys((0xFE, 0xFF), (0, 1)),  # INC, DEC
 }
+_CALL_DIGIT, _JUMP_DIGIT = 2, 4  # of FF, CALL and JMP through ModRM
 _MODIFY_TWO: dict[int, tuple[int, ...] | None] = {
     **dict.fromkeys((0xAB, 0xB3, 0xBB)),  # BTS, BTR, BTC
     0xBA: (5, 6, 7),
@@ -201,6 +202,28 @@ def modifies_memory(code: bytes) -> bool:
         return False
     digits = table[found.opcode]
     return digits is None or code[found.modrm] >> 3 & 7 in digits
+
+
+class Jump(NamedTuple):
+    """A jump to a computed address: the offset of its instruction, and what it has added to RSP."""
+
+    start: int
+    stack: int
+
+
+def ending_jump(code: bytes) -> Jump | None:
+    """The near RET, CALL or JMP to a computed address in which the block that `code` begins with ends, if it does."""
+    for found in instructions(code):
+        if found.map == ONE_BYTE and found.opcode in (0xC2, 0xC3):
+            popped = int.from_bytes(code[found.end - 2 : found.end], "little") if found.opcode == 0xC2 else 0
+            return Jump(found.start, 8 + popped)
+        if found.map == ONE_BYTE and found.opcode == 0xFF:
+            digit = code[found.modrm] >> 3 & 7
+            if digit in (_CALL_DIGIT, _JUMP_DIGIT):
+                return Jump(found.start, -8 if digit == _CALL_DIGIT else 0)
+        elif found.transfers_control:
+            break
+    return None
 
 
 # -- the memory that an instruction touches ---------------------------------------------------------------------------
@@ -237,6 +260,30 @@ def touched(code: bytes, pc: int, page: int, read: ReadRegister, page_size: int 
         if address & -page_size == page:
             return address
     return page
+
+
+def in_stack_segment(code: bytes) -> bool:
+    """Whether the instruction's memory is in SS: addressed by RSP or RBP, or the stack itself (SDM vol. 1, 3.4.2)."""
+    found = decode(code)
+    if found is None or _FS in found.prefixes or _GS in found.prefixes:
+        return False
+    if found.modrm >= 0 and code[found.modrm] >> 6 != 3:
+        mode, base = code[found.modrm] >> 6, code[found.modrm] & 7
+        if base == 4:
+            base = code[found.modrm + 1] & 7
+        return not found.rex & 1 and (base == 4 or (base == 5 and mode != 0))
+    if found.map == TWO_BYTE:
+        return found.opcode in (0xA0, 0xA1, 0xA8, 0xA9)
+    registers = _IMPLICIT.get(found.opcode, ()) if found.map == ONE_BYTE else ()
+    return found.opcode == 0xFF or any(register in ("rsp", "push", "rbp") for register in registers)
+
+
+def loaded_selector(code: bytes, read: ReadRegister) -> int:
+    """The selector that a MOV from a general register to a segment register loads; 0 for any other instruction."""
+    found = decode(code)
+    if found is None or (found.map, found.opcode) != (ONE_BYTE, 0x8E) or code[found.modrm] >> 6 != 3:
+        return 0
+    return read(_REGISTERS[code[found.modrm] & 7 | (found.rex & 1) << 3]) & 0xFFFF
 
 
 def _operands(found: Instruction, code: bytes, pc: int, read: ReadRegister) -> Iterator[int]:

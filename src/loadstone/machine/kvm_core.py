@@ -4,7 +4,8 @@ The program runs in ring 3; every exception goes to a stub in ring 0 that halts 
 frame on the ring-0 stack says where the program was; to go on, the vCPU is put back into ring 3 there.
 
 SYSCALL comes in two ways. Ordinary KVM enters the stub at LSTAR, with the return address in RCX and the flags in R11. A
-paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a page fault; RCX and R11 are the same.
+paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a page fault; RCX and R11 are the same, and
+interrupts are off, which tells it from a jump there.
 (Only the second way could be tested; the first is written from the Intel SDM.)
 """
 
@@ -74,7 +75,7 @@ from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVE
 
 _ENTRY_FLAGS = 0x202
 _SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
-_TRAP_FLAG, _PUSHF = 0x100, b"\x9c"
+_TRAP_FLAG, _INTERRUPTS_ON, _PUSHF = 0x100, 0x200, b"\x9c"
 _ERROR_WRITE, _ERROR_USER, _ERROR_FETCH = 2, 4, 16
 _LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
 
@@ -85,7 +86,10 @@ _EXCEPTION_COMES, _NUMBER, _INT3_OR_INTO = 0xFF | 0xFF << 24, 0xFF00, (0x300, 0x
 _DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _PROBE_NS = 500_000
-_SYSCALL, _INT, _SYSENTER = b"\x0f\x05", 0xCD, b"\x0f\x34"
+_INT, _SYSENTER = 0xCD, b"\x0f\x34"
+_FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
+# Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
+_CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
 _USER_GATES = (3, 4, 0x80)
 _CPUID_REGISTERS = ("eax", "ebx", "ecx", "edx")
 _CPUID_CODE, _CPUID_AT = b"\x0f\xa2\x41\x89\xc8\x0f\x05", 0x1000  # cpuid; mov r8d, ecx; syscall
@@ -358,7 +362,7 @@ class KvmCore:
     def _page_fault(self) -> Trap | None:
         window, error = self._window, self._error
         pc, address = window[RIP], window[CR2]
-        if pc == SYSCALL_ENTRY == address and self._code_at(window[RCX] - 2, 2) == _SYSCALL:
+        if pc == SYSCALL_ENTRY == address and not window[RFLAGS] & _INTERRUPTS_ON:
             return self._system_call()
         self.exits.page_faults += 1
         if not error & _ERROR_USER:  # the CPU read a descriptor of a local table, which there is none of
@@ -390,14 +394,18 @@ class KvmCore:
         self._heal_now()
         if vector == INVALID_OPCODE:
             return self._invalid_opcode(pc)
+        if vector == GENERAL_PROTECTION and not error:
+            code = self._code_at(pc, 3)
+            if code.startswith(_CALLED_PRIVILEGED):
+                return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
         if vector == DEBUG:
             error = DEBUG_STEP if window[RFLAGS] & _TRAP_FLAG else 0
         return Trap(EXCEPTION, vector, None, pc, error=error)
 
     def _invalid_opcode(self, pc: int) -> Trap:
-        """Where the CPU is paravirtual, software interrupts and SYSENTER come as invalid instructions, too."""
+        """Where the CPU is paravirtual, software interrupts, SYSENTER and bad far returns come as invalid, too."""
         code = self._code_at(pc, 2)
-        if code == _SYSENTER:
+        if code == _SYSENTER or code.lstrip(b"\x48")[:1] in _FAR_RETURNS:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if code[:1] == bytes((_INT,)) and len(code) == 2:
             if code[1] in _USER_GATES:

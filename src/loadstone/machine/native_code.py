@@ -35,14 +35,15 @@ class Control(ctypes.Structure):
         ("fills", c_int64),  # +72: TLB fills left until Python is asked for a flush
         ("uc", c_uint64),  # +80: the engine's handle
         ("skip", c_int64),  # +88: the address whose breakpoint does not count once more; -1 for none
+        ("block", c_uint64),  # +96: the address of the block that was begun last
     )
 
 
 # hooks.s, assembled.
 _CODE = bytes.fromhex(
     """
-    48c74608 01000000 ff6610cc cccccccc 89d04829 017801c3 48c74108 02000000
-    ff6110cc cccccccc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee82e01
+    48c74608 01000000 ff6610cc cccccccc 48897160 89d04829 017801c3 48c74108
+    02000000 ff6110cc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee82e01
     00007550 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077354c
     01c84801 d089ca85 d2742844 0fb61041 80fac574 1f4180fa c4751144 8a500141
     80e21f41 feca4180 fa027608 48ffc0ff caebd4c3 498b4018 498b5028 4889c648

@@ -15,6 +15,7 @@ from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any
 
 from loadstone.errors import HostError
+from loadstone.lean import NamedTuple
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
 from loadstone.machine.core import (
@@ -31,6 +32,7 @@ from loadstone.machine.core import (
     OVERFLOW,
     PAGE_FAULT,
     SLICE_END,
+    STACK_FAULT,
     STOPPED_AT,
     SYSTEM_CALL,
     Exits,
@@ -39,7 +41,18 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK, cpuid
-from loadstone.machine.instruction import LEGACY, LONGEST, ONE_BYTE, TWO_BYTE, decode, modifies_memory, touched
+from loadstone.machine.instruction import (
+    LEGACY,
+    LONGEST,
+    ONE_BYTE,
+    TWO_BYTE,
+    decode,
+    ending_jump,
+    in_stack_segment,
+    loaded_selector,
+    modifies_memory,
+    touched,
+)
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS
@@ -47,6 +60,8 @@ from loadstone.machine.vex import find_vex, find_vex_in_block
 
 EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
 _USER_TOP = 1 << 47
+_KERNEL_HALF = (1 << 64) - (1 << 47)
+_ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
 
 _GENERAL = [
     "r15",
@@ -79,7 +94,7 @@ _GENERAL = [
 _CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
 _CONTRIBUTORY = (0, 10, 11, 12, 13)
 _NINE_WORDS = struct.Struct("9Q").unpack_from
-_RIP = 41
+_RIP, _EFLAGS = 41, 25
 _GATES_OF_RING_3 = (BREAKPOINT, OVERFLOW, 0x80)  # what `int n` may name; with any other n it is refused
 _PORT_STRINGS = tuple((ONE_BYTE, opcode) for opcode in range(0x6C, 0x70))  # INS and OUTS
 _RING_0_CALLED_INVALID = (0x07, 0x33, 0x35)  # 0F xx: SYSRET, RDPMC, SYSEXIT, which Unicorn holds for no instructions
@@ -104,6 +119,13 @@ _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
 _STOPPED_AT_TRAP = Trap(STOPPED_AT)
+
+
+class _NotCanonical(NamedTuple):
+    """An access to an address that 48 bits do not hold."""
+
+    address: int
+    access: int
 
 
 class UnicornContext:
@@ -295,6 +317,8 @@ class UnicornCore:
             trap = self._trap(status, control.reason)
             self._count(trap)
             if trap is not None:
+                if trap is not _SYSTEM_CALL_TRAP and self.read_register(context, _EFLAGS) & _ALIGNMENT_CHECK:
+                    raise _no_alignment_checks()
                 if control.skip < 0 and trap is not _STOPPED_AT_TRAP:
                     context.stopped_at = -1
                 self.retired += budget - control.budget
@@ -388,6 +412,8 @@ class UnicornCore:
         self._load(context)
         self._reg_read_batch(self._uc, self._call_ids, self._call_pointers, 9)
         *registers, pc, flags = _NINE_WORDS(self._call_values)
+        if flags & _ALIGNMENT_CHECK:
+            raise _no_alignment_checks()
         self._next_pc = pc
         context.return_to = (pc, flags)
         return tuple(registers)
@@ -483,6 +509,8 @@ class UnicornCore:
             failure, self._failure = self._failure, None
             if self._instruction_at(self._pc()) in _PORT_STRINGS:  # whether it may is asked before where
                 return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+            if isinstance(failure, _NotCanonical):
+                return self._not_canonical(failure.access)
             return Trap(EXCEPTION, PAGE_FAULT, failure, self._pc())
         if status == uc.ERR_INSN_INVALID:
             return self._invalid()
@@ -520,7 +548,24 @@ class UnicornCore:
         if vector not in _GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
             self._set_pc(pc - 2)
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=_gate_error(vector))
-        return Trap(EXCEPTION, vector, None, pc, error=DEBUG_STEP if vector == DEBUG else 0)
+        error = DEBUG_STEP if vector == DEBUG else 0
+        if vector == GENERAL_PROTECTION and self._context is not None:  # it names the selector, without its ring
+            error = loaded_selector(self._code_at(pc, LONGEST), self._context.read) & ~3
+        return Trap(EXCEPTION, vector, None, pc, error=error)
+
+    def _not_canonical(self, access: int) -> Trap:
+        """No page fault: the CPU refuses the address, of a jump before it jumps, of an operand by its segment."""
+        if access != ACCESS_EXECUTE:
+            vector = STACK_FAULT if in_stack_segment(self._code_at(self._pc(), LONGEST)) else GENERAL_PROTECTION
+            return Trap(EXCEPTION, vector, None, self._pc())
+        block = self._control.block
+        jump = ending_jump(self._code_at(block, FRAME_SIZE))
+        if jump is not None:
+            context = self._context
+            assert context is not None
+            self._set_pc(block + jump.start)
+            context.sp -= jump.stack
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
 
     def _invalid(self) -> Trap:
         """What Unicorn holds for no instruction: most are none."""
@@ -609,6 +654,9 @@ class UnicornCore:
     def _translate(self, address: int, kind: int, result: Any) -> bool:
         if address >= _USER_TOP and self._machine_page(address, kind, result):
             return True
+        if _USER_TOP <= address < _KERNEL_HALF:
+            self._failure = _NotCanonical(address, _ACCESS[kind])
+            return False
         words = self._memory.words
         table = self._space.page_table
         slot = table.find(address) if address < _USER_TOP else -1
@@ -861,6 +909,12 @@ class UnicornCore:
         self._pristine = bare
         self._scratch, self._refused_state = self._new_handle(), self._new_handle()
         self._stale_tlb = True
+
+
+def _no_alignment_checks() -> HostError:
+    return HostError(
+        "the program has alignment checked (flag AC), which the Unicorn core does not do: it needs --engine kvm"
+    )
 
 
 def _refuse_closed(*_: object) -> int:
