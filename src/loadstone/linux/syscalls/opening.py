@@ -186,5 +186,5 @@ def memfd_create(task: Task, name: Path, flags: UInt) -> int:
         raise LinuxError(EFAULT if error.errno == EFAULT else EINVAL) from None
     process = task.process
     process.files.free()
-    file = task.kernel.vfs.anonymous(text, O_RDWR | O_LARGEFILE)
+    file = task.kernel.vfs.anonymous(f"memfd:{text}", O_RDWR | O_LARGEFILE)
     return process.files.install(file, cloexec=bool(flags & MFD_CLOEXEC))
