@@ -15,7 +15,7 @@ import struct
 from loadstone.errors import HostError
 
 KICK = signal.SIGRTMAX - 3
-TICK_NS = 4_000_000
+TICK_NS = 8_000_000  # a tick costs 0.1 ms with the slice that it ends; Ctrl-C can take as long as one
 _CLOCK_MONOTONIC, _SIGEV_THREAD_ID = 1, 4
 
 
