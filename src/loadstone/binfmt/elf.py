@@ -89,7 +89,8 @@ def plan_elf64(head: bytes, source: Source, rules: FormatRules = DEFAULT_RULES) 
             cannot be read.
     """
     if not rules.x86_64:
-        raise LinuxError(ENOEXEC)
+        ours = head[:4] == ELF_MAGIC and int.from_bytes(head[18:20], "little") == EM_X86_64
+        raise LinuxError(ENOEXEC, "it is an x86-64 program, and the kernel a 32-bit one" if ours else "")
     return _plan_program(_ELF64, head, source, rules)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from loadstone.cli import values
 from loadstone.cli.parser import Parser
 from loadstone.cli.programs import HostView, find_program, search_path
 from loadstone.errors import HostError
 
+if TYPE_CHECKING:
+    from loadstone.linux.profile import KernelProfile
+
 ENGINES = ("auto", "unicorn", "kvm")
+KERNELS = ("live", "6.12", "6.6", "6.1", "5.10", "4.19", "2.6.32-i386")  # linux.profiles.kernel_names()
 CPUS = ("baseline",)
 POLICIES = ("round-robin", "fair", "priority")
 # What the options of `add_running_options` are when nobody says, also for commands that do not have them.
@@ -66,7 +70,13 @@ def add_machine_options(parser: Parser) -> None:
     add("--memory", metavar="SIZE", type=values.memory, help="physical memory: 64M, 2G (default: as the host has)")
     add("--seed", metavar="N", type=values.integer, help="the seed of what is random")
     add("--aslr", metavar="SEED", type=values.integer, help="randomise addresses as the kernel does (default: off)")
+    add_kernel_option(add)
     parser.set_defaults(**NOT_RUNNING)
+
+
+def add_kernel_option(add: Callable[..., Any]) -> None:
+    """Which kernel is modelled, in a group of options."""
+    add("--kernel", metavar="NAME", choices=KERNELS, help=f"model this kernel (default: live); {', '.join(KERNELS)}")
 
 
 def add_running_options(parser: Parser) -> None:
@@ -128,10 +138,20 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "binds": [(os.path.abspath(source), target) for source, target in options.bind],
         "noexec": [os.path.abspath(path) for path in options.noexec],
         "timeout": options.timeout,
+        "profile": kernel_profile(options),
         "policy": options.policy,
         "schedule_seed": options.schedule_seed,
         "max_processes": options.max_processes,
     }
+
+
+def kernel_profile(options: Namespace) -> KernelProfile | None:
+    """The kernel to model; None for the one we are running on."""
+    if options.kernel in (None, KERNELS[0]):
+        return None
+    from loadstone.linux import profiles
+
+    return profiles.kernel_profile(options.kernel)
 
 
 def environment(options: Namespace) -> dict[str, str]:

@@ -28,6 +28,7 @@ def add_options(parser: Parser) -> None:
     add = parser.group("Compare images")
     hostile = "also with arguments that strain every rule: none at all, 1 MiB, every alignment, not UTF-8"
     add("--hostile", action="store_true", help=hostile)
+    machine_options.add_kernel_option(add)
     add("--jobs", metavar="N", type=values.integer, help="compare in N processes (default: one a CPU)")
     add("--report", metavar="FILE", help="write the result to FILE as JSON too, schema loadstone/verify/1")
 
@@ -45,7 +46,7 @@ def run(parser: Parser, options: Namespace) -> int:
         return cannot_execute(words[0], error)
     if options.hostile:
         requests = [variant for request in requests for variant in hostile(request)]
-    profile = _profile(options)
+    profile = machine_options.kernel_profile(options)
     if len(requests) == 1 and not options.json:
         return _one(requests[0], profile, options)
     return _many(requests, profile, options)
@@ -77,6 +78,7 @@ def _one(request: Request, profile: KernelProfile | None, options: Namespace) ->
     with Verifier(profile, stack_limit=options.stack_limit, keep_images=True) as verifier:
         result = verifier.verify(request)
         _report([result], verifier.profile, time.perf_counter() - start, options.report)
+    _write_profile(profile)
     write_one(result, kernel_name(), output())
     return DIFFERENT if result.differences else 0
 
@@ -97,6 +99,7 @@ def _many(requests: Sequence[Request], profile: KernelProfile | None, options: N
     if options.json:
         print(json.dumps(report), file=output())
     else:
+        _write_profile(profile)
         write_many(results, summary, kernel_name(), output())
     return DIFFERENT if any(result.differences for result in results) else 0
 
@@ -131,11 +134,19 @@ def _with_progress(results: Iterator[Result], total: int) -> Iterator[Result]:
     yield from track(results, "comparing with the kernel", total=total, console=console, transient=True)
 
 
+def _write_profile(profile: KernelProfile | None) -> None:
+    """For another kernel than the one underneath: what the two do differently, and why the images cannot agree."""
+    if profile is not None:
+        from loadstone.cli.main import output
+        from loadstone.linux.profile import live_profile
+        from loadstone.linux.profile_fields import profile_differences
+        from loadstone.report.verify import write_profile_differences
+
+        live = live_profile()
+        write_profile_differences(profile.name, live.name, profile_differences(profile, live), output())
+
+
 def kernel_name() -> str:
     """The kernel underneath, for a person: `Linux 6.18.5 x86_64`."""
     uname = os.uname()
     return f"{uname.sysname} {uname.release} {uname.machine}"
-
-
-def _profile(options: Namespace) -> KernelProfile | None:
-    return None

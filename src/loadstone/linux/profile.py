@@ -87,13 +87,13 @@ class KernelProfile(NamedTuple):
     comm_of_file: bool = True  # execveat without a path: comm is the file's own name (since 6.14), else the descriptor
     exec_check: bool = True  # execveat knows AT_EXECVE_CHECK (since 6.14)
     tells_argv0: bool = True  # AT_FLAGS_PRESERVE_ARGV0 for binfmt_misc's flag P (since 5.12)
-    has_aout: bool = False  # a.out programs have a handler (CONFIG_IA32_AOUT; until 5.18)
+    has_aout: bool = False  # a.out programs have a handler (CONFIG_IA32_AOUT; until 5.0)
     auxv: tuple[int, ...] = AUXV_X86_64
     auxv_i386: tuple[int, ...] = AUXV_I386
     ia32: bool = True  # 32-bit programs have a handler (CONFIG_IA32_EMULATION, or the kernel is a 32-bit one)
     x86_64: bool = True  # 64-bit programs have a handler
     max_program_headers: int = 65536  # bytes of them; a page (ELF_MIN_ALIGN) in 6.14 and before
-    selectors_i386: tuple[int, int] = (0x23, 0x2B)  # CS, and DS, ES, SS, of 32-bit programs; 0x73, 0x7b in 32-bit kernels
+    selectors_i386: tuple[int, int] = (0x23, 0x2B)  # CS, and DS, ES, SS, of 32-bit programs
 
     # the host's CPU and its numbers
     platform: str = "x86_64"
@@ -205,7 +205,7 @@ def _by_version(release: str) -> dict[str, Any]:
         "comm_of_file": version >= (6, 14),
         "exec_check": version >= (6, 14),
         "tells_argv0": version >= (5, 12),
-        "has_aout": version < (5, 19),
+        "has_aout": version < (5, 1),
         "loader_in_mmap_area": version >= (4, 12),
         "loader_brk": BRK_ALWAYS if version >= (6, 15) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
         "brk_gap": version >= (6, 10),

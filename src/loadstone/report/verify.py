@@ -13,6 +13,7 @@ from loadstone.verify.native import NativeMapping, parse_maps
 from loadstone.verify.runner import DIFFERS, IDENTICAL, LEFT_OUT, REFUSED_ALIKE
 
 if TYPE_CHECKING:
+    from loadstone.linux.profile_fields import ProfileDifference
     from loadstone.verify.image import Difference, ImageFacts
     from loadstone.verify.runner import Result
     from loadstone.verify.summary import Summary
@@ -83,13 +84,15 @@ def write_many(
     paper.line(f"{agreed:,} of {judged:,} agree ({share}), in {summary.seconds:.1f} s", indent=0, style=style)
 
 
-def write_profile_differences(rows: Iterable[tuple[str, str, str, str, str]], stream: IO[str]) -> None:
-    """Write what two kernel profiles say differently: (field, here, there, why, source file)."""
-    paper = Paper(stream)
-    paper.heading("What the two kernels do differently")
-    table = [(name, here, there, why, source) for name, here, there, why, source in rows]
-    columns = [Column("what", fixed=True), Column("here"), Column("there"), Column("why"), Column("source", style=DIM)]
-    paper.table(columns, table)
+def write_profile_differences(
+    here: str, there: str, differences: Iterable[ProfileDifference], stream: IO[str], width: int | None = None
+) -> None:
+    """Write what the modelled kernel `here` does otherwise than the one underneath, `there`."""
+    paper = Paper(stream, width)
+    paper.title(f"{here}, beside {there} underneath: what their sources do differently")
+    for field, mine, others in differences:
+        paper.item(f"{field.name}:", f"{mine}; underneath: {others}. It decides: {field.what}. Source: {field.file}")
+    paper.blank()
 
 
 def _write_images(paper: Paper, ours: ImageFacts, kernel: ImageFacts) -> None:

@@ -73,6 +73,10 @@ VDSO_32 = MustDiffer(
     "[vdso] contents",
     "no CPU core here runs 32-bit programs yet, so there is no code to lend them; place and size are compared",
 )
+VDSO_OF_ANOTHER = MustDiffer(
+    "[vdso] contents",
+    "the code of another kernel than the one underneath is not at hand: a small vDSO of Loadstone's takes its place",
+)
 PROCESS_ID = MustDiffer("process id", "the next free number of each kernel; no byte of the image holds it")
 
 
@@ -102,8 +106,8 @@ def facts_of_native(process: NativeProcess, pages: frozenset[int] = frozenset())
     )
 
 
-def facts_of_image(image: ExecImage) -> ImageFacts:
-    """Our side."""
+def facts_of_image(image: ExecImage, *, host_vdso: bool) -> ImageFacts:
+    """Our side. `host_vdso`: the code lent to programs is the host's own, and so worth comparing."""
     stack, space = image.stack, image.space
     notes: dict[str, int | str] = {
         "start_code": image.start_code,
@@ -127,7 +131,7 @@ def facts_of_image(image: ExecImage) -> ImageFacts:
         stack.bytes,
         notes,
         dict(_written_pages(image)),
-        _vdso_code(image) if image.plan.bits == 64 else b"",  # there is no 32-bit vDSO of ours yet
+        _vdso_code(image) if host_vdso and image.plan.bits == 64 else b"",  # there is no 32-bit vDSO of ours yet
     )
 
 
@@ -222,10 +226,15 @@ def _compare_notes(ours: Mapping[str, int | str], kernel: Mapping[str, int | str
 
 
 def _compare_stack(ours: ImageFacts, kernel: ImageFacts, layout: list[Word]) -> tuple[list[Difference], bool]:
-    """Byte by byte, at the same addresses; the differences, and whether the random bytes differed."""
+    """Byte by byte, at the same addresses; the differences, and whether the random bytes differed.
+
+    Where the stack pointers differ, argc and the pointers are compared at the same distance from them; the auxiliary
+    vector was compared by entries.
+    """
     differences = []
     random = False
-    if ours.stack_pointer != kernel.stack_pointer:
+    shift = kernel.stack_pointer - ours.stack_pointer
+    if shift:
         left_pointer, right_pointer = hex(ours.stack_pointer), hex(kernel.stack_pointer)
         differences.append(Difference("stack pointer", left_pointer, right_pointer, origins.of_word("pointer")))
     if ours.stack_top != kernel.stack_top:
@@ -233,7 +242,11 @@ def _compare_stack(ours: ImageFacts, kernel: ImageFacts, layout: list[Word]) -> 
         differences.append(Difference("stack top", hex(ours.stack_top), hex(kernel.stack_top), why))
         return differences, random
     for word in layout:
-        left, right = (_slice(side, word.address, word.size) for side in (ours, kernel))
+        moves = word.what.startswith(_TABLES) and not word.what.endswith(" string")
+        if shift and (word.what == "padding" or word.what.endswith((" type", " value"))):
+            continue
+        left = _slice(ours, word.address, word.size)
+        right = _slice(kernel, word.address + (shift if moves else 0), word.size)
         if left == right:
             continue
         if word.what == "AT_RANDOM bytes" and len(right) == 16:
@@ -242,6 +255,9 @@ def _compare_stack(ours: ImageFacts, kernel: ImageFacts, layout: list[Word]) -> 
         what = f"stack {word.address:#x}: {word.what}"
         differences.append(Difference(what, _bytes(left), _bytes(right), origins.of_word(word.what)))
     return differences, random
+
+
+_TABLES = ("argc", "argv", "envp")
 
 
 def _slice(side: ImageFacts, address: int, size: int) -> bytes:
@@ -261,8 +277,8 @@ def _compare_vdso(ours: ImageFacts, kernel: ImageFacts) -> tuple[list[Difference
     """The vDSO's code: the same, or different only in what `linux.vdso` changes on purpose."""
     if ours.vdso == kernel.vdso:
         return [], ()
-    if not ours.vdso and kernel.bits == 32:
-        return [], (VDSO_32,)
+    if not ours.vdso:
+        return [], (VDSO_32 if kernel.bits == 32 else VDSO_OF_ANOTHER,)
     if on_first_cpu(kernel.vdso) == ours.vdso:
         return [], (VDSO,)
     return [_first_bytes(0, ours.vdso, kernel.vdso, origins.of_memory("[vdso]"))], ()

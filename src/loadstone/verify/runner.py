@@ -123,7 +123,7 @@ class Verifier:
             kernel = _ask_kernel(request, frozenset())
             return replace(_refused(request, ours, kernel), seconds=(between - start, perf_counter() - between))
         try:
-            facts = facts_of_image(ours)
+            facts = facts_of_image(ours, host_vdso=self.profile.live)
             between = perf_counter()
             kernel = _ask_kernel(request, frozenset(facts.pages))
             times = (between - start, perf_counter() - between)
@@ -187,7 +187,7 @@ class Verifier:
             difference = Difference("random addresses", str(error), "", origins.of_word("padding"))
             return Result(request, DIFFERS, kind_of(plain), str(error), (difference,))
         try:
-            facts = facts_of_image(image)._replace(pages={})
+            facts = facts_of_image(image, host_vdso=self.profile.live)._replace(pages={})
             return self._compare(request, image, facts, kernel._replace(pages={}), draws)
         finally:
             image.space.release()
