@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-from errno import E2BIG, EFAULT, EINVAL, ENOMEM
+from errno import EFAULT, EINVAL
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.elf import entry_error, interpreter_segment_error, plan_interpreter
 from loadstone.binfmt.names import ET_DYN, ET_EXEC
-from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
 from loadstone.errors import LinuxError
 from loadstone.linux import auxv
 from loadstone.linux.execve import ExecImage
-from loadstone.linux.layout import PAGE, Placement, page_up, place, program_bias, random_brk, vdso_hint
+from loadstone.linux.layout import PAGE, page_up, program_bias, random_brk, vdso_hint
+from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
-from loadstone.linux.stack import STACK_DEFAULT, InitialStack, lay_out
-from loadstone.memory.fault import populate_page
+from loadstone.linux.stack import InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
-from loadstone.memory.mapping import unmap_range
-from loadstone.memory.placement import Layout, unmapped_area
-from loadstone.memory.stack import create_stack, expand_stack, finish_stack, shift_stack
+from loadstone.memory.placement import unmapped_area
 from loadstone.memory.user import copy_out
 from loadstone.memory.vma import DONTDUMP, EXEC, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
 
 if TYPE_CHECKING:
     from loadstone.binfmt.plan import ElfPlan, Segment
     from loadstone.linux.execve import Binprm, Program
-    from loadstone.linux.profile import KernelProfile
     from loadstone.memory.address_space import AddressSpace
 
 SIGSEGV = 11
-FRAME_MASK = 0x000F_FFFF_FFFF_F000
 MASK64 = (1 << 64) - 1
 PHDR_SIZE = {64: 56, 32: 32}
 
@@ -86,37 +81,25 @@ def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
     return interpreter, checked
 
 
-class _Loader:
+class _Loader(NewImage):
     """The state of load_elf_binary past the point of no return."""
 
-    __slots__ = ("bits", "bprm", "interpreter", "interpreter_plan", "place", "plan", "profile", "space", "vdso_address")
-
-    space: AddressSpace | None
+    __slots__ = ("interpreter", "interpreter_plan", "plan", "vdso_address")
 
     def __init__(
         self, bprm: Binprm, plan: ElfPlan, interpreter: Program | None, interpreter_plan: ElfPlan | None
     ) -> None:
-        self.bprm = bprm
+        super().__init__(bprm, plan.bits)
         self.plan = plan
         self.interpreter = interpreter
         self.interpreter_plan = interpreter_plan
-        self.profile: KernelProfile = bprm.world.profile
-        self.bits = plan.bits
-        self.space = None
-        self.place: Placement
         self.vdso_address = 0
-
-    def release(self) -> None:
-        """Give back what was built."""
-        if self.space is not None:
-            self.space.release()
-            self.space = None
 
     def load(self) -> ExecImage:
         """Everything from begin_new_exec to start_thread."""
         bprm, plan = self.bprm, self.plan
-        space = self._new_space()
-        self._setup_arg_pages(space)
+        space = self.new_space(read_implies_exec=plan.read_implies_exec)
+        self.setup_arg_pages(space, plan.executable_stack)
         if plan.error:
             raise plan.error
         bias = self._map_program(space)
@@ -132,66 +115,6 @@ class _Loader:
         stack = self._create_elf_tables(space, bias, interpreter_bias, program_entry)
         brk = self._set_brk(space, bias)
         return self._start_thread(space, stack, entry, program_entry, bias, interpreter_bias, brk)
-
-    def _new_space(self) -> AddressSpace:
-        """begin_new_exec and setup_new_exec: the new address space, with its mmap base picked."""
-        bprm, profile = self.bprm, self.profile
-        bprm.pass_file()
-        if bprm.secure:
-            bprm.stack_limit = min(bprm.stack_limit, STACK_DEFAULT)
-        bprm.stage(
-            "begin_new_exec",
-            0,
-            "the point of no return: from here on an error kills the process. Other threads end, close-on-exec "
-            f"descriptors are closed, signal handlers are reset, comm becomes {bprm.comm!r}",
-        )
-        self.place = place(profile, bprm.stack_limit, bprm.draws, self.bits)
-        where = self.place
-        space = self.space = bprm.world.new_space(
-            Layout(
-                task_size=where.task_size,
-                mmap_base=where.mmap_base,
-                legacy_base=where.mmap_base if not where.top_down else page_up(where.task_size // 3),
-                mmap_min_addr=profile.mmap_min_addr,
-                top_down=where.top_down,
-                stack_top=where.stack_top,
-                stack_gap=profile.stack_guard_gap,
-                vsyscall=profile.vsyscall if self.bits == 64 else "",
-                huge_alignment=profile.huge_file and (self.bits == 64 or profile.huge_file_i386),
-                huge_anonymous=profile.huge_anonymous and self.bits == 64,
-            )
-        )
-        space.read_implies_exec = self.plan.read_implies_exec
-        direction = "down" if where.top_down else "up"
-        bprm.stage(
-            "setup_new_exec",
-            0,
-            f"mmap works {direction} from {where.mmap_base:#x}: the stack limit {_limit(bprm.stack_limit)} and a guard "
-            f"gap of {profile.stack_guard_gap:#x}, at least 128 MiB, stay free below the stack",
-        )
-        return space
-
-    def _setup_arg_pages(self, space: AddressSpace) -> None:
-        """setup_arg_pages: the stack gets its place, permissions and 128 KiB of room; its pages hold the strings."""
-        bprm, top, arguments = self.bprm, self.place.stack_top, self.bprm.arguments
-        executable = self.plan.executable_stack
-        runs = executable == EXSTACK_ENABLE_X or (space.read_implies_exec and executable != EXSTACK_DISABLE_X)
-        first = self.place.task_size if self.bits == 64 else top
-        vma = create_stack(space, first)
-        for address in range(first - PAGE, first - arguments.pages - 1, -PAGE):
-            if not expand_stack(space, vma, address):
-                raise LinuxError(E2BIG, "the stack cannot hold the arguments")
-            populate_page(space, address, PROT_WRITE)
-        _put(space, first - arguments.low, arguments.image)
-        if first != top:
-            shift_stack(space, vma, first - top)
-        vma = finish_stack(space, vma, top - arguments.depth, runs, self.profile.stack_expand)
-        bprm.stage(
-            "setup_arg_pages",
-            4,
-            f"the stack is {vma.start:#x}-{vma.end:#x}, {vma.perms[:3]} "
-            f"({_STACK_REASON[executable]}); {arguments.pages // PAGE} page(s) of it hold the strings and are resident",
-        )
 
     def _map_program(self, space: AddressSpace) -> int:
         """The PT_LOAD loop of load_elf_binary; the load bias."""
@@ -288,7 +211,7 @@ class _Loader:
             self._padzero(space, segment, segment.clear_start + delta)
         start, end = segment.anonymous_start + delta, segment.anonymous_end + delta
         if end > start:
-            _brk_flags(space, start, end, EXEC if segment.prot & PROT_EXEC else 0)
+            brk_flags(space, start, end, EXEC if segment.prot & PROT_EXEC else 0)
         return address
 
     def _padzero(self, space: AddressSpace, segment: Segment, address: int) -> None:
@@ -503,8 +426,6 @@ class _Loader:
 _CODE_FLAGS = READ | EXEC | MAYREAD | MAYWRITE | MAYEXEC
 _DATA_FLAGS = READ | MAYREAD | DONTDUMP | IO | PFNMAP
 
-_STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
-
 _REGISTERS_64 = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
     *("rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
@@ -525,29 +446,3 @@ def _registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) 
         code, data = selectors
         registers |= {"eip": entry, "esp": pointer, "cs": code, "ss": data, "ds": data, "es": data}
     return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}
-
-
-def _brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:
-    """vm_brk_flags: anonymous memory in place of whatever is mapped there."""
-    if end > space.layout.task_size:
-        raise LinuxError(ENOMEM, f"{start:#x}-{end:#x} does not fit into the address space")
-    unmapped_area(space, start, end - start, MAP_FIXED)
-    if space.vmas.overlaps(start, end):
-        unmap_range(space, start, end)
-    space.extend(start, end - start, vm_flags)
-
-
-def _limit(value: int) -> str:
-    return "unlimited" if value == MASK64 else f"{value:#x}"
-
-
-def _put(space: AddressSpace, address: int, data: bytes) -> None:
-    """Copy into resident pages that the kernel got for itself, without faults."""
-    table, memory = space.page_table, space.memory
-    done = 0
-    while done < len(data):
-        start = (address + done) % PAGE
-        count = min(PAGE - start, len(data) - done)
-        frame = (table.entry(address + done) & FRAME_MASK) >> 12
-        memory.view(frame, start, count)[:] = data[done : done + count]
-        done += count
