@@ -257,3 +257,13 @@ int main(void) {
 def test_a_read_gives_as_many_whole_records_as_the_kernels_buffer_holds(compiled: Compiler) -> None:
     first = same(compiled(READ_RECORDS, "static"), fixed_addresses=True).text.split()[0]
     assert 4000 < int(first) < 4096
+
+
+@pytest.mark.skipif(os.path.exists("/sys/devices/system/node/node1"), reason="the host has more than one node")
+def test_the_cpus_of_a_node() -> None:
+    same("/bin/cat", "/sys/devices/system/node/node0/cpumap")
+
+
+def test_lscpu_finds_every_cpu() -> None:
+    lines = loadstone("run", "/usr/bin/lscpu", "--parse=CPU,SOCKET").text.splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [f"{n},0" for n in range(os.cpu_count() or 1)]

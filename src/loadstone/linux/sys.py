@@ -49,12 +49,23 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
     def directory(**children: Inode) -> StaticDirectory:
         return StaticDirectory(children, device=SYS_DEVICE, inode=numbers.next(), mode=0o755, now_ns=now)
 
-    cpus = cpu_list(kernel.options.cpu_count)
-    each = {f"cpu{number}": directory() for number in range(kernel.options.cpu_count)}
+    def topology(number: int) -> StaticDirectory:
+        """One socket of cores with one thread each."""
+        own = {"core_id": str(number), "physical_package_id": "0"}
+        for name, first, last in (("thread_siblings", number, number), ("core_siblings", 0, count - 1)):
+            own[name] = _mask(first, last)
+            own[f"{name}_list"] = str(first) if first == last else f"{first}-{last}"
+        return directory(**{name: file(text) for name, text in own.items()})
+
+    count = kernel.options.cpu_count
+    cpus = cpu_list(count)
+    each = {f"cpu{number}": directory(topology=topology(number)) for number in range(count)}
     chosen = kernel.profile.huge_pages
     modes = " ".join(f"[{mode}]" if mode == chosen else mode for mode in HUGE_PAGE_MODES)
     cpu = directory(**each, online=file(cpus), possible=file(cpus), present=file(cpus), kernel_max=file("8191"))
-    node = directory(node0=directory(cpulist=file(cpus)), online=file("0"), possible=file("0"))
+    node = directory(
+        node0=directory(cpumap=file(_mask(0, count - 1)), cpulist=file(cpus)), online=file("0"), possible=file("0")
+    )
     memory = directory(transparent_hugepage=directory(enabled=file(modes), hpage_pmd_size=file(str(2 << 20))))
     tops: dict[str, Inode] = {name: directory() for name in ("block", "bus", "class", "dev")}
     tops["devices"] = directory(system=directory(cpu=cpu, node=node))
@@ -62,3 +73,10 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
     tops["kernel"] = directory(mm=memory)
     tops["module"] = directory()
     return directory(**tops)
+
+
+def _mask(first: int, last: int) -> str:
+    """The CPUs from `first` to `last` as sysfs shows masks: groups of 32 bits in hexadecimal, the highest first."""
+    bits = (1 << last + 1) - (1 << first)
+    groups = [bits >> shift & 0xFFFF_FFFF for shift in range(0, last + 1, 32)]
+    return ",".join([f"{groups.pop():x}", *(f"{group:08x}" for group in reversed(groups))])
