@@ -156,6 +156,7 @@ class Machine:
             self.physical, cache, shootdown, commitment, vfs, clock, self.events, options, profile, random
         )
         self.linux = Linux(self.kernel)
+        self.linux.console.present = _terminal() >= 0
         self.kernel.personality = self.linux
         self.kernel.fill_ahead = _fill_ahead(cache, fill_ahead, deterministic)
 

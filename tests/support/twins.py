@@ -11,6 +11,7 @@ import mmap
 import os
 import resource
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from loadstone.clock import Clock
@@ -18,6 +19,7 @@ from loadstone.events import Events
 from loadstone.kernel.kernel import Kernel, MachineOptions
 from loadstone.kernel.process import Credentials, FsContext, Process, Task
 from loadstone.linux import abi
+from loadstone.linux.console import Console
 from loadstone.linux.profile import live_profile
 from loadstone.linux.signals import Action, ProcessSignals, TaskSignals, deliver, name
 from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
@@ -124,6 +126,14 @@ class FakePersonality:
     def __init__(self, events: Events) -> None:
         self.calls = SystemCalls(events)
         self.signal_name = name
+        self.core_files = None
+        self.console = Console()
+
+    def task_ended(self, task: Task) -> None:
+        """Nobody waits for it."""
+
+    def process_ended(self, process: Process) -> None:
+        """Nobody waits for it."""
 
 
 class Guest:
@@ -155,6 +165,7 @@ class Guest:
         self.space = self.process.space = world.new_space(Layout())
         self.space.map(ARENA, ARENA_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
         self.kernel.processes[self.process.pid] = self.process
+        self.kernel.tasks[self.task.tid] = self.task
         self.numbers = abi.load().numbers
 
     def start(self, name: str, *arguments: int) -> Pending | None:
@@ -198,7 +209,9 @@ def ours(calls: Sequence[Call], pid: int) -> list[Outcome]:
     """Run the calls on our kernel."""
     guest = Guest(pid)
     process = guest.process
-    process.parent_pid, process.group, process.session = os.getpid(), os.getpgrp(), os.getsid(0)
+    process.group, process.session = os.getpgrp(), os.getsid(0)
+    parent: Any = SimpleNamespace(pid=os.getpid(), group=process.group, session=process.session)
+    process.parent = parent
     process.name = guest.task.name = _own_name()
     outcomes = []
     for name_, arguments, before in calls:

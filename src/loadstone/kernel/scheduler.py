@@ -74,6 +74,7 @@ class Scheduler:
         self._sequence = 0
         self._since_poll = 0  # work done since host descriptors were looked at
         self._preempt = False
+        self._slice_began = 0  # CPU time of the host's at which the running slice began
         self._broken: HostError | None = None  # why the machine cannot go on
         self.current: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
@@ -110,6 +111,10 @@ class Scheduler:
         """A signal came for the task: if it waits, its call is told so. Some waits only a kill interrupts."""
         if task.state == WAITING and (killed or self._waiting[task].interruptible):
             self._end_wait(task, INTERRUPTED)
+
+    def yield_now(self) -> None:
+        """The running task's slice ends with the system call that it is in."""
+        self._preempt = True
 
     def resume(self, task: Task) -> None:
         """A stopped task goes on."""
@@ -199,6 +204,7 @@ class Scheduler:
         personality.new_slice(task)
         started = core.retired
         cpu_time = kernel.clock.cpu_ns() if kernel.clock.__class__ is not VirtualClock else 0
+        self._slice_began = cpu_time
         try:
             if task.pending is None or self._go_on(task):
                 self._run_user(core, task, started + self._policy.slice_of(task))
@@ -219,6 +225,11 @@ class Scheduler:
         task.cpu_ns += elapsed
         if task.state != ENDED:
             personality.ran(task)
+
+    def slice_cpu_ns(self) -> int:
+        """CPU time since the slice that runs now began; a virtual clock counts it when the slice is over."""
+        clock = self._kernel.clock
+        return 0 if clock.__class__ is VirtualClock else clock.cpu_ns() - self._slice_began
 
     def _run_user(self, core: Core, task: Task, end: int) -> None:
         personality = self._kernel.personality

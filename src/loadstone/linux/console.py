@@ -16,20 +16,22 @@ _LOCAL_MODES, _TOSTOP = 12, 0o400  # struct termios: c_lflag after three words
 class Console:
     """What the machine keeps about terminals.
 
+    `present`: whether there is one at all.
     `session`: the session whose controlling terminal it is; 0 for none. `foreground`: the process group that reads
     from it and gets its signals; 0 for none.
     Call `restore()` on every way out: it gives each host terminal that a guest changed its old modes back.
     """
 
-    __slots__ = ("_saved", "foreground", "session")
+    __slots__ = ("_saved", "foreground", "present", "session")
 
     def __init__(self) -> None:
+        self.present = False
         self.session = self.foreground = 0
         self._saved: dict[int, bytes] = {}
 
     def take(self, process: Process) -> None:
         """The first program that is started has the terminal, in the foreground."""
-        if not self.session:
+        if not self.session and self.present:
             self.session, self.foreground = process.session, process.group
 
     def remember(self, fd: int) -> None:

@@ -158,7 +158,7 @@ def _notes(task: Task, info: SigInfo) -> list[Note]:
     parts = [
         _thread_status(task, info.number),
         core_file.process_note(
-            _DUMPCORE | _SIGNALED, process_state(process).nice, who.uid, who.gid, ids, os.fsencode(task.name), command
+            _DUMPCORE | _SIGNALED, task.nice, who.uid, who.gid, ids, os.fsencode(task.name), command
         ),
         Note(core_file.NT_SIGINFO, info.pack()),
         Note(core_file.NT_AUXV, auxv.encode(entries)),

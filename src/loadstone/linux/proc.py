@@ -207,14 +207,14 @@ class ProcRoot(Directory):
 
     def listed(self) -> list[Entry]:
         """The machine's files, then the processes by number."""
-        pids = sorted(pid for pid, process in self.kernel.processes.items() if process.status is None)
+        pids = sorted(self.kernel.processes)
         return [*super().listed(), *((str(pid), process_number(pid), S_IFDIR >> 12) for pid in pids)]
 
     def made(self, name: str) -> Inode | None:
         """A file of the table or a process."""
         if name.isdecimal() and name.isascii():
             process = self.kernel.processes.get(int(name))
-            if process is None or process.status is not None:
+            if process is None:
                 return None
             return ProcessFiles(self.kernel, process, process.tasks[0], process_number(process.pid)).of_process()
         return super().made(name)
@@ -238,6 +238,12 @@ def current_task(kernel: Kernel) -> Task:
 
 # One process
 
+_OF_MEMORY = ("environ", "auxv", "cmdline", "statm", "maps", "smaps")
+
+
+def _nothing() -> bytes:
+    return b""
+
 
 class ProcessFiles:
     """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow."""
@@ -255,7 +261,13 @@ class ProcessFiles:
 
     def of_thread(self) -> Directory:
         """/proc/PID/task/TID."""
-        return self._directory({}, links=7)
+        children = self.maker(self.number + 99, 0o444, self.children, None, b"")
+        return self._directory({"children": (S_IFREG, children)}, links=7)
+
+    def children(self) -> bytes:
+        """The numbers of its children; all of a process's are listed with its first thread."""
+        first = self.task is self.process.tasks[0]
+        return b"".join(b"%d " % pid for pid in self.process.children) if first else b""
 
     def _directory(self, table: dict[str, tuple[int, Make]], links: int) -> Directory:
         """The files that both have, after those in `table`; `links` is st_nlink."""
@@ -263,7 +275,10 @@ class ProcessFiles:
         table["fd"] = S_IFDIR, self.descriptors
         table["fdinfo"] = S_IFDIR, self.descriptor_texts
         files = self.files()
+        ended = self.process.status is not None
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
+            if ended and name in _OF_MEMORY:  # a zombie has none
+                produce = _nothing
             table[name] = S_IFREG, self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
         table["mem"] = S_IFREG, lambda: MemoryFile(self.process, number + 100)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
@@ -338,15 +353,16 @@ class ProcessFiles:
         """Name -> (text, place)."""
         process, vfs = self.process, self.kernel.vfs
 
-        def executable() -> str:
-            if process.executable is None:
+        def alive(place: Callable[[], Location | None]) -> Location:
+            found = place() if process.status is None else None
+            if found is None:  # a zombie is nowhere
                 raise LinuxError(ENOENT)
-            return process.executable.path
+            return found
 
         return {
-            "cwd": (lambda: vfs.path_of(process.fs.cwd), lambda: process.fs.cwd),
-            "root": (lambda: vfs.path_of(process.fs.root), lambda: process.fs.root),
-            "exe": (executable, lambda: process.executable),
+            "cwd": (lambda: vfs.path_of(alive(lambda: process.fs.cwd)), lambda: process.fs.cwd),
+            "root": (lambda: vfs.path_of(alive(lambda: process.fs.root)), lambda: process.fs.root),
+            "exe": (lambda: alive(lambda: process.executable).path, lambda: process.executable),
         }
 
     # Descriptors

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED
+from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
 from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import (
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from loadstone.memory.vma import Vma
 
 SIG_DFL, SIG_IGN = 0, 1
+_TTY = 136 << 8  # the first pseudo-terminal, /dev/pts/0
 PAGE = 1 << PAGE_SHIFT
 
 
@@ -84,7 +87,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         umask=process.fs.umask,
         fd_slots=_slots(process),
         threads=sum(other.state != ENDED for other in process.tasks),
-        memory=memory_facts(space),
+        memory=memory_facts(space) if process.status is None else None,
         pending=task.signals.pending.mask,
         shared_pending=process.signals.pending.mask,
         blocked=task.signals.mask,
@@ -94,12 +97,13 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         capabilities=held(who),
         capability_bound=ALL_CAPABILITIES,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
-        nice=process_state(process).nice,
+        nice=task.nice,
         cpus=kernel.options.cpu_count,
-        tty_group=-1,
+        tty=_TTY if jobs.has_terminal(process) else 0,
+        tty_group=linux_of(task).console.foreground if jobs.has_terminal(process) else -1,
         minor_faults=space.minor_faults,
         major_faults=space.major_faults,
-        user_ns=kernel.clock.cpu_ns(),
+        user_ns=_used_ns(process, task),
         start_ns=process.started_ns if kernel.profile.live else max(0, process.started_ns - kernel.booted_ns),
         stack_limit=process.limits.get(RLIMIT_STACK, (RLIM_INFINITY, 0))[0] & RLIM_INFINITY,
         start_code=space.start_code,
@@ -115,7 +119,14 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     )
 
 
+def _used_ns(process: Process, task: Task) -> int:
+    """The first thread shows what the whole process took, another one its own."""
+    return process.total_usage().cpu_ns if task is process.tasks[0] else task.cpu_ns
+
+
 def _state(kernel: Kernel, task: Task) -> str:
+    if task.process.status is not None or task.state == ENDED:
+        return "Z"
     if task is kernel.scheduler.current or task.state == RUNNABLE:
         return "R"
     return "T" if task.state == STOPPED else "S"

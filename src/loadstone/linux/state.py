@@ -22,7 +22,6 @@ class ProcessState:
 
     Attributes:
         personality: the word of personality(2).
-        nice: from -20 to 19.
         membarrier: the registrations of membarrier(2).
         oom_score_adj: from -1000 to 1000.
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
@@ -33,7 +32,6 @@ class ProcessState:
 
     def __init__(self) -> None:
         self.personality = 0
-        self.nice = 0
         self.membarrier = 0
         self.oom_score_adj = 0
         self.coredump_filter = 0x33  # MMF_DUMP_FILTER_DEFAULT
@@ -42,7 +40,7 @@ class ProcessState:
     def fork(self) -> ProcessState:
         """What a child begins with: all but what is said of this very process."""
         child = ProcessState()
-        child.personality, child.nice, child.membarrier = self.personality, self.nice, self.membarrier
+        child.personality, child.membarrier = self.personality, self.membarrier
         child.oom_score_adj, child.coredump_filter = self.oom_score_adj, self.coredump_filter
         child.settings = {key: value for key, value in self.settings.items() if key not in _NOT_INHERITED}
         return child

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.children import pack_usage
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
-from loadstone.linux.state import process_state
+from loadstone.linux.syscalls.machine import task_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_out
@@ -45,18 +45,27 @@ def setrlimit(task: Task, resource: Resource, limit: InRlimit) -> int:
     return 0
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def prlimit64(task: Task, pid: Pid, resource: Resource, new: InRlimit, old: OutRlimit) -> int:
     """prlimit(2)."""
     values = read_struct(task, new, _RLIMIT) if new else None
-    if pid and all(pid != thread.tid for thread in task.process.tasks):
-        raise LinuxError(ESRCH, f"no process {pid}")
-    before = _limit(task.process, resource)
+    process = task_of(task, pid).process
+    if process is not task.process:
+        _check_same_user(task.process, process)
+    before = _limit(process, resource)
     if values is not None:
-        _set(task.process, resource, *values)
+        _set(process, resource, *values)
     if old:
         write_struct(task, old, _RLIMIT, *before)
     return 0
+
+
+def _check_same_user(caller: Process, process: Process) -> None:
+    """Kernel: check_prlimit_permission."""
+    who, whom = caller.credentials, process.credentials
+    uids, gids = (whom.euid, whom.suid, whom.uid), (whom.egid, whom.sgid, whom.gid)
+    if who.euid != 0 and (any(uid != who.uid for uid in uids) or any(gid != who.gid for gid in gids)):
+        raise LinuxError(EPERM, "the limits of another user's process")
 
 
 def _limit(process: Process, resource: int) -> tuple[int, int]:
@@ -101,33 +110,44 @@ def getrusage(task: Task, who: UsageWho, usage: Address) -> int:
 _PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER = range(3)
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def getpriority(task: Task, which: PriorityWhich, who: Int) -> int:
-    """getpriority(2) of the kernel: 20 minus the nice value, so that no result is negative."""
-    return 20 - process_state(_priority_target(task, which, who)).nice
+    """getpriority(2) of the kernel: 20 minus the lowest nice value, so that no result is negative."""
+    return 20 - min(target.nice for target in _priority_targets(task, which, who))
 
 
-@syscall(PARTIAL, "only of the calling process; the scheduler does not look at it")
+@syscall(FULL, "policies fair and priority follow it")
 def setpriority(task: Task, which: PriorityWhich, who: Int, nice: Int) -> int:
     """setpriority(2)."""
-    process = _priority_target(task, which, who)
     nice = max(-20, min(nice, 19))
-    floor = 20 - min(process.limits.get(RLIMIT_NICE, (0, 0))[0], 40)
-    if nice < process_state(process).nice and nice < floor and process.credentials.euid != 0:
-        raise LinuxError(EACCES, "a higher priority needs privilege")
-    process_state(process).nice = nice
+    for target in _priority_targets(task, which, who):
+        _set_nice(task, target, nice)
     return 0
 
 
-def _priority_target(task: Task, which: int, who: int) -> Process:
-    process = task.process
-    if which not in (_PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER):
+def _set_nice(task: Task, target: Task, nice: int) -> None:
+    caller, whom = task.process.credentials, target.process.credentials
+    if caller.euid not in (0, whom.euid, whom.uid):
+        raise LinuxError(EPERM, "the priority of another user's process")
+    floor = 20 - min(target.process.limits.get(RLIMIT_NICE, (0, 0))[0], 40)
+    if nice < target.nice and nice < floor and caller.euid != 0:
+        raise LinuxError(EACCES, "a higher priority needs privilege")
+    target.nice = nice
+
+
+def _priority_targets(task: Task, which: int, who: int) -> list[Task]:
+    """The threads of whom a priority is asked; ESRCH if there are none."""
+    kernel = task.kernel
+    if which == _PRIO_PROCESS:
+        return [task_of(task, who)]
+    if which == _PRIO_PGRP:
+        group = who or task.process.group
+        found = [thread for thread in kernel.tasks.values() if thread.process.group == group]
+    elif which == _PRIO_USER:
+        uid = who or task.process.credentials.uid
+        found = [thread for thread in kernel.tasks.values() if thread.process.credentials.uid == uid]
+    else:
         raise LinuxError(EINVAL)
-    own = {
-        _PRIO_PROCESS: {thread.tid for thread in process.tasks},
-        _PRIO_PGRP: {process.group},
-        _PRIO_USER: {process.credentials.uid},
-    }[which]
-    if who and who not in own:
+    if not found:
         raise LinuxError(ESRCH)
-    return process
+    return found

@@ -1,14 +1,15 @@
-"""System calls on scheduling (kernel/sched/syscalls.c). Policies are stored, not followed."""
+"""System calls on scheduling (kernel/sched/syscalls.c). Who runs next is for `kernel.policies` to say."""
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, ESRCH
+from errno import EINVAL, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.state import process_state, task_state
+from loadstone.linux.state import task_state
 from loadstone.linux.structs import INT, TIMESPEC, UINT
+from loadstone.linux.syscalls.machine import task_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_in, copy_out
@@ -25,36 +26,39 @@ _ATTRIBUTES = Struct(
 )  # size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max
 
 
-@syscall(FULL, "the slice goes on while no other task can run")
+@syscall(FULL)
 def sched_yield(task: Task) -> int:
-    """sched_yield(2)."""
+    """sched_yield(2): the slice ends."""
+    task.kernel.scheduler.yield_now()
     return 0
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     """sched_getaffinity(2) of the kernel: the bytes written."""
     count = task.kernel.options.cpu_count
     if size * 8 < count or size & 7:
         raise LinuxError(EINVAL, f"a CPU mask of {size} bytes")
-    _own(task, pid)
+    target = task_of(task, pid)
     # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
     length = min(size, (count + 63) // 64 * 8)
-    affinity = task.affinity
+    affinity = target.affinity
     allowed = (1 << count) - 1 if affinity is None else affinity
     copy_out(task.process.space, mask, allowed.to_bytes(length, "little"))
     return length
 
 
-@syscall(PARTIAL, "only of the calling process; the scheduler does not look at it")
+@syscall(PARTIAL, "the CPUs of a machine take turns")
 def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     """sched_setaffinity(2)."""
     present = (1 << task.kernel.options.cpu_count) - 1
     wanted = int.from_bytes(copy_in(task.process.space, mask, min(size, 1024)), "little") & present
-    _own(task, pid)
+    target = task_of(task, pid)
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
-    task.affinity = wanted
+    target.affinity = wanted
+    if target is task and not wanted >> task.cpu & 1:
+        task.kernel.scheduler.yield_now()
     return 0
 
 
@@ -68,46 +72,50 @@ def getcpu(task: Task, cpu: Address, node: Address, unused: Address) -> int:
     return 0
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def sched_getscheduler(task: Task, pid: Pid) -> Policy:
     """sched_getscheduler(2)."""
-    _own(task, pid)
-    return task_state(task).policy
+    target = task_of(task, pid)
+    return task_state(target).policy
 
 
-@syscall(PARTIAL, "stored; the scheduler does not look at it")
+@syscall(PARTIAL, "followed by --policy priority; the other policies do not look at it")
 def sched_setscheduler(task: Task, pid: Pid, policy: Policy, parameters: Address) -> int:
     """sched_setscheduler(2)."""
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
-    _own(task, pid)
-    _set_policy(task, policy & ~_RESET_ON_FORK, priority)
+    target = task_of(task, pid)
+    _set_policy(task, target, policy & ~_RESET_ON_FORK, priority)
+    task_state(target).resets_on_fork = bool(policy & _RESET_ON_FORK)
     return 0
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def sched_getparam(task: Task, pid: Pid, parameters: Address) -> int:
     """sched_getparam(2)."""
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
-    _own(task, pid)
-    write_struct(task, parameters, INT, task.real_time)
+    target = task_of(task, pid)
+    write_struct(task, parameters, INT, target.real_time)
     return 0
 
 
-@syscall(PARTIAL, "stored; the scheduler does not look at it")
+@syscall(PARTIAL, "followed by --policy priority; the other policies do not look at it")
 def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
     """sched_setparam(2)."""
     if not parameters or pid < 0:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
-    _own(task, pid)
-    _set_policy(task, task_state(task).policy, priority)
+    target = task_of(task, pid)
+    _set_policy(task, target, task_state(target).policy, priority)
     return 0
 
 
-def _set_policy(task: Task, policy: int, priority: int) -> None:
+def _set_policy(task: Task, target: Task, policy: int, priority: int) -> None:
+    who, whom = task.process.credentials, target.process.credentials
+    if who.euid not in (0, whom.uid, whom.euid):
+        raise LinuxError(EPERM, "another user's thread")
     if policy in _REAL_TIME:
         if not 1 <= priority <= 99:
             raise LinuxError(EINVAL, f"a real-time priority of {priority}")
@@ -115,20 +123,20 @@ def _set_policy(task: Task, policy: int, priority: int) -> None:
             raise LinuxError(EPERM, "real-time scheduling needs privilege")
     elif policy not in (SCHED_OTHER, SCHED_BATCH, SCHED_IDLE) or priority:
         raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
-    task_state(task).policy = policy
-    task.real_time = priority
-    task.runs_to_block = policy == SCHED_FIFO
+    task_state(target).policy = policy
+    target.real_time = priority
+    target.runs_to_block = policy == SCHED_FIFO
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def sched_getattr(task: Task, pid: Pid, attributes: Address, size: UInt, flags: UInt) -> int:
     """sched_getattr(2)."""
     if not attributes or pid < 0 or not 48 <= size <= 4096 or flags:
         raise LinuxError(EINVAL)
-    _own(task, pid)
-    policy, priority = task_state(task).policy, task.real_time
+    target = task_of(task, pid)
+    policy, priority = task_state(target).policy, target.real_time
     length = min(size, _ATTRIBUTES.size)
-    full = _ATTRIBUTES.pack(length, policy, 0, process_state(task.process).nice, priority, 0, 0, 0, 0, 1024)
+    full = _ATTRIBUTES.pack(length, policy, 0, target.nice, priority, 0, 0, 0, 0, 1024)
     copy_out(task.process.space, attributes, full[:length])
     return 0
 
@@ -158,11 +166,6 @@ def sched_rr_get_interval(task: Task, pid: Pid, interval: OutTime) -> int:
     """sched_rr_get_interval(2)."""
     if pid < 0:
         raise LinuxError(EINVAL)
-    _own(task, pid)
-    write_struct(task, interval, TIMESPEC, 0, 0 if task_state(task).policy == SCHED_FIFO else 4_000_000)
+    target = task_of(task, pid)
+    write_struct(task, interval, TIMESPEC, 0, 0 if task_state(target).policy == SCHED_FIFO else 4_000_000)
     return 0
-
-
-def _own(task: Task, pid: int) -> None:
-    if pid and all(pid != thread.tid for thread in task.process.tasks):
-        raise LinuxError(ESRCH, f"no process {pid}")
