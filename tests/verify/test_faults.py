@@ -30,7 +30,7 @@ from loadstone.verify.native_faults import NativeFault, NativeRun, record_faults
 from support.compilers import Compiler
 from support.run import loadstone
 
-ENVIRONMENT = (b"PATH=/usr/bin:/bin", b"LC_ALL=C")
+ENVIRONMENT = (b"PATH=/usr/bin:/bin", b"LC_ALL=C", b"PERL_HASH_SEED=0", b"PYTHONHASHSEED=0")
 SAME = (
     "/bin/true",
     "ls -l /usr/bin",
