@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from loadstone.binfmt.names import ET_DYN
 from loadstone.errors import HostError, LinuxError
 from loadstone.linux import origins
-from loadstone.linux.profile import RLIM_INFINITY
+from loadstone.linux.profile import RLIM_INFINITY, live_profile
 from loadstone.verify.image import Difference, ImageFacts, MustDiffer, compare, facts_of_image, facts_of_native
 from loadstone.verify.native import NativeFailure, native_process
-from loadstone.verify.probe import measure_i386
+from loadstone.verify.probe import measure_i386, measure_live
 from loadstone.verify.replay import KernelDraws, OutOfRange, solve
 from loadstone.vfs.flags import S_ISGID, S_ISUID
 
@@ -93,6 +93,7 @@ class Verifier:
     ) -> None:
         from loadstone.api import Machine
 
+        profile = profile or measure_live(live_profile())
         self._machine: Machine = Machine(profile=profile, stack_limit=stack_limit, keep_faults=False)
         self._keep_images = keep_images
         self._probed = False
