@@ -15,13 +15,15 @@ Let the kernel of this machine and Loadstone build the same process image, and c
 break, entry, registers, auxiliary vector, every byte of the initial stack.
 
 This is the one command that lets the host execute the file: it is stopped before its first instruction,
-looked at through ptrace, and killed. Nothing of it runs; no file is changed.
+looked at through ptrace, and killed. Nothing of it runs; no file is changed. Only --faults --run-natively
+lets it run to its end.
 """
 _EXAMPLES = """\
 Examples:
   loadstone verify /bin/ls -l                 one program with its arguments
   loadstone verify /usr/bin /usr/sbin         every program and script below two directories
   loadstone verify --stack-limit unlimited /bin/true
+  loadstone verify --faults --run-natively ls -l /usr/bin
 
 Exit status: 0 identical; 1 something differs; 125 Loadstone's own failure.
 """
