@@ -111,6 +111,7 @@ class Kernel:
         fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         vfs, clock, events, options, profile: as built; `profile` is the personality's description of its kernel.
         processes: by pid, the ended ones included until they are reaped; tasks: their threads, by tid.
+        started: how many processes there ever were; most_processes: how many at a time.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Kernel:
         self.cores: list[Core] = []
         self.processes: dict[int, Process] = {}
         self.tasks: dict[int, Task] = {}
+        self.started = self.most_processes = 0
         self.scheduler = Scheduler(self)
         self.fill_ahead: FillAhead | None = None
         self.personality: Personality
@@ -160,7 +162,10 @@ class Kernel:
 
     def start(self, task: Task) -> None:
         """Let a new task run."""
-        self.processes[task.process.pid] = task.process
+        if task.process.pid not in self.processes:
+            self.processes[task.process.pid] = task.process
+            self.started += 1
+            self.most_processes = max(self.most_processes, len(self.processes))
         self.tasks[task.tid] = task
         self.scheduler.add(task)
 

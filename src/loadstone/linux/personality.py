@@ -13,6 +13,7 @@ from loadstone.linux.clone import release_vfork_parent
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
+from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CPU
 from loadstone.linux.refusals import count
 from loadstone.linux.state import process_state, task_state
 from loadstone.linux.syscalls.dispatch import SystemCalls
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from loadstone.linux.execve import ExecImage, Opened, Stage
     from loadstone.machine.core import Trap
 
+_UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
 _TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
 _INT80 = 0x80
@@ -109,7 +111,18 @@ class Linux:
         self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=f"out of memory: {why}; {share}"))
 
     def ran(self, task: Task) -> None:
-        """Nothing is limited yet."""
+        """RLIMIT_CPU: SIGXCPU at the soft limit and every second from there on, SIGKILL at the hard one."""
+        process = task.process
+        soft, hard = process.limits.get(RLIMIT_CPU, _UNLIMITED)
+        if soft == RLIM_INFINITY or process.status is not None:
+            return
+        seconds = process.total_usage().cpu_ns // 1_000_000_000
+        state = process_state(process)
+        if seconds >= hard:
+            signals.send(process, signals.from_kernel(signals.SIGKILL))
+        elif seconds >= soft and seconds > state.cpu_seconds_told:
+            state.cpu_seconds_told = seconds
+            signals.send(process, signals.from_kernel(signals.SIGXCPU))
 
     def migrated(self, task: Task) -> None:
         """The CPU number that the C library reads in the thread's own memory is brought up to date."""

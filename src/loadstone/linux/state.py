@@ -24,11 +24,12 @@ class ProcessState:
         personality: the word of personality(2).
         membarrier: the registrations of membarrier(2).
         oom_score_adj: from -1000 to 1000.
+        cpu_seconds_told: the second of CPU time at which it last got SIGXCPU.
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
         settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
     """
 
-    __slots__ = ("coredump_filter", "membarrier", "nice", "oom_score_adj", "personality", "settings")
+    __slots__ = ("cpu_seconds_told", "coredump_filter", "membarrier", "oom_score_adj", "personality", "settings")
 
     def __init__(self) -> None:
         self.personality = 0
@@ -36,6 +37,7 @@ class ProcessState:
         self.oom_score_adj = 0
         self.coredump_filter = 0x33  # MMF_DUMP_FILTER_DEFAULT
         self.settings: dict[int, int] = {}
+        self.cpu_seconds_told = -1
 
     def fork(self) -> ProcessState:
         """What a child begins with: all but what is said of this very process."""

@@ -107,7 +107,8 @@ class Recorder:
         pid = self._pid.get(e.target, e.target)
         return (
             f"{self._head('switch', sequence, pid, e.target)},"
-            f'"from":{e.source},"to":{e.target},"why":{self._string(e.why)}}}'
+            f'"from":{e.source},"to":{e.target},"why":{self._string(e.why)},"work":{e.work},'
+            f'"waits_for":{self._string(e.waits_for)},"same_directory":{"true" if e.same_directory else "false"}}}'
         )
 
     def _signal(self, sequence: int, e: events.Signal) -> str:
@@ -115,6 +116,11 @@ class Recorder:
             f"{self._head('signal', sequence, e.pid, e.tid)},"
             f'"signal":"{e.signal}","code":{e.code},"address":{e.address},"action":"{e.action}"}}'
         )
+
+    def _fork(self, sequence: int, e: events.Fork) -> str:
+        self._pid[e.child] = e.pid if e.thread else e.child
+        thread = "true" if e.thread else "false"
+        return f'{self._head("fork", sequence, e.pid, e.tid)},"child":{e.child},"flags":{e.flags},"thread":{thread}}}'
 
     def _exit(self, sequence: int, e: events.Exit) -> str:
         signal = f'"{e.signal}"' if e.signal else "null"
@@ -128,5 +134,6 @@ _FORMATS: dict[type, Callable[[Recorder, int, Any], str]] = {
     events.Exec: Recorder._exec,
     events.Switch: Recorder._switch,
     events.Signal: Recorder._signal,
+    events.Fork: Recorder._fork,
     events.Exit: Recorder._exit,
 }

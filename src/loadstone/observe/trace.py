@@ -85,11 +85,16 @@ def _exec(e: events.Exec) -> str:
 
 
 def _switch(e: events.Switch) -> str:
-    return f"switch {e.source} -> {e.target} on cpu {e.cpu}: {e.why}"
+    on = f" on {e.waits_for}" if e.waits_for else ""
+    return f"switch {e.source} -> {e.target} on cpu {e.cpu}: {e.why}{on} after {e.work:,}"
 
 
 def _signal(e: events.Signal) -> str:
     return f"--- {e.signal} code {e.code} address {e.address:#x}: {e.action} ---"
+
+
+def _fork(e: events.Fork) -> str:
+    return f"fork   {'thread' if e.thread else 'process'} {e.child} flags {e.flags:#x}"
 
 
 def _exit(e: events.Exit) -> str:
@@ -103,5 +108,6 @@ _LINES: dict[type, Callable[[Any], str]] = {
     events.Exec: _exec,
     events.Switch: _switch,
     events.Signal: _signal,
+    events.Fork: _fork,
     events.Exit: _exit,
 }

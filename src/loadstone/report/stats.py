@@ -41,6 +41,10 @@ class Summary:
     why: str  # the engine was chosen
     status: str
     seconds: float
+    processes: int = 1  # that there ever were
+    most_processes: int = 1  # at a time
+    process_switches: int = 0  # of the CPUs: to another page directory
+    thread_switches: int = 0  # to another thread with the same one
     fault_around: int = 65536
     page_cache: str = "warm"
     exits: dict[str, int] = field(default_factory=dict)  # how often the core left the program, by cause
@@ -67,6 +71,10 @@ def summarize(process: Any, end: AtExit, status: Any, profile: FaultProfile, sec
         why=machine.engine_why,
         status=f"killed by signal {status.signal}" if status.signal else f"exit status {status.code}",
         seconds=seconds,
+        processes=machine.kernel.started,
+        most_processes=machine.kernel.most_processes,
+        process_switches=machine.kernel.scheduler.process_switches,
+        thread_switches=machine.kernel.scheduler.thread_switches,
         fault_around=machine.fault_around,
         page_cache=machine.page_cache_mode,
         exits=_exits(machine.kernel.cores),
@@ -96,6 +104,13 @@ def print_summary(summary: Summary, stream: IO[str] | None = None) -> None:
     _calls(paper, summary)
     paper.heading("Run")
     paper.paragraph(f"{summary.status}; {_seconds(summary.seconds)}")
+    if summary.processes > 1 or summary.thread_switches:
+        there_were = count(summary.processes, "process", "processes")
+        paper.paragraph(
+            f"{there_were}, at most {summary.most_processes} at a time; faults and system calls are of all of them; "
+            f"the CPUs went to another process {summary.process_switches:,} times, to another thread of the same one "
+            f"{summary.thread_switches:,} times"
+        )
     paper.paragraph(f"engine {summary.engine}: {summary.why}" if summary.why else f"engine {summary.engine}")
     paper.paragraph(_exits_line(summary.exits))
     paper.paragraph(differing_line(summary.differing), style=DIM)
