@@ -116,7 +116,7 @@ def _machine(options: Namespace) -> Machine:
     def made(engine: str) -> Machine:
         return Machine(
             engine=engine, fault_around=options.fault_around, timeout=options.timeout, keep_faults=False,
-            stack_limit=options.stack_limit,
+            stack_limit=options.stack_limit, fill_ahead=0,
         )  # fmt: skip
 
     if options.engine is not None:

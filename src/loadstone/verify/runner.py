@@ -94,7 +94,7 @@ class Verifier:
         from loadstone.api import Machine
 
         profile = profile or measure_live(live_profile())
-        self._machine: Machine = Machine(profile=profile, stack_limit=stack_limit, keep_faults=False)
+        self._machine: Machine = Machine(profile=profile, stack_limit=stack_limit, fill_ahead=0, keep_faults=False)
         self._keep_images = keep_images
         self._probed = False
 
