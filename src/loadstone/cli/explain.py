@@ -33,6 +33,7 @@ def parser() -> Parser:
     made = Parser("explain", "[OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
     add = made.group("Output")
     add("--json", action="store_true", help="the image as JSON, schema loadstone/image/1")
+    add("--why", action="store_true", help="and by which rule and kernel function each thing is where it is")
     machine_options.add_environment_options(made)
     machine_options.add_file_options(made)
     machine_options.add_machine_options(made)
@@ -62,6 +63,10 @@ def main(argv: list[str]) -> int:
         from loadstone.report.explain import write_story
 
         write_story(image, output())
+        if options.why:
+            from loadstone.report.why import write_why
+
+            write_why(image, output())
     return 0
 
 

@@ -24,7 +24,7 @@ _EXEC = "fs/exec.c"
 _X86_ELF = "arch/x86/include/asm/elf.h"
 _VDSO = "arch/x86/entry/vdso/vma.c"
 _PROCESS = "arch/x86/kernel/process_64.c"
-_VMA = "mm/vma.c"
+_MMAP = "mm/mmap.c"
 
 # fmt: off
 _ORIGINS = (
@@ -35,10 +35,10 @@ _ORIGINS = (
     Origin("mapping", "interpreter", "load_elf_interp", _ELF,
            "a PT_LOAD of the file that PT_INTERP names: the first one reserves the whole image where mmap finds "
            "room, which is just below the mmap base; the others follow at their distance"),
-    Origin("mapping", "anonymous", "vm_brk_flags", _VMA,
+    Origin("mapping", "anonymous", "vm_brk_flags", _MMAP,
            "p_memsz beyond the last page of p_filesz: .bss as anonymous memory, always readable and writable, with "
            "no page behind it yet"),
-    Origin("mapping", "[heap]", "vm_brk_flags", _VMA,
+    Origin("mapping", "[heap]", "vm_brk_flags", _MMAP,
            "anonymous memory across the program break, which /proc/PID/maps calls the heap"),
     Origin("mapping", "[stack]", "setup_arg_pages", _EXEC,
            "the strings are shifted to the stack top that randomize_stack_top and arch_align_stack give, and the "
@@ -80,7 +80,7 @@ _ORIGINS = (
     Origin("auxv", "AT_SECURE", "cap_bprm_creds_from_file", "security/commoncap.c",
            "1 when real and effective ids differ or capabilities were gained"),
     Origin("auxv", "AT_RANDOM", "create_elf_tables", _ELF, "the address of 16 random bytes above the vector"),
-    Origin("auxv", "AT_EXECFN", "bprm_mm_init", _EXEC,
+    Origin("auxv", "AT_EXECFN", "do_execveat_common", _EXEC,
            "the address of the file name given to execve, at the stack's top"),
     Origin("auxv", "AT_PLATFORM", "create_elf_tables", _ELF, "the address of ELF_PLATFORM's string: x86_64, or i686"),
     Origin("auxv", "AT_RSEQ_FEATURE_SIZE", "create_elf_tables", _ELF, "bytes of struct rseq in use, since Linux 6.3"),
@@ -100,8 +100,9 @@ _ORIGINS = (
            "the arguments, copied before the format is known; a script's interpreter is put in front (load_script)"),
     Origin("stack", "envp string", "copy_strings", _EXEC,
            "the environment, copied before the arguments: so above them"),
-    Origin("stack", "AT_EXECFN string", "bprm_execve", _EXEC, "the file name, copied first: so on top"),
-    Origin("stack", "end marker", "__bprm_mm_init", _EXEC, "one pointer of zeros: linux_binprm.p starts below it"),
+    Origin("stack", "AT_EXECFN string", "do_execveat_common", _EXEC, "the file name, copied first: so on top"),
+    Origin("stack", "end marker", "create_init_stack_vma", "mm/vma_exec.c",
+           "one pointer of zeros: linux_binprm.p starts below it"),
     Origin("stack", "pointer", "create_elf_tables", _ELF,
            "STACK_ROUND: below strings, vector and tables, rounded down to 16 bytes"),
     Origin("register", "instruction pointer", "start_thread", _PROCESS,

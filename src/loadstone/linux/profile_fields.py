@@ -62,7 +62,7 @@ FIELDS = (
     Field("huge_file", _HUGE, "large files are mapped on a 2 MiB boundary (__thp_get_unmapped_area)"),
     Field("huge_file_i386", _HUGE, "by 32-bit programs too"),
     Field("huge_anonymous", "mm/mmap.c", "anonymous memory of a multiple of 2 MiB is (__get_unmapped_area)"),
-    Field("special", "arch/x86/entry/vdso/vdso-layout.lds.S", "the kernel's own mappings (map_vdso)"),
+    Field("special", "arch/x86/entry/vdso/vdso-layout.lds.S", "the kernel's own mappings and their pages"),
     Field("special_i386", "arch/x86/entry/vdso/vdso-layout.lds.S", "the same for 32-bit programs"),
     Field("vdso_above_stack", _VMA, "the vDSO is put above the stack where there is room (vdso_addr)"),
     Field("vsyscall", "arch/x86/Kconfig", "how the vsyscall page shows (LEGACY_VSYSCALL_XONLY, _EMULATE)"),

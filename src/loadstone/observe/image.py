@@ -65,7 +65,7 @@ class Image:
     Attributes:
         path: the file name given to execve; `program` the file that was mapped (a script's interpreter).
         format: `elf64` or `elf32`. `isa`: `x86_64` or `i386`.
-        interpreter: PT_INTERP's path, or None.
+        interpreter: PT_INTERP's path, or None; `interpreter_file` the file that it led to, or "".
         entry: the program's entry point (AT_ENTRY). `start`: where the first instruction is (the interpreter's entry).
         bias, interpreter_bias: what was added to their addresses.
         brk: the program break.
@@ -89,6 +89,7 @@ class Image:
         self.format = f"elf{plan.bits}"
         self.isa = image.isa
         self.interpreter = plan.interpreter.decode(errors="surrogateescape") if plan.interpreter is not None else None
+        self.interpreter_file = image.interpreter.path if image.interpreter is not None else ""
         self.entry = image.program_entry
         self.start = image.entry
         self.bias = image.bias

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.binfmt.names import ET_DYN
+from loadstone.binfmt.plan import ElfPlan
 from loadstone.linux import auxv
 from loadstone.linux.layout import PAGE, Draws
 from loadstone.verify.native import parse_maps
@@ -67,8 +68,9 @@ def solve(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profile: Kern
     """
     draws = _first_places(build, kernel, profile)
     with _Built(build, draws) as image:
-        # Both were put on a 16-byte boundary after the draw, so any draw that leads there will do.
-        draws = draws._replace(table_jitter=image.stack.random_address - dict(kernel.auxv)[auxv.AT_RANDOM])
+        # Both were rounded down to 16 bytes after the draw: the smallest that leads there.
+        distance = image.stack.random_address - dict(kernel.auxv)[auxv.AT_RANDOM]
+        draws = draws._replace(table_jitter=max(distance + image.stack.argument_start % 16 - 15, 0))
     with _Built(build, draws) as image:
         return draws._replace(brk=(int(kernel.notes["start_brk"]) - image.brk) // PAGE)
 
@@ -77,7 +79,7 @@ def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profi
     """The draws for mmap base, stack and program: each moves one area by whole pages, whatever the others are."""
     with _Built(build, KernelDraws(program=0)) as image:
         moved = image.interpreter is not None or not profile.loader_in_mmap_area
-        biased = image.plan.header.type == ET_DYN and moved
+        biased = isinstance(image.plan, ElfPlan) and image.plan.header.type == ET_DYN and moved
         highest = _highest(image.space.render_maps()) - _highest(kernel.maps)
         pages = (image.stack.top - (kernel.stack_pointer + len(kernel.stack))) // PAGE
         # Rounded up: what a larger alignment rounds away is not seen.

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.names import ET_DYN
+from loadstone.binfmt.plan import ElfPlan
 from loadstone.errors import HostError, LinuxError
 from loadstone.linux import origins
 from loadstone.linux.profile import RLIM_INFINITY, live_profile
@@ -196,10 +197,12 @@ class Verifier:
 
 def kind_of(image: ExecImage) -> str:
     """`ELF64 PIE, dynamic`; for a script it is its interpreter's kind."""
-    plan = image.plan
+    plan, script = image.plan, "script, " if image.scripts else ""
+    if not isinstance(plan, ElfPlan):
+        return f"{script}a.out"
     place = "PIE" if plan.header.type == ET_DYN else "fixed"
     linked = "dynamic" if image.interpreter is not None else "static"
-    return f"{'script, ' if image.scripts else ''}ELF{plan.bits} {place}, {linked}"
+    return f"{script}ELF{plan.bits} {place}, {linked}"
 
 
 def _refused(request: Request, error: LinuxError, kernel: ImageFacts | NativeFailure) -> Result:
