@@ -66,7 +66,12 @@ def wait_for_child(task: Task, selects: Callable[[Process], bool], options: int)
 
 
 def _is_kind(child: Process, options: int) -> bool:
-    """Children whose end is told by another signal than SIGCHLD are "clone" children (kernel: eligible_child)."""
+    """Children whose end is told by another signal than SIGCHLD are "clone" children (kernel: eligible_child).
+
+    A zombie only counts where the end of children is waited for.
+    """
+    if child.status is not None and not options & WEXITED:
+        return False
     return bool(options & WALL) or (child.exit_signal != SIGCHLD) == bool(options & WCLONE)
 
 

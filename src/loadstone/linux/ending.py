@@ -87,9 +87,9 @@ def _notify(child: Process, parent: Process) -> bool:
         forgotten = action.handler == SIG_IGN or bool(action.flags & signals.SA_NOCLDWAIT)
         if action.handler == SIG_IGN:
             number = 0
+    wake_parent(parent)  # first: who waits for the child finds it, signal or not
     if number and parent.status is None:
         signals.send(parent, child_info(child, number, *exit_code(child)))
-    wake_parent(parent)
     return forgotten
 
 
@@ -113,10 +113,10 @@ def tell_parent_of_stop(process: Process, code: int, number: int) -> None:
     parent = process.parent
     if parent is None:
         return
+    wake_parent(parent)
     action = parent.signals.action(SIGCHLD)
     if action.handler != SIG_IGN and not action.flags & signals.SA_NOCLDSTOP:
         signals.send(parent, child_info(process, SIGCHLD, code, number))
-    wake_parent(parent)
 
 
 def wake_parent(parent: Process) -> None:

@@ -133,14 +133,15 @@ def stop(process: Process, number: int) -> None:
     tell_parent_of_stop(process, CLD_STOPPED, number)
 
 
-def go_on(process: Process) -> None:
-    """SIGCONT or SIGKILL: a stopped process runs again."""
+def go_on(process: Process, number: int) -> None:
+    """SIGCONT or SIGKILL: a stopped process runs again; of the first its parent is told."""
     from loadstone.linux.ending import CLD_CONTINUED, tell_parent_of_stop
 
     if not process.stopped_by:
         return
     process.stopped_by = 0
-    process.unreported = SIGCONT
+    process.unreported = SIGCONT if number == SIGCONT else None
     for task in process.tasks:
         process.kernel.scheduler.resume(task)
-    tell_parent_of_stop(process, CLD_CONTINUED, SIGCONT)
+    if number == SIGCONT:
+        tell_parent_of_stop(process, CLD_CONTINUED, SIGCONT)

@@ -203,13 +203,17 @@ class PendingSet:
 
 
 class ProcessSignals:
-    """What the threads of a process share: the actions (the kernel's sighand) and the signals sent to all of them."""
+    """What the threads of a process share: the actions (the kernel's sighand) and the signals sent to all of them.
 
-    __slots__ = ("actions", "pending")
+    `sent`: woken when a signal is sent to it, blocked or not, for those who wait for a signalfd.
+    """
+
+    __slots__ = ("actions", "pending", "sent")
 
     def __init__(self) -> None:
         self.actions: dict[int, Action] = {}
         self.pending = PendingSet()
+        self.sent = WaitQueue("a signal in a signalfd")
 
     def action(self, number: int) -> Action:
         """The action for a signal."""
@@ -283,7 +287,7 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
     if number in (SIGCONT, SIGKILL) and process.stopped_by:
         from loadstone.linux import jobs
 
-        jobs.go_on(process)
+        jobs.go_on(process, number)
     if _is_ignored(process, number):
         return
     if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
@@ -292,6 +296,8 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         if pending.mask & bit(number):
             return  # the kernel keeps the bit and loses the rest
     pending.add(info)
+    if process.signals.sent.waiters:
+        process.kernel.scheduler.wake(process.signals.sent.wake())
     if pending is process.signals.pending:
         _choose(process, number)
     else:

@@ -31,11 +31,13 @@ from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import O_NONBLOCK
+from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.children import Report
     from loadstone.linux.syscalls.arguments import Address, Int, Pid
     from loadstone.linux.syscalls.registry import Blocking
 
@@ -104,21 +106,29 @@ def _waitid(
     task: Task, selects: Callable[[Process], bool], info: int, options: int, usage: int, nonblocking: bool
 ) -> Blocking:
     """A pidfd with O_NONBLOCK turns the wait that would block into EAGAIN."""
-    report = yield from wait_for_child(task, selects, options | (WNOHANG if nonblocking else 0))
-    if report is None:
-        if nonblocking and not options & WNOHANG:
+    try:
+        report = yield from wait_for_child(task, selects, options | (WNOHANG if nonblocking else 0))
+        if report is None and nonblocking and not options & WNOHANG:
             raise LinuxError(EAGAIN)
-        head, who = (0, 0, 0), (0, 0, 0)
-    else:
-        child = report.child
-        head = (SIGCHLD, 0, report.code)
-        who = (child.pid, child.credentials.uid, report.value)
-        if usage:
-            copy_out(task.process.space, usage, pack_usage(report.usage))
-    if info:
-        write_struct(task, info, _SIGNO_ERRNO_CODE, *head)
-        write_struct(task, info + _WHO_OFFSET, _WHO, *who)
+    except (LinuxError, Interrupted):  # the kernel fills the structure in all the same
+        _write_info(task, info, None)
+        raise
+    if report is not None and usage:
+        copy_out(task.process.space, usage, pack_usage(report.usage))
+    _write_info(task, info, report)
     return 0
+
+
+def _write_info(task: Task, address: int, report: Report | None) -> None:
+    """The part of siginfo that waitid fills in: zeros if there is nothing to tell."""
+    if not address:
+        return
+    head = who = (0, 0, 0)
+    if report is not None:
+        head = (SIGCHLD, 0, report.code)
+        who = (report.child.pid, report.child.credentials.uid, report.value)
+    write_struct(task, address, _SIGNO_ERRNO_CODE, *head)
+    write_struct(task, address + _WHO_OFFSET, _WHO, *who)
 
 
 def _signed(word: int) -> int:
