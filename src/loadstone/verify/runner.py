@@ -185,7 +185,7 @@ class Verifier:
         try:
             draws = solve(lambda source: self._execute(request, source), kernel, self.profile)
             image = self._execute(request, draws.replay())
-        except OutOfRange as error:
+        except (OutOfRange, LinuxError) as error:
             difference = Difference("random addresses", str(error), "", origins.of_word("padding"))
             return Result(request, DIFFERS, kind_of(plain), str(error), (difference,))
         try:
