@@ -124,4 +124,53 @@ class ScriptPlan(NamedTuple):
     argument: bytes | None
 
 
-Plan = ElfPlan | ScriptPlan
+class AoutHeader(NamedTuple):
+    """`struct exec` of a.out, field by field without their `a_` (`man 5 a.out`)."""
+
+    info: int
+    text: int
+    data: int
+    bss: int
+    syms: int
+    entry: int
+    trsize: int
+    drsize: int
+
+
+class AoutPlan(NamedTuple):
+    """What `load_aout_binary` will do with an a.out file. Addresses are final: nothing is moved."""
+
+    header: AoutHeader
+    magic: int  # OMAGIC and so on (binfmt/aout.py)
+    text_offset: int  # N_TXTOFF: where the text begins in the file, and data right behind it
+    text_address: int  # N_TXTADDR
+    data_address: int  # N_DATADDR
+    bss_address: int  # N_BSSADDR: the start of the break
+
+    @property
+    def mapped(self) -> bool:
+        """Whether text and data are mapped from the file; else they are read into anonymous memory."""
+        return self.text_offset % 4096 == 0
+
+    @property
+    def isa(self) -> str:
+        """Only i386 programs have a handler."""
+        return "i386"
+
+    @property
+    def bits(self) -> int:
+        """All of them are 32-bit programs."""
+        return 32
+
+    @property
+    def brk(self) -> int:
+        """The end of .bss."""
+        return self.bss_address + self.header.bss
+
+    @property
+    def read_implies_exec(self) -> bool:
+        """The handler sets PER_LINUX, without the flag."""
+        return False
+
+
+Plan = ElfPlan | ScriptPlan | AoutPlan

@@ -19,12 +19,22 @@ Handler = Callable[[bytes, Source, FormatRules], Plan]
 # exceeds this (fs/exec.c: exec_binprm). Five scripts in a row pass, the sixth does not.
 MAX_DEPTH: Final = 5
 
-# The order in which fs/Makefile links them. binfmt_misc would come first; it has no entries here.
+# The order in which fs/Makefile links them. The formats of binfmt_misc come before all of these: see linux/exec_chain.
 HANDLERS: Final[tuple[tuple[str, Handler], ...]] = (
     ("load_script", plan_script),
     ("load_elf_binary", plan_elf64),
     ("compat load_elf_binary", plan_elf32),
 )
+
+
+def handlers_of(rules: FormatRules) -> tuple[tuple[str, Handler], ...]:
+    """The handlers of a kernel; its a.out handler came first in 32-bit kernels and last in 64-bit ones."""
+    if not rules.aout:
+        return HANDLERS
+    from loadstone.binfmt.aout import plan_aout
+
+    aout = ("load_aout_binary", plan_aout)
+    return (*HANDLERS, aout) if rules.x86_64 else (aout, *HANDLERS)
 
 
 def prepare_binprm(source: Source, rules: FormatRules = DEFAULT_RULES) -> bytes:
@@ -35,7 +45,7 @@ def prepare_binprm(source: Source, rules: FormatRules = DEFAULT_RULES) -> bytes:
 def search_binary_handler(
     source: Source,
     rules: FormatRules = DEFAULT_RULES,
-    handlers: tuple[tuple[str, Handler], ...] = HANDLERS,
+    handlers: tuple[tuple[str, Handler], ...] | None = None,
 ) -> Plan:
     """Ask each handler in turn; the first that does not answer ENOEXEC decides.
 
@@ -44,7 +54,7 @@ def search_binary_handler(
     """
     head = prepare_binprm(source, rules)
     why = ""
-    for _, handler in handlers:
+    for _, handler in handlers_of(rules) if handlers is None else handlers:
         try:
             return handler(head, source, rules)
         except LinuxError as error:

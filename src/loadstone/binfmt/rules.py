@@ -14,7 +14,13 @@ class FormatRules(NamedTuple):
     task_size_32: int = 0xFFFF_E000  # IA32_PAGE_OFFSET
     ia32: bool = True  # CONFIG_IA32_EMULATION: i386 programs have a handler
     x86_64: bool = True  # not a 32-bit kernel: x86-64 programs have a handler
+    aout: bool = False  # CONFIG_IA32_AOUT or CONFIG_BINFMT_AOUT, until 5.18: a.out programs have a handler
     gnu_property: bool = False  # CONFIG_ARCH_USE_GNU_PROPERTY: a bad PT_GNU_PROPERTY fails the exec (not on x86)
+
+    @property
+    def aout_segment(self) -> int:
+        """SEGMENT_SIZE of `<linux/a.out.h>`, in bytes: what the address of an a.out program's data is a multiple of."""
+        return 4096 if self.x86_64 else 1024
 
     def task_size(self, bits: int) -> int:
         """The first address a process of `bits` bits cannot have."""

@@ -37,11 +37,11 @@ def add_core_option(parser: Parser) -> None:
 
 def core_lines(machine: Machine) -> list[str]:
     """What to say at the end about core files."""
-    from loadstone.report.discarded import amount
-
     files = machine.linux.core_files
     if files is None:
         return []
+    from loadstone.report.discarded import amount
+
     return [f"core dumped to {path} ({amount(size)})" for path, size in files.written] + files.failed
 
 

@@ -63,8 +63,9 @@ class FormatsDirectory(GeneratedDirectory):
         return formats_of(self._kernel)
 
     def _listed(self) -> Sequence[Entry]:
-        names = [fsdecode(one.name) for one in self._formats.formats]
-        return [(name, self._made(name).inode, S_IFREG >> 12) for name in (*names, "status", "register")]
+        names = [*[fsdecode(one.name) for one in self._formats.formats], "status", "register"]
+        found = [(name, self._made(name)) for name in names]
+        return [(name, made.inode, S_IFREG >> 12) for name, made in found if made is not None]
 
     def _made(self, name: str) -> Inode | None:
         if name == "register":

@@ -10,18 +10,18 @@ from errno import ELOOP, ENOENT, ENOEXEC
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.describe import describe
-from loadstone.binfmt.plan import ElfPlan, ScriptPlan
-from loadstone.binfmt.registry import HANDLERS
+from loadstone.binfmt.plan import ScriptPlan
+from loadstone.binfmt.registry import handlers_of
 from loadstone.errors import LinuxError
 from loadstone.linux.execve import Program
 
 if TYPE_CHECKING:
     from loadstone.binfmt.misc import MiscFormat
-    from loadstone.binfmt.plan import Plan
+    from loadstone.binfmt.plan import AoutPlan, ElfPlan, Plan
     from loadstone.linux.execve import Binprm
 
 
-def exec_binprm(bprm: Binprm) -> ElfPlan:
+def exec_binprm(bprm: Binprm) -> ElfPlan | AoutPlan:
     """exec_binprm(): search a handler; as long as it puts an interpreter in front, search one for that."""
     for _ in range(bprm.world.profile.rewrites + 1):
         head = _prepare(bprm)
@@ -31,7 +31,7 @@ def exec_binprm(bprm: Binprm) -> ElfPlan:
             _load_misc(bprm, taken)
         else:
             plan = _search_binary_handler(bprm, head)
-            if isinstance(plan, ElfPlan):
+            if not isinstance(plan, ScriptPlan):
                 return plan
             _load_script(bprm, plan)
         bprm.scripts.append(file)
@@ -67,7 +67,7 @@ def _search_binary_handler(bprm: Binprm, head: bytes) -> Plan:
     why = ""
     formats = bprm.setting.formats
     refused = ["load_misc_binary"] if formats is not None and formats.formats else []
-    for name, handler in HANDLERS:
+    for name, handler in handlers_of(bprm.rules):
         try:
             plan = handler(head, program, bprm.rules)
         except LinuxError as error:

@@ -14,7 +14,7 @@ from loadstone.binfmt.plan import ElfPlan
 from loadstone.binfmt.rules import FormatRules
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
-from loadstone.linux.profile import RLIMIT_STACK
+from loadstone.linux.profile import RLIMIT_DATA, RLIMIT_STACK
 from loadstone.linux.stack import Arguments
 from loadstone.vfs.flags import PATH_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
 from loadstone.vfs.inode import may
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadstone.binfmt.misc import MiscFormats
+    from loadstone.binfmt.plan import AoutPlan
     from loadstone.linux.layout import Draws
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.stack import InitialStack
@@ -197,7 +198,7 @@ class ExecImage:
     entry: int
     program_entry: int
     registers: dict[str, int]
-    plan: ElfPlan
+    plan: ElfPlan | AoutPlan
     interpreter_plan: ElfPlan | None
     bias: int
     interpreter_bias: int
@@ -225,6 +226,12 @@ class ExecImage:
     def pointer(self) -> int:
         """The stack pointer at the first instruction."""
         return self.stack.pointer
+
+    @property
+    def elf(self) -> ElfPlan:
+        """The plan of an ELF program; not for a.out."""
+        assert isinstance(self.plan, ElfPlan)
+        return self.plan
 
 
 class Binprm:
@@ -271,6 +278,7 @@ class Binprm:
             ia32=profile.ia32,
             x86_64=profile.x86_64,
             max_program_headers_size=profile.max_program_headers,
+            aout=profile.has_aout,
         )
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []
@@ -366,7 +374,12 @@ def execve(
         f"{path} is a regular file of {inode.size} bytes, mode {inode.mode & 0o7777:04o}: it may be executed",
     )
     _copy_arguments(bprm, argv, envp)
-    return load_elf_binary(bprm, exec_binprm(bprm))
+    plan = exec_binprm(bprm)
+    if isinstance(plan, ElfPlan):
+        return load_elf_binary(bprm, plan)
+    from loadstone.linux.load_aout import load_aout_binary
+
+    return load_aout_binary(bprm, plan, limits(RLIMIT_DATA))
 
 
 def check_open(world: World, path: str, who: Credentials, opened: Opened | None) -> Program:

@@ -384,7 +384,7 @@ class _Loader(NewImage):
         image.auxv = stack.auxv
         image.entry = entry
         image.program_entry = program_entry
-        image.registers = _registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)
+        image.registers = initial_registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)
         image.plan = plan
         image.interpreter_plan = self.interpreter_plan
         image.bias = bias
@@ -436,7 +436,7 @@ _REGISTERS_32 = (
 )
 
 
-def _registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
+def initial_registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
     """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
     registers = dict.fromkeys(_REGISTERS_64 if bits == 64 else _REGISTERS_32, 0)
     registers["eflags"] = 0x202

@@ -138,7 +138,10 @@ class Word(NamedTuple):
 
 
 class InitialStack(NamedTuple):
-    """A laid-out initial stack. Addresses are absolute; `writes` is what create_elf_tables writes, in its order."""
+    """A laid-out initial stack. Addresses are absolute; `writes` is what create_elf_tables writes, in its order.
+
+    That of an a.out program has no auxiliary vector, and `random` is empty.
+    """
 
     pointer: int
     top: int
@@ -160,7 +163,8 @@ class InitialStack(NamedTuple):
     def writes(self) -> list[tuple[int, bytes]]:
         """(address, bytes) in the order in which the kernel writes them with kernel-mode faults."""
         platform = [(self.platform_address, self.platform + b"\0")] if self.platform else []
-        return [*platform, (self.random_address, self.random), (self.pointer, self.vector)]
+        random = [(self.random_address, self.random)] if self.random else []
+        return [*platform, *random, (self.pointer, self.vector)]
 
     @property
     def bytes(self) -> bytes:
@@ -243,6 +247,42 @@ def lay_out(
     )
 
 
+def lay_out_aout(arguments: Arguments, top: int) -> InitialStack:
+    """create_aout_tables(): argc, the addresses of both vectors, argv and envp right below the strings; no padding.
+
+    The stack pointer is divisible by four and no more.
+    """
+    word = 4
+    start = place = top - arguments.depth
+    strings, count = arguments.strings(), arguments.argument_count
+    addresses = []
+    for string in strings:
+        addresses.append(start)
+        start += len(string) + 1
+    envp = (place & -word) - (len(strings) - count + 1) * word
+    argv = envp - (count + 1) * word
+    pointer = argv - 3 * word
+    table = [count, argv, envp, *addresses[:count], 0, *addresses[count:], 0]
+    environment_start = addresses[count] if len(addresses) > count else start
+    return InitialStack(
+        pointer=pointer,
+        top=top,
+        word=word,
+        arguments=arguments,
+        auxv=(),
+        platform_address=0,
+        platform=b"",
+        random_address=0,
+        random=b"",
+        vector=b"".join([value.to_bytes(word, "little") for value in table]),
+        argument_start=place,
+        argument_end=environment_start,
+        environment_start=environment_start,
+        environment_end=start,
+        execfn=top - arguments.file_name,
+    )
+
+
 def _describe(stack: InitialStack) -> list[Word]:
     words: list[Word] = []
     size, address = stack.word, stack.pointer
@@ -260,15 +300,17 @@ def _describe(stack: InitialStack) -> list[Word]:
     content = stack.bytes
     arguments = stack.arguments
     table = [int.from_bytes(stack.vector[at : at + size], "little") for at in range(0, len(stack.vector), size)]
-    names = ["argc", *(f"argv[{n}]" for n in range(arguments.argument_count)), "argv NULL"]
+    vectors = [] if stack.random else ["address of argv", "address of envp"]
+    names = ["argc", *vectors, *(f"argv[{n}]" for n in range(arguments.argument_count)), "argv NULL"]
     names += [*(f"envp[{n}]" for n in range(arguments.environment_count)), "envp NULL"]
     for name in names:
         add(size, name, table[len(words)])
-    for key, value in (*stack.auxv, (auxv.AT_NULL, 0)):
-        add(size, f"{auxv.name(key)} type", key)
-        add(size, f"{auxv.name(key)} value", value)
-    pad(stack.random_address, "padding")
-    add(16, "AT_RANDOM bytes", stack.random.hex())
+    if stack.random:
+        for key, value in (*stack.auxv, (auxv.AT_NULL, 0)):
+            add(size, f"{auxv.name(key)} type", key)
+            add(size, f"{auxv.name(key)} value", value)
+        pad(stack.random_address, "padding")
+        add(16, "AT_RANDOM bytes", stack.random.hex())
     if stack.platform:
         add(len(stack.platform) + 1, "AT_PLATFORM string", os.fsdecode(stack.platform))
     pad(max(stack.top - arguments.low, address), "padding")

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loadstone.binfmt.names import ET_DYN, PT_LOAD, program_header_type
+from loadstone.binfmt.plan import AoutPlan, ElfPlan
 from loadstone.lean import NamedTuple
 from loadstone.linux.auxv import AT_NULL
 from loadstone.linux.auxv import name as auxv_name
@@ -64,7 +65,7 @@ class Image:
 
     Attributes:
         path: the file name given to execve; `program` the file that was mapped (a script's interpreter).
-        format: `elf64` or `elf32`. `isa`: `x86_64` or `i386`.
+        format: `elf64`, `elf32` or `a.out`; `aout` is the plan of the last, else None. `isa`: `x86_64` or `i386`.
         interpreter: PT_INTERP's path, or None; `interpreter_file` the file that it led to, or "".
         entry: the program's entry point (AT_ENTRY). `start`: where the first instruction is (the interpreter's entry).
         bias, interpreter_bias: what was added to their addresses.
@@ -86,9 +87,11 @@ class Image:
         plan = image.plan
         self.path = image.file_name
         self.program = image.program.path
-        self.format = f"elf{plan.bits}"
+        self.aout = plan if isinstance(plan, AoutPlan) else None
+        self.format = "a.out" if self.aout else f"elf{plan.bits}"
         self.isa = image.isa
-        self.interpreter = plan.interpreter.decode(errors="surrogateescape") if plan.interpreter is not None else None
+        interpreter = plan.interpreter if isinstance(plan, ElfPlan) else None
+        self.interpreter = interpreter.decode(errors="surrogateescape") if interpreter is not None else None
         self.interpreter_file = image.interpreter.path if image.interpreter is not None else ""
         self.entry = image.program_entry
         self.start = image.entry
@@ -129,8 +132,8 @@ class Image:
 
     @property
     def segments(self) -> tuple[ProgramHeader, ...]:
-        """The program headers, in the file's order."""
-        return self.plan.program_headers
+        """The program headers, in the file's order; a.out has none."""
+        return self.plan.program_headers if isinstance(self.plan, ElfPlan) else ()
 
     @cached_property
     def layout(self) -> list[Word]:
@@ -196,12 +199,13 @@ class Image:
             "segments": [_segment(header) for header in self.segments],
             "sections": [_section(section) for section in self.sections],
             "stages": stages_to_list(self.stages),
+            **({"aout": self.aout.header._asdict()} if self.aout else {}),
         }
 
     @property
     def position_independent(self) -> bool:
         """Whether the program is ET_DYN: it was linked at 0 and moved."""
-        return self.plan.header.type == ET_DYN
+        return isinstance(self.plan, ElfPlan) and self.plan.header.type == ET_DYN
 
 
 def mappings_of(space: AddressSpace) -> list[Mapping]:

@@ -78,10 +78,17 @@ def write_story(image: Image, stream: IO[str], width: int | None = None) -> None
     """Write the whole story of a successful exec."""
     paper = Paper(stream, width)
     _opening(paper, image)
-    _stages(paper, image)
-    _segments_and_sections(paper, image)
-    _arithmetic(paper, image)
-    _zeros(paper, image)
+    if image.aout is not None:
+        from loadstone.report import explain_aout
+
+        _stages(paper, image, "load_aout_binary", explain_aout.STEPS)
+        explain_aout.write_header(paper, image.aout)
+        explain_aout.write_arithmetic(paper, image.aout)
+    else:
+        _stages(paper, image, "load_elf_binary", LOAD_STEPS)
+        _segments_and_sections(paper, image)
+        _arithmetic(paper, image)
+        _zeros(paper, image)
     _address_space(paper, image)
     _stack(paper, image)
     _registers(paper, image)
@@ -104,7 +111,7 @@ def write_failure(error: LinuxError, path: str, stream: IO[str], width: int | No
 def _opening(paper: Paper, image: Image) -> None:
     paper.title(f"How execve() loads {image.path}")
     kind = "position-independent (ET_DYN)" if image.position_independent else "at fixed addresses (ET_EXEC)"
-    rows = [("format", f"{image.format}, {image.isa}, {kind}")]
+    rows = [("format", f"{image.format}, {image.isa}, {'at fixed addresses' if image.aout else kind}")]
     if image.program != image.path:
         rows.append(("mapped file", image.program))
     rows += [
@@ -119,12 +126,12 @@ def _opening(paper: Paper, image: Image) -> None:
         paper.line(f"{name:<18} {value}")
 
 
-def _stages(paper: Paper, image: Image) -> None:
+def _stages(paper: Paper, image: Image, handler: str, steps: tuple[str, ...]) -> None:
     paper.heading("Creating a process, in three steps")
     for number, text in enumerate(PROCESS_STEPS, 1):
         paper.item(f"{number}.", text)
-    paper.heading("The five steps of load_elf_binary")
-    for number, text in enumerate(LOAD_STEPS, 1):
+    paper.heading(f"The five steps of {handler}")
+    for number, text in enumerate(steps, 1):
         paper.item(f"{number}.", text)
     paper.heading("What the kernel does, function by function")
     for stage in image.stages:
@@ -378,6 +385,9 @@ def _registers(paper: Paper, image: Image) -> None:
     ]
     others = [(name, f"{value:#x}", "") for name, value in image.registers.items() if name not in shown and value]
     paper.table([Column("register", fixed=True), Column("value", right=True), Column("why")], rows + others)
+    if image.aout is not None:
+        paper.paragraph("The general registers keep what they had when execve was called.")
+        return
     paper.paragraph("All others are 0.")
     if image.interpreter:
         paper.paragraph(

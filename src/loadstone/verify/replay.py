@@ -79,7 +79,7 @@ def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profi
     """The draws for mmap base, stack and program: each moves one area by whole pages, whatever the others are."""
     with _Built(build, KernelDraws(program=0)) as image:
         moved = image.interpreter is not None or not profile.loader_in_mmap_area
-        biased = isinstance(image.plan, ElfPlan) and image.plan.header.type == ET_DYN and moved
+        biased = isinstance(image.plan, ElfPlan) and image.elf.header.type == ET_DYN and moved
         highest = _highest(image.space.render_maps()) - _highest(kernel.maps)
         pages = (image.stack.top - (kernel.stack_pointer + len(kernel.stack))) // PAGE
         # Rounded up: what a larger alignment rounds away is not seen.

@@ -128,7 +128,7 @@ def _spans(image: ExecImage) -> tuple[Span, ...]:
     """The initial stack, and each page whose tail load_elf_binary cleared."""
     stack = image.stack
     found = [Span("stack", stack.pointer, stack.top - stack.pointer, (stack.random_address, _RANDOM_BYTES))]
-    plans = [(image.plan, image.bias)]
+    plans = [(image.elf, image.bias)]
     if image.interpreter_plan is not None:
         plans.append((image.interpreter_plan, image.interpreter_bias))
     for plan, bias in plans:
