@@ -39,7 +39,7 @@ def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") ->
     return outputs[1], outputs[0]
 
 
-NAMES = ["opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying", "sockets"]
+NAMES = ["opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying", "sockets", "timers"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,11 +69,12 @@ int main(void) {
 
 
 def test_what_is_in_an_inner_epoll_list_wakes_who_waits_for_the_outer(compiled: Compiler) -> None:
+    program = compiled(NESTED, "static")
     reader, writer = os.pipe()
     speak = threading.Timer(0.5, lambda: os.write(writer, b"x"))
     speak.start()
     try:
-        done = loadstone("run", "--", compiled(NESTED, "static"), stdin=reader)
+        done = loadstone("run", "--", program, stdin=reader)
     finally:
         speak.join()
         os.close(reader)

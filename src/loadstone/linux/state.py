@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h
 PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS = 3, 7, 30, 39
@@ -26,10 +27,13 @@ class ProcessState:
         oom_score_adj: from -1000 to 1000.
         cpu_seconds_told: the second of CPU time at which it last got SIGXCPU.
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
+        timers: those of timer_create(2), by number.
         settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
     """
 
-    __slots__ = ("cpu_seconds_told", "coredump_filter", "membarrier", "oom_score_adj", "personality", "settings")
+    __slots__ = (
+        "coredump_filter", "cpu_seconds_told", "membarrier", "oom_score_adj", "personality", "settings", "timers",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.personality = 0
@@ -37,6 +41,7 @@ class ProcessState:
         self.oom_score_adj = 0
         self.coredump_filter = 0x33  # MMF_DUMP_FILTER_DEFAULT
         self.settings: dict[int, int] = {}
+        self.timers: dict[int, PosixTimer] = {}
         self.cpu_seconds_told = -1
 
     def fork(self) -> ProcessState:
@@ -53,6 +58,9 @@ class ProcessState:
         self.membarrier = 0
         self.settings.pop(PR_GET_DUMPABLE, None)
         self.settings.pop(PR_GET_KEEPCAPS, None)
+        for one in self.timers.values():
+            one.timer.set(0, 0)
+        self.timers.clear()
 
 
 class TaskState:

@@ -1,74 +1,197 @@
-"""The interval timers of processes: alarm(2), setitimer(2). One object for the whole machine.
+"""Timers of programs: alarm(2), setitimer(2), timer_create(2), and what timerfd(2) is made of.
 
-The scheduler asks `next_deadline` when it sleeps, and calls `expire` between time slices.
+One `Timers` for the whole machine: the scheduler asks `next_deadline` when it sleeps, and calls `expire` between time
+slices. Sources: kernel/time/itimer.c, posix-timers.c, posix-cpu-timers.c.
 """
 
 from __future__ import annotations
 
+from errno import EAGAIN
+from struct import Struct
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
+from loadstone.kernel.process import Task
 from loadstone.linux import signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.kernel.process import Process
 
 REAL, VIRTUAL, PROFILING = range(3)
-_SIGNALS = (signals.SIGALRM, signals.SIGVTALRM, signals.SIGPROF)
+SIGNALS = (signals.SIGALRM, signals.SIGVTALRM, signals.SIGPROF)
+SIGEV_SIGNAL, SIGEV_NONE, SIGEV_THREAD, SIGEV_THREAD_ID = 0, 1, 2, 4
+MOST_OVERRUNS = (1 << 31) - 1  # DELAYTIMER_MAX
+_TIMER_FIELDS = Struct("<iiQ")  # si_timerid, si_overrun, si_value
+
+
+class Timer:
+    """Counts down on a clock.
+
+    `now` reads the clock, in ns; `sleeps`: it is CLOCK_MONOTONIC, so that it goes on while nobody runs. `ring` is
+    called with how often the timer went off since it was last called; `over` says that nobody is interested any more.
+    """
+
+    __slots__ = ("_timers", "deadline", "interval", "now", "over", "ring", "sleeps")
+
+    def __init__(
+        self,
+        timers: Timers,
+        now: Callable[[], int],
+        sleeps: bool,
+        ring: Callable[[int], None],
+        over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._timers = timers
+        self.now = now
+        self.sleeps = sleeps
+        self.ring = ring
+        self.over = over
+        self.deadline = 0  # 0: not armed
+        self.interval = 0
+
+    def get(self) -> tuple[int, int]:
+        """(ns left, interval); what is left is 0 when the timer is not armed, and never while it is."""
+        if not self.deadline:
+            return 0, self.interval
+        return max(self.deadline - self.now(), 1), self.interval
+
+    def set(self, deadline: int, interval: int) -> None:
+        """Go off at `deadline` and then every `interval` ns; 0 disarms."""
+        self.deadline, self.interval = deadline, interval
+        if deadline:
+            self._timers.armed[self] = None
+        else:
+            self._timers.armed.pop(self, None)
+
+    def advance(self) -> None:
+        """Ring if it is time; intervals that passed unseen are counted."""
+        now = self.now()
+        if now < self.deadline:
+            return
+        times = 1
+        if self.interval:
+            times += (now - self.deadline) // self.interval
+            self.deadline += times * self.interval
+        else:
+            self.set(0, 0)
+        self.ring(times)
 
 
 class Timers:
-    """Armed timers: (process, which) -> (deadline, interval) in ns.
+    """The armed timers of a machine, in the order in which they were armed, and the interval timers of processes."""
 
-    REAL runs on CLOCK_MONOTONIC. The other two run on the CPU time of the whole machine, which is the process's while
-    there is one process.
-    """
-
-    __slots__ = ("_armed",)
+    __slots__ = ("_intervals", "armed")
 
     def __init__(self) -> None:
-        self._armed: dict[tuple[Process, int], tuple[int, int]] = {}
+        self.armed: dict[Timer, None] = {}
+        self._intervals: dict[tuple[Process, int], Timer] = {}
 
     def get(self, process: Process, which: int) -> tuple[int, int]:
-        """(ns left, interval); (0, 0) when the timer is not armed."""
-        armed = self._armed.get((process, which))
-        if armed is None:
-            return 0, 0
-        deadline, interval = armed
-        return max(deadline - _now(process, which), 1), interval
+        """getitimer(2): (ns left, interval); (0, 0) when the timer is not armed."""
+        timer = self._intervals.get((process, which))
+        return timer.get() if timer is not None else (0, 0)
 
     def set(self, process: Process, which: int, value: int, interval: int) -> tuple[int, int]:
-        """Arm the timer to go off in `value` ns and then every `interval`; 0 disarms. What it was before."""
-        before = self.get(process, which)
-        if value:
-            self._armed[process, which] = (_now(process, which) + value, interval)
-        else:
-            self._armed.pop((process, which), None)
+        """setitimer(2): go off in `value` ns and then every `interval`; 0 disarms. What it was before."""
+        timer = self._intervals.get((process, which))
+        before = timer.get() if timer is not None else (0, 0)
+        if not value:
+            if timer is not None:
+                timer.set(0, 0)
+                del self._intervals[process, which]
+            return before
+        if timer is None:
+            timer = self._intervals[process, which] = self._interval_timer(process, which)
+        timer.set(timer.now() + value, interval)
         return before
 
+    def _interval_timer(self, process: Process, which: int) -> Timer:
+        info = signals.from_kernel(SIGNALS[which])
+        clock = process.kernel.clock
+        now = clock.monotonic_ns if which == REAL else lambda: process_cpu_ns(process)
+
+        def over() -> bool:
+            if process.status is not None:
+                self._intervals.pop((process, which), None)
+            return process.status is not None
+
+        # Intervals that passed unseen count once: the signal is pending anyhow.
+        return Timer(self, now, which == REAL, lambda times: signals.send(process, info), over)
+
     def next_deadline(self) -> int | None:
-        """CLOCK_MONOTONIC time at which the next REAL timer goes off; None when none is armed."""
-        if not self._armed:
+        """CLOCK_MONOTONIC time at which the next timer goes off; None when none is armed that runs meanwhile."""
+        if not self.armed:
             return None
-        return min((deadline for (_, which), (deadline, _) in self._armed.items() if which == REAL), default=None)
+        return min((timer.deadline for timer in self.armed if timer.sleeps and not timer.over()), default=None)
 
     def expire(self) -> None:
-        """Send the signals of the timers that went off; intervals that passed unseen count once, as on Linux."""
-        for (process, which), (deadline, interval) in list(self._armed.items()):
-            now = _now(process, which)
-            if now < deadline:
-                continue
-            if process.status is not None:
-                del self._armed[process, which]
-                continue
-            if interval:
-                passed = (now - deadline) // interval + 1
-                self._armed[process, which] = (deadline + passed * interval, interval)
+        """Let ring what went off."""
+        for timer in list(self.armed):
+            if timer.over():
+                timer.set(0, 0)
+            elif timer in self.armed:
+                timer.advance()
+
+
+class PosixTimer:
+    """A timer of timer_create(2). `target` gets its signal: a process, a thread, or None for nobody."""
+
+    __slots__ = ("_info", "clock", "number", "overrun", "signal", "target", "timer", "value")
+
+    def __init__(
+        self, timers: Timers, number: int, clock: int, now: Callable[[], int], sleeps: bool, owner: Process
+    ) -> None:
+        self.number = number
+        self.clock = clock
+        self.signal = signals.SIGALRM
+        self.value = number
+        self.target: Process | Task | None = owner
+        self.overrun = 0  # of the last signal: how often more the timer went off than signals came
+        self._info: signals.SigInfo | None = None
+        self.timer = Timer(timers, now, sleeps, self._ring, lambda: owner.status is not None)
+
+    def _ring(self, times: int) -> None:
+        """Send the signal; while it has not been delivered, only count (posix_timer_event)."""
+        target = self.target
+        if target is None:
+            return
+        pending = target.signals.pending.queue
+        at = next((at for at, info in enumerate(pending) if info is self._info), -1)
+        before = self.overrun + 1 if at >= 0 else 0
+        self.overrun = min(before + times - 1, MOST_OVERRUNS)
+        self._info = signals.SigInfo(
+            self.signal, signals.SI_TIMER, _TIMER_FIELDS.pack(self.number, self.overrun, self.value)
+        )
+        if at >= 0:
+            pending[at] = self._info
+            return
+        try:
+            if isinstance(target, Task):
+                signals.send_task(target, self._info)
             else:
-                del self._armed[process, which]
-            signals.send(process, signals.from_kernel(_SIGNALS[which]))
+                signals.send(target, self._info)
+        except LinuxError as error:
+            if error.errno != EAGAIN:  # the queue is full: this time is lost
+                raise
 
 
-def _now(process: Process, which: int) -> int:
-    """What the timers of this kind are measured against."""
-    clock = process.kernel.clock
-    return clock.monotonic_ns() if which == REAL else clock.cpu_ns()
+def process_cpu_ns(process: Process) -> int:
+    """CLOCK_PROCESS_CPUTIME_ID of a process."""
+    total = process.usage.cpu_ns
+    for task in process.tasks:
+        total += task.cpu_ns
+    return total + _running_ns(process.kernel.scheduler.current, process)
+
+
+def thread_cpu_ns(task: Task) -> int:
+    """CLOCK_THREAD_CPUTIME_ID of a thread."""
+    return task.cpu_ns + _running_ns(task.kernel.scheduler.current, task)
+
+
+def _running_ns(current: Task | None, who: Process | Task) -> int:
+    """What the slice that runs now adds, if it is a slice of `who`."""
+    if current is None or (current is not who and current.process is not who):
+        return 0
+    return current.kernel.scheduler.slice_cpu_ns()

@@ -176,6 +176,10 @@ class OpenFile:
         """Whether writing where nobody reads gives EPIPE without SIGPIPE."""
         return False
 
+    def queues(self) -> list[WaitQueue]:
+        """What wakes those who wait for it, whatever they wait for: errors and hang-ups concern everybody."""
+        return [one for one in (self.read_queue, self.write_queue) if one is not None]
+
     def opening(self) -> WaitQueue | None:
         """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
         return None

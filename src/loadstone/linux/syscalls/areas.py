@@ -19,8 +19,8 @@ _NAMES = {
         sched_rr_get_interval getcpu""",
     "info": """uname sysinfo times getrandom""",
     "futex": """futex""",
-    "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday time alarm setitimer
-        getitimer""",
+    "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday time""",
+    "timers": """alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete""",
     "signal": """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend
         rt_sigtimedwait rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack pause""",
     # files of the guest
@@ -39,6 +39,7 @@ _NAMES = {
     "terminal": """ioctl""",
     "pipes": """pipe pipe2""",
     "poll": """poll ppoll select pselect6""",
+    "event_files": """timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4""",
     "epoll": """epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2""",
     "sockets": """socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown""",
     "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",

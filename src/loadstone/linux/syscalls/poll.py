@@ -52,8 +52,7 @@ class Watch:
         queues: list[WaitQueue] = []
         host: dict[int, int] = {}
         for file, events in (pair for one, wanted in files for pair in one.watched(wanted)):
-            # Both, whatever is wanted: errors and hang-ups are always reported.
-            queues += [one for one in (file.read_queue, file.write_queue) if one is not None and one not in queues]
+            queues += [one for one in file.queues() if one not in queues]
             fd = file.host_fd()
             if fd >= 0:
                 host[fd] = host.get(fd, 0) | events & (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM)

@@ -335,10 +335,10 @@ def _read_unsure(
 ) -> int:
     """Nothing is there to read, or nobody knows how much: no page of the user's is touched before that is clear.
 
-    The file itself says whether this is its end, an error or a reason to wait. It is asked for 8 bytes (an eventfd
+    The file itself says whether this is its end, an error or a reason to wait. It is asked for 128 bytes (a signalfd
     takes no less) in a buffer of ours, or (`wanted` < 0) for what the user asked for.
     """
-    size = min(count, BOUNCE) if wanted < 0 else 0 if isinstance(file, SeekableFile) else min(count, 8)
+    size = min(count, BOUNCE) if wanted < 0 else 0 if isinstance(file, SeekableFile) else min(count, 128)
     buffer = memoryview(bytearray(size))
     got = file.read_into([buffer], offset)
     done = 0
