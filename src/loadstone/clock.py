@@ -15,6 +15,10 @@ class Clock:
         """CLOCK_MONOTONIC."""
         return time.monotonic_ns()
 
+    def raw_ns(self) -> int:
+        """CLOCK_MONOTONIC_RAW."""
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+
     def realtime_ns(self) -> int:
         """CLOCK_REALTIME."""
         return time.time_ns()
@@ -48,6 +52,10 @@ class VirtualClock(Clock):
         """CLOCK_MONOTONIC."""
         self._now += self.READ_STEP_NS
         return self._now
+
+    def raw_ns(self) -> int:
+        """CLOCK_MONOTONIC_RAW."""
+        return self.monotonic_ns()
 
     def realtime_ns(self) -> int:
         """CLOCK_REALTIME."""

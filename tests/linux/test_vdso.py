@@ -19,6 +19,8 @@ from loadstone.linux import vdso as subject
 from loadstone.linux.profile import KernelProfile, live_profile
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.memory.page_cache import PageCache
+from support.compilers import Compiler
+from support.run import loadstone, native
 
 NS = 1_000_000_000
 
@@ -131,6 +133,60 @@ def test_refresh_writes_only_a_page_that_somebody_touched() -> None:
     made.refresh(memory)
     assert (2_000_000_000).to_bytes(8, "little") in bytes(memory.page(frame))
     assert (1_234_567_890).to_bytes(8, "little") not in bytes(memory.page(frame))
+
+
+def clock_source() -> str:
+    return Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip()
+
+
+@pytest.mark.skipif(clock_source() != "tsc", reason=f"the host's clock is {clock_source()}, not the time-stamp counter")
+def test_the_hosts_clocks_can_be_followed() -> None:
+    made = subject.make_vdso(live_profile(), StoppedClock())
+    if made.note:
+        pytest.skip(made.note)
+    made.vvar.follow_host()
+    page = bytearray(4096)
+    made.vvar.read_pages(0, memoryview(page))
+    layout = subject.find_layout(bytes(page), time.time_ns(), time.monotonic_ns())
+    assert layout is not None
+    sequence, mode = struct.unpack_from("<Ii", page, layout.start)
+    assert (sequence & 1, mode) == (0, 1)
+
+
+CLOCKS = r"""
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+static long ns(struct timespec t) { return t.tv_sec * 1000000000L + t.tv_nsec; }
+static long call(int clock) { struct timespec t; syscall(SYS_clock_gettime, clock, &t); return ns(t); }
+static long read_clock(int clock) { struct timespec t; clock_gettime(clock, &t); return ns(t); }
+int main(void) {
+    int clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_BOOTTIME, CLOCK_TAI};
+    for (int i = 0; i < 5; i++) {
+        long last = 0, back = 0;
+        for (int j = 0; j < 300; j++) {
+            long now = j & 1 ? call(clocks[i]) : read_clock(clocks[i]);
+            back += now < last;
+            last = now;
+        }
+        printf("clock %d went back %ld times\n", clocks[i], back);
+    }
+    long start = read_clock(CLOCK_MONOTONIC);
+    while (read_clock(CLOCK_MONOTONIC) < start + 100000000);
+    printf("%d\n", call(CLOCK_MONOTONIC) - start < 1000000000);
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ["unicorn", "kvm"])
+def test_the_vdso_and_the_system_call_tell_one_time(compiled: Compiler, engine: str) -> None:
+    if engine == "kvm" and not os.access("/dev/kvm", os.W_OK):
+        pytest.skip("no /dev/kvm to use")
+    program = compiled(CLOCKS, "pie")
+    expected = native(program).text
+    assert "went back 0 times" in expected
+    assert loadstone("run", "--engine", engine, "--", program).text == expected
 
 
 @pytest.mark.parametrize("layout", subject.LAYOUTS)

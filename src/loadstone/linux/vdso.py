@@ -3,8 +3,9 @@
 For the kernel we run on, the code is the host's own, read from our memory at AT_SYSINFO_EHDR (but for the instruction
 by which `getcpu` asks for the CPU's number). Its data page is built here: with the clock mode NONE the high-resolution
 clocks fall back to the system call, and the coarse clocks and `time()`, which are read unchecked, come from the
-machine's clock. Where the data page's layout cannot be verified, and for other kernels, a small vDSO of ours takes its
-place whose functions make the system calls.
+machine's clock. On a core whose time-stamp counter is the host's, the clocks are the host's own (`follow_host`). Where
+the data page's layout cannot be verified, and for other kernels, a small vDSO of ours takes its place whose functions
+make the system calls.
 
 Layout of the page (include/vdso/datapage.h), offsets from the start of `struct vdso_clock` (`vdso_data` before 6.15):
 
@@ -39,6 +40,7 @@ NS = 1_000_000_000
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME = 0, 1, 5, 6, 7
 CLOCK_TAI = 11
 VDSO_BASES = 12
+_MODE_TSC = (1).to_bytes(4, "little")
 RNG_PAGE = 2  # [vvar] page with the state of vgetrandom; zeros make it fall back to the system call
 
 
@@ -86,8 +88,16 @@ class VvarPages(SpecialPages):
 
     def __init__(self, content: bytes, layout: VvarLayout | None, clock: Clock | None) -> None:
         super().__init__(content)
+        self._layout = layout
         self._base = layout.start + layout.basetime if layout else -1
         self._clock = clock
+        self._host: HostClocks | None = None
+
+    def follow_host(self) -> None:
+        """Show the host's clocks, where it reads them off the time-stamp counter: for a core that has the same one."""
+        if self._layout is not None:
+            host = HostClocks(vvar_address(), self._layout)
+            self._host = host if host.usable() else None
 
     def read_pages(self, index: int, target: memoryview) -> None:
         """Fill `target`, with the time of now in the data page."""
@@ -107,6 +117,9 @@ class VvarPages(SpecialPages):
     def _write_times(self, page: memoryview) -> None:
         """The base times of the clocks that are read without a system call."""
         if self._base < 0 or self._clock is None:
+            return
+        if self._host is not None:
+            self._host.copy(page)
             return
         base = self._base
         now, boot = self._clock.realtime_ns(), self._clock.monotonic_ns()
@@ -204,14 +217,7 @@ def read_vvar() -> bytes:
     import ctypes
     import os
 
-    address = 0
-    try:
-        with open("/proc/self/maps", "rb") as file:
-            for line in file:
-                if line.endswith(b"[vvar]\n"):
-                    address = int(line.split(b"-")[0], 16)
-    except OSError:
-        return b""
+    address = vvar_address()
     if not address:
         return b""
     write = ctypes.CDLL(None).write
@@ -223,6 +229,53 @@ def read_vvar() -> bytes:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def vvar_address() -> int:
+    """Where this process has [vvar]; 0 if nowhere."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return next((int(line.split(b"-")[0], 16) for line in file if line.endswith(b"[vvar]\n")), 0)
+    except OSError:
+        return 0
+
+
+class HostClocks:
+    """The two clocks in the host's own data page, which the host's kernel changes at every tick.
+
+    `address`: of a page that `read_vvar` has read, so that touching it is safe.
+    """
+
+    __slots__ = ("_address", "_first", "_size")
+
+    _TRIES = 8
+
+    def __init__(self, address: int, layout: VvarLayout) -> None:
+        self._first, self._size = layout.start, 2 * layout.clock_size
+        self._address = address + layout.start
+
+    def usable(self) -> bool:
+        """Whether both clocks are read off the time-stamp counter alone (VDSO_CLOCKMODE_TSC)."""
+        found = self._read()
+        return all(found[at + 4 : at + 8] == _MODE_TSC for at in (0, self._size // 2)) if found else False
+
+    def copy(self, page: memoryview) -> None:
+        """Bring them up to date in the guest's page."""
+        found = self._read()
+        if found:
+            page[self._first : self._first + self._size] = found
+
+    def _read(self) -> bytes:
+        """Both, whole: read twice alike, and no sequence number odd; empty if the kernel is quicker all the time."""
+        from ctypes import string_at
+
+        before = string_at(self._address, self._size)
+        for _ in range(self._TRIES):
+            found = string_at(self._address, self._size)
+            if found == before and not (found[0] | found[self._size // 2]) & 1:
+                return found
+            before = found
+        return b""
 
 
 def find_layout(page: bytes, realtime_ns: int, monotonic_ns: int) -> VvarLayout | None:

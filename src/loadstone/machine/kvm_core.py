@@ -12,6 +12,7 @@ interrupts are off, which tells it from a jump there.
 from __future__ import annotations
 
 import _thread
+import os
 from collections.abc import Sequence
 from fcntl import ioctl
 from time import perf_counter_ns
@@ -40,6 +41,7 @@ from loadstone.machine.core import (
     Space,
     Trap,
 )
+from loadstone.machine.engines import TESTED_KVM
 from loadstone.machine.kvm_context import (
     CHANGED,
     CR2,
@@ -126,6 +128,8 @@ class KvmCore:
         *, baseline: bool = False, beside: KvmCore | None = None,
     ) -> None:  # fmt: skip
         self.number = number
+        if os.path.isdir(TESTED_KVM):
+            self.capabilities |= {"host-time-stamps"}  # RDTSC is executed by the CPU itself, with no offset
         self.hwcap, self.hwcap2, self.minimum_signal_stack = host
         self.retired = 0
         self.exits = Exits()
