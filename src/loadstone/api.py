@@ -179,6 +179,8 @@ class Machine:
             )  # fmt: skip
             self.kernel.cores.append(core)
             self.kernel.shootdown.listen(core)
+            if "host-time-stamps" in core.capabilities and not self.kernel.options.deterministic:
+                self.linux.vdso.vvar.follow_host()
         return self.kernel.cores[0]
 
     @property
@@ -218,6 +220,7 @@ class Machine:
         process = self._new_process(cwd)
         _give_standard_files(process)
         task = Task(process, process.pid, core.new_context(), TaskSignals())
+        task.nice = 0 if kernel.options.deterministic else os.getpriority(os.PRIO_PROCESS, 0)
         made = Process(self, process)
         try:
             self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))
