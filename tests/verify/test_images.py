@@ -17,6 +17,7 @@ from support.compilers import Compiler
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 BSS = "#include <stdio.h>\nchar big[300000]; int filled[2000] = {1, 2}; int main(void) { return big[5] + filled[1]; }\n"
+DATA = "const char text[3 << 20] = {1}; char data[5 << 20] = {2}; int main(void) { return text[9] + data[9]; }\n"
 BARE = "int zeros[5000]; int ones[3] = {1}; void _start(void) { for (;;) ones[1] += zeros[0]; }\n"
 ENVIRONMENT = (b"HOME=/home/user", b"PATH=/usr/bin")
 SMALL = 256 << 10
@@ -182,6 +183,20 @@ def test_set_id_files_are_compared_with_the_kernels_own_draws(
         assert (result.draws.program is not None) == (variant == "pie")
         seen.add(result.draws)
     assert len(seen) == 8  # the kernel draws anew each time
+
+
+@pytest.mark.parametrize("limit", [SMALL, 64 << 20, RLIM_INFINITY], ids=["small", "64 MiB", "unlimited"])
+@pytest.mark.parametrize("variant", ["pie", "static", "static-pie"])
+def test_set_id_files_under_other_stack_limits(compiled: Compiler, tmp_path: Path, variant: str, limit: int) -> None:
+    """The file is the caller's own, so nothing makes it secure, and the limit stays as it is."""
+    path = tmp_path / "set-id"
+    shutil.copyfile(compiled(DATA, variant), path)
+    path.chmod(0o4755)
+    if os.geteuid() != 0:
+        pytest.skip("the kernel ignores set-user-ID when another user than root traces")
+    with Verifier(stack_limit=limit) as verifier:
+        for _ in range(4):
+            identical(verifier.verify(Request(str(path), (b"x",), stack_limit=limit)))
 
 
 def test_what_must_differ_is_named(verifier: Verifier) -> None:

@@ -13,7 +13,6 @@ from loadstone.binfmt.names import ET_DYN
 from loadstone.binfmt.plan import ElfPlan
 from loadstone.linux import auxv
 from loadstone.linux.layout import PAGE, Draws
-from loadstone.verify.native import parse_maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +29,7 @@ class OutOfRange(Exception):  # noqa: N818 - an answer about the kernel's image,
 class KernelDraws(NamedTuple):
     """The draws behind one image, in the order in which they are taken. In pages, but for the two jitters (bytes)."""
 
-    mmap: int = 0  # the mmap base, downwards (arch_mmap_rnd)
+    mmap: int = 0  # the mmap base, downwards; upwards in the legacy layout (arch_mmap_rnd)
     stack: int = 0  # the stack top, downwards (randomize_stack_top)
     stack_jitter: int = 0  # arch_align_stack, for the top
     program: int | None = None  # the load bias of an ET_DYN, upwards; None where none is drawn
@@ -80,22 +79,18 @@ def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profi
     with _Built(build, KernelDraws(program=0)) as image:
         moved = image.interpreter is not None or not profile.loader_in_mmap_area
         biased = isinstance(image.plan, ElfPlan) and image.elf.header.type == ET_DYN and moved
-        highest = _highest(image.space.render_maps()) - _highest(kernel.maps)
+        # The vDSO is mapped last, below or above what else is there, and moves with the base as that does.
+        down = dict(image.auxv)[auxv.AT_SYSINFO_EHDR] - dict(kernel.auxv)[auxv.AT_SYSINFO_EHDR]
         pages = (image.stack.top - (kernel.stack_pointer + len(kernel.stack))) // PAGE
         # Rounded up: what a larger alignment rounds away is not seen.
         bias = -((image.program_entry - dict(kernel.auxv)[auxv.AT_ENTRY]) // PAGE)
         mask = profile.stack_random_mask if kernel.bits == 64 else profile.stack_random_mask_i386
     return KernelDraws(
-        mmap=highest // PAGE,
+        mmap=down // PAGE if image.space.layout.top_down else -down // PAGE,
         stack=min(pages, mask),
         stack_jitter=max(pages - mask, 0) * PAGE,
         program=bias if biased else None,
     )
-
-
-def _highest(maps: str) -> int:
-    """The end of the highest mapping below the stack: the mmap base, since the first thing mapped there is aligned."""
-    return max(line.end for line in parse_maps(maps) if line.path not in ("[stack]", "[vsyscall]"))
 
 
 class _Built:
