@@ -380,9 +380,11 @@ def _registers(paper: Paper, image: Image) -> None:
     shown = ["rip", "rsp", "rdx", "eflags", "cs", "ss", "fcw", "mxcsr"]
     if image.isa == "i386":
         shown = ["eip", "esp", "edx", "eflags", "cs", "ss", "fcw", "mxcsr"]
-    rows = [
-        (name, f"{image.registers[name]:#x}", REGISTER_NOTES.get(name, "")) for name in shown if name in image.registers
-    ]
+    notes = REGISTER_NOTES
+    if image.aout is not None:
+        shown.remove("edx")
+        notes = {**notes, "esp": "argc is here; divisible by 4"}
+    rows = [(name, f"{image.registers[name]:#x}", notes.get(name, "")) for name in shown if name in image.registers]
     others = [(name, f"{value:#x}", "") for name, value in image.registers.items() if name not in shown and value]
     paper.table([Column("register", fixed=True), Column("value", right=True), Column("why")], rows + others)
     if image.aout is not None:
