@@ -14,11 +14,11 @@ from loadstone.linux.execve import ExecImage
 from loadstone.linux.layout import PAGE, page_up, program_bias, random_brk, vdso_hint
 from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
-from loadstone.linux.stack import InitialStack, lay_out
+from loadstone.linux.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
 from loadstone.memory.placement import unmapped_area
-from loadstone.memory.user import copy_out
-from loadstone.memory.vma import DONTDUMP, EXEC, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
+from loadstone.memory.user import copy_out, read_string
+from loadstone.memory.vma import DONTDUMP, EXEC, GROWSDOWN, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
 
 if TYPE_CHECKING:
     from loadstone.binfmt.plan import ElfPlan, Segment
@@ -333,6 +333,7 @@ class _Loader(NewImage):
             bprm.world.random_bytes,
             bprm.draws,
             self.bits // 8,
+            self._strings(space),
         )
         for address, data in stack.writes:
             copy_out(space, address, data)
@@ -344,6 +345,23 @@ class _Loader(NewImage):
             f"{program_entry:#x}, AT_BASE {interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}",
         )
         return stack
+
+    def _strings(self, space: AddressSpace) -> list[bytes]:
+        """The strings as create_elf_tables finds them: a segment may have been mapped over the stack."""
+        arguments = self.bprm.arguments
+        strings = arguments.strings()
+        address = self.place.stack_top - arguments.depth
+        vma = space.find(address)
+        if vma is not None and vma.flags & GROWSDOWN and vma.end == self.place.stack_top:
+            return strings
+        found = []
+        for _ in strings:
+            try:
+                found.append(read_string(space, address, MAX_ARG_STRLEN))
+            except LinuxError as error:
+                raise LinuxError(EINVAL, f"a segment lies over the arguments: {error.why}", SIGSEGV) from None
+            address += len(found[-1]) + 1
+        return found
 
     def _set_brk(self, space: AddressSpace, bias: int) -> int:
         """The program break: behind .bss, or in the low area for a loader that mmap placed."""

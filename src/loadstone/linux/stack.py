@@ -191,6 +191,7 @@ def lay_out(
     random_bytes: Callable[[int], bytes],
     draws: Draws | None,
     word: int = 8,
+    strings: Sequence[bytes] | None = None,
 ) -> InitialStack:
     """create_elf_tables(): where everything goes below `top`, and the auxiliary vector's last values.
 
@@ -203,6 +204,7 @@ def lay_out(
         random_bytes: where the 16 bytes of AT_RANDOM come from.
         draws: address-space randomisation, or None.
         word: bytes of a pointer of the program.
+        strings: argv and envp, where they are not what `arguments` says.
     """
     start = top - arguments.depth
     place = align_stack(start, draws)
@@ -216,7 +218,8 @@ def lay_out(
     entries = tuple([(key, values[key] & mask) for key in order if key in values])
     vector = auxv.encode(entries, word) + bytes(2 * word)
 
-    strings = arguments.strings()
+    if strings is None:
+        strings = arguments.strings()
     count = arguments.argument_count
     pointers = [count]
     for index, string in enumerate(strings):

@@ -24,10 +24,11 @@ from loadstone.verify.kernel_side import NativeServer
 from loadstone.verify.mutate import mutant
 from loadstone.verify.seeds import seeds
 from loadstone.verify.shrink import shrink
-from loadstone.verify.verdict import Judged, judge
+from loadstone.verify.verdict import Judged, judge, own_verdict
 
 SLICE = 64  # mutants that share a world: an inode number must not come back while one lives
 MOST_MILLISECONDS, MOST_BYTES = 50, 64 << 20  # what one mutant may cost Loadstone: CPU time, and memory beyond before
+_AGAIN = 2  # times that a mutant over the limit is timed again
 _RESET_PEAK = b"5"  # proc_pid_clear_refs(5)
 
 
@@ -175,6 +176,9 @@ class _Worker:
         judged = judge(case, world, directory, self.server.ask)
         grown = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, 0) if before else 0
         cost = judged.own.cost_ns
+        for _ in range(_AGAIN):  # a CPU that others use too is slow at times: what counts is what it takes every time
+            if cost > MOST_MILLISECONDS * 1_000_000:
+                cost = min(cost, own_verdict(case, world, directory).cost_ns)
         return Slice(
             verdicts=Counter([judged.kernel.kind]),
             wrong=[(number, judged.kind)] if judged.differences else [],

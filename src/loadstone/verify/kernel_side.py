@@ -72,11 +72,9 @@ def vector_facts(vector: Sequence[tuple[int, int]], bits: int) -> dict[str, str]
 
 def shown(data: bytes, span: Span) -> str:
     """Bytes as hexadecimal digits, with zeros for what is not compared."""
-    start, length = span.masked
-    if length:
-        start -= span.address
-        data = data[:start] + bytes(length) + data[start + length :]
-    return data.hex()
+    start = min(max(span.masked[0] - span.address, 0), len(data))
+    end = min(max(sum(span.masked) - span.address, 0), len(data))
+    return (data[:start] + bytes(end - start) + data[end:]).hex()
 
 
 def _facts(process: NativeProcess, spans: tuple[Span, ...]) -> dict[str, str]:

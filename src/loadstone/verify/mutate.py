@@ -24,6 +24,10 @@ _VALUES = (
     0xFFFFFFFFFF600000, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1,
 )
 _STEPS = (-PAGE, PAGE, 1, -1, 8, -8, 16, 0x800, 1 << 20, 1 << 21, 1 << 24, 1 << 30)
+_PLACES = {  # where the kernel puts things itself: the stack, the mmap area, programs
+    64: (0x7FFFFFFFE000, 0x7FFFFFFFD000, 0x7FFFFFFDE000, 0x7FFFF7FFE000, 0x7FFFF7FF6000, 0x555555554000),
+    32: (0xFFFFD000, 0xFFFFC000, 0xFFFDD000, 0xF7FFD000, 0xF7FFB000, 0xF7FF5000, 0x56555000),
+}
 _TYPES = (0, PT_LOAD, PT_LOAD, 2, PT_INTERP, 4, 6, 7, PT_GNU_STACK, PT_GNU_PROPERTY, 0x7FFFFFFF)
 _ENTRY_FIELDS = (
     "type", "flags", "flags", "offset", "offset", "vaddr", "vaddr", "vaddr", "filesz", "filesz", "filesz", "memsz",
@@ -113,6 +117,8 @@ def _entry_field(file: ElfFile, choose: Random) -> ElfFile:
         new = choose.randrange(8) if choose.random() < 0.9 else choose.getrandbits(32)
     elif field == "align":
         new = choose.choice((0, 1, 3, 16, 0x1000, 0x3000, 0x10000, 1 << 21, 1 << 30, 1 << choose.randrange(64)))
+    elif field == "vaddr" and choose.random() < 0.15:
+        new = choose.choice(_PLACES[file.bits]) + choose.choice((0, 0, old % PAGE, PAGE, -PAGE, 8))
     else:
         new = _value(old, file, choose)
     entries = list(file.entries)

@@ -127,7 +127,8 @@ def _opened_for_writing(case: Case, world: HostWorld, directory: str) -> Iterato
 def _spans(image: ExecImage) -> tuple[Span, ...]:
     """The initial stack, and each page whose tail load_elf_binary cleared."""
     stack = image.stack
-    found = [Span("stack", stack.pointer, stack.top - stack.pointer, (stack.random_address, _RANDOM_BYTES))]
+    masked = stack.random_address, _RANDOM_BYTES
+    found = [Span("stack", stack.pointer, stack.top - stack.pointer, masked)]
     plans = [(image.elf, image.bias)]
     if image.interpreter_plan is not None:
         plans.append((image.interpreter_plan, image.interpreter_bias))
@@ -135,7 +136,7 @@ def _spans(image: ExecImage) -> tuple[Span, ...]:
         for segment in plan.segments:
             if segment.clear_end > segment.clear_start:
                 page = (segment.clear_start + bias) % (1 << 64) & -PAGE
-                found.append(Span(f"page {page:#x}", page, PAGE))
+                found.append(Span(f"page {page:#x}", page, PAGE, masked))  # a segment may lie over the stack
     return tuple(found)
 
 
