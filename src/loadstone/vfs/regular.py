@@ -80,6 +80,11 @@ class RegularFile(Inode):
                 pass  # the machine is being taken down, or the host's file is gone
 
     @property
+    def write_sealed(self) -> bool:
+        """Whether it may not be written any more, by whomever."""
+        return False
+
+    @property
     def forgettable(self) -> bool:
         """Not with pages in the page cache."""
         return self.pages is None

@@ -287,7 +287,9 @@ class Vfs(Namespace):
 
     def anonymous(self, name: str, flags: int) -> OpenFile:
         """A file in memory without a name: memfd_create(2)."""
-        inode = self.memory.root.temporary(0o777, ROOT)
+        from loadstone.vfs.memfd import MemoryFile
+
+        inode = MemoryFile(self.memory, S_IFREG | 0o777)
         dentry = Dentry(self._nowhere.dentry, name, inode)
         dentry.gone = True
         file = inode.open(flags, Location(self._nowhere.mount, dentry))

@@ -9,6 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.structs import OWNER_EX, WORD
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
+from loadstone.memory.vma import MAYWRITE, SHARED
 from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, S_IFIFO, S_IFMT, SETTABLE
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import FcntlCommand, Fd, Int, ULong
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.memfd import MemoryFile
 
 
 @syscall()
@@ -51,10 +53,9 @@ F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_HINT, F_SET_FILE_RW_HINT = 1035, 103
 
 PIPE_MAX_SIZE = 1 << 20  # fs.pipe-max-size
 F_UNLCK = 2
-F_SEAL_SEAL = 1
 
 
-@syscall(support=PARTIAL, note="owners and leases are accepted and do nothing; seals are not there")
+@syscall(support=PARTIAL, note="owners and leases are accepted and do nothing")
 def fcntl(task: Task, fd: Fd, command: FcntlCommand, argument: ULong) -> int | Blocking:
     """Ask or change something of a descriptor or of its open file."""
     file = task.process.files.get(fd)
@@ -206,16 +207,39 @@ def _getpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 
 
 def _seals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    raise LinuxError(EINVAL, "files here cannot be sealed")
+    from loadstone.vfs.memfd import SEAL_WRITE, MemoryFile
+
+    inode = file.inode
+    if not isinstance(inode, MemoryFile):
+        raise LinuxError(EINVAL, "only a memfd can be sealed")
+    if not file.writable:
+        raise LinuxError(EPERM)
+    seals = _unsigned(argument)
+    if seals & SEAL_WRITE and not inode.write_sealed and _is_mapped_writable(task, inode):
+        raise LinuxError(EBUSY, "the file is mapped to be written")
+    inode.seal(seals)
+    return 0
+
+
+def _is_mapped_writable(task: Task, inode: MemoryFile) -> bool:
+    """Whether some process has a shared mapping of the file that is, or may become, writable (mapping_writably_mapped).
+
+    With SHARED a mapping has it only if its file was open for writing.
+    """
+    spaces = [process.space for process in task.kernel.processes.values() if process.status is None]
+    return any(
+        area.backing is inode and area.flags & SHARED and area.flags & MAYWRITE
+        for space in spaces
+        for area in space.vmas
+    )
 
 
 def _getseals(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    """A memfd made without MFD_ALLOW_SEALING has this one; other files have none to ask for."""
-    location = file.location
-    unnamed = location is not None and location.mount.at is None and location.mount is not task.kernel.vfs.root.mount
-    if not unnamed or not file.inode.is_regular:
+    from loadstone.vfs.memfd import MemoryFile
+
+    if not isinstance(file.inode, MemoryFile):
         raise LinuxError(EINVAL)
-    return F_SEAL_SEAL
+    return file.inode.seals
 
 
 def _get_hint(task: Task, fd: int, file: OpenFile, argument: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
-from loadstone.memory.flags import MAP_ANONYMOUS, MAP_HUGETLB
+from loadstone.memory.flags import MAP_ANONYMOUS, MAP_HUGETLB, MAP_SHARED, PROT_WRITE
 from loadstone.memory.mapping import FileAccess
 from loadstone.memory.user import copy_out
 from loadstone.memory.vma import PAGE, PAGE_MASK, PAGE_SHIFT
@@ -55,7 +55,10 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
             return space.map(address, length, prot, flags | MAP_ANONYMOUS, path=file.path)
         raise LinuxError(ENODEV, f"{file.path} cannot be mapped")
     execute = file.location is None or not file.location.noexec
-    access = FileAccess(file.readable, file.writable, execute)
+    sealed = bool(flags & MAP_SHARED) and inode.write_sealed
+    if sealed and prot & PROT_WRITE:
+        raise LinuxError(EPERM, "the file is sealed")
+    access = FileAccess(file.readable, file.writable and not sealed, execute)
     return space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
 
 

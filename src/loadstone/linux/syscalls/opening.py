@@ -177,6 +177,8 @@ def memfd_create(task: Task, name: Path, flags: UInt) -> int:
     """A file without a name, in memory."""
     if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC):
         raise LinuxError(EINVAL)
+    from loadstone.vfs.memfd import SEAL_EXEC, MemoryFile
+
     if flags & MFD_NOEXEC_SEAL and flags & MFD_EXEC:
         raise LinuxError(EINVAL)
     try:
@@ -187,4 +189,10 @@ def memfd_create(task: Task, name: Path, flags: UInt) -> int:
     process = task.process
     process.files.free()
     file = task.kernel.vfs.anonymous(f"memfd:{text}", O_RDWR | O_LARGEFILE)
+    assert isinstance(file.inode, MemoryFile)
+    if flags & MFD_NOEXEC_SEAL:
+        file.inode.mode &= ~0o111
+        file.inode.seals = SEAL_EXEC
+    elif flags & MFD_ALLOW_SEALING:
+        file.inode.seals = 0
     return process.files.install(file, cloexec=bool(flags & MFD_CLOEXEC))
