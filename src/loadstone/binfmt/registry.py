@@ -6,7 +6,6 @@ from collections.abc import Callable
 from errno import ENOEXEC
 from typing import Final
 
-from loadstone.binfmt.describe import describe
 from loadstone.binfmt.elf import plan_elf32, plan_elf64
 from loadstone.binfmt.plan import Plan, Source
 from loadstone.binfmt.rules import DEFAULT_RULES, FormatRules
@@ -61,4 +60,8 @@ def search_binary_handler(
             if error.errno != ENOEXEC:
                 raise
             why = why or error.why
-    raise LinuxError(ENOEXEC, why or describe(head, source.size))
+    if not why:
+        from loadstone.binfmt.describe import describe
+
+        why = describe(head, source.size)
+    raise LinuxError(ENOEXEC, why)

@@ -9,7 +9,6 @@ import os
 from errno import ELOOP, ENOENT, ENOEXEC
 from typing import TYPE_CHECKING
 
-from loadstone.binfmt.describe import describe
 from loadstone.binfmt.plan import ScriptPlan
 from loadstone.binfmt.registry import handlers_of
 from loadstone.errors import LinuxError
@@ -80,7 +79,10 @@ def _search_binary_handler(bprm: Binprm, head: bytes) -> Plan:
         passed = f"{', '.join(refused)} said ENOEXEC; " if refused else ""
         bprm.stage("search_binary_handler", 0, f"{passed}{name} takes {program.name}")
         return plan
-    why = why or describe(head, program.size)
+    if not why:
+        from loadstone.binfmt.describe import describe
+
+        why = describe(head, program.size)
     bprm.stage("search_binary_handler", 0, f"{', '.join(refused)} all said ENOEXEC: {why}")
     raise LinuxError(ENOEXEC, f"no binary format handler takes {program.name}: {why}")
 
