@@ -37,7 +37,7 @@ from loadstone.memory.page_cache import PageCache
 from loadstone.memory.peek import peek, poke
 from loadstone.memory.vma import PAGE
 from loadstone.vfs.assemble import assemble
-from loadstone.vfs.file_table import FileTable
+from loadstone.vfs.file_table import MOST_DESCRIPTORS, FileTable
 
 if TYPE_CHECKING:
     from random import Random
@@ -82,6 +82,7 @@ class Machine:
         policy: who runs next: "round-robin", "fair" or "priority" (see `kernel.policies`).
         schedule_seed: let these dice decide instead: any order and length of slices, the same on every run.
         max_processes: one more at a time switches the machine off.
+        max_files: descriptors of all processes together; one more is ENFILE.
 
     Attributes:
         events: subscribe to what happens: `machine.events.subscribe(function, ["fault"])`.
@@ -113,6 +114,7 @@ class Machine:
         policy: str = "round-robin",
         schedule_seed: int | None = None,
         max_processes: int = MAX_PROCESSES,
+        max_files: int = MOST_DESCRIPTORS,
     ) -> None:
         self._closed = False
         self._keep_faults = keep_faults
@@ -144,7 +146,7 @@ class Machine:
         random = _random(seed)
         options = MachineOptions(
             profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around, policy,
-            schedule_seed, max_processes,
+            schedule_seed, max_processes, max_files,
         )  # fmt: skip
         vfs = assemble(
             cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
@@ -402,7 +404,7 @@ class Machine:
             start = root
         credentials = Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
         limits = dict(enumerate(self.profile.limits))
-        files = FileTable(limits[RLIMIT_NOFILE][0])
+        files = FileTable(limits[RLIMIT_NOFILE][0], kernel.descriptors)
         process = KernelProcess(
             kernel, kernel.new_pid(), credentials, FsContext(start, root, _umask()), files, ProcessSignals()
         )

@@ -29,6 +29,7 @@ NOT_RUNNING = {
     "policy": "round-robin",
     "schedule_seed": None,
     "max_processes": 4096,
+    "max_files": 1 << 18,
     "wait_all": False,
 }
 
@@ -90,6 +91,7 @@ def add_running_options(parser: Parser) -> None:
     add("--policy", metavar="NAME", choices=POLICIES, help="who runs next: round-robin (default), fair, priority")
     add("--schedule-seed", metavar="N", type=values.integer, help="any order and length of time slices, as N decides")
     add("--max-processes", metavar="N", type=values.positive, help="more at a time end the run (default: 4096)")
+    add("--max-files", metavar="N", type=values.positive, help="descriptors of all processes (default: 262144)")
     add("--wait-all", action="store_true", help="wait for what the program leaves running in the background, too")
     add("--fault-around", metavar="SIZE", type=values.fault_around, help=around)
     add("--fill-ahead", metavar="PAGES", type=values.fill_ahead, help=ahead)
@@ -142,6 +144,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "policy": options.policy,
         "schedule_seed": options.schedule_seed,
         "max_processes": options.max_processes,
+        "max_files": options.max_files,
     }
 
 

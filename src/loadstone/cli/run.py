@@ -17,10 +17,14 @@ from loadstone.cli.programs import cannot_execute
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadstone.api import Machine
     from loadstone.kernel.process import ExitStatus
+    from loadstone.kernel.process import Process as KernelProcess
 
 TIMED_OUT = 124
+_MOST_NAMES = 5
 
 _ABOUT = """\
 Run a program in a machine of its own. Its input and output are yours, and its exit status is the
@@ -90,10 +94,12 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
         gc.enable()
         try:
             status = process.run()
+            ended = machine.finish(wait_for_all=options.wait_all)
+            status = machine.switched_off or status
             seconds = time.perf_counter() - started
         finally:
             observers.finish()
-        _closing_words(machine, observers, words[0], status)
+        _closing_words(machine, observers, words[0], status, ended)
         if observers.profile is not None and observers.end is not None and sys.stderr is not None:
             from loadstone.report.stats import print_summary, summarize
 
@@ -105,7 +111,9 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
         machine.close()
 
 
-def _closing_words(machine: Machine, observers: Observers, program: str, status: ExitStatus) -> None:
+def _closing_words(
+    machine: Machine, observers: Observers, program: str, status: ExitStatus, ended: Sequence[KernelProcess]
+) -> None:
     """The lines after a run: what ended it, what it wrote that the host will not get."""
     lines = []
     if status.timed_out:
@@ -114,6 +122,12 @@ def _closing_words(machine: Machine, observers: Observers, program: str, status:
         lines.append(status.note)
     elif status.signal:
         lines += _death_lines(observers, program, status.signal)
+    if ended and not status.timed_out and not status.note:
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in ended[:_MOST_NAMES])
+        more = f" and {len(ended) - _MOST_NAMES} more" if len(ended) > _MOST_NAMES else ""
+        lines.append(f"ended with {program}, which left them running: {names}{more}; --wait-all waits for them")
+    if machine.kernel.descriptors.refused:
+        lines.append(f"more than {machine.kernel.descriptors.most:,} descriptors were wanted at a time (--max-files)")
     if machine.unimplemented:
         calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
         lines.append(f"asked for and not implemented: {calls}")

@@ -9,6 +9,7 @@ from loadstone.events import Exit, publish
 from loadstone.kernel.process import ENDED, ExitStatus, Process, Task
 from loadstone.kernel.scheduler import Scheduler
 from loadstone.lean import NamedTuple, Protocol
+from loadstone.vfs.file_table import MOST_DESCRIPTORS, Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,7 @@ class MachineOptions(NamedTuple):
     policy: str = "round-robin"
     schedule_seed: int | None = None
     max_processes: int = MAX_PROCESSES
+    max_files: int = MOST_DESCRIPTORS
 
 
 class Kernel:
@@ -110,6 +112,7 @@ class Kernel:
         commitment: the promise of memory that overcommit accounting keeps.
         fill_ahead: how far faults on new memory fill the pages that follow, in every process.
         vfs, clock, events, options, profile: as built; `profile` is the personality's description of its kernel.
+        descriptors: how many there may be in all processes together.
         processes: by pid, the ended ones included until they are reaped; tasks: their threads, by tid.
         started: how many processes there ever were; most_processes: how many at a time.
     """
@@ -144,6 +147,7 @@ class Kernel:
         self.fill_ahead: FillAhead | None = None
         self.personality: Personality
         self.booted_ns = clock.monotonic_ns()
+        self.descriptors = Room(options.max_files)
         self._random = random
         self._next_pid = FIRST_PID
         vfs.wake_up = self.scheduler.wake

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF, EINVAL, EMFILE
+from errno import EBADF, EINVAL, EMFILE, ENFILE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -12,18 +12,39 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
 
 DEFAULT_LIMIT = 1024
+MOST_DESCRIPTORS = 1 << 18
+
+
+class Room:
+    """How many descriptors there may be in the whole machine, and how many there are (kernel: fs.file-max).
+
+    `refused`: how often there was no room for another one.
+    """
+
+    __slots__ = ("most", "refused", "used")
+
+    def __init__(self, most: int = MOST_DESCRIPTORS) -> None:
+        self.most = most
+        self.used = self.refused = 0
+
+    def require(self, count: int = 1) -> None:
+        """ENFILE if there is no room for `count` more."""
+        if self.used + count > self.most:
+            self.refused += 1
+            raise LinuxError(ENFILE, f"the machine may have {self.most} descriptors (--max-files)")
 
 
 class FileTable:
     """fd -> (open file description, close-on-exec). The lowest free number is always given out.
 
-    `limit` is the soft RLIMIT_NOFILE: numbers are below it.
+    `limit` is the soft RLIMIT_NOFILE: numbers are below it. `room` is the machine's.
     """
 
-    __slots__ = ("_cloexec", "_files", "_users", "limit")
+    __slots__ = ("_cloexec", "_files", "_room", "_users", "limit")
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, room: Room | None = None) -> None:
         self.limit = limit
+        self._room = room if room is not None else Room()
         self._files: list[OpenFile | None] = []
         self._cloexec: set[int] = set()
         self._users = 1
@@ -71,12 +92,16 @@ class FileTable:
             fd = max(len(files), minimum)
         if fd >= self.limit:
             raise LinuxError(EMFILE, f"the process may have {self.limit} descriptors (RLIMIT_NOFILE)")
+        self._room.require()
         return fd
 
     def _set(self, fd: int, file: OpenFile, cloexec: bool) -> None:
         files = self._files
         if fd >= len(files):
             files.extend([None] * (fd + 1 - len(files)))
+        if files[fd] is None:
+            self._room.require()
+            self._room.used += 1
         files[fd] = file
         file.hold()
         if cloexec:
@@ -88,6 +113,7 @@ class FileTable:
         """Close one descriptor; EBADF."""
         file = self.get(fd)
         self._files[fd] = None
+        self._room.used -= 1
         self._cloexec.discard(fd)
         self._release(file)
 
@@ -159,8 +185,10 @@ class FileTable:
 
     def clone(self) -> FileTable:
         """What fork gives the child: the same open file descriptions."""
-        other = FileTable(self.limit)
-        for fd, file in self.items():
+        items = self.items()
+        self._room.require(len(items))
+        other = FileTable(self.limit, self._room)
+        for fd, file in items:
             other._set(fd, file, fd in self._cloexec)
         return other
 
