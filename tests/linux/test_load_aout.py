@@ -135,5 +135,7 @@ def test_explain(program: str) -> None:
         assert expected in told.text
     told = loadstone("explain", "--kernel", "2.6.32-i386", program)
     assert "N_DATADDR  0x1400" in told.text
+    told = loadstone("explain", "--why", "--kernel", "4.19", program)
+    assert told.status == 0 and "create_aout_tables" in told.text, told.errors
     told = loadstone("explain", program)
     assert told.status == 1 and "ENOEXEC" in told.text

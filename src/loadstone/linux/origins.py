@@ -83,6 +83,8 @@ _ORIGINS = (
     Origin("auxv", "AT_EXECFN", "do_execveat_common", _EXEC,
            "the address of the file name given to execve, at the stack's top"),
     Origin("auxv", "AT_PLATFORM", "create_elf_tables", _ELF, "the address of ELF_PLATFORM's string: x86_64, or i686"),
+    Origin("auxv", "AT_EXECFD", "begin_new_exec", _EXEC,
+           "the descriptor of the file that a format of binfmt_misc with flag O or C passes to its interpreter"),
     Origin("auxv", "AT_RSEQ_FEATURE_SIZE", "create_elf_tables", _ELF, "bytes of struct rseq in use, since Linux 6.3"),
     Origin("auxv", "AT_RSEQ_ALIGN", "create_elf_tables", _ELF, "the alignment of struct rseq, since Linux 6.3"),
     Origin("auxv", "AT_NULL", "create_elf_tables", _ELF, "the end of the vector"),
@@ -90,6 +92,8 @@ _ORIGINS = (
     Origin("stack", "argv", "create_elf_tables", _ELF, "the addresses of the argument strings, in order, and a NULL"),
     Origin("stack", "envp", "create_elf_tables", _ELF,
            "the addresses of the environment strings, in order, and a NULL"),
+    Origin("stack", "vectors", "create_aout_tables", "arch/x86/ia32/ia32_aout.c",
+           "the addresses of argv and envp, which only a.out programs are given"),
     Origin("stack", "padding", "arch_align_stack", "arch/x86/kernel/process.c",
            "what rounding down to 16 bytes leaves between the parts, and up to 8,191 bytes with randomisation"),
     Origin("stack", "AT_RANDOM bytes", "create_elf_tables", _ELF,
@@ -167,6 +171,8 @@ def of_word(what: str) -> Origin:
         return _BY_KEY["stack", what]
     if what.startswith("padding"):
         return _BY_KEY["stack", "padding"]
+    if what.startswith("address of "):
+        return _BY_KEY["stack", "vectors"]
     table = what[:4]
     return _BY_KEY["stack", f"{table} string" if what.endswith(" string") else table]
 
