@@ -39,6 +39,8 @@ _CLOCK = (
 _REFUSED = "perhaps since Loadstone refuses what the host does: {}"
 _OWN_FILES = "perhaps since it looks at what is the guest's own: {}"
 _MOST_NAMES = 4
+_HUGE = "perhaps since the host's page cache has these 2 MiB as one page, mapped at once"
+_HUGE_SHIFT = 21
 _COLD = "--page-cache cold maps no neighbours that were not read before"
 _VDSO = "[vdso]"
 
@@ -51,6 +53,7 @@ def differences(comparison: Comparison, again: NativeRun) -> Iterator[Difference
     unsteady = _unsteady(comparison.native, again)
     names = {fault.address & -PAGE: fault.mapping for fault in here}
     areas = _areas(comparison.here.maps)
+    blocks = Counter(fault.address >> _HUGE_SHIFT for fault in native)
     for task, alignment in enumerate(comparison.alignments):
         left = [fault for fault in native if fault.task == task]
         right = [fault for fault in here if fault.task == task]
@@ -61,6 +64,8 @@ def differences(comparison: Comparison, again: NativeRun) -> Iterator[Difference
             mapping = names[page] if page in names else _mapping(areas, page)
             in_vdso = mapping.startswith("[v") or _mapping(areas, fault.pc) == _VDSO
             why = _why(comparison, mapping, in_vdso, (task, fault.mode, page) in unsteady)
+            if kind == ONLY_HERE and blocks[page >> _HUGE_SHIFT] == 1 and _spans_block(areas, page):
+                why = _HUGE
             yield Difference(kind, fault.mode, page, fault.pc, task, mapping, why)
 
 
@@ -136,6 +141,13 @@ def _areas(maps: str) -> list[tuple[int, int, str]]:
 
 def _mapping(areas: list[tuple[int, int, str]], page: int) -> str:
     return next((name for start, end, name in areas if start <= page < end), "")
+
+
+def _spans_block(areas: list[tuple[int, int, str]], page: int) -> bool:
+    """Whether one mapping of a file covers the whole 2 MiB in which the page lies."""
+    first = page >> _HUGE_SHIFT << _HUGE_SHIFT
+    end = first + (1 << _HUGE_SHIFT)
+    return any(start <= first and end <= stop and name.startswith("/") for start, stop, name in areas)
 
 
 def _key(fault: Fault) -> Key:

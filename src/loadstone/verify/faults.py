@@ -29,6 +29,7 @@ DEFAULT_FAULT_AROUND = 65536
 """fault_around_bytes of every kernel that nobody told otherwise (mm/memory.c)."""
 
 _CORE_DUMPED = 0x80  # in waitpid's status
+_CALLS_READ = 5_000  # system calls looked at for the files they name; programs look into /proc when they start
 _OWN_FILE = re.compile(r'"(/(?:proc|sys)/[^"]*)"')
 
 Key = tuple[str, int]  # mode, page
@@ -233,11 +234,16 @@ def run_here(program: Program, machine: Machine) -> RunHere:
 
     faults: list[Fault] = []
     looked_at: dict[str, None] = {}
+    calls_left = _CALLS_READ
 
     def note_path(call: Syscall) -> None:
+        nonlocal calls_left
         found = _OWN_FILE.search(call.text)
         if found:
             looked_at[found[1]] = None
+        calls_left -= 1
+        if not calls_left:  # writing calls out takes longer than making them
+            machine.events.unsubscribe(note_path)
 
     machine.events.subscribe(faults.append, ("fault",))
     machine.events.subscribe(note_path, ("syscall",))
