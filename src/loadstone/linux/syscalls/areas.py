@@ -26,7 +26,8 @@ _NAMES = {
     # files of the guest
     "opening": """open openat openat2 creat close close_range memfd_create""",
     "readwrite": """read write pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2 lseek""",
-    "copying": """sendfile copy_file_range splice tee vmsplice""",
+    "copying": """sendfile copy_file_range""",
+    "splicing": """splice tee vmsplice""",
     "storage": """truncate ftruncate fallocate fsync fdatasync sync syncfs sync_file_range readahead fadvise64""",
     "directories": """getcwd chdir fchdir chroot mkdir mkdirat rmdir rename renameat renameat2 link linkat symlink
         symlinkat unlink unlinkat readlink readlinkat mknod mknodat getdents getdents64 umask""",

@@ -1,4 +1,4 @@
-"""From file to file without the user's memory. Source: fs/splice.c, fs/read_write.c.
+"""From file to file without the user's memory. Source: fs/read_write.c.
 
 The bytes pass through a buffer of ours of at most 1 MiB. What was taken from a pipe is always delivered: a pipe is read
 only when the other side can be written.
@@ -16,12 +16,9 @@ from loadstone.linux.syscalls.readwrite import (
     MAX_COUNT,
     ahead,
     broken_pipe,
-    read_segments,
-    segments_at,
     wait_for,
-    write_segments,
 )
-from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.file import SeekableFile, WouldBlock
 from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, POLLERR, POLLOUT
@@ -30,12 +27,11 @@ from loadstone.wait import Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.syscalls.arguments import Address, Fd, InVector, Size, UInt, ULong
+    from loadstone.linux.syscalls.arguments import Address, Fd, Size, UInt
     from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
 
 BUFFER = 1 << 20
-SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
 
 
 class Copy:
@@ -135,7 +131,7 @@ class Copy:
             self.source.offset -= count
 
 
-def _offset_at(task: Task, address: int) -> int | None:
+def offset_at(task: Task, address: int) -> int | None:
     """The loff_t at `address`, None for a null pointer; EFAULT, EINVAL for a negative one."""
     if not address:
         return None
@@ -143,7 +139,8 @@ def _offset_at(task: Task, address: int) -> int | None:
     return int(offset)
 
 
-def _store(task: Task, address: int, offset: int | None) -> None:
+def store_offset(task: Task, address: int, offset: int | None) -> None:
+    """Write an offset back, where there was one."""
     if address and offset is not None:
         copy_out(task.process.space, address, pack("<q", offset))
 
@@ -151,7 +148,7 @@ def _store(task: Task, address: int, offset: int | None) -> None:
 @syscall()
 def sendfile(task: Task, out_fd: Fd, in_fd: Fd, offset: Address, count: Size) -> int | Blocking:
     """Copy from a file to any open file."""
-    start = _offset_at(task, offset)
+    start = offset_at(task, offset)
     source = open_file(task, in_fd)
     if not source.readable:
         raise LinuxError(EBADF)
@@ -164,12 +161,16 @@ def sendfile(task: Task, out_fd: Fd, in_fd: Fd, offset: Address, count: Size) ->
         raise LinuxError(EBADF)
     if not isinstance(source, SeekableFile) or target.flags & O_APPEND:
         raise LinuxError(EINVAL)
+    if isinstance(target, PipeFile):
+        from loadstone.linux.syscalls.splicing import into_pipe
+
+        return into_pipe(task, source, target, count, start, offset, False)
     return _sendfile(task, Copy(task, source, target, count, start, None), offset)
 
 
 def _sendfile(task: Task, copy: Copy, offset: int) -> Blocking:
     done = yield from copy.run()
-    _store(task, offset, copy.offset_in)
+    store_offset(task, offset, copy.offset_in)
     return done
 
 
@@ -179,7 +180,7 @@ def copy_file_range(
 ) -> int | Blocking:
     """Copy from a regular file to another."""
     source, target = open_file(task, in_fd), open_file(task, out_fd)
-    offset_in, offset_out = _offset_at(task, in_offset), _offset_at(task, out_offset)
+    offset_in, offset_out = offset_at(task, in_offset), offset_at(task, out_offset)
     if flags:
         raise LinuxError(EINVAL)
     for file in (source, target):
@@ -207,85 +208,6 @@ def _demand_apart(
 
 def _copy_range(task: Task, copy: Copy, in_offset: int, out_offset: int) -> Blocking:
     done = yield from copy.run()
-    _store(task, in_offset, copy.offset_in)
-    _store(task, out_offset, copy.offset_out)
+    store_offset(task, in_offset, copy.offset_in)
+    store_offset(task, out_offset, copy.offset_out)
     return done
-
-
-@syscall(support=PARTIAL, note="bytes are copied")
-def splice(
-    task: Task, in_fd: Fd, in_offset: Address, out_fd: Fd, out_offset: Address, count: Size, flags: UInt
-) -> int | Blocking:
-    """Move bytes between a pipe and another file."""
-    if not count:
-        return 0
-    if flags & ~15:
-        raise LinuxError(EINVAL)
-    source, target = open_file(task, in_fd), open_file(task, out_fd)
-    if not source.readable or not target.writable:
-        raise LinuxError(EBADF)
-    from_pipe, to_pipe = isinstance(source, PipeFile), isinstance(target, PipeFile)
-    if (from_pipe and in_offset) or (to_pipe and out_offset):
-        raise LinuxError(ESPIPE)
-    if not from_pipe and not to_pipe:
-        raise LinuxError(EINVAL)
-    if from_pipe and to_pipe and source.inode is target.inode:
-        raise LinuxError(EINVAL)
-    if (in_offset and not source.positioned) or target.flags & O_APPEND:
-        raise LinuxError(EINVAL)
-    copy = Copy(
-        task,
-        source,
-        target,
-        min(count, BUFFER if from_pipe else 65536),
-        _offset_at(task, in_offset),
-        _offset_at(task, out_offset),
-        bool(flags & SPLICE_F_NONBLOCK),
-    )
-    return _copy_range(task, copy, in_offset, out_offset)
-
-
-@syscall(support=PARTIAL, note="bytes are copied")
-def vmsplice(task: Task, fd: Fd, vector: InVector, count: ULong, flags: UInt) -> int | Blocking:
-    """Move bytes between a pipe and the user's memory."""
-    if flags & ~15:
-        raise LinuxError(EINVAL)
-    file = open_file(task, fd)
-    if not isinstance(file, PipeFile):
-        raise LinuxError(EBADF)
-    segments = segments_at(task.process.space, vector, count)
-    if not segments:
-        return 0
-    return write_segments(task, file, segments) if file.writable else read_segments(task, file, segments)
-
-
-@syscall(support=PARTIAL, note="bytes are copied")
-def tee(task: Task, in_fd: Fd, out_fd: Fd, count: Size, flags: UInt) -> int | Blocking:
-    """Copy what is in one pipe to another, and leave it there."""
-    if flags & ~15:
-        raise LinuxError(EINVAL)
-    if not count:
-        return 0
-    source, target = open_file(task, in_fd), open_file(task, out_fd)
-    if not source.readable or not target.writable:
-        raise LinuxError(EBADF)
-    if not isinstance(source, PipeFile) or not isinstance(target, PipeFile) or source.pipe is target.pipe:
-        raise LinuxError(EINVAL)
-    return _tee(source, target, count, bool(flags & SPLICE_F_NONBLOCK))
-
-
-def _tee(source: PipeFile, target: PipeFile, count: int, nonblocking: bool) -> Blocking:
-    while not source.pipe.ring:
-        if not source.pipe.writers:
-            return 0
-        if nonblocking or source.flags & O_NONBLOCK:
-            raise LinuxError(EAGAIN)
-        yield Wait((source.pipe.readable,))
-    data = bytes(source.pipe.ring.data[:count])
-    while True:
-        try:
-            return target.write_from([memoryview(data)])
-        except WouldBlock as block:
-            if nonblocking or target.flags & O_NONBLOCK:
-                raise LinuxError(EAGAIN) from None
-            yield wait_for(block)

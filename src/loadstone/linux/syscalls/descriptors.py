@@ -226,9 +226,10 @@ def _is_mapped_writable(task: Task, inode: MemoryFile) -> bool:
 
     With SHARED a mapping has it only if its file was open for writing.
     """
+    backing: object = inode
     spaces = [process.space for process in task.kernel.processes.values() if process.status is None]
     return any(
-        area.backing is inode and area.flags & SHARED and area.flags & MAYWRITE
+        area.backing is backing and area.flags & SHARED and area.flags & MAYWRITE
         for space in spaces
         for area in space.vmas
     )
