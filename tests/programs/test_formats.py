@@ -104,3 +104,26 @@ def test_untrusted_programs_see_the_interpreter(tmp_path: Path) -> None:
     program = script(tmp_path, "text.up", "shown by cat\n")
     done = loadstone("run", "--untrusted", "--binfmt", ":up:E::up::/bin/cat:", program)
     assert done.text == "shown by cat\n", done.errors
+
+
+HELLO_JAVA = """
+public class Hello {
+  public static void main(String[] words) { System.out.println("hello " + String.join(" ", words)); }
+}
+"""
+RUN_CLASS = """#!/bin/sh
+file=$1; shift
+exec java -Xshare:auto -XX:TieredStopAtLevel=1 -cp "${file%/*}" "$(basename "$file" .class)" "$@"
+"""
+
+
+def test_a_java_class(tmp_path: Path) -> None:
+    if shutil.which("javac") is None or shutil.which("java") is None:
+        pytest.skip("javac and java (a JDK) are not installed")
+    (tmp_path / "Hello.java").write_text(HELLO_JAVA)
+    subprocess.run(["javac", "--release", "11", "Hello.java"], cwd=tmp_path, check=True, capture_output=True)
+    program = tmp_path / "Hello.class"
+    program.chmod(0o755)
+    interpreter = script(tmp_path, "run-class", RUN_CLASS)
+    done = loadstone("run", "--binfmt", rf":class:M::\xca\xfe\xba\xbe::{interpreter}:", str(program), "from", "Java")
+    assert (done.text, done.status) == ("hello from Java\n", 0), done.errors
