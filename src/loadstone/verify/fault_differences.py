@@ -39,8 +39,11 @@ _CLOCK = (
 _REFUSED = "perhaps since Loadstone refuses what the host does: {}"
 _OWN_FILES = "perhaps since it looks at what is the guest's own: {}"
 _MOST_NAMES = 4
-_HUGE = "perhaps since the host's page cache has these 2 MiB as one page, mapped at once"
-_HUGE_SHIFT = 21
+_FOLIO = (
+    "perhaps since the host's page cache has these pages in one large folio: since Linux 6.18 a fault maps all of it"
+    " (mm/filemap.c, filemap_map_pages), beyond the window of --fault-around"
+)
+_LARGEST_FOLIO = 2 << 20
 _COLD = "--page-cache cold maps no neighbours that were not read before"
 _VDSO = "[vdso]"
 
@@ -53,7 +56,7 @@ def differences(comparison: Comparison, again: NativeRun) -> Iterator[Difference
     unsteady = _unsteady(comparison.native, again)
     names = {fault.address & -PAGE: fault.mapping for fault in here}
     areas = _areas(comparison.here.maps)
-    blocks = Counter(fault.address >> _HUGE_SHIFT for fault in native)
+    blocks = {fault.address // _LARGEST_FOLIO for fault in native}
     for task, alignment in enumerate(comparison.alignments):
         left = [fault for fault in native if fault.task == task]
         right = [fault for fault in here if fault.task == task]
@@ -62,10 +65,13 @@ def differences(comparison: Comparison, again: NativeRun) -> Iterator[Difference
         for kind, fault in _kinds(kernel, ours):
             page = fault.address & -PAGE
             mapping = names[page] if page in names else _mapping(areas, page)
-            in_vdso = mapping.startswith("[v") or _mapping(areas, fault.pc) == _VDSO
-            why = _why(comparison, mapping, in_vdso, (task, fault.mode, page) in unsteady)
-            if kind == ONLY_HERE and blocks[page >> _HUGE_SHIFT] == 1 and _spans_block(areas, page):
-                why = _HUGE
+            why = _why(
+                comparison,
+                mapping,
+                unsteady=(task, fault.mode, page) in unsteady,
+                in_vdso=mapping.startswith("[v") or _mapping(areas, fault.pc) == _VDSO,
+                in_folio=kind == ONLY_HERE and page // _LARGEST_FOLIO in blocks,
+            )
             yield Difference(kind, fault.mode, page, fault.pc, task, mapping, why)
 
 
@@ -93,7 +99,7 @@ def _kinds(kernel: list[NativeFault], ours: list[FaultHere]) -> Iterator[tuple[s
             yield ONLY_HERE, fault
 
 
-def _why(comparison: Comparison, mapping: str, in_vdso: bool, unsteady: bool) -> str:
+def _why(comparison: Comparison, mapping: str, *, unsteady: bool, in_vdso: bool, in_folio: bool) -> str:
     """The reason, or ""."""
     here = comparison.here
     if unsteady:
@@ -108,6 +114,8 @@ def _why(comparison: Comparison, mapping: str, in_vdso: bool, unsteady: bool) ->
         return _CLOCK
     if here.engine == "unicorn":
         return _OTHER_CPU
+    if of_file and in_folio:
+        return _FOLIO
     if here.refused:
         return _REFUSED.format(_some(here.refused))
     return _OWN_FILES.format(_some(here.own_files)) if here.own_files else ""
@@ -141,13 +149,6 @@ def _areas(maps: str) -> list[tuple[int, int, str]]:
 
 def _mapping(areas: list[tuple[int, int, str]], page: int) -> str:
     return next((name for start, end, name in areas if start <= page < end), "")
-
-
-def _spans_block(areas: list[tuple[int, int, str]], page: int) -> bool:
-    """Whether one mapping of a file covers the whole 2 MiB in which the page lies."""
-    first = page >> _HUGE_SHIFT << _HUGE_SHIFT
-    end = first + (1 << _HUGE_SHIFT)
-    return any(start <= first and end <= stop and name.startswith("/") for start, stop, name in areas)
 
 
 def _key(fault: Fault) -> Key:
