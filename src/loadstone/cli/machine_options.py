@@ -77,7 +77,7 @@ def add_machine_options(parser: Parser) -> None:
 
 def add_kernel_option(add: Callable[..., Any]) -> None:
     """Which kernel is modelled, in a group of options."""
-    add("--kernel", metavar="NAME", choices=KERNELS, help=f"model this kernel (default: live); {', '.join(KERNELS)}")
+    add("--kernel", metavar="NAME", choices=KERNELS, help=f"the kernel to model: {', '.join(KERNELS)}")
 
 
 def add_running_options(parser: Parser) -> None:

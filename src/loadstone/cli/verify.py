@@ -11,21 +11,22 @@ from loadstone.cli import machine_options, values, verify_faults, verify_fuzz, v
 from loadstone.cli.parser import Parser, add_program
 
 _ABOUT = """\
-Let the kernel of this machine and Loadstone build the same process image, and compare the two: mappings,
-break, entry, registers, auxiliary vector, every byte of the initial stack.
+Let the kernel of this machine and Loadstone build the same process image, and compare the two:
+mappings, break, entry, registers, auxiliary vector, every byte of the initial stack.
 
-This is the one command that lets the host execute the file: it is stopped before its first instruction,
-looked at through ptrace, and killed. Nothing of it runs; no file is changed. Only --faults --run-natively
-lets it run to its end.
+This is the one command that lets the host execute the file: it is stopped before its first
+instruction, looked at through ptrace, and killed. Nothing of it runs; no file is changed.
+Only --faults --run-natively lets it run to its end.
 """
 _EXAMPLES = """\
 Examples:
   loadstone verify /bin/ls -l                 one program with its arguments
   loadstone verify /usr/bin /usr/sbin         every program and script below two directories
+  loadstone verify --each /bin/a* /bin/b*     each of these files
   loadstone verify --stack-limit unlimited /bin/true
   loadstone verify --faults --run-natively ls -l /usr/bin
 
-Exit status: 0 identical; 1 something differs; 125 Loadstone's own failure.
+Exit status: 0 identical; 1 something differs; 127 not found; 125 Loadstone's own failure.
 """
 
 

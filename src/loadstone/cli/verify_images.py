@@ -30,6 +30,7 @@ def add_options(parser: Parser) -> None:
     add("--hostile", action="store_true", help=hostile)
     machine_options.add_kernel_option(add)
     add("--jobs", metavar="N", type=values.integer, help="compare in N processes (default: one a CPU)")
+    add("--each", action="store_true", help="take every word for a program or directory, none for an argument")
     add("--report", metavar="FILE", help="write the result to FILE as JSON too, schema loadstone/verify/1")
 
 
@@ -53,14 +54,14 @@ def run(parser: Parser, options: Namespace) -> int:
 
 
 def _requests(options: Namespace, words: list[str]) -> list[Request]:
-    """One program with its arguments; or, when the first word is a directory, everything in all of them."""
+    """One program with its arguments; or, when the first word is a directory or with --each, all in all of them."""
     from loadstone.verify.runner import Request, strings
     from loadstone.verify.sweep import find_programs
 
     guest = machine_options.environment(options)
     envp = strings(machine_options.strings(guest))
     rest = (envp, machine_options.guest_directory(options), options.stack_limit)
-    if not os.path.isdir(words[0]):
+    if not options.each and not os.path.isdir(words[0]):
         path = machine_options.find(options, words[0], guest)
         return [Request(path, strings(words), *rest)]
     found = find_programs(words)

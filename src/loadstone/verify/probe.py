@@ -63,6 +63,7 @@ def measure_live(profile: KernelProfile) -> KernelProfile:
     return profile._replace(
         auxv=tuple(key for key, _ in image.auxiliary_vector),
         special=_special(image),
+        task_size=image.stack_top,
         empty_argument=image.stat["arg_end"] > image.stat["arg_start"],
         align_loader=base % _HUGE == 0,
         loader_brk=BRK_ALWAYS if moved else concluded,
