@@ -204,6 +204,34 @@ def test_what_gdb_says(crash: str, tmp_path: Path) -> None:
     assert ours == native
 
 
+THREADS = """
+#include <pthread.h>
+#include <unistd.h>
+static void *wait_for_ever(void *unused) { for (;;) pause(); }
+static void *crash(void *unused) { usleep(300000); *(volatile int *)0x30 = 1; return unused; }
+int main(void) {
+  pthread_t first, second;
+  pthread_create(&first, 0, wait_for_ever, 0);
+  pthread_create(&second, 0, crash, 0);
+  pthread_join(second, 0);
+}
+"""
+
+
+def test_threads(compiled: Compiler, tmp_path: Path) -> None:
+    if shutil.which("gdb") is None:
+        pytest.skip("gdb is not installed")
+    both = Both(tmp_path, compiled(THREADS, "pie", "-O0", "-pthread"))
+    # The thread that died is the first; the kernel has the others in the order in which they noticed.
+    ours, native = (
+        sorted(re.findall(r"(?m)^#\d+ +(?:0x[0-9a-f]+ in )?(\w+)", stack))
+        for path in (both.files[0], both.native_files[0])
+        for stack in [gdb(both.program, path, "thread apply all bt")]
+    )
+    assert native.count("wait_for_ever") == 1 and native.count("crash") == 2
+    assert ours == native
+
+
 def gdb(program: str, core: Path, *commands: str) -> str:
     line = ["gdb", "-nx", "-batch", *[word for command in commands for word in ("-ex", command)], program, str(core)]
     said = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60).stdout

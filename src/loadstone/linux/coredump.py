@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import ENDED
 from loadstone.linux import auxv, core_file
 from loadstone.linux.core_file import PAGE, Ids, Note, Segment
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
@@ -166,7 +167,7 @@ def _notes(task: Task, info: SigInfo) -> list[Note]:
         *_thread_state(task),
     ]
     for other in process.tasks:
-        if other is not task:
+        if other is not task and other.state != ENDED:
             parts += [_thread_status(other, info.number), *_thread_state(other)]
     return parts
 
