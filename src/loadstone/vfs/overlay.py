@@ -34,6 +34,8 @@ from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import INODE_COST, Budget, Store
 
 if TYPE_CHECKING:
+    from weakref import WeakKeyDictionary
+
     from loadstone.clock import Clock
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.host import HostNode, HostTree
@@ -64,6 +66,7 @@ class Overlay:
         "clock",
         "deterministic",
         "device",
+        "extended",
         "given",
         "inodes",
         "last_number",
@@ -100,6 +103,7 @@ class Overlay:
         self.writable_roots = frozenset(writable_roots)  # directories of the host that were handed over
         self.given: set[int] = set()  # inode numbers of what was put here before the guest ran
         self.changed = False  # whether the upper layer has anything at all
+        self.extended: WeakKeyDictionary[Inode, dict[str, bytes]] | None = None  # attributes that were set here
         if tree is None:
             self.device = device
             self.root: Inode = OverlayDirectory(self, None, S_IFDIR | 0o755)

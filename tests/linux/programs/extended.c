@@ -1,0 +1,65 @@
+#include "check.h"
+#include <sys/xattr.h>
+
+int main(void) {
+  char b[100000] = "", *end = edge();
+  put("file", "text");
+  mkdir("dir", 0755);
+  symlink("file", "link");
+  mkfifo("fifo", 0600);
+  int fd = open("file", O_RDWR), path = open("file", O_PATH);
+  T(listxattr("file", b, 100));
+  T(getxattr("file", "user.a", b, 100));
+  T(setxattr("file", "user.a", "value", 5, XATTR_REPLACE));
+  T(setxattr("file", "user.a", "value", 5, XATTR_CREATE));
+  T(setxattr("file", "user.a", "value", 5, XATTR_CREATE));
+  T(setxattr("file", "user.a", "longer value", 12, XATTR_REPLACE));
+  T(setxattr("file", "user.b", NULL, 0, 0));
+  T(setxattr("file", "user.c", NOWHERE, 3, 0));
+  T(setxattr("file", "user.c", "x", 1, 8));
+  T(setxattr("file", "user.c", b, 70000, 0));
+  T(setxattr("file", "", "x", 1, 0));
+  T(setxattr("file", "user.", "x", 1, 0));
+  T(setxattr("file", "nothing", "x", 1, 0));
+  T(setxattr("file", "other.a", "x", 1, 0));
+  T(setxattr("none", "user.a", "x", 1, 0));
+  memset(b, 'n', 300);
+  memcpy(b, "user.", 5);
+  b[255] = 0;
+  T(setxattr("file", b, "x", 1, 0));
+  T(removexattr("file", b));
+  b[255] = 'n', b[256] = 0;
+  T(setxattr("file", b, "x", 1, 0));
+  T(getxattr("file", "user.a", b, 0));
+  T(getxattr("file", "user.a", b, 5));
+  T(getxattr("file", "user.a", b, 100));
+  printf("     %.12s\n", b);
+  T(getxattr("file", "user.a", end - 5, 50));
+  T(getxattr("file", "user.b", b, 100));
+  T(getxattr("link", "user.a", b, 100));
+  T(lgetxattr("link", "user.a", b, 100));
+  T(lsetxattr("link", "user.a", "x", 1, 0));
+  T(lgetxattr("fifo", "user.a", b, 100));
+  T(lsetxattr("fifo", "user.a", "x", 1, 0));
+  T(fgetxattr(fd, "user.a", b, 100));
+  T(fgetxattr(path, "user.a", b, 100));
+  T(flistxattr(fd, b, 0));
+  T(flistxattr(fd, b, 5));
+  T(flistxattr(fd, b, 100));
+  T(fremovexattr(fd, "user.a"));
+  T(fremovexattr(fd, "user.a"));
+  T(listxattr("file", b, 100));
+  printf("     %s\n", b);
+  T(setxattr("dir", "user.d", "directory", 9, 0));
+  T(getxattr("dir", "user.d", b, 100));
+  T(rename("file", "moved"));
+  T(getxattr("moved", "user.b", b, 100));
+  int p[2];
+  pipe(p);
+  T(fgetxattr(p[0], "user.a", b, 100));
+  T(fsetxattr(p[0], "user.a", "x", 1, 0));
+  T(chmod("moved", 0400));
+  T(setxattr("moved", "user.e", "x", 1, 0));
+  T(getxattr("/proc/self/stat", "user.a", b, 100));
+  return 0;
+}
