@@ -600,7 +600,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "cmdline": lambda: b"\n",
         "cpuinfo": lambda: text.cpuinfo(cpu_model(profile, _engine(kernel)), options.cpu_count),
         "filesystems": lambda: (
-            b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\toverlay\n"
+            b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tbinfmt_misc\nnodev\tpipefs\nnodev\toverlay\n"
         ),
         "loadavg": lambda: text.loadavg(1, len(processes()), max(kernel.processes, default=1)),
         "meminfo": meminfo,
