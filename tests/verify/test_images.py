@@ -104,7 +104,7 @@ def test_32_bit_programs(tmp_path: Path, options: tuple[str, ...], limit: int | 
     os.chmod(linker, 0o755)
     path = i386(tmp_path, *(option.format(linker=linker) for option in options))
     with Verifier(stack_limit=limit) as verifier:
-        result = identical(verifier.verify(Request(path, (b"a", b"bc"), ENVIRONMENT, stack_limit=limit)))
+        result = identical(verifier.verify(Request(path, (b"a", b"bc"), ENVIRONMENT)))
     assert result.kind.startswith("ELF32")
 
 
@@ -125,7 +125,7 @@ def test_no_gnu_stack_makes_32_bit_programs_read_implies_exec(verifier: Verifier
 def test_stack_limits(compiled: Compiler, limit: int) -> None:
     with Verifier(stack_limit=limit) as verifier:
         for path in ("/bin/ls", compiled(BSS, "static"), compiled(BSS, "static-pie")):
-            identical(verifier.verify(Request(path, (b"x", b"y" * 900), ENVIRONMENT, stack_limit=limit)))
+            identical(verifier.verify(Request(path, (b"x", b"y" * 900), ENVIRONMENT)))
 
 
 @pytest.mark.parametrize("variant", ["pie", "static"])
@@ -140,7 +140,7 @@ def test_hostile_arguments(verifier: Verifier, compiled: Compiler, variant: str)
 
 def test_too_many_arguments_are_refused_alike() -> None:
     with Verifier(stack_limit=SMALL) as verifier:
-        results = [verifier.verify(request) for request in hostile(Request("/bin/true", (b"x",), (), None, SMALL))]
+        results = [verifier.verify(request) for request in hostile(Request("/bin/true", (b"x",)))]
     assert {result.outcome for result in results} == {IDENTICAL, REFUSED_ALIKE}
     (refused,) = (result for result in results if result.outcome == REFUSED_ALIKE)
     assert refused.request.label == "1 MiB of arguments" and refused.why.startswith("E2BIG")
@@ -196,7 +196,7 @@ def test_set_id_files_under_other_stack_limits(compiled: Compiler, tmp_path: Pat
         pytest.skip("the kernel ignores set-user-ID when another user than root traces")
     with Verifier(stack_limit=limit) as verifier:
         for _ in range(4):
-            identical(verifier.verify(Request(str(path), (b"x",), stack_limit=limit)))
+            identical(verifier.verify(Request(str(path), (b"x",))))
 
 
 def test_what_must_differ_is_named(verifier: Verifier) -> None:

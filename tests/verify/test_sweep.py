@@ -97,8 +97,7 @@ def is_elf(path: str) -> bool:
 @pytest.mark.parametrize("limit", [None, 256 << 10, (1 << 64) - 1], ids=["as here", "small stack", "unlimited stack"])
 def test_all_programs_of_this_machine(limit: int | None) -> None:
     paths = find_programs(["/usr/bin", "/usr/sbin", "/usr/lib"])
-    asked = [Request(path, default_arguments(path), ENVIRONMENT, stack_limit=limit) for path in paths]
-    results = list(sweep(asked, Settings(stack_limit=limit), len(os.sched_getaffinity(0))))
+    results = list(sweep(requests(paths), Settings(stack_limit=limit), len(os.sched_getaffinity(0))))
     assert len(results) == len(paths) > 100
     assert [(result.request.path, result.differences) for result in results if not result.passed] == []
     assert sum(result.outcome == REFUSED_ALIKE for result in results) < len(paths) // 20

@@ -60,7 +60,7 @@ def _requests(options: Namespace, words: list[str]) -> list[Request]:
 
     guest = machine_options.environment(options)
     envp = strings(machine_options.strings(guest))
-    rest = (envp, machine_options.guest_directory(options), options.stack_limit)
+    rest = (envp, machine_options.guest_directory(options))
     if not options.each and not os.path.isdir(words[0]):
         path = machine_options.find(options, words[0], guest)
         return [Request(path, strings(words), *rest)]

@@ -80,7 +80,7 @@ def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profi
         moved = image.interpreter is not None or not profile.loader_in_mmap_area
         biased = isinstance(image.plan, ElfPlan) and image.elf.header.type == ET_DYN and moved
         # The vDSO is mapped last, below or above what else is there, and moves with the base as that does.
-        down = dict(image.auxv)[auxv.AT_SYSINFO_EHDR] - dict(kernel.auxv)[auxv.AT_SYSINFO_EHDR]
+        down = auxv.find(image.auxv, auxv.AT_SYSINFO_EHDR) - auxv.find(kernel.auxv, auxv.AT_SYSINFO_EHDR)
         pages = (image.stack.top - (kernel.stack_pointer + len(kernel.stack))) // PAGE
         # Rounded up: what a larger alignment rounds away is not seen.
         bias = -((image.program_entry - dict(kernel.auxv)[auxv.AT_ENTRY]) // PAGE)

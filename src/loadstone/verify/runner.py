@@ -38,13 +38,12 @@ RANDOMISED = MustDiffer(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to execute. `stack_limit` is the soft RLIMIT_STACK in bytes, None for the caller's."""
+    """What to execute, with what, and where (the caller's directory if there is no `cwd`)."""
 
     path: str
     argv: tuple[bytes, ...]
     envp: tuple[bytes, ...] = ()
     cwd: str | None = None
-    stack_limit: int | None = None
     label: str = ""  # which variant of the arguments this is
 
 
@@ -96,6 +95,7 @@ class Verifier:
 
         profile = profile or measure_live(live_profile())
         self._machine: Machine = Machine(profile=profile, stack_limit=stack_limit, fill_ahead=0, keep_faults=False)
+        self._stack_limit = stack_limit
         self._keep_images = keep_images
         self._probed = False
 
@@ -122,31 +122,42 @@ class Verifier:
         ours = self._prepare(request)
         between = perf_counter()
         if isinstance(ours, LinuxError):
-            kernel = _ask_kernel(request, frozenset())
+            kernel = self._ask_kernel(request, frozenset())
             return replace(_refused(request, ours, kernel), seconds=(between - start, perf_counter() - between))
         try:
             facts = facts_of_image(ours, host_vdso=self.profile.live)
             between = perf_counter()
-            kernel = _ask_kernel(request, frozenset(facts.pages))
+            kernel = self._ask_kernel(request, frozenset(facts.pages))
             times = (between - start, perf_counter() - between)
             return replace(self._judge(request, ours, facts, kernel), seconds=times)
         finally:
             ours.space.release()
 
-    def _prepare(self, request: Request, draws: Draws | None = None) -> ExecImage | LinuxError:
+    def _ask_kernel(self, request: Request, pages: frozenset[int]) -> ImageFacts | NativeFailure:
+        """The kernel's image, or how it refused."""
+        limit = -1 if self._stack_limit == RLIM_INFINITY else self._stack_limit
+        try:
+            with native_process(
+                request.path, request.argv, request.envp, cwd=request.cwd, stack_limit=limit
+            ) as process:
+                return facts_of_native(process, pages)
+        except NativeFailure as failure:
+            return failure
+
+    def _prepare(self, request: Request) -> ExecImage | LinuxError:
         """Our image, or why there is none."""
         try:
-            image = self._execute(request, draws)
+            image = self._execute(request)
         except LinuxError as error:
             return error
         if image.plan.bits == 32 and self.profile.live and not self._probed:
             self._probed = True
             image.space.release()
             self._machine.profile = measure_i386(self.profile)
-            return self._prepare(request, draws)
+            return self._prepare(request)
         return image
 
-    def _execute(self, request: Request, draws: Draws | None) -> ExecImage:
+    def _execute(self, request: Request, draws: Draws | None = None) -> ExecImage:
         return self._machine.prepare(request.path, request.argv, request.envp, cwd=request.cwd, draws=draws)
 
     def _judge(
@@ -216,19 +227,6 @@ def _verdicts(request: Request, kind: str, ours: str, kernel: str, why: str = ""
         return Result(request, REFUSED_ALIKE, "refused by both", f"{ours}: {why}" if why else ours)
     difference = Difference("execve", ours, kernel, origins.of_verdict())
     return Result(request, DIFFERS, kind, f"Loadstone says {ours}, the kernel {kernel}", (difference,))
-
-
-def _ask_kernel(request: Request, pages: frozenset[int]) -> ImageFacts | NativeFailure:
-    """The kernel's image, or how it refused."""
-    limit = request.stack_limit
-    native_limit = -1 if limit == RLIM_INFINITY else limit
-    try:
-        with native_process(
-            request.path, request.argv, request.envp, cwd=request.cwd, stack_limit=native_limit
-        ) as process:
-            return facts_of_native(process, pages)
-    except NativeFailure as failure:
-        return failure
 
 
 def _randomised(image: ExecImage) -> bool:
