@@ -46,7 +46,7 @@ The pieces:
       read_into(pieces, offset=None) -> int    0 is end of file; offset None uses and moves the file offset
       write_from(pieces, offset=None) -> int   may be partial; the handler goes on
       seek(offset, whence) -> int · truncate(size) · available() · sync() · allocate(mode, offset, length)
-      ready() -> int (POLL* bits) · read_queue, write_queue: WaitQueue | None · host_fd() -> int (-1: none)
+      ready() -> int (POLL* bits) · read_queue, write_queue: WaitQueue | None · queues() · host_fd() -> int (-1: none)
       opening() -> WaitQueue | None            a FIFO whose other end nobody opened yet; wait on it, then ask again
       hold() · close()                         FileTable does both
 
@@ -59,7 +59,10 @@ The pieces:
 - `generated`: what /proc is made of: `GeneratedFile(produce, ...)` (bytes made when opened), `GeneratedDirectory(names,
   find)`, `StaticDirectory({name: inode})`, `MagicLink(text, place)`, `DynamicLink(text)`.
 - `streams.host_stream(vfs, fd) -> OpenFile`: the host's stdin, stdout, stderr. `devices.populate(...)`: /dev.
-- `locks`: flock and record locks, kept per inode.
+- `locks.LockTable`, at `vfs.locks`: flock and record locks; `of(inode)` has those of a file.
+- `pipe.Pipe` with its `ring.Ring` of buffers: pipes and FIFOs. `sockets.Socket`, made and found by
+  `socket_space.SocketSpace`, at `vfs.sockets`: UNIX sockets; `SocketFile` is a descriptor's view of one.
+- `memfd.MemoryFile`: what `anonymous()` opens, with its seals. `extended`: `get`, `names`, `put`, `remove` attributes.
 - `assemble.assemble(page_cache, clock, *, host_root="/", rw=(), binds=(), visible=None, limit, deterministic,
   random_bytes, terminal_fd=-1) -> Vfs`: the namespace that the command line describes.
 """
