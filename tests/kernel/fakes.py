@@ -141,12 +141,12 @@ def end(task: Task) -> None:
 class Machine:
     """A fake kernel with a real scheduler."""
 
-    def __init__(self, clock: Clock | None = None, timeout: float | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, timeout: float | None = None, cpu_count: int = 1) -> None:
         self.events = Events()
         self.switches: list[Switch] = []
         self.events.subscribe(self.switches.append, ("switch",))
         self.clock = clock or VirtualClock()
-        self.options = MachineOptions(0, timeout=timeout)
+        self.options = MachineOptions(0, cpu_count, timeout=timeout)
         self.core = Core()
         self.cores = [self.core]
         self.processes: dict[int, Any] = {}

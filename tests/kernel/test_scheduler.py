@@ -529,3 +529,116 @@ def test_ending_a_waiting_task_takes_it_off_its_queues() -> None:
     machine.start(other())
     machine.run()
     assert (queue.waiters, closed, task.pending) == ([], [True], None)
+
+
+def test_a_switch_tells_how_long_and_on_what() -> None:
+    machine = Machine()
+    queue = WaitQueue("a word")
+
+    def listen() -> Program:
+        yield wait_for(queue)
+
+    def speak() -> Program:
+        yield 1000
+        machine.scheduler.wake(queue.wake())
+        yield 1
+
+    machine.start(listen())
+    machine.start(speak())
+    machine.run()
+    told = [(switch.why, switch.work, switch.waits_for) for switch in machine.switches[1:3]]
+    assert told == [("blocked", 0, "a word"), ("slice-end", 1001, "")]
+    assert machine.scheduler.process_switches == len(machine.switches) - 1
+    assert machine.scheduler.thread_switches == 0
+
+
+def test_threads_of_one_process_are_counted_apart() -> None:
+    machine = Machine()
+
+    def work() -> Program:
+        yield 2 * SLICE
+
+    first, second = machine.start(work()), machine.start(work())
+    second.process.space = first.process.space
+    machine.run()
+    assert machine.scheduler.process_switches == 0
+    assert machine.scheduler.thread_switches == len(machine.switches) - 1 > 0
+    assert all(switch.same_directory for switch in machine.switches[1:])
+
+
+def test_some_waits_only_a_kill_interrupts() -> None:
+    machine = Machine()
+    queue = WaitQueue("a child")
+    results = []
+
+    def program() -> Program:
+        results.append((yield uninterruptible(queue)))
+
+    def uninterruptible(queue: WaitQueue) -> Call:
+        return (yield Wait((queue,), interruptible=False))
+
+    task = machine.start(program())
+
+    def other() -> Program:
+        yield 1
+        task.signals.attention = True
+        machine.scheduler.interrupt(task)
+        assert task.state == WAITING
+        yield SLICE
+        machine.scheduler.interrupt(task, killed=True)
+
+    machine.start(other())
+    machine.run()
+    assert results == ["EINTR"]
+
+
+def test_a_deadline_passes_while_others_are_busy() -> None:
+    machine = Machine()
+    order = []
+
+    def sleep() -> Program:
+        yield wait_for(deadline=machine.clock.monotonic_ns() + 10_000_000)
+        order.append("sleeper")
+
+    def work() -> Program:
+        yield 20 * SLICE  # 80 ms of this clock
+        order.append("worker")
+
+    machine.start(sleep())
+    machine.start(work())
+    machine.run()
+    assert order == ["sleeper", "worker"]
+
+
+def test_the_cpus_share_the_work_and_obey_affinity() -> None:
+    machine = Machine(cpu_count=2)
+    places: list[tuple[int, int]] = []
+    machine.events.subscribe(lambda e: places.append((e.target, e.cpu)), ("switch",))
+
+    def work() -> Program:
+        yield 10 * SLICE
+
+    free, bound = machine.start(work()), machine.start(work())
+    bound.affinity = 2
+    machine.run()
+    assert {cpu for tid, cpu in places if tid == bound.tid} == {1}
+    assert 0 in {cpu for tid, cpu in places if tid == free.tid}
+
+
+def test_draining_ends_when_nobody_can_run() -> None:
+    machine = Machine()
+    queue = WaitQueue("time")
+    done = []
+
+    def work() -> Program:
+        yield 3 * SLICE
+        done.append("work")
+
+    def sleep() -> Program:
+        yield wait_for(queue, deadline=machine.clock.monotonic_ns() + 1000 * SECOND)
+
+    machine.start(work())
+    sleeper = machine.start(sleep())
+    machine.scheduler.drain(lambda: False)
+    assert done == ["work"]
+    assert sleeper.state == WAITING
