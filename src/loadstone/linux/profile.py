@@ -1,6 +1,7 @@
 """What varies between kernels and hosts and can change what a program sees. One value, read-only, handed around.
 
-`live_profile()` measures the kernel we are running on; profiles of other kernels are data: `profile._replace(...)`.
+`live_profile()` measures the kernel we are running on; those of other kernels are data, in `linux.profiles`, and
+`linux.profile_fields` says of each field what it decides and where the kernel's source has it.
 """
 
 from __future__ import annotations
