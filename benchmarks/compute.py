@@ -24,9 +24,9 @@ def programs(bench: Bench) -> list[tuple[str, list[str], list[str]]]:
     nbody, fnv = bench.build("nbody", "-lm"), bench.build("fnv")
     sieve, no_sieve = (bench.build("sieve", *bench.bare, f"-DPASSES={n}") for n in (bench.scale(20, 2), 0))
     text, empty = bench.file(bench.scale(40, 4) * 10**6, compressible=True), bench.file(0)
-    data, less = bench.file(bench.scale(100, 10) * 10**6), bench.file(bench.scale(8, 1) * 10**6, compressible=True)
+    data, less = bench.file(bench.scale(100, 10) * 10**6), bench.file(bench.scale(4, 1) * 10**6, compressible=True)
     steps, rounds, loops = bench.scale(4_000_000, 200_000), bench.scale(400_000_000, 40_000_000), bench.scale(40, 4)
-    python, gzip, xz = ["/usr/bin/python3", "-S", "-c"], ["/bin/gzip", "-nc"], ["/usr/bin/xz", "-1c"]
+    python, gzip, xz = ["/usr/bin/python3", "-S", "-c"], ["/bin/gzip", "-nc"], ["/usr/bin/xz", "-c"]
     return [
         ("n-body", [nbody, str(steps)], [nbody, "0"]),
         ("sieve of 5 MB", [sieve], [no_sieve]),
@@ -34,7 +34,7 @@ def programs(bench: Bench) -> list[tuple[str, list[str], list[str]]]:
         (f"gzip -c of {megabytes(text)}", [*gzip, text], [*gzip, empty]),
         (f"sha256sum of {megabytes(data)}", ["/usr/bin/sha256sum", data], ["/usr/bin/sha256sum", empty]),
         ("python3 loop", [*python, _PYTHON_LOOP.format(loops * 100_000)], [*python, _PYTHON_LOOP.format(0)]),
-        (f"xz -1 of {megabytes(less)}", [*xz, less], [*xz, empty]),
+        (f"xz -c of {megabytes(less)}", [*xz, less], [*xz, empty]),
     ]
 
 
