@@ -166,16 +166,20 @@ class Process:
         return self.parent.pid if self.parent is not None else INIT
 
     def total_usage(self) -> Usage:
-        """What it took so far, its threads and its memory taken together."""
+        """What it took so far, its threads, its memory and the slice that runs now taken together."""
         total = self.usage.copy()
+        if self.status is not None:
+            return total
         for task in self.tasks:
             total.cpu_ns += task.cpu_ns
             total.switches += task.switches
-        if self.status is None:
-            space = self.space
-            total.minor_faults += space.minor_faults
-            total.major_faults += space.major_faults
-            total.peak_pages = max(total.peak_pages, space.resident_peak)
+        scheduler = self.kernel.scheduler
+        if scheduler.current is not None and scheduler.current.process is self:
+            total.cpu_ns += scheduler.slice_cpu_ns()
+        space = self.space
+        total.minor_faults += space.minor_faults
+        total.major_faults += space.major_faults
+        total.peak_pages = max(total.peak_pages, space.resident_peak)
         return total
 
 

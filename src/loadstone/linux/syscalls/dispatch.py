@@ -9,12 +9,12 @@ from __future__ import annotations
 from errno import ENOSYS, errorcode
 from typing import TYPE_CHECKING
 
-from loadstone.errors import LinuxError
+from loadstone.errors import LinuxError, OutOfFrames
 from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
 from loadstone.linux.refusals import count
-from loadstone.linux.syscalls.registry import ERESTARTSYS, Registry, Restart, SystemCall
+from loadstone.linux.syscalls.registry import ERESTARTNOINTR, ERESTARTSYS, Registry, Restart, SystemCall
 from loadstone.linux.timers import Timers
 from loadstone.wait import Interrupted
 
@@ -101,6 +101,9 @@ class SystemCalls:
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, None)
             return None
+        except OutOfFrames:  # somebody will be killed for it; if that is another process, this one tries again
+            self._restart(task, row, registers, Restart(ERESTARTNOINTR), None)
+            raise
         if result.__class__ is int:
             task.context.set_result(result)
         elif result is not None:
@@ -133,6 +136,9 @@ class SystemCalls:
             self._finish(task, row, registers, self._fail(task, row, error), shown)
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
+        except OutOfFrames:
+            self._restart(task, row, registers, Restart(ERESTARTNOINTR), shown)
+            raise
         else:
             return pending
         return None
@@ -155,6 +161,9 @@ class SystemCalls:
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
             return None
+        except OutOfFrames:
+            self._restart(task, row, registers, Restart(ERESTARTNOINTR), shown)
+            raise
         if result is not None and result.__class__ is not int:
             return self._advance(task, Pending(row, registers, result, shown), None)
         self._finish(task, row, registers, result, shown)

@@ -65,8 +65,9 @@ def times(task: Task, buffer: Address) -> int:
     """times(2), in clock ticks of 10 ms."""
     clock = task.kernel.clock
     if buffer:
-        ticks = clock.cpu_ns() * _TICKS // 1_000_000_000
-        write_struct(task, buffer, Struct("<4q"), ticks, 0, 0, 0)
+        own, children = task.process.total_usage(), task.process.children_usage
+        ticks = [usage.cpu_ns * _TICKS // 1_000_000_000 for usage in (own, children)]
+        write_struct(task, buffer, Struct("<4q"), ticks[0], 0, ticks[1], 0)
     return clock.monotonic_ns() * _TICKS // 1_000_000_000
 
 
