@@ -71,6 +71,29 @@ def test_the_sequence_is_the_kernels(line: str) -> None:
     assert found.prefix == len(found.native.faults) > 40
 
 
+LARGE = """
+const char table[24 << 20] = {1};
+int main(void) {
+    int sum = 0;
+    for (int i = 0; i < sizeof table; i += 65536) sum += ((volatile const char *)table)[i];
+    return sum - 1;
+}
+"""
+
+
+def test_how_the_host_came_by_its_page_cache_does_not_count(compiled: Compiler, tmp_path: Path) -> None:
+    program = tmp_path / "large"
+    shutil.copy(compiled(LARGE, "musl-static"), program)
+    with open(program, "rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while file.read(1 << 20):  # in sequence: large folios, where the file system has them
+            pass
+    found = compared(str(program))
+    assert found.identical, described(found)
+    assert len(found.native.faults) > 24 * 16
+
+
 @pytest.mark.slow
 def test_fifty_other_programs_agree_to_99_percent() -> None:
     lines = [line for line in OTHERS.read_text().splitlines() if not line.startswith("#")]

@@ -40,7 +40,7 @@ _REFUSED = "perhaps since Loadstone refuses what the host does: {}"
 _OWN_FILES = "perhaps since it looks at what is the guest's own: {}"
 _MOST_NAMES = 4
 _FOLIO = (
-    "perhaps since the host's page cache has these pages in one large folio: since Linux 6.18 a fault maps all of it"
+    "perhaps since the host's page cache has these pages in one large folio, all of which a fault may map"
     " (mm/filemap.c, filemap_map_pages), beyond the window of --fault-around"
 )
 _LARGEST_FOLIO = 2 << 20

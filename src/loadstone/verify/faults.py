@@ -164,7 +164,7 @@ def compare(program: Program, machine: Machine, timeout: float | None, progress:
     progress("running on the host, for the page cache")
     warm = _record(program, timeout)
     for name in warm.files:
-        _read_through(name)
+        _bring_in(name)
     progress("running on the host")
     native = _record(program, timeout)
     progress("running on the host again")
@@ -201,12 +201,26 @@ def _record(program: Program, timeout: float | None) -> NativeRun:
     )  # fmt: skip
 
 
-def _read_through(path: str) -> None:
-    """Have a file in the page cache whole: only what is there is mapped around a fault."""
-    with suppress(OSError), open(path, "rb", buffering=0) as file:
-        if os.path.isfile(path):
-            while file.read(1 << 20):
+def _bring_in(path: str) -> None:
+    """Have a file in the page cache whole, page by page, since only what is there is mapped around a fault.
+
+    What was read in sequence lies in large folios, all of which one fault may map: the count would depend on the host's
+    history. So the file is dropped and read anew without read-ahead, as far as nobody else has it mapped.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+            while os.read(fd, 1 << 20):
                 pass
+    except OSError:
+        pass  # a file system that does not let itself be read so: its pages are as they are
+    finally:
+        os.close(fd)
 
 
 def _tasks(left: Sequence[NamedTuple], right: Sequence[NamedTuple]) -> Iterator[tuple[list[Key], list[Key]]]:
