@@ -38,7 +38,8 @@ def test_what_is_printed_can_be_read_back() -> None:
     assert case.argv == (b"", b"a b", b'\xff"') and case.envp == (b"A=\0B",)
     assert case.busy == ("prog", "s") and case.noexec and case.uid == 7 and case.stack_limit == -1
     assert [type(file) for file in case.files] == [ElfFile, ElfFile, TextFile, Link, Folder]
-    for other in (*seeds(), *conformance_cases(), *(mutant(seeds(), 3, number) for number in range(300))):
+    starts = seeds()
+    for other in (*starts, *conformance_cases(), *(mutant(starts, 3, number) for number in range(300))):
         assert parse_all(render(other)) == [other]
 
 
@@ -93,6 +94,7 @@ def test_an_i386_file_has_its_flags_last(tmp_path: Path) -> None:
 
 
 def test_a_case_is_plain_data() -> None:
-    first, second = (mutant(seeds(), 9, 17) for _ in range(2))
+    starts = seeds()
+    first, second = (mutant(starts, 9, 17) for _ in range(2))
     assert first == second and isinstance(first, Case)
-    assert mutant(seeds(), 9, 18) != first
+    assert mutant(starts, 9, 18) != first

@@ -90,7 +90,7 @@ def a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (interpreters_of_any_size, "ENOEXEC / "),
         (a_bias_that_is_not_aligned, "maps"),
-        (tails_that_are_not_cleared, "page "),
+        (tails_that_are_not_cleared, "page"),
         (a_traceback, " / traceback"),
     ],
 )

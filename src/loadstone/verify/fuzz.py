@@ -28,6 +28,7 @@ from loadstone.verify.verdict import Judged, judge, own_verdict
 
 SLICE = 64  # mutants that share a world: an inode number must not come back while one lives
 MOST_MILLISECONDS, MOST_BYTES = 50, 64 << 20  # what one mutant may cost Loadstone: CPU time, and memory beyond before
+_MOST_CLASSES = 20  # of disagreements that are shrunk, some seconds each
 _AGAIN = 2  # times that a mutant over the limit is timed again
 _RESET_PEAK = b"5"  # proc_pid_clear_refs(5)
 
@@ -235,13 +236,13 @@ def _sum(parts: Sequence[Slice]) -> Slice:
 def _explained(
     wrong: Sequence[tuple[int, str]], starts: Sequence[Case], seed: int, base: str
 ) -> tuple[Disagreement, ...]:
-    """Each class of disagreement with its smallest mutant, shrunk."""
+    """Each class of disagreement, the commonest first, with its smallest mutant, shrunk."""
     classes: dict[str, list[int]] = {}
     for number, kind in wrong:
         classes.setdefault(kind, []).append(number)
     found = []
-    for kind, numbers in classes.items():
+    for kind, numbers in sorted(classes.items(), key=lambda item: -len(item[1]))[:_MOST_CLASSES]:
         smallest = min((mutant(starts, seed, number) for number in numbers[:50]), key=lambda case: len(render(case)))
         case = shrink(smallest, lambda smaller, kind=kind: judge_alone(smaller, base).kind == kind)  # type: ignore[misc]
         found.append(Disagreement(kind, len(numbers), tuple(numbers[:5]), case, judge_alone(case, base).differences))
-    return tuple(sorted(found, key=lambda one: -one.times))
+    return tuple(found)

@@ -59,10 +59,10 @@ class Judged(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The class of the disagreement: its first difference, without the values that vary with the case."""
+        """The class of the disagreement: its first difference, without values or addresses; "" if there is none."""
         if self.kernel.kind != self.own.kind:
             return f"{self.kernel.kind} / {self.own.kind}"
-        return self.differences[0][0] if self.differences else ""
+        return self.differences[0][0].partition(" 0x")[0] if self.differences else ""
 
 
 def judge(case: Case, world: HostWorld, directory: str, ask: Ask = ask_kernel) -> Judged:
