@@ -105,6 +105,39 @@ def test_a_memory_bomb_is_killed_and_its_parent_lives(compiled: Compiler) -> Non
     assert (done.text, done.status) == ("killed by 9\n", 0)
 
 
+SHORT_OF_MEMORY = """
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void) {
+  int status, ends[2];
+  char c;
+  pipe(ends);
+  pid_t big = fork();
+  if (!big) {
+    char *mine = malloc(20 << 20);
+    memset(mine, 1, 20 << 20);
+    write(ends[1], mine, 1);
+    for (;;) pause();
+  }
+  read(ends[0], &c, 1);
+  char *area = malloc(12 << 20);
+  long bytes = 0;
+  for (int i = 0, zero = open("/dev/zero", O_RDONLY); i < 12; i++) bytes += read(zero, area + (i << 20), 1 << 20);
+  waitpid(big, &status, 0);
+  printf("%ld %d\\n", bytes, WTERMSIG(status));
+}
+"""
+
+
+def test_a_call_for_which_another_process_was_killed_goes_on(compiled: Compiler) -> None:
+    done = loadstone("run", "--memory", "32M", compiled(SHORT_OF_MEMORY, "static"), timeout=60)
+    assert (done.text, done.status) == (f"{12 << 20} 9\n", 0)
+
+
 LEAK = """
 #include <errno.h>
 #include <fcntl.h>
