@@ -24,6 +24,7 @@ CRASH = """
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 char big[100000];
@@ -57,6 +58,12 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "divide")) { forget(); return argc / big[0]; }
   if (!strcmp(argv[1], "trap")) { forget(); __asm__("int3"); }
   if (!strcmp(argv[1], "quit")) raise(SIGQUIT);
+  if (!strcmp(argv[1], "wait")) {
+    int parent = getpid();
+    if (!fork()) { usleep(300000); kill(parent, SIGQUIT); _exit(0); }
+    forget();
+    syscall(SYS_pause, 0, 0, 0, 0, 0, 0);
+  }
   if (!strcmp(argv[1], "limit")) {
     struct rlimit limit = {atoi(argv[3]), atoi(argv[3])};
     setrlimit(RLIMIT_CORE, &limit);
@@ -142,7 +149,7 @@ def crash(compiled: Compiler) -> str:
     return compiled(CRASH, "pie", "-O0")
 
 
-@pytest.mark.parametrize("how", ["write", "abort", "divide", "trap", "quit"])
+@pytest.mark.parametrize("how", ["write", "abort", "divide", "trap", "quit", "wait"])
 def test_as_the_kernel_writes_it(crash: str, tmp_path: Path, how: str) -> None:
     native, ours = Both(tmp_path, crash, how).cores
     assert ours.segments == native.segments
@@ -152,7 +159,7 @@ def test_as_the_kernel_writes_it(crash: str, tmp_path: Path, how: str) -> None:
     status, expected = ours.note(NT_PRSTATUS), native.note(NT_PRSTATUS)
     assert len(status) == len(expected) == 336
     assert status[:32] == expected[:32]
-    if how in ("write", "divide", "trap"):
+    if how in ("write", "divide", "trap", "wait"):
         assert _without_resume_flag(status[112:]) == _without_resume_flag(expected[112:])  # all registers
     info, expected = ours.note(NT_PRPSINFO), native.note(NT_PRPSINFO)
     assert (info[:8], info[16:24], info[40:]) == (expected[:8], expected[16:24], expected[40:])

@@ -36,6 +36,7 @@ ANONYMOUS_PRIVATE, ANONYMOUS_SHARED, MAPPED_PRIVATE, MAPPED_SHARED, ELF_HEADERS 
 _DUMPCORE, _SIGNALED = 0x200, 0x400  # PF_* of include/linux/sched.h
 _VSYSCALL = Segment(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, 4, PAGE)
 _MASK64 = (1 << 64) - 1
+_ERESTARTSYS = 512  # include/linux/errno.h
 _ZEROS = bytes(PAGE)
 
 
@@ -175,12 +176,26 @@ def _notes(task: Task, info: SigInfo) -> list[Note]:
 def _thread_status(task: Task, signal: int) -> Note:
     process = task.process
     values = task.context.registers()
-    values["orig_rax"] = _MASK64  # no system call to restart
+    values |= _interrupted_call(task, values)
     registers = [values[name] & _MASK64 for name in core_file.REGISTERS]
     cpu_us = task.cpu_ns // 1000
     ids = Ids(task.tid, process.parent_pid, process.group, process.session)
     pending, blocked = task.signals.pending.mask, task.signals.mask
     return core_file.status_note(signal, pending, blocked, ids, (cpu_us, 0, 0, 0), registers)
+
+
+def _interrupted_call(task: Task, values: dict[str, int]) -> dict[str, int]:
+    """orig_rax, and what SYSCALL leaves in the registers of a call that did not come to its end.
+
+    Which call came to its end last is not remembered.
+    """
+    if task.signals.restart is not None:
+        kind, number = task.signals.restart
+    elif task.pending is not None:
+        kind, number = _ERESTARTSYS, task.pending.row.number
+    else:
+        return {"orig_rax": _MASK64}
+    return {"orig_rax": number, "rax": -kind, "rcx": values["rip"], "r11": values["eflags"]}
 
 
 def _thread_state(task: Task) -> list[Note]:
