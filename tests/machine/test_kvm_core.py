@@ -349,28 +349,3 @@ def test_avx_state_across_a_signal(compiled: Compiler) -> None:
         pytest.skip("this CPU has no AVX2")
     got = loadstone("run", "--engine", "kvm", program)
     assert (got.text, got.status) == (wanted.text, wanted.status)
-
-
-AVX2 = r"""
-#include <stdio.h>
-int main(void) {
-    static float a[1024], b[1024];
-    double sum = 0;
-    for (int i = 0; i < 1024; i++) { a[i] = i * 0.5f; b[i] = 1.0f / (i + 1); }
-    for (int n = 0; n < 100; n++)
-        for (int i = 0; i < 1024; i++) a[i] = a[i] * b[i] + n;
-    for (int i = 0; i < 1024; i++) sum += a[i];
-    printf("%.9f\n", sum);
-    return 0;
-}
-"""
-
-
-def test_programs_for_avx2_run(compiled: Compiler) -> None:
-    maker("kvm")
-    if " avx2 " not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this CPU has no AVX2")
-    program = compiled(AVX2, "static", "-O3", "-march=x86-64-v3")
-    got = loadstone("run", "--engine", "kvm", program)
-    assert (got.stdout, got.status) == (native(program).stdout, 0)
-    assert "--engine kvm" in loadstone("run", "--engine", "unicorn", program).errors
