@@ -250,3 +250,14 @@ def test_pipe_is_opened_again_through_its_descriptor() -> None:
     assert write(again, b"both") == 4
     assert read(reader, 10) == b"both"
     assert again.path == writer.path
+
+
+def test_the_hosts_null_device_is_the_guests() -> None:
+    """Programs compare what they inherit with the name (grep and tar do less when their output goes nowhere)."""
+    vfs = assemble(None)
+    with open(os.devnull, "r+b") as nowhere:
+        file = host_stream(vfs, nowhere.fileno())
+    inode = vfs.resolve("/dev/null", None).inode
+    assert (file.inode.device, file.inode.inode, file.path) == (inode.device, inode.inode, "/dev/null")
+    assert read(file, 10) == b""
+    assert file.write_from([memoryview(b"text")]) == 4
