@@ -49,9 +49,10 @@ class MiscFormat:
         flags: PRESERVE_ARGV0 and so on.
         enabled: whether it takes files.
         opened: with OPEN_FILE, whatever the registration's `open_interpreter` gave.
+        number: how many were registered before it, removed ones included.
     """
 
-    __slots__ = ("enabled", "extension", "flags", "interpreter", "magic", "mask", "name", "offset", "opened")
+    __slots__ = ("enabled", "extension", "flags", "interpreter", "magic", "mask", "name", "number", "offset", "opened")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
@@ -63,6 +64,7 @@ class MiscFormat:
         self.flags = 0
         self.enabled = True
         self.opened: Any = None
+        self.number = 0
 
     def matches(self, head: bytes, extension: bytes | None) -> bool:
         """Whether a file that begins with `head` and whose path ends in `.extension` (None: has no dot) is of it."""
@@ -90,13 +92,14 @@ class MiscFormat:
 class MiscFormats:
     """The registered formats of a machine. The one registered last is asked first."""
 
-    __slots__ = ("buffer_size", "enabled", "formats")
+    __slots__ = ("_registered", "buffer_size", "enabled", "formats")
 
     def __init__(self, buffer_size: int) -> None:
         """`buffer_size`: BINPRM_BUF_SIZE, in which a magic number has to lie."""
         self.buffer_size = buffer_size
         self.enabled = True
         self.formats: list[MiscFormat] = []
+        self._registered = 0
 
     def find(self, name: bytes) -> MiscFormat | None:
         """The format of that name."""
@@ -127,6 +130,8 @@ class MiscFormats:
             raise LinuxError(ENAMETOOLONG, f"the name is longer than {_NAME_MAX} bytes")
         if made.name in (b"status", b"register") or self.find(made.name) is not None:
             raise LinuxError(EEXIST, f"there is a format called {made.name.decode(errors='replace')} already")
+        made.number = self._registered
+        self._registered += 1
         self.formats.insert(0, made)
 
     def control(self, text: bytes) -> None:

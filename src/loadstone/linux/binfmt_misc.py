@@ -15,11 +15,11 @@ from loadstone.linux.execve import Credentials, Program
 from loadstone.linux.proc import ProcFile, ProcOpen
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadstone.binfmt.misc import MiscFormat
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.personality import Linux
     from loadstone.vfs.file import OpenFile
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.location import Location
 
 _ROOT = Credentials(0, 0, 0, 0)
+_STATUS, _REGISTER, _FIRST = 2, 3, 4  # inode numbers in the directory, the last of the first format
 
 
 def formats_of(kernel: Kernel) -> MiscFormats:
@@ -42,7 +43,7 @@ def register(kernel: Kernel, text: bytes, who: Credentials = _ROOT, cwd: Locatio
 
     def open_interpreter(path: bytes) -> Program:
         name = fsdecode(path)
-        return Program(kernel.vfs.resolve(name, cwd, credentials=who), name, who)
+        return Program(kernel.vfs.resolve(name, Origin(cwd, who=who)), name, who)
 
     formats_of(kernel).register(text, open_interpreter)
 
@@ -50,13 +51,12 @@ def register(kernel: Kernel, text: bytes, who: Credentials = _ROOT, cwd: Locatio
 class FormatsDirectory(GeneratedDirectory):
     """/proc/sys/fs/binfmt_misc: `register`, `status` and a file for each format."""
 
-    __slots__ = ("_kernel", "_numbers", "_when")
+    __slots__ = ("_kernel", "_when")
 
     def __init__(self, kernel: Kernel, *, inode: int, now_ns: int) -> None:
         super().__init__(self._listed, self._made, inode=inode, mode=0o755, now_ns=now_ns)
         self._kernel = kernel
         self._when = now_ns
-        self._numbers: dict[MiscFormat, int] = {}
 
     @property
     def _formats(self) -> MiscFormats:
@@ -69,19 +69,18 @@ class FormatsDirectory(GeneratedDirectory):
 
     def _made(self, name: str) -> Inode | None:
         if name == "register":
-            return _Register(self._kernel, self._file_number(2), self._when)
+            return _Register(self._kernel, self._file_number(_REGISTER), self._when)
         formats = self._formats
         if name == "status":
 
             def status() -> bytes:
                 return b"enabled\n" if formats.enabled else b"disabled\n"
 
-            return self._file(2, status, formats.control)
+            return self._file(_STATUS, status, formats.control)
         one = formats.find(fsencode(name))
         if one is None:
             return None
-        number = self._numbers.setdefault(one, len(self._numbers) + 3)
-        return self._file(number, one.text, lambda data: formats.control_one(one, data))
+        return self._file(_FIRST + one.number, one.text, lambda data: formats.control_one(one, data))
 
     def _file(self, number: int, produce: Callable[[], bytes], accept: Callable[[bytes], None]) -> Inode:
         return ProcFile(produce, inode=self._file_number(number), mode=0o644, now_ns=self._when, accept=accept)
