@@ -27,20 +27,29 @@ PROFILE = KernelProfile()
     ],
 )
 def test_mmap_base(limit: int, base: int) -> None:
-    assert layout.mmap_base(PROFILE, limit, None) == (base, True)
+    assert layout.mmap_bases(PROFILE, limit, None) == (base, 0x2AAAAAAAB000, True)
 
 
 def test_legacy_layouts() -> None:
-    bottom_up = (0x2AAAAAAAB000, False)
-    assert layout.mmap_base(PROFILE._replace(legacy_layout=True), 8 << 20, None) == bottom_up
+    bottom_up = (0x2AAAAAAAB000, 0x2AAAAAAAB000, False)
+    assert layout.mmap_bases(PROFILE._replace(legacy_layout=True), 8 << 20, None) == bottom_up
     old = PROFILE._replace(legacy_when_unlimited=True)
-    assert layout.mmap_base(old, UNLIMITED, None) == bottom_up
-    assert layout.mmap_base(old, 8 << 20, None) == (0x7FFFF7FFF000, True)
+    assert layout.mmap_bases(old, UNLIMITED, None) == bottom_up
+    assert layout.mmap_bases(old, 8 << 20, None) == (0x7FFFF7FFF000, 0x2AAAAAAAB000, True)
+
+
+def test_both_mmap_bases_move_by_one_draw() -> None:
+    for seed in range(20):
+        top, legacy, _ = layout.mmap_bases(PROFILE, 8 << 20, layout.Draws(seed))
+        gap = 0x400100000 - 4096 + (8 << 20)  # random stack pages, the guard gap and the stack limit
+        assert 0x7FFFFFFFF000 - gap - top == legacy - 0x2AAAAAAAB000 > 0
 
 
 def test_places_without_randomisation() -> None:
-    assert layout.place(PROFILE, 8 << 20, None) == (0x7FFFFFFFF000, 0x7FFFF7FFF000, True, 0x7FFFFFFFF000)
-    assert layout.place(PROFILE, 8 << 20, None, 32) == (0xFFFFE000, 0xF7FFE000, True, 0xFFFFE000)
+    wide = (0x7FFFFFFFF000, 0x7FFFF7FFF000, 0x2AAAAAAAB000, True, 0x7FFFFFFFF000)
+    narrow = (0xFFFFE000, 0xF7FFE000, 0x55555000, True, 0xFFFFE000)
+    assert layout.place(PROFILE, 8 << 20, None) == wide
+    assert layout.place(PROFILE, 8 << 20, None, 32) == narrow
     assert layout.program_bias(PROFILE, 4096, None) == 0x555555554000
     assert layout.program_bias(PROFILE, 0x200000, None) == 0x555555400000
     assert layout.program_bias(PROFILE, 4096, None, 32) == 0x56555000

@@ -42,10 +42,14 @@ class Draws:
 
 
 class Placement(NamedTuple):
-    """Where a new address space's areas go. Addresses in bytes."""
+    """Where a new address space's areas go. Addresses in bytes.
+
+    `legacy_base` is where a search upwards begins: all of them, unless `top_down`; then those that find nothing below.
+    """
 
     stack_top: int
     mmap_base: int
+    legacy_base: int
     top_down: bool
     task_size: int
 
@@ -62,17 +66,19 @@ def align_stack(address: int, draws: Draws | None) -> int:
     return address & -16
 
 
-def mmap_base(profile: KernelProfile, stack_limit: int, draws: Draws | None, bits: int = 64) -> tuple[int, bool]:
-    """The address that mmap works from, and whether it goes down from there (arch_pick_mmap_base).
+def mmap_bases(profile: KernelProfile, stack_limit: int, draws: Draws | None, bits: int = 64) -> tuple[int, int, bool]:
+    """The address that mmap works from, the one for searches upwards, and whether the first goes down.
 
+    Both move by the same draw (arch_pick_mmap_base).
     `stack_limit` is the soft RLIMIT_STACK in bytes. Below the stack a gap of that size is kept free, but at least
     128 MiB and at most five sixths of the address space: so a stack without a limit leaves one sixth for mmap.
     """
     task_size = profile.task_size if bits == 64 else profile.task_size_i386
     random = _mmap_random(profile, draws, bits)
     unlimited = profile.legacy_when_unlimited and stack_limit == MASK64
+    legacy = page_up(task_size // 3) + random
     if profile.legacy_layout or unlimited:
-        return page_up(task_size // 3) + random, False
+        return legacy, legacy, False
     pad = profile.stack_guard_gap
     if draws is not None:
         pad += (profile.stack_random_mask if bits == 64 else profile.stack_random_mask_i386) * PAGE
@@ -80,7 +86,7 @@ def mmap_base(profile: KernelProfile, stack_limit: int, draws: Draws | None, bit
     if (gap + pad) & MASK64 > gap:
         gap += pad
     gap = min(max(gap, GAP_MINIMUM), task_size // 6 * 5)
-    return page_up(task_size - gap - random), True
+    return page_up(task_size - gap - random), legacy, True
 
 
 def stack_top(profile: KernelProfile, draws: Draws | None, bits: int = 64) -> int:
@@ -94,9 +100,9 @@ def stack_top(profile: KernelProfile, draws: Draws | None, bits: int = 64) -> in
 
 def place(profile: KernelProfile, stack_limit: int, draws: Draws | None, bits: int = 64) -> Placement:
     """The areas of a new address space, with the draws in the kernel's order: mmap base, then stack."""
-    base, top_down = mmap_base(profile, stack_limit, draws, bits)
+    base, legacy, top_down = mmap_bases(profile, stack_limit, draws, bits)
     task_size = profile.task_size if bits == 64 else profile.task_size_i386
-    return Placement(stack_top(profile, draws, bits), base, top_down, task_size)
+    return Placement(stack_top(profile, draws, bits), base, legacy, top_down, task_size)
 
 
 def program_bias(profile: KernelProfile, alignment: int, draws: Draws | None, bits: int = 64) -> int:

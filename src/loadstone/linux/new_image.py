@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
 from loadstone.errors import LinuxError
-from loadstone.linux.layout import MASK64, PAGE, Placement, page_up, place
+from loadstone.linux.layout import MASK64, PAGE, Placement, place
 from loadstone.linux.stack import STACK_DEFAULT
 from loadstone.memory.fault import populate_page
 from loadstone.memory.flags import MAP_FIXED, PROT_WRITE
@@ -63,7 +63,7 @@ class NewImage:
             Layout(
                 task_size=where.task_size,
                 mmap_base=where.mmap_base,
-                legacy_base=where.mmap_base if not where.top_down else page_up(where.task_size // 3),
+                legacy_base=where.legacy_base,
                 mmap_min_addr=profile.mmap_min_addr,
                 top_down=where.top_down,
                 stack_top=where.stack_top,
