@@ -31,15 +31,13 @@ def send_group(kernel: Kernel, group: int, number: int) -> None:
         signals.send(process, signals.from_kernel(number))
 
 
-def is_orphaned(kernel: Kernel, group: int, ignored: Process | None = None) -> bool:
+def is_orphaned(kernel: Kernel, group: int) -> bool:
     """Whether no member has a parent outside the group and inside the session: nobody there could continue it."""
     for process in members(kernel, group):
         parent = process.parent
         if process.is_first:
             return False  # its parent is the user's shell
-        if process is ignored or parent is None:
-            continue
-        if parent.group != group and parent.session == process.session:
+        if parent is not None and parent.group != group and parent.session == process.session:
             return False
     return True
 
@@ -49,7 +47,7 @@ def hang_up_orphans(process: Process, parent: Process | None) -> None:
     if parent is None or parent.group == process.group or parent.session != process.session:
         return
     kernel, group = process.kernel, process.group
-    if any(one.stopped_by for one in members(kernel, group)) and is_orphaned(kernel, group, process):
+    if any(one.stopped_by for one in members(kernel, group)) and is_orphaned(kernel, group):
         send_group(kernel, group, SIGHUP)
         send_group(kernel, group, SIGCONT)
 

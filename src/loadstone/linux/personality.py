@@ -180,6 +180,9 @@ class Linux:
         process.name = task.name = image.name
         process.executable = image.program.location
         _settle_credentials(process.credentials)
+        if process.files.shared:  # with another process (kernel: unshare_files)
+            shared, process.files = process.files, process.files.clone()
+            shared.drop()
         process.files.close_on_exec()
         if image.passed is not None:
             process.files.install(open_passed(image.passed), minimum=image.descriptor)

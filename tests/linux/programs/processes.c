@@ -356,6 +356,51 @@ static void memory(void) {
   show("both");
 }
 
+/* A session whose last tie to somebody who could continue a stopped group is gone: the group is hung up. */
+static void hung_up(void) {
+  int s, up[2];
+  pid_t stopped = 0;
+  pipe(up);
+  T(prctl(PR_SET_CHILD_SUBREAPER, 1));
+  fflush(stdout);
+  pid_t leader = fork();
+  if (leader == 0) {
+    setsid();
+    pid_t b = fork();
+    if (b == 0) {
+      setpgid(0, 0);
+      raise(SIGSTOP);
+      _exit(0);
+    }
+    waitpid(b, &s, WUNTRACED);
+    write(up[1], &b, sizeof b);
+    _exit(WIFSTOPPED(s));
+  }
+  read(up[0], &stopped, sizeof stopped);
+  report("leader", waitpid(leader, &s, 0) == leader);
+  status(s);
+  report("hung up", waitpid(stopped, &s, 0) == stopped);
+  status(s);
+  T(prctl(PR_SET_CHILD_SUBREAPER, 0));
+}
+
+/* exec in a process that shares its descriptors with another one gives it a table of its own. */
+static int executes(void *arg) {
+  execl("/bin/sh", "sh", "-c", "exec 5>&-", (char *)0);
+  return 1;
+}
+
+static void unshared(void) {
+  int s;
+  dup2(1, 5);
+  fcntl(5, F_SETFD, FD_CLOEXEC);
+  fflush(stdout);
+  pid_t p = clone(executes, stack + sizeof stack, CLONE_FILES | SIGCHLD, 0);
+  report("exec", waitpid(p, &s, 0) == p);
+  status(s);
+  T(fcntl(5, F_GETFD));
+}
+
 static void inherited(void) {
   int s;
   signal(SIGUSR1, SIG_IGN);
@@ -402,6 +447,8 @@ int main(void) {
   clones();
   groups();
   orphans();
+  hung_up();
+  unshared();
   chdir("/");
   inherited();
   return 0;
