@@ -276,7 +276,8 @@ class UnicornCore:
         self._tlb_limit = _TLB_ENTRIES
         self._quarantine_limit = min(_QUARANTINE_LIMIT, memory.frames // 16)  # little of a small memory waits
         self._modifying: dict[int, bool] = {}  # by address of instructions that faulted
-        self._checked: set[int] = set()
+        self._checked: set[int] = set()  # addresses in the space of now whose first block was looked at
+        self._checked_places: set[int] = set()  # the same as physical addresses: true for every space
         self._breakpoints: dict[int, c_void_p] = {}
         self._next_pc = -1  # where the context in the engine goes on, where that is known
         self._exception_offset = -1
@@ -621,6 +622,7 @@ class UnicornCore:
             self._stale_tlb = True
             self._library.uc_ctl(self._uc, c_int(uc.CTL_TB_FLUSH))
             self._checked.clear()
+            self._checked_places.clear()
             self._memory.end_quarantine()
         if self._stale_tlb:
             self._flush_tlb()
@@ -769,7 +771,12 @@ class UnicornCore:
 
     def _check_first_block(self, pc: int) -> None:
         """The block at which the engine starts has no edge into it: look at what follows up to the page's end."""
+        assert self._space is not None
         self._checked.add(pc)
+        place = self._space.page_table.entry(pc) & FRAME_MASK | pc % FRAME_SIZE
+        if place in self._checked_places:
+            return
+        self._checked_places.add(place)
         code = self._code_at(pc, min(64, FRAME_SIZE - pc % FRAME_SIZE))
         if b"\xc4" in code or b"\xc5" in code:
             self._judge(pc, code, find_vex_in_block(code))
