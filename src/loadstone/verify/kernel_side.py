@@ -45,7 +45,10 @@ Answer = tuple[str, dict[str, str]]  # an errno's name, `signal N`, or IMAGE; th
 
 
 def ask_kernel(request: Request) -> Answer:
-    """What the kernel makes of it. Raises HostError where it cannot be asked."""
+    """What the kernel makes of it. Raises HostError where it cannot be asked.
+
+    An image has no facts where the kernel shows none: to a user who may execute the file but not read it.
+    """
     try:
         with native_process(
             request.path,
@@ -56,7 +59,10 @@ def ask_kernel(request: Request) -> Answer:
             uid=request.uid,
             randomize=request.randomize,
         ) as process:
-            return IMAGE, _facts(process, request.spans)
+            try:
+                return IMAGE, _facts(process, request.spans)
+            except PermissionError:  # the process is not dumpable: would_dump()
+                return IMAGE, {}
     except NativeFailure as failure:
         return failure.name, {}
 

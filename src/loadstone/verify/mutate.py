@@ -43,7 +43,8 @@ _INTERPRETERS = (
     b"prog", b"", b"/", b"/tmp", b"/dev/null", b"/etc/passwd", b"/bin/true/x", b"folder", b"loop", b"script",
     b"x" * 300, b"/" * 200 + b"bin/true", b"/bin/../bin/true", b"ld\0tail", b"\xff\xfe",
 )
-_MODES = (0o755, 0o755, 0o700, 0o644, 0o111, 0o555, 0o001, 0o010, 0o000)
+_MODES = (0o755, 0o755, 0o700, 0o644, 0o555, 0o001, 0o010, 0o000)
+_UNREADABLE = 0o111  # the kernel executes what its user may not read; Loadstone, with no more rights than he, cannot
 _STACK_LIMITS = (-1, 0, 4096, 8192, 64 << 10, 140 << 10, 1 << 20, 8 << 20, 64 << 20, 1 << 30, 1 << 40, (1 << 63) - 1)
 # fmt: on
 _NOBODY = 65534
@@ -68,7 +69,7 @@ def _changed(case: Case, choose: Random) -> Case:
     place = 0 if choose.random() < 0.5 else choose.randrange(len(case.files))
     file = case.files[place]
     if choose.random() < 0.02 and isinstance(file, ElfFile | TextFile):
-        return _with_file(case, place, file._replace(mode=choose.choice(_MODES)))
+        return _with_file(case, place, file._replace(mode=choose.choice(_modes())))
     if isinstance(file, TextFile):
         return _with_file(case, place, file._replace(data=_line(file.data, choose)))
     if not isinstance(file, ElfFile):
@@ -77,6 +78,10 @@ def _changed(case: Case, choose: Random) -> Case:
         return _interpreter(case, place, file, choose)
     change = choose.choices(_ELF_CHANGES, _ELF_WEIGHTS)[0]
     return _with_file(case, place, change(file, choose))
+
+
+def _modes() -> tuple[int, ...]:
+    return _MODES if os.geteuid() else (*_MODES, _UNREADABLE)
 
 
 def _with_file(case: Case, place: int, file: File) -> Case:

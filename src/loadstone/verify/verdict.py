@@ -39,7 +39,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         kind: an errno's name, `signal N`, `image`, or `traceback`.
-        facts: for an image what can be compared, by name; for a traceback its text.
+        facts: for an image what can be compared, by name (of the kernel's: {} if it shows nothing); for a traceback
+            its text.
         spans: the memory whose bytes are among the facts.
         cost_ns: CPU time that Loadstone took; 0 for the kernel.
     """
@@ -184,7 +185,7 @@ def _past_the_end(vma: Vma, address: int) -> bool:
 def _differences(kernel: Verdict, own: Verdict) -> list[tuple[str, str, str]]:
     if kernel.kind != own.kind:
         return [("verdict", kernel.kind, own.facts.get("text", own.kind) if own.kind == "traceback" else own.kind)]
-    if kernel.kind != IMAGE:
+    if kernel.kind != IMAGE or not kernel.facts:
         return []
     found = []
     for what in own.facts.keys() | kernel.facts.keys():
