@@ -242,6 +242,7 @@ _IMPLICIT: dict[int, tuple[str, ...]] = {
     0xC9: ("rbp",),  # LEAVE
     0xD7: ("rbx",),  # XLAT, plus AL
 }
+_BIT_STRINGS = (0xA3, 0xAB, 0xB3, 0xBB)  # 0F xx: BT, BTS, BTR, BTC with the number of the bit in a register
 
 
 def touched(code: bytes, pc: int, page: int, read: ReadRegister, page_size: int = 4096) -> int:
@@ -291,7 +292,10 @@ def _operands(found: Instruction, code: bytes, pc: int, read: ReadRegister) -> I
     base = read("fs_base") if _FS in found.prefixes else read("gs_base") if _GS in found.prefixes else 0
     mask = 0xFFFF_FFFF if _ADDRESS_SIZE in found.prefixes else _MASK64
     if found.modrm >= 0 and code[found.modrm] >> 6 != 3:
-        yield (base + (_effective(found, code, pc, read) & mask)) & _MASK64
+        effective = _effective(found, code, pc, read)
+        if found.map == TWO_BYTE and found.opcode in _BIT_STRINGS:
+            effective += _bit_offset(found, code, read)
+        yield (base + (effective & mask)) & _MASK64
     width = 2 if _OPERAND_SIZE in found.prefixes else 8
     if found.map == ONE_BYTE:
         for register in _IMPLICIT.get(found.opcode, ()):
@@ -308,6 +312,14 @@ def _operands(found: Instruction, code: bytes, pc: int, read: ReadRegister) -> I
         yield read("rsp")
     elif found.map == TWO_BYTE and found.opcode == 0xF7:  # MASKMOVDQU
         yield (base + read("rdi")) & _MASK64
+
+
+def _bit_offset(found: Instruction, code: bytes, read: ReadRegister) -> int:
+    """Where in the bit string of BT and its like the word with the bit is, in bytes (SDM vol. 1, figure 4-6)."""
+    value = read(_REGISTERS[code[found.modrm] >> 3 & 7 | (found.rex & 4) << 1])
+    bits = 64 if found.rex & 8 else 16 if _OPERAND_SIZE in found.prefixes else 32
+    value = (value & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1)
+    return value // bits * bits // 8
 
 
 def _implicit(register: str, opcode: int, width: int, base: int, read: ReadRegister) -> int:
