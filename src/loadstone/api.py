@@ -395,9 +395,9 @@ class Machine:
     def _new_process(self, cwd: str | None) -> KernelProcess:
         kernel = self.kernel
         vfs = kernel.vfs
-        root = vfs.resolve("/", None)
+        root = vfs.resolve("/")
         try:
-            start = vfs.resolve(cwd if cwd is not None else _host_directory(), None, directory=True)
+            start = vfs.resolve(cwd if cwd is not None else _host_directory(), directory=True)
         except LinuxError as error:
             if cwd is not None:
                 raise HostError(f"--cwd {cwd}: {os.strerror(error.errno)}, for the program") from error

@@ -19,6 +19,7 @@ from loadstone.memory.page_cache import PageCache
 from loadstone.memory.placement import Layout
 from loadstone.vfs.assemble import assemble
 from loadstone.vfs.location import Location
+from loadstone.vfs.namespace import Origin
 
 
 class HostWorld:
@@ -37,7 +38,7 @@ class HostWorld:
         self.events: Events | None = None
 
     def open_program(self, path: str) -> Location:
-        return self.vfs.resolve(path, self.vfs.resolve(self.cwd), credentials=self.who)
+        return self.vfs.resolve(path, Origin(self.vfs.resolve(self.cwd), who=self.who))
 
     @property
     def who(self) -> Credentials:

@@ -20,6 +20,7 @@ from loadstone.vfs.attributes import change_mode, change_owner, change_times
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import O_CREAT, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, S_IFIFO
 from loadstone.vfs.generated import MagicLink
+from loadstone.vfs.namespace import Origin
 from loadstone.vfs.vfs import Vfs
 
 DATA = memoryview(b"written by the guest")
@@ -92,7 +93,7 @@ def test_links_and_renames_do_not_cross_the_boundary(host: Path) -> None:
     assert error(lambda: vfs.rename(rw, str(host / "elsewhere"))) == EBUSY
     assert error(lambda: vfs.rmdir(rw)) == EBUSY
     file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
-    assert error(lambda: vfs.link("", rw + "/hard", file.location, empty=True)) == EXDEV
+    assert error(lambda: vfs.link("", rw + "/hard", Origin(file.location), empty=True)) == EXDEV
     assert fingerprint(host / "out") == before
     assert (host / "rw/mine").read_bytes() == b"change me"
 
@@ -109,8 +110,8 @@ def test_an_open_descriptor_or_magic_link_does_not_write_through(host: Path) -> 
     data = bytearray(100)
     assert reader.read_into([memoryview(data)]) == len(DATA)  # one file: the reader sees what was written
     directory = vfs.open(out + "/deep", O_RDONLY).location
-    vfs.open("file", O_WRONLY | O_TRUNC, 0, directory)
-    vfs.open("../secret", O_WRONLY | O_TRUNC, 0, directory)
+    vfs.open("file", O_WRONLY | O_TRUNC, 0, Origin(directory))
+    vfs.open("../secret", O_WRONLY | O_TRUNC, 0, Origin(directory))
     assert fingerprint(host / "out") == before
 
 
@@ -121,7 +122,7 @@ def test_the_rw_directory_is_really_written(host: Path) -> None:
     put(vfs, str(host / "out/inward"))
     file = vfs.open(rw, O_RDWR | O_TMPFILE, 0o640)
     file.write_from([DATA])
-    vfs.link("", rw + "/named", file.location, empty=True)
+    vfs.link("", rw + "/named", Origin(file.location), empty=True)
     vfs.rename(rw + "/sub", rw + "/moved")
     assert (host / "rw/mine").read_bytes() == bytes(DATA)
     assert (host / "rw/moved/new").read_bytes() == bytes(DATA)
@@ -253,21 +254,21 @@ def test_trees_may_be_deeper_than_the_stack_of_python(host: Path, small_stack: i
     for top in (str(host / "rw"), str(host / "out")):
         place = vfs.resolve(top)
         for _ in range(depth):
-            vfs.mkdir("d", 0o755, place)
-            place = vfs.resolve("d", place)
-        vfs.open("file", O_WRONLY | O_CREAT, 0o644, place).write_from([DATA])
+            vfs.mkdir("d", 0o755, Origin(place))
+            place = vfs.resolve("d", Origin(place))
+        vfs.open("file", O_WRONLY | O_CREAT, 0o644, Origin(place)).write_from([DATA])
         assert place.path == top + "/d" * depth
         assert place.inode.host_path == (place.path if top.endswith("rw") else "")
     assert len(vfs.discarded()) == depth + 1
     assert vfs.keep_option() == f"--rw {host / 'out'}"
-    bottom = place = vfs.resolve("d/" * depth, vfs.resolve(str(host / "rw")))
+    bottom = place = vfs.resolve("d/" * depth, Origin(vfs.resolve(str(host / "rw"))))
     for reference in list(vfs.resolve("/").inode.fs.tree.descriptors.open.values()):  # type: ignore[attr-defined]
         reference().close()  # as when many other directories were looked at since
     assert [name for name, _, _ in bottom.inode.entries()] == ["file"]
-    vfs.unlink("file", bottom)
+    vfs.unlink("file", Origin(bottom))
     while place.path != str(host / "rw"):
         place = place.parent
-        vfs.rmdir("d", place)
+        vfs.rmdir("d", Origin(place))
 
 
 def test_a_file_gets_a_name_though_the_one_it_was_opened_by_is_gone(host: Path) -> None:
@@ -276,7 +277,7 @@ def test_a_file_gets_a_name_though_the_one_it_was_opened_by_is_gone(host: Path) 
     file = vfs.open(rw + "/mine", O_RDONLY)
     vfs.unlink(rw + "/mine")
     assert file.location is not None
-    vfs.link("", rw + "/third", file.location, empty=True)
+    vfs.link("", rw + "/third", Origin(file.location), empty=True)
     assert (host / "rw/third").read_bytes() == b"change me"
     assert (host / "rw/third").samefile(host / "rw/second")
 

@@ -14,6 +14,7 @@ from loadstone.vfs.attributes import change_mode, change_times
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.inode import ROOT, Credentials
 from loadstone.vfs.location import Location
+from loadstone.vfs.namespace import Origin
 from loadstone.vfs.vfs import Vfs
 
 DEEP = "r/r/r/r"  # so that `..` does not leave the directories that both sides have
@@ -166,7 +167,7 @@ class Guest:
 
     def __init__(self, vfs: Vfs, base: Location, who: Credentials = ROOT) -> None:
         self.vfs = vfs
-        self.base = base
+        self.origin = Origin(base, who=who)
         self.who = who
         self.files: list[OpenFile | None] = []
 
@@ -176,11 +177,8 @@ class Guest:
         except LinuxError as error:
             return f"E{error.errno}"
 
-    def _at(self) -> dict[str, Any]:
-        return {"cwd": self.base, "credentials": self.who}
-
     def open(self, path: str, flags: int, mode: int) -> int:
-        file = self.vfs.open(path, flags, mode, **self._at())
+        file = self.vfs.open(path, flags, mode, origin=self.origin)
         file.hold()
         if file.inode.is_directory:
             file.close()
@@ -221,59 +219,59 @@ class Guest:
         return shown_inode(inode)
 
     def stat(self, path: str, follow: bool) -> object:
-        return shown_inode(self.vfs.stat(path, follow=follow, **self._at()))
+        return shown_inode(self.vfs.stat(path, follow=follow, origin=self.origin))
 
     def access(self, path: str, mask: int) -> bool:
         try:
-            self.vfs.access(path, mask, **self._at())
+            self.vfs.access(path, mask, origin=self.origin)
         except LinuxError:
             return False
         return True
 
     def truncate(self, path: str, size: int) -> None:
-        self.vfs.truncate(path, size, **self._at())
+        self.vfs.truncate(path, size, origin=self.origin)
 
     def readlink(self, path: str) -> str:
-        return self.vfs.readlink(path, **self._at())
+        return self.vfs.readlink(path, origin=self.origin)
 
     def listing(self, path: str) -> object:
-        file = self.vfs.open(path, os.O_RDONLY | os.O_DIRECTORY, **self._at())
+        file = self.vfs.open(path, os.O_RDONLY | os.O_DIRECTORY, origin=self.origin)
         names = []
         for name, number, d_type, _ in file.next_entries():
             if name in (".", ".."):
                 continue
-            inode = self.vfs.stat(name, file.location, follow=False, credentials=self.who)
+            inode = self.vfs.stat(name, Origin(file.location, who=self.who), follow=False)
             assert inode.inode == number
             assert inode.mode >> 12 == d_type
             names.append((name, kind(inode.mode)))
         return sorted(names)
 
     def mkdir(self, path: str, mode: int) -> None:
-        self.vfs.mkdir(path, mode, **self._at())
+        self.vfs.mkdir(path, mode, origin=self.origin)
 
     def rmdir(self, path: str) -> None:
-        self.vfs.rmdir(path, **self._at())
+        self.vfs.rmdir(path, origin=self.origin)
 
     def unlink(self, path: str) -> None:
-        self.vfs.unlink(path, **self._at())
+        self.vfs.unlink(path, origin=self.origin)
 
     def symlink(self, target: str, path: str) -> None:
-        self.vfs.symlink(target, path, **self._at())
+        self.vfs.symlink(target, path, origin=self.origin)
 
     def link(self, old: str, new: str, follow: bool) -> None:
-        self.vfs.link(old, new, self.base, self.base, follow=follow, credentials=self.who)
+        self.vfs.link(old, new, self.origin, self.origin, follow=follow)
 
     def rename(self, old: str, new: str) -> None:
-        self.vfs.rename(old, new, self.base, self.base, credentials=self.who)
+        self.vfs.rename(old, new, self.origin, self.origin)
 
     def chmod(self, path: str, mode: int) -> None:
-        change_mode(self.vfs.resolve(path, **self._at()).inode, mode, self.who)
+        change_mode(self.vfs.resolve(path, origin=self.origin).inode, mode, self.who)
 
     def utimes(self, path: str, times: tuple[int, int] | None) -> None:
-        change_times(self.vfs.resolve(path, **self._at()).inode, times, self.who)
+        change_times(self.vfs.resolve(path, origin=self.origin).inode, times, self.who)
 
     def mtime(self, path: str) -> int:
-        return self.vfs.stat(path, **self._at()).mtime_ns
+        return self.vfs.stat(path, origin=self.origin).mtime_ns
 
 
 def kind(mode: int) -> int:

@@ -12,6 +12,7 @@ from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process
 from loadstone.memory.accounting import Limits
 from loadstone.memory.address_space import AddressSpace
 from loadstone.vfs.flags import O_LARGEFILE, O_RDONLY
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ class ProcessWorld:
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""
         fs = self._process.fs
-        return self._kernel.vfs.resolve(path, fs.cwd, root=fs.root, credentials=self._process.credentials)
+        return self._kernel.vfs.resolve(path, Origin(fs.cwd, fs.root, self._process.credentials))
 
     def new_space(self, layout: Layout) -> AddressSpace:
         """An empty address space: one frame, the page directory."""

@@ -18,6 +18,7 @@ from loadstone.memory.accounting import Commitment, Limits
 from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.page_cache import PageCache
 from loadstone.vfs.assemble import assemble
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from loadstone.events import Events
@@ -54,7 +55,7 @@ class HostWorld:
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the working directory."""
-        return self.vfs.resolve(path, self.vfs.resolve(self.cwd), credentials=self.who)
+        return self.vfs.resolve(path, Origin(self.vfs.resolve(self.cwd), who=self.who))
 
     def new_space(self, layout: Layout) -> AddressSpace:
         """An empty address space of a process that has promised no memory yet."""

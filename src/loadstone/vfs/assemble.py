@@ -13,7 +13,7 @@ from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.host import HostTree
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Inode
 from loadstone.vfs.location import Dentry, Location, Mount
-from loadstone.vfs.namespace import OVERLAY_MAGIC
+from loadstone.vfs.namespace import OVERLAY_MAGIC, Origin
 from loadstone.vfs.overlay import Overlay, OverlayDirectory, OverlayFile
 from loadstone.vfs.passthrough import WritableDirectory
 from loadstone.vfs.store import Budget
@@ -155,7 +155,7 @@ def _restrict(tree: HostTree, top: str, visible: Iterable[str], more: Iterable[s
 def _descend(vfs: Vfs, whole: Location, path: str, option: str) -> Location:
     """The place of a host path, without regard to mounts."""
     try:
-        return vfs.resolve(path, root=whole)
+        return vfs.resolve(path, Origin(root=whole))
     except LinuxError as error:
         raise HostError(f"{option}: {path}: {error}") from None
 

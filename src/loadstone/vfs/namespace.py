@@ -7,6 +7,7 @@ from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
 from sys import getrefcount
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import MAX_SYMLINKS, NAME_MAX, PATH_MAX, S_IFDIR, S_IFMT, X_OK
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, may
 from loadstone.vfs.location import Dentry, Location, Mount
@@ -16,12 +17,27 @@ REMEMBERED_NAMES = 100_000
 OWN_REFERENCES = 3  # to a dentry while _prune() looks at it: directory, variable, argument
 
 
+class Origin(NamedTuple):
+    """Where a path starts and who asks: the directory of a relative one, the root directory, and the rights.
+
+    Without directories both are the namespace's root.
+    """
+
+    cwd: Location | None = None
+    root: Location | None = None
+    who: Identity = ROOT
+
+
+TOP = Origin()
+
+
 class Walk:
-    """Who walks a path: root directory, rights, and the links followed so far."""
+    """A path being walked: where it starts, root directory, rights, and the links followed so far."""
 
-    __slots__ = ("links", "root", "who")
+    __slots__ = ("base", "links", "root", "who")
 
-    def __init__(self, root: Location, who: Identity) -> None:
+    def __init__(self, base: Location, root: Location, who: Identity) -> None:
+        self.base = base
         self.root = root
         self.who = who
         self.links = 0
@@ -43,8 +59,8 @@ class Namespace:
 
     # Walking
 
-    def _walk(self, root: Location | None, who: Identity) -> Walk:
-        return Walk(root or self.root, who)
+    def _walk(self, origin: Origin) -> Walk:
+        return Walk(origin.cwd or self.root, origin.root or self.root, origin.who)
 
     def _step(self, place: Location, name: str, walk: Walk) -> Location:
         """One component from a directory; links are not followed."""
@@ -157,22 +173,20 @@ class Namespace:
     def resolve(
         self,
         path: str,
-        cwd: Location | None = None,
+        origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         follow: bool = True,
         directory: bool = False,
         empty: bool = False,
     ) -> Location:
-        """The place that `path` names. `follow`: a last symbolic link too. `empty`: "" is `cwd` (AT_EMPTY_PATH)."""
-        base = cwd or self.root
+        """The place that `path` names. `follow`: a last symbolic link too. `empty`: "" is the start (AT_EMPTY_PATH)."""
+        walk = self._walk(origin)
         if empty and not path:
-            return base
-        return self._resolve(base, path, self._walk(root, credentials), follow, directory)
+            return walk.base
+        return self._resolve(walk.base, path, walk, follow, directory)
 
-    def _last(self, path: str, cwd: Location | None, walk: Walk) -> tuple[Location, str, bool]:
-        return self._to_parent(cwd or self.root, path, walk)
+    def _last(self, path: str, walk: Walk) -> tuple[Location, str, bool]:
+        return self._to_parent(walk.base, path, walk)
 
     def _child(self, base: Location, name: str, walk: Walk) -> Location | None:
         """What is called `name`, None if nothing is."""

@@ -35,7 +35,7 @@ from loadstone.vfs.flags import (
 )
 from loadstone.vfs.inode import ROOT, Identity, Inode, demand, may
 from loadstone.vfs.location import Dentry, Location, Mount, Unplaced, is_within
-from loadstone.vfs.namespace import MEMORY_MAGIC, OVERLAY_MAGIC, Namespace, Walk
+from loadstone.vfs.namespace import MEMORY_MAGIC, OVERLAY_MAGIC, TOP, Namespace, Origin, Walk
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import Budget
@@ -117,15 +117,13 @@ class Vfs(Namespace):
     def stat(
         self,
         path: str,
-        cwd: Location | None = None,
+        origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         follow: bool = True,
         empty: bool = False,
     ) -> Inode:
         """The inode of a path, its attributes brought up to date."""
-        inode = self.resolve(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty).inode
+        inode = self.resolve(path, origin, follow=follow, empty=empty).inode
         inode.refresh()
         return inode
 
@@ -133,32 +131,28 @@ class Vfs(Namespace):
         self,
         path: str,
         mask: int,
-        cwd: Location | None = None,
+        origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         follow: bool = True,
         empty: bool = False,
     ) -> None:
-        """access(2) with the rights of `credentials`; EACCES."""
-        place = self.resolve(path, cwd, root=root, credentials=credentials, follow=follow, empty=empty)
+        """access(2) with the rights of `origin.who`; EACCES."""
+        place = self.resolve(path, origin, follow=follow, empty=empty)
         inode = place.inode
         inode.refresh()
         if mask & X_OK and inode.is_regular and place.noexec:
             raise LinuxError(EACCES, "it is on a file system from which nothing may be executed")
-        demand(inode, mask, credentials)
+        demand(inode, mask, origin.who)
 
     def readlink(
         self,
         path: str,
-        cwd: Location | None = None,
+        origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         empty: bool = False,
     ) -> str:
         """The text of a symbolic link; EINVAL for anything else (ENOENT for an empty path that is none)."""
-        place = self.resolve(path, cwd, root=root, credentials=credentials, follow=False, empty=empty)
+        place = self.resolve(path, origin, follow=False, empty=empty)
         if not place.inode.is_symlink:
             raise LinuxError(ENOENT if empty and not path else EINVAL)
         return place.inode.readlink()
@@ -180,14 +174,11 @@ class Vfs(Namespace):
         path: str,
         flags: int,
         mode: int = 0,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> OpenFile:
         """open(2). `mode` is what a new file gets, the umask taken off already."""
-        walk = self._walk(root, credentials)
-        base = cwd or self.root
+        walk = self._walk(origin)
+        base = walk.base
         if flags & O_PATH:
             flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
         if flags & TMPFILE_BIT:
@@ -197,7 +188,7 @@ class Vfs(Namespace):
                 raise LinuxError(EINVAL)
             return self._open_create(base, path, flags, mode, walk)
         place = self._resolve(base, path, walk, not flags & O_NOFOLLOW, bool(flags & O_DIRECTORY))
-        return self.open_location(place, flags, credentials=credentials)
+        return self.open_location(place, flags, credentials=origin.who)
 
     def open_location(self, location: Location, flags: int, *, credentials: Identity = ROOT) -> OpenFile:
         """Open what is at a place, with the checks of may_open() and the effect of O_TRUNC."""
@@ -329,15 +320,15 @@ class Vfs(Namespace):
         elif victim.is_directory:
             raise LinuxError(EISDIR)
 
-    def _new(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
+    def _new(self, path: str, walk: Walk, directory: bool = False) -> tuple[Location, str]:
         """Where a new name goes, which must be possible."""
-        base, last = self._vacant(path, cwd, walk, directory)
+        base, last = self._vacant(path, walk, directory)
         self._may_create(base, walk.who)
         return base, last
 
-    def _vacant(self, path: str, cwd: Location | None, walk: Walk, directory: bool = False) -> tuple[Location, str]:
+    def _vacant(self, path: str, walk: Walk, directory: bool = False) -> tuple[Location, str]:
         """Where a new name would go. Source: fs/namei.c, filename_create()."""
-        base, last, slash = self._last(path, cwd, walk)
+        base, last, slash = self._last(path, walk)
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
             raise LinuxError(EEXIST)
@@ -351,73 +342,62 @@ class Vfs(Namespace):
         self,
         path: str,
         mode: int,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """mkdir(2); `mode` without the umask's bits."""
-        base, name = self._new(path, cwd, self._walk(root, credentials), True)
-        self._added(base, name, base.inode.mkdir(name, mode, credentials))
+        base, name = self._new(path, self._walk(origin), True)
+        self._added(base, name, base.inode.mkdir(name, mode, origin.who))
 
     def mknod(
         self,
         path: str,
         mode: int,
         rdev: int = 0,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """mknod(2): regular files, FIFOs and socket names; devices are EPERM."""
         kind = mode & S_IFMT
         if kind == S_IFDIR:
             raise LinuxError(EPERM)
-        base, name = self._new(path, cwd, self._walk(root, credentials))
+        base, name = self._new(path, self._walk(origin))
         if kind in (0, S_IFREG):
-            self._added(base, name, base.inode.create(name, mode & 0o7777, credentials))
+            self._added(base, name, base.inode.create(name, mode & 0o7777, origin.who))
         else:
-            self._added(base, name, base.inode.mknod(name, mode, rdev, credentials))
+            self._added(base, name, base.inode.mknod(name, mode, rdev, origin.who))
 
     def symlink(
         self,
         target: str,
         path: str,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """symlink(2)."""
         if not target:
             raise LinuxError(ENOENT)
         if len(os.fsencode(target)) >= PATH_MAX:
             raise LinuxError(ENAMETOOLONG)
-        base, name = self._new(path, cwd, self._walk(root, credentials))
-        self._added(base, name, base.inode.symlink(name, target, credentials))
+        base, name = self._new(path, self._walk(origin))
+        self._added(base, name, base.inode.symlink(name, target, origin.who))
 
     def link(
         self,
         old: str,
         new: str,
-        old_cwd: Location | None = None,
-        new_cwd: Location | None = None,
+        origin: Origin = TOP,
+        new_origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         follow: bool = False,
         empty: bool = False,
     ) -> None:
         """link(2) and linkat(2). EXDEV across mounts, and between a `--rw` directory and what is not in it."""
-        source = self.resolve(old, old_cwd, root=root, credentials=credentials, follow=follow, empty=empty)
-        base, name = self._vacant(new, new_cwd, self._walk(root, credentials))
+        source = self.resolve(old, origin, follow=follow, empty=empty)
+        base, name = self._vacant(new, self._walk(new_origin))
         inode = source.inode
         if source.mount is not base.mount:
             raise LinuxError(EXDEV)
-        if self.protected_hardlinks and not _linkable_by(inode, credentials):
+        if self.protected_hardlinks and not _linkable_by(inode, origin.who):
             raise LinuxError(EPERM, "fs.protected_hardlinks: the file belongs to somebody else")
-        self._may_create(base, credentials)
+        self._may_create(base, origin.who)
         if inode.is_directory:
             raise LinuxError(EPERM)
         if inode.nlink == 0 and not (isinstance(inode, RegularFile) and inode.linkable):
@@ -428,14 +408,11 @@ class Vfs(Namespace):
     def unlink(
         self,
         path: str,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """unlink(2)."""
-        walk = self._walk(root, credentials)
-        base, last, slash = self._last(path, cwd, walk)
+        walk = self._walk(origin)
+        base, last, slash = self._last(path, walk)
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
             raise LinuxError(EISDIR)
@@ -443,7 +420,7 @@ class Vfs(Namespace):
         inode = victim.inode
         if slash:
             raise LinuxError(EISDIR if inode.is_directory else ENOTDIR)
-        self._may_delete(base, inode, False, credentials)
+        self._may_delete(base, inode, False, origin.who)
         self._not_busy(base, victim)
         base.inode.unlink(last, inode)
         self._removed(base, last, victim)
@@ -451,19 +428,16 @@ class Vfs(Namespace):
     def rmdir(
         self,
         path: str,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """rmdir(2)."""
-        walk = self._walk(root, credentials)
-        base, last, _ = self._last(path, cwd, walk)
+        walk = self._walk(origin)
+        base, last, _ = self._last(path, walk)
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
             raise LinuxError({"": EBUSY, ".": EINVAL, "..": ENOTEMPTY}[last])
         victim = self._step(base, last, walk)
-        self._may_delete(base, victim.inode, True, credentials)
+        self._may_delete(base, victim.inode, True, origin.who)
         self._not_busy(base, victim)
         base.inode.rmdir(last, victim.inode)
         self._removed(base, last, victim)
@@ -481,21 +455,19 @@ class Vfs(Namespace):
         self,
         old: str,
         new: str,
-        old_cwd: Location | None = None,
-        new_cwd: Location | None = None,
+        origin: Origin = TOP,
+        new_origin: Origin = TOP,
         *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
         flags: int = 0,
     ) -> None:
         """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Source: fs/namei.c, do_renameat2()."""
         swap = flags == RENAME_EXCHANGE
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise LinuxError(EINVAL)
-        walk = self._walk(root, credentials)
-        base, last, slash = self._last(old, old_cwd, walk)
-        walk.links = 0
-        new_base, new_last, new_slash = self._last(new, new_cwd, walk)
+        walk = self._walk(origin)
+        new_walk = self._walk(new_origin)
+        base, last, slash = self._last(old, walk)
+        new_base, new_last, new_slash = self._last(new, new_walk)
         if base.mount is not new_base.mount:
             raise LinuxError(EXDEV)
         if last in ("", ".", ".."):
@@ -503,7 +475,7 @@ class Vfs(Namespace):
         if new_last in ("", ".", ".."):
             raise LinuxError(EEXIST if flags == RENAME_NOREPLACE else EBUSY)
         source = self._step(base, last, walk)
-        target = self._child(new_base, new_last, walk)
+        target = self._child(new_base, new_last, new_walk)
         if target is not None and flags == RENAME_NOREPLACE:
             raise LinuxError(EEXIST)
         if swap and target is None:
@@ -519,15 +491,15 @@ class Vfs(Namespace):
             raise LinuxError(EINVAL if swap else ENOTEMPTY)
         if target is not None and target.inode is source.inode:
             return
-        self._may_delete(base, source.inode, directory, credentials)
+        self._may_delete(base, source.inode, directory, origin.who)
         if target is None:
-            self._may_create(new_base, credentials)
+            self._may_create(new_base, origin.who)
         else:
-            self._may_delete(new_base, target.inode, target.inode.is_directory if swap else directory, credentials)
+            self._may_delete(new_base, target.inode, target.inode.is_directory if swap else directory, origin.who)
             self._not_busy(new_base, target)
         self._not_busy(base, source)
         if directory and base.dentry is not new_base.dentry:
-            demand(source.inode, W_OK, credentials)  # its `..` changes
+            demand(source.inode, W_OK, origin.who)  # its `..` changes
         if swap and target is not None:
             base.inode.exchange(last, source.inode, new_base.inode, new_last, target.inode)
             self._moved(base, last, target.dentry)
@@ -549,20 +521,17 @@ class Vfs(Namespace):
         self,
         path: str,
         size: int,
-        cwd: Location | None = None,
-        *,
-        root: Location | None = None,
-        credentials: Identity = ROOT,
+        origin: Origin = TOP,
     ) -> None:
         """truncate(2)."""
         if size < 0:
             raise LinuxError(EINVAL)
-        inode = self.resolve(path, cwd, root=root, credentials=credentials).inode
+        inode = self.resolve(path, origin).inode
         if not inode.is_regular:
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
-        demand(inode, W_OK, credentials)
+        demand(inode, W_OK, origin.who)
         _truncate(inode, size)
-        if credentials.fsuid != 0:
+        if origin.who.fsuid != 0:
             inode.drop_privileges()
 
     # The end of a run

@@ -19,7 +19,6 @@ from loadstone.linux.syscalls.lookup import (
     open_file,
     origin,
     path_at,
-    start,
 )
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
@@ -38,6 +37,7 @@ from loadstone.vfs.flags import (
     X_OK,
 )
 from loadstone.vfs.inode import demand
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,15 +78,8 @@ def getcwd(task: Task, buffer: OutBytes, size: Size) -> int:
 
 def _directory(task: Task, path: int) -> Location:
     text = path_at(task, path)
-    process = task.process
-    location = task.kernel.vfs.resolve(
-        text,
-        start(task, AT_FDCWD, text),
-        root=process.fs.root,
-        credentials=process.credentials,
-        directory=True,
-    )
-    demand(location.inode, X_OK, process.credentials)
+    location = task.kernel.vfs.resolve(text, origin(task, AT_FDCWD, text), directory=True)
+    demand(location.inode, X_OK, task.process.credentials)
     return location
 
 
@@ -179,12 +172,8 @@ def mkdirat(task: Task, fd: DirFd, path: Path, mode: Mode) -> int:
 
 
 def _mkdir(task: Task, fd: int, address: int, mode: int) -> int:
-    process = task.process
     path = path_at(task, address)
-    permissions = mode & 0o1777 & ~process.fs.umask
-    task.kernel.vfs.mkdir(
-        path, permissions, start(task, fd, path), root=process.fs.root, credentials=process.credentials
-    )
+    task.kernel.vfs.mkdir(path, mode & 0o1777 & ~task.process.fs.umask, origin(task, fd, path))
     return 0
 
 
@@ -206,12 +195,9 @@ def _mknod(task: Task, fd: int, address: int, mode: int, device: int) -> int:
         raise LinuxError(EPERM)
     if kind not in (0, S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK):
         raise LinuxError(EINVAL)
-    process = task.process
     path = path_at(task, address)
-    permissions = mode & 0o7777 & ~process.fs.umask | (kind or S_IFREG)
-    task.kernel.vfs.mknod(
-        path, permissions, device, start(task, fd, path), root=process.fs.root, credentials=process.credentials
-    )
+    permissions = mode & 0o7777 & ~task.process.fs.umask | (kind or S_IFREG)
+    task.kernel.vfs.mknod(path, permissions, device, origin(task, fd, path))
     return 0
 
 
@@ -228,12 +214,11 @@ def symlinkat(task: Task, target: Path, fd: DirFd, path: Path) -> int:
 
 
 def _symlink(task: Task, target: int, fd: int, address: int) -> int:
-    process = task.process
     text = path_at(task, target)
     if not text:
         raise LinuxError(ENOENT)
     path = path_at(task, address)
-    task.kernel.vfs.symlink(text, path, start(task, fd, path), root=process.fs.root, credentials=process.credentials)
+    task.kernel.vfs.symlink(text, path, origin(task, fd, path))
     return 0
 
 
@@ -257,13 +242,12 @@ def _link(task: Task, old_fd: int, old: int, new_fd: int, new: int, flags: int) 
     file = named_by_descriptor(task, old_fd, source, flags)
     if file is not None and file.location is None:
         raise LinuxError(ENOENT)
+    start = file.location if file is not None else None
     task.kernel.vfs.link(
         source,
         target,
-        file.location if file is not None else origin(task, old_fd, source, flags),
-        start(task, new_fd, target),
-        root=process.fs.root,
-        credentials=process.credentials,
+        Origin(start, process.fs.root, process.credentials) if start else origin(task, old_fd, source, flags),
+        origin(task, new_fd, target),
         follow=bool(flags & AT_SYMLINK_FOLLOW),
         empty=bool(flags & AT_EMPTY_PATH),
     )
@@ -290,11 +274,10 @@ def unlinkat(task: Task, fd: DirFd, path: Path, flags: AtFlags) -> int:
 
 
 def _remove(task: Task, fd: int, address: int, flags: int) -> int:
-    process = task.process
     path = path_at(task, address)
     vfs = task.kernel.vfs
     remove = vfs.rmdir if flags & AT_REMOVEDIR else vfs.unlink
-    remove(path, start(task, fd, path), root=process.fs.root, credentials=process.credentials)
+    remove(path, origin(task, fd, path))
     return 0
 
 
@@ -320,19 +303,10 @@ def _rename(task: Task, old_fd: int, old: int, new_fd: int, new: int, flags: int
     only(flags, RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)
     if flags & RENAME_EXCHANGE and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise LinuxError(EINVAL)
-    process = task.process
     source, target = path_at(task, old), path_at(task, new)
     if flags & RENAME_WHITEOUT:
         raise LinuxError(EINVAL, "a file system without whiteouts")
-    task.kernel.vfs.rename(
-        source,
-        target,
-        start(task, old_fd, source),
-        start(task, new_fd, target),
-        root=process.fs.root,
-        credentials=process.credentials,
-        flags=flags,
-    )
+    task.kernel.vfs.rename(source, target, origin(task, old_fd, source), origin(task, new_fd, target), flags=flags)
     return 0
 
 
@@ -354,7 +328,6 @@ def readlinkat(task: Task, fd: DirFd, path: Path, buffer: OutBytes, size: Int) -
 def _readlink(task: Task, fd: int, address: int, buffer: int, size: int) -> int:
     if size <= 0:
         raise LinuxError(EINVAL)
-    process = task.process
     path = path_at(task, address)
     file = named_by_descriptor(task, fd, path, AT_EMPTY_PATH)
     if file is not None:
@@ -362,9 +335,7 @@ def _readlink(task: Task, fd: int, address: int, buffer: int, size: int) -> int:
             raise LinuxError(ENOENT)
         text = file.inode.readlink()
     else:
-        text = task.kernel.vfs.readlink(
-            path, start(task, fd, path), root=process.fs.root, credentials=process.credentials
-        )
+        text = task.kernel.vfs.readlink(path, origin(task, fd, path))
     data = fsencode(text)[:size]
-    copy_out(process.space, buffer, data)
+    copy_out(task.process.space, buffer, data)
     return len(data)

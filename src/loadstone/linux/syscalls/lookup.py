@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.memory.user import read_string
 from loadstone.vfs.flags import O_PATH, PATH_MAX
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -58,11 +59,11 @@ def named_by_descriptor(task: Task, fd: int, path: str, flags: int) -> OpenFile 
     return task.process.files.get(fd)
 
 
-def origin(task: Task, fd: int, path: str, flags: int) -> Location:
-    """As `start`, where AT_EMPTY_PATH with AT_FDCWD means the working directory itself."""
-    if not path and flags & AT_EMPTY_PATH and fd == AT_FDCWD:
-        return task.process.fs.cwd
-    return start(task, fd, path)
+def origin(task: Task, fd: int, path: str, flags: int = 0) -> Origin:
+    """Where `path` starts and who asks; AT_EMPTY_PATH with AT_FDCWD means the working directory itself."""
+    process = task.process
+    itself = not path and flags & AT_EMPTY_PATH and fd == AT_FDCWD
+    return Origin(process.fs.cwd if itself else start(task, fd, path), process.fs.root, process.credentials)
 
 
 def find(task: Task, fd: int, path: str, flags: int) -> tuple[Inode, Location | None]:
@@ -73,12 +74,9 @@ def find(task: Task, fd: int, path: str, flags: int) -> tuple[Inode, Location | 
     file = named_by_descriptor(task, fd, path, flags)
     if file is not None:
         return file.inode, file.location
-    process = task.process
     location = task.kernel.vfs.resolve(
         path,
         origin(task, fd, path, flags),
-        root=process.fs.root,
-        credentials=process.credentials,
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty=bool(flags & AT_EMPTY_PATH),
     )

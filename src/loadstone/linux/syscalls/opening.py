@@ -25,6 +25,7 @@ from loadstone.vfs.flags import (
     O_WRONLY,
     TMPFILE_BIT,
 )
+from loadstone.vfs.namespace import Origin
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:
@@ -125,9 +126,7 @@ def _finish(
         path,
         flags | O_LARGEFILE if not flags & O_PATH else flags,
         mode & ~process.fs.umask,
-        directory,
-        root=inside or process.fs.root,
-        credentials=process.credentials,
+        Origin(directory, inside or process.fs.root, process.credentials),
     )
     if file.opening() is not None:
         return _open_fifo(task, file, bool(flags & O_CLOEXEC))

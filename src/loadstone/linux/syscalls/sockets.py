@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.structs import INT
-from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, origin
 from loadstone.linux.syscalls.readwrite import wait_for
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
@@ -113,11 +113,9 @@ def find(task: Task, name: bytes) -> Socket:
     space = task.kernel.vfs.sockets
     if name[:1] == b"\0":
         return space.at_name(name)
-    process = task.process
-    place = task.kernel.vfs.resolve(
-        fsdecode(name), process.fs.cwd, root=process.fs.root, credentials=process.credentials
-    )
-    demand(place.inode, W_OK, process.credentials)
+    path = fsdecode(name)
+    place = task.kernel.vfs.resolve(path, origin(task, AT_FDCWD, path))
+    demand(place.inode, W_OK, task.process.credentials)
     if place.inode.mode & S_IFMT != S_IFSOCK:
         raise LinuxError(ECONNREFUSED)
     return space.at_inode(place.inode)
@@ -239,10 +237,8 @@ def bind(task: Task, fd: Fd, address: Address, length: Int) -> int:
 
 
 def _exists(task: Task, path: str) -> bool:
-    process = task.process
-    root, who = process.fs.root, process.credentials
     try:
-        task.kernel.vfs.resolve(path, process.fs.cwd, root=root, credentials=who, follow=False)
+        task.kernel.vfs.resolve(path, origin(task, AT_FDCWD, path), follow=False)
     except LinuxError:
         return False
     return True
@@ -250,13 +246,12 @@ def _exists(task: Task, path: str) -> bool:
 
 def _make_inode(task: Task, path: str) -> Inode:
     """The file of a bound socket; EADDRINUSE if the path exists."""
-    vfs, process = task.kernel.vfs, task.process
-    root, who = process.fs.root, process.credentials
+    vfs, here = task.kernel.vfs, origin(task, AT_FDCWD, path)
     try:
-        vfs.mknod(path, S_IFSOCK | 0o777 & ~process.fs.umask, 0, process.fs.cwd, root=root, credentials=who)
+        vfs.mknod(path, S_IFSOCK | 0o777 & ~task.process.fs.umask, 0, here)
     except LinuxError as error:
         raise LinuxError(EADDRINUSE if error.errno == EEXIST else error.errno) from None
-    return vfs.resolve(path, process.fs.cwd, root=root, credentials=who, follow=False).inode
+    return vfs.resolve(path, here, follow=False).inode
 
 
 @syscall()

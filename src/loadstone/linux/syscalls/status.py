@@ -167,9 +167,7 @@ def _access(task: Task, fd: int, address: int, mode: int, flags: int) -> int:
     task.kernel.vfs.access(
         path,
         mode,
-        origin(task, fd, path, flags),
-        root=process.fs.root,
-        credentials=who,
+        origin(task, fd, path, flags)._replace(who=who),
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty=bool(flags & AT_EMPTY_PATH),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.profile import RLIMIT_FSIZE
-from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, path_at, start
+from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, origin, path_at
 from loadstone.linux.syscalls.readwrite import UNLIMITED, too_big
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.vfs.flags import S_IFIFO, S_IFMT
@@ -22,11 +22,8 @@ def truncate(task: Task, path: Path, size: Long) -> int:
     """Make the file at a path `size` bytes long."""
     if size < 0:
         raise LinuxError(EINVAL)
-    process = task.process
     text = path_at(task, path)
-    task.kernel.vfs.truncate(
-        text, size, start(task, AT_FDCWD, text), root=process.fs.root, credentials=process.credentials
-    )
+    task.kernel.vfs.truncate(text, size, origin(task, AT_FDCWD, text))
     return 0
 
 
