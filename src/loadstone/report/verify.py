@@ -63,7 +63,8 @@ def write_many(
 ) -> None:
     """Write what came of many comparisons."""
     paper = Paper(stream, width)
-    paper.title(f"{count(summary.names, 'name')} of {count(summary.files, 'file')} compared with {kernel}")
+    one = "exec" if any(result.request.label for result in results) else "name"
+    paper.title(f"{count(summary.names, one)} of {count(summary.files, 'file')} compared with {kernel}")
     paper.paragraph(NOTICE, indent=0, style=DIM)
     paper.blank()
     _write_table(paper, results)
