@@ -15,7 +15,6 @@ int main(int argc, char **argv) {
     int refused = ioctl(fd, TIOCSTI, &character) == -1;
     refused = refused * 10 + (ioctl(fd, TIOCLINUX, &zero) == -1);
     refused = refused * 10 + (ioctl(fd, TIOCCONS, 0) == -1);
-    refused = refused * 10 + (ioctl(fd, TIOCSCTTY, 0) == -1);
     printf("refused %d isatty %d winsize %d\n", refused, isatty(fd), ioctl(fd, TIOCGWINSZ, &size));
     return 0;
 }
