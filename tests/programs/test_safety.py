@@ -214,7 +214,7 @@ def test_a_host_socket_and_device_are_never_opened(tmp_path: Path) -> None:
 
 
 def test_terminal_ioctls_that_reach_the_session_are_refused(compiled: Compiler) -> None:
-    """TIOCSTI types into the user's shell; the others take the console. (TIOCSCTTY is about the guest's own sessions.)"""
+    """TIOCSTI types into the user's shell; the others take the console. TIOCSCTTY is the guest's own affair."""
     program = compiled("terminal", "static")
     pid, master = pty.fork()
     if pid == 0:
