@@ -68,9 +68,7 @@ class Scheduler:
         self._alive = 0
         self._waiting: dict[Task, Wait] = {}
         self._watching: dict[Task, Wait] = {}  # those of them that wait for a descriptor of the host's
-        self._deadlines: list[
-            tuple[int, int, Task, Wait]
-        ] = []  # the next one last; some are over
+        self._deadlines: list[tuple[int, int, Task, Wait]] = []  # the next one last; some are over
         self._sequence = 0
         self._since_poll = 0  # work done since host descriptors were looked at
         self._preempt = False
