@@ -167,9 +167,14 @@ class Guest:
 
     def __init__(self, vfs: Vfs, base: Location, who: Credentials = ROOT) -> None:
         self.vfs = vfs
-        self.origin = Origin(base, who=who)
+        self.base = base
         self.who = who
         self.files: list[OpenFile | None] = []
+
+    @property
+    def origin(self) -> Origin:
+        """Who asks, and from where."""
+        return Origin(self.base, who=self.who)
 
     def do(self, name: str, *args: Any) -> Any:
         try:

@@ -87,7 +87,7 @@ static void posix_timers(void) {
 }
 
 static void timer_files(void) {
-  struct itimerspec s = {{0, 0}, {0, 5000000}}, old;
+  struct itimerspec s = {{0, 0}, {0, 300000000}}, old;
   uint64_t ticks = 0;
   int fd;
   T(timerfd_create(99, 0));
@@ -111,7 +111,7 @@ static void timer_files(void) {
   printf("     %lu\n", ticks);
   T(timerfd_gettime(fd, &old));
   printf("     %ld\n", (long)old.it_value.tv_nsec);
-  s.it_interval.tv_nsec = 1000000;
+  s.it_interval.tv_nsec = 1000000, s.it_value.tv_nsec = 5000000;
   T(timerfd_settime(fd, 0, &s, 0));
   T(fcntl(fd, F_SETFL, 0));
   usleep(20000);
