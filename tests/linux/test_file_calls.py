@@ -71,7 +71,7 @@ int main(void) {
 def test_what_is_in_an_inner_epoll_list_wakes_who_waits_for_the_outer(compiled: Compiler) -> None:
     program = compiled(NESTED, "static")
     reader, writer = os.pipe()
-    speak = threading.Timer(0.5, lambda: os.write(writer, b"x"))
+    speak = threading.Timer(3, lambda: os.write(writer, b"x"))
     speak.start()
     try:
         done = loadstone("run", "--", program, stdin=reader)
