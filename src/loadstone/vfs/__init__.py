@@ -15,21 +15,20 @@ The pieces:
   path.
 - `location.Location`: a place in the tree (mount and entry): `.inode`, `.path` as the guest sees it, `.host_path`
   (where the host has it, "" if it does not), `.deleted`. Compare two with `==`.
-- `namespace.Namespace`: mounts and path resolution. `vfs.Vfs`: a namespace with everything that takes a path. Every
-  method takes `cwd` (the directory a relative path starts from: the process's or a dirfd's `Location`; None is the
-  root), and the keywords `root` (None: the namespace's) and `credentials` (an object with `fsuid`, `fsgid`, `groups`;
-  default root):
+- `namespace.Namespace`: mounts and path resolution. `names.Names`: making, moving, removing names. `vfs.Vfs`: all. Every
+  method takes an `Origin(cwd, root, who)`: the directory a relative path starts from (the process's, or a dirfd's
+  `Location`), the root directory, and who asks (an object with `fsuid`, `fsgid`, `groups`). Without one the path starts
+  at the namespace's root, and root asks:
 
-      resolve(path, cwd=None, *, root, credentials, follow=True, directory=False, empty=False) -> Location
-      open(path, flags, mode=0, cwd=None, *, root, credentials) -> OpenFile      (mode: umask already applied)
+      resolve(path, origin, *, follow=True, directory=False, empty=False) -> Location
+      open(path, flags, mode=0, origin) -> OpenFile      (mode: umask already applied)
       open_location(location, flags, *, credentials) -> OpenFile                 (reopen: magic links, exec)
-      stat(path, cwd=None, *, follow=True, empty=False, ...) -> Inode            (refreshed)
-      access(path, mask, cwd=None, *, follow=True, empty=False, ...) -> None     (mask: R_OK 4, W_OK 2, X_OK 1; raises)
-      readlink(path, cwd=None, *, empty=False, ...) -> str
-      mkdir(path, mode, cwd) · mknod(path, mode, rdev, cwd) · symlink(target, path, cwd)
-      unlink(path, cwd) · rmdir(path, cwd)
-      link(old, new, old_cwd, new_cwd, *, follow=False, empty=False) · rename(old, new, old_cwd, new_cwd, *, flags=0)
-      truncate(path, size, cwd)
+      stat(path, origin, *, follow=True, empty=False) -> Inode                   (refreshed)
+      access(path, mask, origin, *, follow=True, empty=False) -> None            (mask: R_OK 4, W_OK 2, X_OK 1; raises)
+      readlink(path, origin, *, empty=False) -> str
+      mkdir(path, mode, origin) · mknod(path, mode, rdev, origin) · symlink(target, path, origin)
+      unlink(path, origin) · rmdir(path, origin) · truncate(path, size, origin)
+      link(old, new, origin, new_origin, *, follow=False, empty=False) · rename(old, new, origin, new_origin, *, flags=0)
       pipe(flags=0) -> (OpenFile, OpenFile) · anonymous(name, flags) -> OpenFile (memfd) · mount(path, inode) -> Mount
       place_of(file) -> Location              where /proc/self/fd/N leads, pipes and streams included
       sync()                                  dirty pages of shared mappings reach their files: sync(2), end of a run
