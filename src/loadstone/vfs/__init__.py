@@ -15,8 +15,8 @@ The pieces:
   path.
 - `location.Location`: a place in the tree (mount and entry): `.inode`, `.path` as the guest sees it, `.host_path`
   (where the host has it, "" if it does not), `.deleted`. Compare two with `==`.
-- `namespace.Namespace`: mounts and path resolution. `names.Names`: making, moving, removing names. `vfs.Vfs`: all. Every
-  method takes an `Origin(cwd, root, who)`: the directory a relative path starts from (the process's, or a dirfd's
+- `namespace.Namespace`: mounts and path resolution. `names.Names`: making, moving, removing names. `vfs.Vfs`: all.
+  Every method takes an `Origin(cwd, root, who)`: the directory a relative path starts from (the process's, or a dirfd's
   `Location`), the root directory, and who asks (an object with `fsuid`, `fsgid`, `groups`). Without one the path starts
   at the namespace's root, and root asks:
 
@@ -28,7 +28,8 @@ The pieces:
       readlink(path, origin, *, empty=False) -> str
       mkdir(path, mode, origin) · mknod(path, mode, rdev, origin) · symlink(target, path, origin)
       unlink(path, origin) · rmdir(path, origin) · truncate(path, size, origin)
-      link(old, new, origin, new_origin, *, follow=False, empty=False) · rename(old, new, origin, new_origin, *, flags=0)
+      link(old, new, origin, new_origin, *, follow=False, empty=False)
+      rename(old, new, origin, new_origin, *, flags=0)
       pipe(flags=0) -> (OpenFile, OpenFile) · anonymous(name, flags) -> OpenFile (memfd) · mount(path, inode) -> Mount
       place_of(file) -> Location              where /proc/self/fd/N leads, pipes and streams included
       sync()                                  dirty pages of shared mappings reach their files: sync(2), end of a run
