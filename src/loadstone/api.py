@@ -153,7 +153,8 @@ class Machine:
             deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
             terminal_fd=_terminal(),
         )  # fmt: skip
-        shootdown, commitment = Shootdown(self.physical), Commitment(self.physical.frames, profile.overcommit)
+        shootdown = Shootdown(self.physical)
+        commitment = Commitment(self.physical.frames, profile.overcommit, max_map_count=profile.max_map_count)
         self.kernel = Kernel(
             self.physical, cache, shootdown, commitment, vfs, clock, self.events, options, profile, random
         )

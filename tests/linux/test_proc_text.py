@@ -159,7 +159,7 @@ def test_mounts_and_mountinfo_rebuild_the_hosts() -> None:
 def test_smaps_of_one_area_has_the_hosts_lines() -> None:
     theirs = host("/proc/self/smaps").splitlines(keepends=True)
     first = theirs[: next(i for i, line in enumerate(theirs) if line.startswith(b"VmFlags")) + 1]
-    area = proc_text.AreaFacts(first[0].decode().rstrip("\n"), 8192, 0, 0, 8192, 0, 0, 8192, "rd mr mw me")
+    area = proc_text.AreaFacts(first[0].decode().rstrip("\n"), 8192, 0, 0, 8192, 0, 0, 8192, 0, "rd mr mw me")
     ours = proc_text.smaps([area])
     assert [line.split(b":")[0] for line in ours.splitlines() if line.split(b":")[0].decode() not in VARYING] == [
         line.rstrip(b"\n").split(b":")[0] for line in first if line.split(b":")[0].decode() not in VARYING

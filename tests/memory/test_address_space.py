@@ -100,7 +100,7 @@ def test_strict_overcommit_counts_promises() -> None:
 
 def test_too_many_mappings() -> None:
     space = make()
-    space.limits.max_map_count = 4
+    space.limits.commitment.max_map_count = 4
     space.map(AREA, 8 * PAGE, 3, 0x22)
     space.protect(AREA + PAGE, PAGE, 1)
     with pytest.raises(LinuxError) as raised:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL, EPERM
+from errno import EAGAIN, EFAULT, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -13,7 +13,8 @@ from loadstone.linux.profile import RLIMIT_NPROC
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import ProcessSignals, TaskSignals
 from loadstone.linux.state import process_state, task_state
-from loadstone.memory.user import copy_out
+from loadstone.memory.accounting import Limits
+from loadstone.memory.user import copy_out, pieces
 from loadstone.wait import Interrupted, Wait, WaitQueue
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     flags = asked.flags
     _check(task, asked)
     _check_limits(task)
-    descriptor = _pidfd_descriptor(task) if flags & CLONE_PIDFD else -1
+    descriptor = _pidfd_descriptor(task, asked.pidfd) if flags & CLONE_PIDFD else -1
     child = _new_thread(task, asked) if flags & CLONE_THREAD else _new_process(task, asked)
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
@@ -156,6 +157,8 @@ def _new_process(task: Task, asked: CloneArguments) -> Task:
     space.owner_ids = (child.pid, child.pid, task.cpu) if not flags & CLONE_VM else space.owner_ids
     child.group, child.session = parent.group, parent.session
     child.limits = parent.limits.copy()
+    if space is not parent.space:
+        space.limits = Limits(kernel.commitment, child.limits, user=child.credentials)
     child.name = task.name
     child.executable, child.image = parent.executable, parent.image
     child.started_ns = kernel.clock.monotonic_ns()
@@ -210,7 +213,10 @@ def _store_tid(task: Task, address: int, tid: int) -> None:
         return
 
 
-def _pidfd_descriptor(task: Task) -> int:
+def _pidfd_descriptor(task: Task, address: int) -> int:
+    """The number that the pidfd will have; there is no child if it cannot be told to the caller."""
+    if sum(map(len, pieces(task.process.space, address, 4, True))) < 4:
+        raise LinuxError(EFAULT)
     return task.process.files.free()
 
 

@@ -15,9 +15,10 @@ from loadstone.lean import NamedTuple
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.proc_facts import area_facts, cpu_model, memory_facts, process_facts
+from loadstone.linux.proc_memory import MemoryFile, PagemapFile
 from loadstone.linux.seq_file import LINES, PARAGRAPHS, SMAPS, RecordBuffer
 from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
-from loadstone.vfs.file import BytesOpen, SeekableFile
+from loadstone.vfs.file import BytesOpen
 from loadstone.vfs.flags import O_ACCMODE, O_CLOEXEC, O_RDONLY, O_WRONLY, S_IFDIR, S_IFLNK, S_IFREG
 from loadstone.vfs.generated import DynamicLink, GeneratedDirectory, GeneratedFile, MagicLink
 from loadstone.vfs.inode import Inode
@@ -106,72 +107,6 @@ class ProcOpen(BytesOpen):
             raise LinuxError(EIO)
         self.proc.accept(data)
         return len(data)
-
-
-class MemoryOpen(SeekableFile):
-    """/proc/PID/mem: the offset is the address."""
-
-    __slots__ = ("process",)
-
-    def __init__(self, inode: Inode, flags: int, location: Location | None, process: Process) -> None:
-        super().__init__(inode, flags, location)
-        self.process = process
-
-    def end(self) -> int:
-        """Every address may be tried."""
-        return 1 << 47
-
-    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
-        """Copy out of the process; EIO where nothing is mapped."""
-        self.demand_readable()
-        return self._transfer(pieces, offset, False)
-
-    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
-        """Copy into the process, as far as its mappings allow that to itself."""
-        self.demand_writable()
-        return self._transfer(pieces, offset, True)
-
-    def _transfer(self, pieces: Sequence[memoryview], offset: int | None, write: bool) -> int:
-        from loadstone.memory import user
-
-        start = self.offset if offset is None else offset
-        at = start
-        for piece in pieces:
-            try:
-                found = user.pieces(self.process.space, at, len(piece), write)
-            except LinuxError:
-                break
-            done = 0
-            for there in found:
-                here = piece[done : done + len(there)]
-                if write:
-                    there[:] = here
-                else:
-                    here[:] = there
-                done += len(there)
-            at += done
-            if done < len(piece):
-                break
-        if at == start and any(len(piece) for piece in pieces):
-            raise LinuxError(EIO)
-        if offset is None:
-            self.offset = at
-        return at - start
-
-
-class MemoryFile(Inode):
-    """/proc/PID/mem."""
-
-    __slots__ = ("process",)
-
-    def __init__(self, process: Process, inode: int) -> None:
-        who = process.credentials
-        super().__init__(PROC_DEVICE, inode, S_IFREG | 0o600, who.euid, who.egid)
-        self.process = process
-
-    def open(self, flags: int, location: Location | None) -> OpenFile:
-        """Open it."""
-        return MemoryOpen(self, flags, location, self.process)
 
 
 # Directories
@@ -280,7 +215,8 @@ class ProcessFiles:
             if ended and name in _OF_MEMORY:  # a zombie has none
                 produce = _nothing
             table[name] = S_IFREG, self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
-        table["mem"] = S_IFREG, lambda: MemoryFile(self.process, number + 100)
+        table["mem"] = S_IFREG, lambda: MemoryFile(self.process, PROC_DEVICE, number + 100)
+        table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
             table[name] = S_IFLNK, self.linker(number + at, shown, place)
         made = Directory(table, inode=number, now_ns=self.now)

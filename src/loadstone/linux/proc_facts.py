@@ -196,7 +196,10 @@ def _area(space: AddressSpace, vma: Vma, line: str) -> AreaFacts:
     flags = " ".join(name for bit, name in VM_FLAGS if vma.flags & bit)
     shared_clean, shared_dirty, private_clean, private_dirty = counts
     size = vma.end - vma.start
-    return AreaFacts(line, size, shared_clean, shared_dirty, private_clean, private_dirty, anonymous, referenced, flags)
+    locked = sum(counts) if vma.flags & LOCKED else 0  # the Pss of what is resident
+    return AreaFacts(
+        line, size, shared_clean, shared_dirty, private_clean, private_dirty, anonymous, referenced, locked, flags
+    )
 
 
 # CPUID.1:EDX, bit by bit, as the kernel names them (arch/x86/include/asm/cpufeatures.h); AT_HWCAP is this word.

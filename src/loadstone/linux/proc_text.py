@@ -443,6 +443,7 @@ class AreaFacts(NamedTuple):
     private_dirty: int
     anonymous: int
     referenced: int
+    locked: int
     flags: str  # VmFlags, two letters each: "rd mr mw me"
 
 
@@ -474,7 +475,7 @@ def smaps(areas: Iterable[AreaFacts]) -> bytes:
             ("Private_Hugetlb", 0),
             ("Swap", 0),
             ("SwapPss", 0),
-            ("Locked", 0),
+            ("Locked", a.locked),
         )
         out += [f"{name + ':':<16}{size >> 10:8} kB\n" for name, size in rows]
         out.append(f"THPeligible:    {0:8}\n")

@@ -123,6 +123,7 @@ class KernelProfile(NamedTuple):
     brk_gap: bool = True  # a page between .bss and a randomized break (since 6.10)
     stack_expand: int = 128 << 10  # what exec adds below the strings (setup_arg_pages)
     huge_file: bool = True  # file mappings with room for a huge page are put on its boundary (since 5.18)
+    guard_pages: bool = True  # madvise knows MADV_GUARD_INSTALL (since 6.13)
     huge_file_i386: bool = False  # also those of 32-bit programs (6.6)
     huge_anonymous: bool = True  # anonymous ones whose length is a multiple of it too (since 6.12)
     special: tuple[Special, ...] = SPECIAL_X86_64
@@ -208,6 +209,7 @@ def _by_version(release: str) -> dict[str, Any]:
         "tells_argv0": version >= (5, 12),
         "has_aout": version < (5, 1),
         "loader_in_mmap_area": version >= (4, 12),
+        "guard_pages": version >= (6, 13),
         "loader_brk": BRK_ALWAYS if version >= (6, 15) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
         "brk_gap": version >= (6, 10),
         "align_program": version >= (5, 10),

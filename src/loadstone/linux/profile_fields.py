@@ -61,6 +61,7 @@ FIELDS = (
     Field("brk_gap", _ELF, "a page stays free between .bss and a randomised break"),
     Field("huge_file", _HUGE, "large files are mapped on a 2 MiB boundary (__thp_get_unmapped_area)"),
     Field("huge_file_i386", _HUGE, "by 32-bit programs too"),
+    Field("guard_pages", "mm/madvise.c", "madvise makes guard pages (MADV_GUARD_INSTALL)"),
     Field("huge_anonymous", "mm/mmap.c", "anonymous memory of a multiple of 2 MiB is (__get_unmapped_area)"),
     Field("special", "arch/x86/entry/vdso/vdso-layout.lds.S", "the kernel's own mappings and their pages"),
     Field("special_i386", "arch/x86/entry/vdso/vdso-layout.lds.S", "the same for 32-bit programs"),

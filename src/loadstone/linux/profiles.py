@@ -45,6 +45,7 @@ _6_12: dict[str, Any] = {
     "max_program_headers": PAGE,
     "comm_of_file": False,
     "exec_check": False,
+    "guard_pages": False,
 }
 _6_6 = _6_12 | {
     "release": "6.6.9",

@@ -66,7 +66,11 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
     node = directory(
         node0=directory(cpumap=file(_mask(0, count - 1)), cpulist=file(cpus)), online=file("0"), possible=file("0")
     )
-    memory = directory(transparent_hugepage=directory(enabled=file(modes), hpage_pmd_size=file(str(2 << 20))))
+    same_pages = {name: file("0") for name in ("pages_shared", "pages_sharing", "pages_unshared", "run")}
+    memory = directory(
+        ksm=directory(**same_pages),
+        transparent_hugepage=directory(enabled=file(modes), hpage_pmd_size=file(str(2 << 20))),
+    )
     tops: dict[str, Inode] = {name: directory() for name in ("block", "bus", "class", "dev")}
     tops["devices"] = directory(system=directory(cpu=cpu, node=node))
     tops["fs"] = directory(cgroup=directory())

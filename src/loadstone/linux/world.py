@@ -62,14 +62,7 @@ class ProcessWorld:
     def new_space(self, layout: Layout) -> AddressSpace:
         """An empty address space: one frame, the page directory."""
         kernel, process = self._kernel, self._process
-        root = process.credentials.euid == 0
-        limits = Limits(
-            kernel.commitment,
-            process.limits,
-            max_map_count=self.profile.max_map_count,
-            privileged=root,
-            may_map_low=root,
-        )
+        limits = Limits(kernel.commitment, process.limits, user=process.credentials)
         space = AddressSpace(
             kernel.memory,
             kernel.page_cache,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from loadstone.errors import LinuxError
+from loadstone.lean import Protocol
 from loadstone.memory.flags import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA
 from loadstone.memory.vma import EXEC, GROWSDOWN, LOCKED, NORESERVE, PAGE_SHIFT, SHARED, WRITE, Vma
 
 OVERCOMMIT_GUESS, OVERCOMMIT_ALWAYS, OVERCOMMIT_NEVER = 0, 1, 2
+DEFAULT_MAX_MAP_COUNT = 65530  # include/linux/mm.h
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 
@@ -21,12 +23,16 @@ class Commitment:
         mode: vm.overcommit_memory. 0 refuses what could never fit, 1 nothing, 2 what was not kept free.
         ratio: vm.overcommit_ratio, in percent; for mode 2.
         promised: pages promised so far (Committed_AS).
+        max_map_count: vm.max_map_count, the mappings that one process may have.
     """
 
-    __slots__ = ("_inodes", "mode", "promised", "ratio", "total")
+    __slots__ = ("_inodes", "max_map_count", "mode", "promised", "ratio", "total")
 
-    def __init__(self, total: int, mode: int = OVERCOMMIT_GUESS, ratio: int = 50) -> None:
+    def __init__(
+        self, total: int, mode: int = OVERCOMMIT_GUESS, ratio: int = 50, max_map_count: int = DEFAULT_MAX_MAP_COUNT
+    ) -> None:
         self.total = total
+        self.max_map_count = max_map_count
         self.mode = mode
         self.ratio = ratio
         self.promised = 0
@@ -55,6 +61,12 @@ class Commitment:
         self.promised -= pages
 
 
+class User(Protocol):
+    """Who a process runs as."""
+
+    euid: int
+
+
 class Limits:
     """What one process is allowed.
 
@@ -62,27 +74,40 @@ class Limits:
         rlimits: resource number -> (soft, hard) in the resource's own unit; a missing one is unlimited. The process's
             own dictionary, so that setrlimit is seen at once.
         commitment: the machine's.
-        max_map_count: vm.max_map_count.
-        privileged: has CAP_SYS_ADMIN and CAP_IPC_LOCK, as far as memory is concerned.
-        may_map_low: has CAP_SYS_RAWIO: may map below vm.mmap_min_addr.
     """
 
-    __slots__ = ("commitment", "max_map_count", "may_map_low", "privileged", "rlimits")
+    __slots__ = ("_may_map_low", "_privileged", "_user", "commitment", "rlimits")
 
     def __init__(
         self,
         commitment: Commitment,
         rlimits: dict[int, tuple[int, int]] | None = None,
         *,
-        max_map_count: int = 65530,
+        user: User | None = None,
         privileged: bool = False,
         may_map_low: bool = False,
     ) -> None:
+        """`user`: the process's own credentials, so that setuid is seen at once; without, what the other two say."""
         self.commitment = commitment
         self.rlimits = {} if rlimits is None else rlimits
-        self.max_map_count = max_map_count
-        self.privileged = privileged
-        self.may_map_low = may_map_low
+        self._user = user
+        self._privileged = privileged
+        self._may_map_low = may_map_low
+
+    @property
+    def privileged(self) -> bool:
+        """Has CAP_SYS_ADMIN and CAP_IPC_LOCK, as far as memory is concerned."""
+        return self._privileged if self._user is None else self._user.euid == 0
+
+    @property
+    def may_map_low(self) -> bool:
+        """Has CAP_SYS_RAWIO: may map below vm.mmap_min_addr."""
+        return self._may_map_low if self._user is None else self._user.euid == 0
+
+    @property
+    def max_map_count(self) -> int:
+        """How many mappings it may have."""
+        return self.commitment.max_map_count
 
     def soft(self, resource: int) -> int:
         """The soft limit of RLIMIT_* number `resource`."""

@@ -42,6 +42,7 @@ class AddressSpace:
         owner_ids: (pid, tid, cpu) for events; set by whoever runs a task here.
         fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
         fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
+        guards: the addresses of its guard pages (see memory.guard).
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
         users: the processes that are in it; more than one after vfork.
@@ -58,6 +59,7 @@ class AddressSpace:
         "executable",
         "fault_around",
         "fill_ahead",
+        "guards",
         "layout",
         "limits",
         "major_faults",
@@ -111,6 +113,7 @@ class AddressSpace:
         self.fault_around = fault_around
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
+        self.guards: set[int] = set()
         self.minor_faults = self.major_faults = 0
         self.users = 1
         cache.spaces.append(self)
@@ -140,7 +143,7 @@ class AddressSpace:
         path: str = "",
         vm_flags: int = 0,
         file: object | None = None,
-        access: mapping.FileAccess = mapping.FileAccess(),  # noqa: B008 - immutable
+        access: mapping.FileAccess | None = None,
     ) -> int:
         """mmap. `file` is the open file description (default: the backing), which decides what merges."""
         return mapping.map_area(

@@ -6,6 +6,7 @@ from errno import EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.memory import guard
 from loadstone.memory.flags import (
     DROPPABLE,
     MADV_COLD,
@@ -17,6 +18,8 @@ from loadstone.memory.flags import (
     MADV_DONTNEED,
     MADV_DONTNEED_LOCKED,
     MADV_FREE,
+    MADV_GUARD_INSTALL,
+    MADV_GUARD_REMOVE,
     MADV_HUGEPAGE,
     MADV_KEEPONFORK,
     MADV_MERGEABLE,
@@ -92,6 +95,8 @@ _KNOWN = {
     MADV_POPULATE_READ,
     MADV_POPULATE_WRITE,
     MADV_COLLAPSE,
+    MADV_GUARD_INSTALL,
+    MADV_GUARD_REMOVE,
 }
 
 
@@ -100,7 +105,7 @@ def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
 
     Huge pages, same-page merging and reclaim are not modelled: their advice changes flags or nothing. The pages of
     MADV_FREE stay too: the kernel takes them under memory pressure only.
-    Raises EINVAL for advice that is unknown (the guard pages of Linux 6.13 among them) or does not fit the mapping.
+    Raises EINVAL for advice that is unknown or does not fit the mapping.
     """
     if advice not in _KNOWN:
         raise LinuxError(EINVAL, f"no such advice: {advice}")
@@ -138,6 +143,10 @@ def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int
         _remove(space, vma, start, end)
     elif advice in (MADV_COLD, MADV_PAGEOUT) and vma.flags & (LOCKED | PFNMAP | HUGETLB):
         raise LinuxError(EINVAL, "the pages of a special or locked mapping stay")
+    elif advice == MADV_GUARD_INSTALL:
+        guard.install(space, vma, start, end)
+    elif advice == MADV_GUARD_REMOVE:
+        guard.remove(space, vma, start, end)
     elif advice == MADV_COLLAPSE:
         raise LinuxError(EINVAL, "there are no huge pages to collapse into")
     return vma

@@ -124,6 +124,8 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
             _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
         )
         return _PROTECTION
+    if page in space.guards:
+        return BadAccess(SIGSEGV, SEGV_MAPERR, page, access, "a guard page (MADV_GUARD_INSTALL)")
     if vma.backing is None:
         return _anonymous(space, vma, page, slot, access)
     return _file(space, vma, vma.backing, page, slot, access)
@@ -225,7 +227,7 @@ def _fault_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, in
     mapped = 0
     for each in range(low, high + 1):
         frame = frames.get(each, -1)
-        if frame >= 0 and not words[slot + each]:
+        if frame >= 0 and not words[slot + each] and page + (each - index << PAGE_SHIFT) not in space.guards:
             _map_shared(space, vma, slot + each, frame, writable)
             mapped += 1
     return mapped - 1

@@ -62,9 +62,8 @@ class FillAhead:
 
         `access` is READ or WRITE: a program that reads ahead of where it writes makes two walks.
         """
-        if vma.flags & (GROWSDOWN | _RAND_READ) or (
-            not self.always and space.events is not None and space.events.fault
-        ):
+        told = not self.always and space.events is not None and space.events.fault
+        if told or vma.flags & (GROWSDOWN | _RAND_READ) or space.guards:
             return 1
         walks = space.walks
         wanted = min(walks.pop(page | access, 0) * 2 or 1, self.limit)

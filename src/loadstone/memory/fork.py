@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from loadstone.machine.paging import FRAME_MASK, WRITABLE
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
+from loadstone.memory.guard import guarded
 from loadstone.memory.merge import ForkedAnonVma
 from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED, WIPEONFORK, Vma
 
@@ -58,6 +59,7 @@ def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
     memory = parent.memory
     words = memory.words
     narrowed = False
+    child.guards.update(guarded(parent, vma.start, vma.end))
     for address, slot, entry in parent.page_table.entries(vma.start, vma.end):
         if entry & WRITABLE and not vma.flags & SHARED:
             entry &= ~WRITABLE

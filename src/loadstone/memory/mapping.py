@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.memory import guard
 from loadstone.memory.accounting import OVERCOMMIT_NEVER, is_accountable, pages_of
 from loadstone.memory.flags import (
     DROPPABLE,
@@ -87,14 +88,19 @@ def map_area(
     path: str = "",
     vm_flags: int = 0,
     file: object | None = None,
-    access: FileAccess = FileAccess(),  # noqa: B008 - immutable
+    access: FileAccess | None = None,
 ) -> int:
-    """Map `length` bytes and return their address (kernel: do_mmap, then mm_populate)."""
+    """Map `length` bytes and return their address (kernel: do_mmap, then mm_populate).
+
+    `access` without a backing: the file is /dev/zero, whose pages are anonymous ones.
+    """
+    if access is None and backing is not None:
+        access = FileAccess()
     if not length:
         raise LinuxError(EINVAL, "a mapping of no bytes")
     if offset & (PAGE - 1):
         raise LinuxError(EINVAL, f"the file offset {offset:#x} is not a multiple of the page size")
-    if prot & READ and space.read_implies_exec and (backing is None or access.execute):
+    if prot & READ and space.read_implies_exec and (access is None or access.execute):
         prot |= EXEC
     if flags & MAP_FIXED_NOREPLACE:
         flags |= MAP_FIXED
@@ -119,7 +125,7 @@ def map_area(
         raise LinuxError(EPERM, "RLIMIT_MEMLOCK is 0")
     if vm_flags & LOCKED:
         check_lock_limit(space, length, EAGAIN)
-    if backing is not None:
+    if access is not None:
         vm_flags = _file_flags(vm_flags, prot, flags, access)
         if length > _MAX_FILE or offset > _MAX_FILE - length:
             raise LinuxError(EOVERFLOW, "past the largest file offset")
@@ -184,6 +190,8 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
     start, end = gone[0].start, gone[-1].end
     space.shootdown.retire(space.page_table.root, start, end, frames)
     space.page_table.prune(start, end)
+    if space.guards:
+        guard.forget(space, start, end)
     for vma in gone:
         space.emit("unmap", vma, vma.start, vma.end)
 
@@ -200,6 +208,7 @@ def remove_all(space: AddressSpace) -> None:
             space.limits.commitment.uncharge(pages_of(vma))
     frames += space.page_table.frames()
     space.resident_pages = 0
+    space.guards.clear()
     space.shootdown.retire(space.page_table.root, 0, space.layout.task_size, frames)
     space.page_table.release()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.machine.paging import FRAME_MASK
+from loadstone.memory import guard
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PFNMAP
 from loadstone.memory.lock import check_lock_limit, populate
@@ -247,6 +248,7 @@ def _copy_vma(space: AddressSpace, vma: Vma, request: _Request) -> Vma:
 
 def move_entries(space: AddressSpace, start: int, end: int, distance: int) -> None:
     """Take the entries of [start, end) to `distance` bytes from where they are (kernel: move_page_tables)."""
+    guard.move(space, start, end, distance)
     words = space.memory.words
     table = space.page_table
     moved = list(table.entries(start, end))

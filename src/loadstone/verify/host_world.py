@@ -62,9 +62,8 @@ class HostWorld:
         profile = self.profile
         capabilities = own_capabilities() if self.who.euid == os.geteuid() else 0
         limits = Limits(
-            Commitment(profile.memory_size // 4096, profile.overcommit),
+            Commitment(profile.memory_size // 4096, profile.overcommit, max_map_count=profile.max_map_count),
             self.rlimits,
-            max_map_count=profile.max_map_count,
             privileged=bool(capabilities & 1 << CAP_SYS_ADMIN),
             may_map_low=bool(capabilities & 1 << CAP_SYS_RAWIO),
         )

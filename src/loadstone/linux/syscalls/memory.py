@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.state import process_state
 from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
-from loadstone.memory.flags import MAP_ANONYMOUS, MAP_HUGETLB, MAP_SHARED, PROT_WRITE
+from loadstone.memory.flags import (
+    MADV_GUARD_INSTALL,
+    MADV_GUARD_REMOVE,
+    MAP_ANONYMOUS,
+    MAP_HUGETLB,
+    MAP_SHARED,
+    PROT_WRITE,
+)
 from loadstone.memory.mapping import FileAccess
+from loadstone.memory.nonlinear import remap_pages
 from loadstone.memory.user import copy_out
 from loadstone.memory.vma import PAGE, PAGE_MASK, PAGE_SHIFT
 from loadstone.vfs.flags import S_IFCHR, S_IFMT
@@ -50,11 +58,12 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
     if flags & MAP_HUGETLB:
         raise LinuxError(EINVAL, "MAP_HUGETLB on a file that is not on hugetlbfs")
     inode = file.inode
+    execute = file.location is None or not file.location.noexec
     if not isinstance(inode, RegularFile):
         if inode.rdev == _DEV_ZERO and inode.mode & S_IFMT == S_IFCHR:
-            return space.map(address, length, prot, flags | MAP_ANONYMOUS, path=file.path)
+            access = FileAccess(file.readable, file.writable, execute)
+            return space.map(address, length, prot, flags | MAP_ANONYMOUS, path=file.path, access=access)
         raise LinuxError(ENODEV, f"{file.path} cannot be mapped")
-    execute = file.location is None or not file.location.noexec
     sealed = bool(flags & MAP_SHARED) and inode.write_sealed
     if sealed and prot & PROT_WRITE:
         raise LinuxError(EPERM, "the file is sealed")
@@ -84,6 +93,13 @@ def mremap(
     return task.process.space.remap(old_address, old_size, new_size, flags, new_address)
 
 
+@syscall(FULL, "as kernels since 4.0 do it: by other mappings")
+def remap_file_pages(task: Task, address: Address, size: Size, prot: Prot, page_offset: Size, flags: MapFlags) -> int:
+    """remap_file_pages(2)."""
+    remap_pages(task.process.space, address, size, prot, page_offset, flags)
+    return 0
+
+
 @syscall(FULL)
 def brk(task: Task, address: Address) -> Address:
     """brk(2) of the kernel: the break as it is afterwards, moved or not."""
@@ -93,6 +109,8 @@ def brk(task: Task, address: Address) -> Address:
 @syscall(PARTIAL, "advice about read-ahead and huge pages is accepted and changes nothing")
 def madvise(task: Task, address: Address, length: Size, advice: Advice) -> int:
     """madvise(2)."""
+    if advice in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE) and not task.kernel.profile.guard_pages:
+        raise LinuxError(EINVAL, "this kernel has no guard pages")
     task.process.space.advise(address, length, advice)
     return 0
 

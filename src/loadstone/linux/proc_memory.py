@@ -1,0 +1,174 @@
+"""The files of /proc/PID in which the offset is an address: mem and pagemap (fs/proc/base.c, fs/proc/task_mmu.c)."""
+
+from __future__ import annotations
+
+from array import array
+from errno import EINVAL, EIO
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.machine.paging import FRAME_MASK, PRESENT, PROTNONE
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.memory import user
+from loadstone.memory.guard import guarded
+from loadstone.memory.vma import PAGE, PAGE_SHIFT, Vma
+from loadstone.vfs.file import SeekableFile, total
+from loadstone.vfs.flags import S_IFREG
+from loadstone.vfs.inode import Inode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadstone.kernel.process import Process
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.location import Location
+
+# Documentation/admin-guide/mm/pagemap.rst
+_EXCLUSIVE, _GUARD, _OF_FILE, _NOT_A_PAGE, _IN_MEMORY = (1 << bit for bit in (56, 58, 61, 62, 63))
+_WORD = 8
+_MOST_PAGES = 1 << 15  # looked up at once
+
+
+class MemoryOpen(SeekableFile):
+    """/proc/PID/mem: the offset is the address."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, process: Process) -> None:
+        super().__init__(inode, flags, location)
+        self.process = process
+
+    def end(self) -> int:
+        """Every address may be tried."""
+        return 1 << 47
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy out of the process; EIO where nothing is mapped."""
+        self.demand_readable()
+        return self._transfer(pieces, offset, False)
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """Copy into the process, as far as its mappings allow that to itself."""
+        self.demand_writable()
+        return self._transfer(pieces, offset, True)
+
+    def _transfer(self, pieces: Sequence[memoryview], offset: int | None, write: bool) -> int:
+        start = self.offset if offset is None else offset
+        at = start
+        for piece in pieces:
+            try:
+                found = user.pieces(self.process.space, at, len(piece), write)
+            except LinuxError:
+                break
+            done = 0
+            for there in found:
+                here = piece[done : done + len(there)]
+                if write:
+                    there[:] = here
+                else:
+                    here[:] = there
+                done += len(there)
+            at += done
+            if done < len(piece):
+                break
+        if at == start and any(len(piece) for piece in pieces):
+            raise LinuxError(EIO)
+        if offset is None:
+            self.offset = at
+        return at - start
+
+
+class MemoryFile(Inode):
+    """/proc/PID/mem."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: Process, device: int, inode: int) -> None:
+        who = process.credentials
+        super().__init__(device, inode, S_IFREG | 0o600, who.euid, who.egid)
+        self.process = process
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Open it."""
+        return MemoryOpen(self, flags, location, self.process)
+
+
+class PagemapOpen(SeekableFile):
+    """/proc/PID/pagemap: a word for each page, found at its number times 8."""
+
+    __slots__ = ("_shows_frames", "process")
+
+    def __init__(self, inode: Inode, flags: int, location: Location | None, process: Process) -> None:
+        super().__init__(inode, flags, location)
+        self.process = process
+        current = process.kernel.scheduler.current
+        self._shows_frames = current is not None and current.process.credentials.euid == 0
+
+    def end(self) -> int:
+        """After the last page of the address space."""
+        return (self.process.space.layout.task_size >> PAGE_SHIFT) * _WORD
+
+    def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
+        """The words; EINVAL for a part of one."""
+        start = self.offset if offset is None else offset
+        length = total(pieces)
+        if start % _WORD or length % _WORD:
+            raise LinuxError(EINVAL, "pagemap is read in words of 8 bytes")
+        if self.process.status is not None:
+            return 0
+        length = min(length, max(0, self.end() - start), _MOST_PAGES * _WORD)
+        first = start // _WORD << PAGE_SHIFT
+        data = memoryview(_words(self.process.space, first, length // _WORD, self._shows_frames)).cast("B")
+        done = 0
+        for piece in pieces:
+            part = data[done : done + len(piece)]
+            piece[: len(part)] = part
+            done += len(part)
+        if offset is None:
+            self.offset = start + done
+        return done
+
+
+class PagemapFile(Inode):
+    """/proc/PID/pagemap."""
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: Process, device: int, inode: int) -> None:
+        who = process.credentials
+        super().__init__(device, inode, S_IFREG | 0o400, who.euid, who.egid)
+        self.process = process
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Open it; only root is shown frame numbers."""
+        return PagemapOpen(self, flags, location, self.process)
+
+
+def _words(space: AddressSpace, start: int, pages: int, shows_frames: bool) -> array[int]:
+    """One word for each of `pages` from `start` on. Nothing is swapped out; soft-dirty is not kept track of."""
+    end = start + pages * PAGE
+    words = array("Q", bytes(_WORD * pages))
+    for vma in space.vmas.overlapping(start, end):
+        first, last = max(start, vma.start), min(end, vma.end)
+        for address, _, entry in space.page_table.entries(first, last):
+            words[(address - start) >> PAGE_SHIFT] |= _word(space, vma, entry, shows_frames)
+    for address in guarded(space, start, end):
+        words[(address - start) >> PAGE_SHIFT] = _NOT_A_PAGE | _GUARD
+    return words
+
+
+def _word(space: AddressSpace, vma: Vma, entry: int, shows_frames: bool) -> int:
+    """What is said of a page that is there (kernel: pte_to_pagemap_entry)."""
+    memory = space.memory
+    frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+    if not entry & (PRESENT | PROTNONE):
+        return 0
+    word = _IN_MEMORY | (frame if shows_frames else 0)
+    if frame == memory.zero_frame or vma.name:
+        return word
+    anonymous = memory.owner(frame) == ANONYMOUS
+    if not anonymous:
+        word |= _OF_FILE
+    # the page cache holds one reference itself
+    return word | (_EXCLUSIVE if memory.references(frame) <= (1 if anonymous else 2) else 0)
