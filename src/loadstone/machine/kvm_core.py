@@ -15,6 +15,7 @@ import _thread
 import os
 from collections.abc import Sequence
 from fcntl import ioctl
+from struct import Struct
 from time import perf_counter_ns
 from typing import Any
 
@@ -85,7 +86,9 @@ _RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
 _REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
 # kvm_vcpu_events.exception: injected, number, has_error_code, pending
 _EXCEPTION_COMES, _NUMBER, _INT3_OR_INTO = 0xFF | 0xFF << 24, 0xFF00, (0x300, 0x400)
-_DIRTY_WORD, _VALID_WORD = kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
+_CS_WORDS, _SS_WORDS = slice(CS, CS + 3), slice(SS, SS + 3)
+_PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, (CS), RFLAGS, RSP
+_REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
 _INT, _SYSENTER = 0xCD, b"\x0f\x34"
@@ -225,7 +228,7 @@ class KvmCore:
         self._switch(context)
         self._put_extended_state(context)
         self._root = page_directory.root
-        self.machine.cover(self._memory.in_use_end())  # not part of an exit, and may take milliseconds
+        self.machine.cover(self._memory.in_use_end)  # not part of an exit, and may take milliseconds
         least = used = tries = 0
         while tries < times and (used < _PROBE_NS or tries < _LEAST_TRIES):
             context.pc = FRAME_SIZE  # nothing is mapped there, nor anywhere
@@ -299,10 +302,10 @@ class KvmCore:
         if self._interrupted:
             return self._interrupt_now()
         vector = self._enter_once()
-        if vector == PAGE_FAULT:
-            return self._page_fault()
         if vector == _IN_SYSCALL:
             return self._system_call()
+        if vector == PAGE_FAULT:
+            return self._page_fault()
         return self._kicked(deadline) if vector == _KICKED else self._exception(vector)
 
     def _enter_once(self) -> int:
@@ -311,8 +314,8 @@ class KvmCore:
         machine, memory = self.machine, self._memory
         if self.stale.pending:
             machine.forget()
-        if memory.in_use_end() > machine.vm.covered:
-            machine.cover(memory.in_use_end())
+        if memory.in_use_end > machine.vm.covered:
+            machine.cover(memory.in_use_end)
         window, words = self._window, self._run_words
         window[CR3] = self._root << FRAME_SHIFT
         words[_DIRTY_WORD] = _REGISTERS
@@ -334,14 +337,22 @@ class KvmCore:
         self.inside = False
         pc = window[RIP]
         vector = _IN_SYSCALL if pc == HALTED_IN_SYSCALL else vector_of(pc)
-        reason = words[1] & 0xFFFF_FFFF
+        reason = words[_REASON_WORD] & 0xFFFF_FFFF
         if vector < 0 or reason != kvm.EXIT_HLT:
             raise HostError(self._strange_exit(reason))
         if vector != _IN_SYSCALL:
-            pushed = self._tables.pushed(window[RSP], 6)
-            self._error = pushed.pop(0) if vector in WITH_ERROR else 0
-            window[RIP], _, window[RFLAGS], window[RSP] = pushed[:4]
-        self._to_ring_3()
+            vector = self._leave_stub(vector)
+        window[_CS_WORDS], window[_SS_WORDS] = self._segments  # the program's again
+        return vector
+
+    def _leave_stub(self, vector: int) -> int:
+        """The registers are what the exception pushed. The vector, or _IN_SYSCALL where that is how SYSCALL comes."""
+        window = self._window
+        error, pc, flags, window[RSP] = _PUSHED.unpack_from(self._memory.bytes, self._tables.pushed_at)
+        if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & _INTERRUPTS_ON:
+            return _IN_SYSCALL
+        window[RIP], window[RFLAGS] = pc, flags
+        self._error = error if vector in WITH_ERROR else 0
         return vector
 
     def _is_delivered(self) -> bool:
@@ -349,12 +360,6 @@ class KvmCore:
         event = self._run_words[_EVENTS_WORD]
         in_ring_3 = self._window[CS + 1] >> 32 & 3
         return bool(in_ring_3) and not event & _EXCEPTION_COMES and event & _NUMBER not in _INT3_OR_INTO
-
-    def _to_ring_3(self) -> None:
-        """CS and SS are the program's again."""
-        window, segments = self._window, self._segments
-        window[CS : CS + 3] = segments[0]
-        window[SS : SS + 3] = segments[1]
 
     def _system_call(self) -> Trap | None:
         """RCX is where it goes on, R11 the flags."""
@@ -368,8 +373,6 @@ class KvmCore:
     def _page_fault(self) -> Trap | None:
         window, error = self._window, self._error
         pc, address = window[RIP], window[CR2]
-        if pc == SYSCALL_ENTRY == address and not window[RFLAGS] & _INTERRUPTS_ON:
-            return self._system_call()
         self.exits.page_faults += 1
         if not error & _ERROR_USER:  # the CPU read a descriptor of a local table, which there is none of
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=address & 0xFFF8 | _LOCAL_TABLE)

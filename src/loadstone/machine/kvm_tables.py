@@ -37,6 +37,7 @@ HALTED_IN_SYSCALL = SYSCALL_ENTRY + 1
 KERNEL_CS, KERNEL_SS, USER32_CS, USER_SS, USER_CS, _TR = 0x10, 0x18, 0x23, 0x2B, 0x33, 0x40
 _GATE_TYPE, _USER_GATES = 0x8E, (3, 4)
 _TSS_LIMIT = 0x67
+_STACK_TOP, _PUSHED_WORDS = FRAME_SIZE - 16, 6  # the error code is the first of them; without one there are five
 
 # Vectors for which the CPU pushes an error code.
 WITH_ERROR = frozenset((8, 10, 11, 12, 13, 14, 17, 21, 29, 30))
@@ -107,24 +108,23 @@ class KernelHalf:
 
 
 class CoreTables:
-    """One core's descriptor table, task state and ring-0 stack."""
+    """One core's descriptor table, task state and ring-0 stack.
+
+    Attributes:
+        pushed_at: the physical address of the error code that an exception in ring 3 pushes, if it has one; RIP, CS,
+            RFLAGS, RSP and SS follow. (Always there: the stack is empty when a program runs.)
+    """
 
     def __init__(self, half: KernelHalf, start: int) -> None:
         self._gdt, self._tss = start, start + _TSS_OFFSET
         page = half.memory.page(half.map_page(start))
         stack = start + FRAME_SIZE
-        self._stack_frame = half.map_page(stack)
-        self._words = half.memory.words
+        self.pushed_at = (half.map_page(stack) << 12) + _STACK_TOP - 8 * _PUSHED_WORDS
         descriptors = (*DESCRIPTORS, 0, *_task_state_descriptor(self._tss))
         struct.pack_into(f"<{len(descriptors)}Q", page, 0, *descriptors)
         self._limit = 8 * len(descriptors) - 1
-        struct.pack_into("<Q", page, _TSS_OFFSET + 4, stack + FRAME_SIZE - 16)  # RSP0
+        struct.pack_into("<Q", page, _TSS_OFFSET + 4, stack + _STACK_TOP)  # RSP0
         struct.pack_into("<H", page, _TSS_OFFSET + 0x66, _TSS_LIMIT + 1)  # no I/O permission map: no port is allowed
-
-    def pushed(self, sp: int, count: int) -> list[int]:
-        """The `count` words from stack pointer `sp` on."""
-        start = self._stack_frame * ENTRIES + ((sp & 0xFFF) >> 3)
-        return self._words[start : start + count].tolist()
 
     def system_registers(self, fresh: bytes, cr4: int) -> bytes:
         """`struct kvm_sregs` for a program in ring 3, made from a new vCPU's; CR3 is still to be set."""

@@ -39,6 +39,7 @@ class PhysicalMemory:
         words: the whole memory as unsigned 64-bit words; word `i` of a frame is `words[frame * 512 + i]`.
         base: the host address of frame 0.
         zero_frame: the frame of zeros that reads of untouched anonymous memory share.
+        in_use_end: the address past the last frame that was ever handed out.
         executed: a byte a frame, 1 once instructions were fetched from it (a core may have translated it).
         peak: the most frames that were ever in use at once.
     """
@@ -56,7 +57,7 @@ class PhysicalMemory:
         self._references = array("I")
         self._owners = bytearray()
         self.executed = bytearray()
-        self._next = 0  # frames from here on were never used
+        self._next = self.in_use_end = 0  # frames from here on were never used
         self._free: list[int] = []  # free, with old contents
         self._clean: list[int] = []  # free, given back to the host: zeros again
         self.quarantine: list[int] = []  # free, but a core may still hold a translation of their code
@@ -174,10 +175,6 @@ class PhysicalMemory:
             self._free += self.old_tables
             self.old_tables.clear()
 
-    def in_use_end(self) -> int:
-        """The address past the last frame that was ever handed out."""
-        return self._next << FRAME_SHIFT
-
     def forget(self, frame: int, count: int) -> None:
         """Take the host's translations of `count` frames away, contents kept; who maps them has to look again."""
         self._map.madvise(mmap.MADV_DONTNEED, frame << FRAME_SHIFT, count << FRAME_SHIFT)
@@ -250,6 +247,7 @@ class PhysicalMemory:
     def _extend(self, end: int) -> None:
         """Make frames up to `end` known."""
         self._next = end
+        self.in_use_end = end << FRAME_SHIFT
         if end > len(self._owners):
             more = max(_GROWTH, end - len(self._owners))
             self._references.frombytes(bytes(self._references.itemsize * more))
