@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -132,7 +133,11 @@ class NativeServer:
 
 
 def serve() -> None:
-    """Answer requests on standard input until it ends."""
+    """Answer requests on standard input until it ends.
+
+    Ctrl-C, which the terminal sends to every process of a command, is for the one that asks, and closes the pipes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     for stream in (requests, answers):  # no program gets them, should one ever run
         os.set_inheritable(stream.fileno(), False)
@@ -147,5 +152,8 @@ def serve() -> None:
             answer = ask_kernel(request)
         except HostError as error:
             answer = None, str(error)
-        pickle.dump(answer, answers)
-        answers.flush()
+        try:
+            pickle.dump(answer, answers)
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(0)  # nobody wants it any more; an ordinary exit would try to write it again

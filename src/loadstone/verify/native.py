@@ -206,14 +206,9 @@ class NativeProcess:
 
     def kill(self) -> None:
         """End the process and reap it; harmless when it is already gone."""
-        if not self.pid:
-            return
-        pid, self.pid = self.pid, 0
-        try:
-            os.kill(pid, _KILL_SIGNAL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
+        if self.pid:
+            pid, self.pid = self.pid, 0
+            _kill(pid)
 
     def _proc(self, name: str) -> bytes:
         fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -371,10 +366,11 @@ def _spawn(
     import signal
 
     reading, writing = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     try:
         pid = os.fork()
         if pid == 0:
-            _child(libc, exec_, writing, cwd, stack_limit, uid, randomize, resource, signal)
+            _child(libc, exec_, parent, writing, cwd, stack_limit, uid, randomize, resource, signal)
     except BaseException:
         os.close(reading)
         os.close(writing)
@@ -383,14 +379,16 @@ def _spawn(
     try:
         _, status = os.waitpid(pid, 0)
         report = os.read(reading, 5)
+    except BaseException:  # Ctrl-C
+        _kill(pid)
+        raise
     finally:
         os.close(reading)
     if os.WIFSTOPPED(status):
         if os.WSTOPSIG(status) == _SIGTRAP and not report:
             libc.ptrace(_SETOPTIONS, pid, 0, _EXITKILL)
             return pid
-        os.kill(pid, _KILL_SIGNAL)
-        os.waitpid(pid, 0)
+        _kill(pid)
         raise NativeFailure(signal=os.WSTOPSIG(status))
     if os.WIFSIGNALED(status):
         raise NativeFailure(signal=os.WTERMSIG(status))
@@ -402,12 +400,22 @@ def _spawn(
     raise NativeFailure(errno=number)
 
 
+def _kill(pid: int) -> None:
+    """End a child and reap it; harmless when it is already gone."""
+    try:
+        os.kill(pid, _KILL_SIGNAL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
 _STAGES = ("execve", "prepare the process", "set its personality", "trace it (PTRACE_TRACEME)")
 
 
 def _child(
     libc: _Libc,
     exec_: Callable[[], int],
+    parent: int,
     writing: int,
     cwd: Text | None,
     stack_limit: int | None,
@@ -422,6 +430,8 @@ def _child(
         # A blocked SIGTRAP would stay pending, and the program would run.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         libc.prctl(_PR_SET_PDEATHSIG, _KILL_SIGNAL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before that: nobody would trace the program, or end it
+            os._exit(127)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if stack_limit is not None:
             hard = resource.getrlimit(resource.RLIMIT_STACK)[1]

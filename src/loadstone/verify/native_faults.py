@@ -123,17 +123,21 @@ class _Child:
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._report = report
         self._ended = False
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become(lambda: libc.execve(path, arguments, environment), gate, answer, nowhere)
+            self._become(lambda: libc.execve(path, arguments, environment), parent, gate, answer, nowhere)
         for fd in (gate, answer, nowhere):
             os.close(fd)
 
-    def _become(self, execute: Callable[[], int], gate: int, answer: int, nowhere: int) -> NoReturn:
+    def _become(self, execute: Callable[[], int], parent: int, gate: int, answer: int, nowhere: int) -> NoReturn:
         """In the child. What went wrong goes back as an errno."""
         number = errno.EINVAL
         try:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:  # it died before that
+                os._exit(127)
+            os.setsid()  # away from the user's terminal, and with a number under which `kill` finds its children too
             for fd in map(int, os.listdir("/proc/self/fd")):
                 _close_on_exec(fd)
             for fd in range(3):
@@ -177,10 +181,12 @@ class _Child:
         return status
 
     def kill(self) -> None:
-        """End it, if it has not ended yet."""
+        """End it, if it has not ended yet, with those of its children that are still in its process group."""
         os.close(self._gate)
         os.close(self._report)
         if not self._ended:
+            with suppress(ProcessLookupError):  # it had no time to make its group
+                os.killpg(self.pid, signal.SIGKILL)
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 

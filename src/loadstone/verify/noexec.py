@@ -8,8 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import signal
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from loadstone.errors import HostError
 
@@ -30,9 +31,14 @@ def in_noexec_directory(directory: str, function: Callable[[], Result]) -> Resul
         os.close(reading)
         _answer(writing, directory, function)
     os.close(writing)
-    with open(reading, "rb") as file:
-        data = file.read()
-    os.waitpid(pid, 0)
+    try:
+        with open(reading, "rb") as file:
+            data = file.read()
+    except BaseException:  # Ctrl-C
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
     if not data:
         raise HostError("the process with the noexec directory ended without an answer")
     result, error = pickle.loads(data)
@@ -41,14 +47,14 @@ def in_noexec_directory(directory: str, function: Callable[[], Result]) -> Resul
     return result  # type: ignore[no-any-return]
 
 
-def _answer(writing: int, directory: str, function: Callable[[], object]) -> None:
-    """Mount, call, answer (result, error), and end, whatever happens."""
+def _answer(writing: int, directory: str, function: Callable[[], object]) -> NoReturn:
+    """Mount, call, answer (result, error), and end, whatever happens: Ctrl-C ends it without an answer."""
     try:
-        _mount(directory)
-        answer: tuple[object, str] = function(), ""
-    except Exception as error:
-        answer = None, f"no noexec directory: {error}"
-    try:
+        try:
+            _mount(directory)
+            answer: tuple[object, str] = function(), ""
+        except Exception as error:
+            answer = None, f"no noexec directory: {error}"
         with open(writing, "wb") as file:
             pickle.dump(answer, file)
     finally:

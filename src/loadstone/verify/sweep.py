@@ -84,14 +84,14 @@ def sweep(requests: Sequence[Request], settings: Settings, jobs: int) -> Iterato
     context = get_context("fork")
     workers = []
     pipes: list[Connection] = []
-    for number in range(min(jobs, len(requests))):
-        receiving, sending = context.Pipe(duplex=False)
-        worker = context.Process(target=_work, args=(requests[number::jobs], settings, sending), daemon=True)
-        worker.start()
-        sending.close()
-        workers.append(worker)
-        pipes.append(receiving)
     try:
+        for number in range(min(jobs, len(requests))):
+            receiving, sending = context.Pipe(duplex=False)
+            worker = context.Process(target=_work, args=(requests[number::jobs], settings, sending), daemon=True)
+            worker.start()
+            workers.append(worker)
+            sending.close()
+            pipes.append(receiving)
         yield from _collect(pipes)
     finally:
         for worker in workers:
