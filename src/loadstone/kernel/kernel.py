@@ -164,6 +164,15 @@ class Kernel:
             if number not in self.tasks and number not in self.processes:
                 return number
 
+    @property
+    def last_pid(self) -> int:
+        """The number that was given out last (kernel.ns_last_pid)."""
+        return self._next_pid - 1
+
+    def go_on_after(self, number: int) -> None:
+        """The next number is the first free one after `number`; those below FIRST_PID are the machine's own."""
+        self._next_pid = max(number + 1, FIRST_PID) if number < _PID_MAX else FIRST_PID
+
     def start(self, task: Task) -> None:
         """Let a new task run."""
         if task.process.pid not in self.processes:

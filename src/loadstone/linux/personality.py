@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.coredump import CoreFiles
     from loadstone.linux.execve import ExecImage, Opened, Stage
+    from loadstone.linux.shm import Segments
     from loadstone.machine.core import Trap
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
@@ -61,6 +62,7 @@ class Linux:
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
         formats: what was registered with binfmt_misc; None until somebody looks there.
+        segments: System V shared memory; None until somebody asks for some.
         core_files: where processes that die by certain signals leave their core; None: nowhere.
         ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
@@ -70,6 +72,7 @@ class Linux:
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.formats: MiscFormats | None = None
+        self.segments: Segments | None = None
         self.core_files: CoreFiles | None = None
         self.ignored_set_id: dict[str, None] = {}
         self.calls = SystemCalls(kernel.events)

@@ -6,15 +6,16 @@ when it is looked up, its text when it is read from the start.
 
 from __future__ import annotations
 
+import os
 from errno import EACCES, EINVAL, EIO, ENOENT, EPERM
 from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.lean import NamedTuple
+from loadstone.kernel.process import INIT
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
-from loadstone.linux.proc_facts import area_facts, cpu_model, memory_facts, process_facts
+from loadstone.linux.proc_facts import area_facts, cpu_model, init_facts, memory_facts, process_facts
 from loadstone.linux.proc_memory import MemoryFile, PagemapFile
 from loadstone.linux.seq_file import LINES, PARAGRAPHS, SMAPS, RecordBuffer
 from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.profile import KernelProfile
+    from loadstone.linux.sysctl import Settings
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Entry
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     Make = Callable[[], Inode]
 
 PROC_DEVICE = 21
-PID_MAX = 4194304
+CONFIG = "/proc/config.gz"
 _RECORDS = {"maps": LINES, "mounts": LINES, "mountinfo": LINES, "smaps": SMAPS, "cpuinfo": PARAGRAPHS, "swaps": LINES}
 
 
@@ -141,18 +144,41 @@ class ProcRoot(Directory):
         super().__init__(table, inode=1, now_ns=kernel.clock.realtime_ns())
 
     def listed(self) -> list[Entry]:
-        """The machine's files, then the processes by number."""
-        pids = sorted(self.kernel.processes)
+        """The machine's files, then the processes by number, the machine itself first."""
+        pids = [INIT, *sorted(self.kernel.processes)]
         return [*super().listed(), *((str(pid), process_number(pid), S_IFDIR >> 12) for pid in pids)]
 
     def made(self, name: str) -> Inode | None:
         """A file of the table or a process."""
+        if name == str(INIT):
+            return _init_directory(self.kernel)
         if name.isdecimal() and name.isascii():
             process = self.kernel.processes.get(int(name))
             if process is None:
                 return None
             return ProcessFiles(self.kernel, process, process.tasks[0], process_number(process.pid)).of_process()
         return super().made(name)
+
+
+def _init_directory(kernel: Kernel) -> Directory:
+    """/proc/1: the machine plays init without being a process, so it has no memory and no open files to tell of."""
+    facts = init_facts()
+    texts: dict[str, bytes] = {
+        "status": text.status(facts),
+        "comm": text.encode(facts.name) + b"\n",
+        "cmdline": b"",
+        "stat": text.stat(facts),
+        "statm": text.statm(None),
+        "maps": b"",
+        "cgroup": b"0::/\n",
+    }
+    now, number = kernel.clock.realtime_ns(), process_number(INIT)
+
+    def file(at: int, data: bytes) -> Make:
+        return lambda: ProcFile(lambda: data, inode=number + at, now_ns=now)
+
+    table = {name: (S_IFREG, file(at, data)) for at, (name, data) in enumerate(texts.items(), 1)}
+    return Directory(table, inode=number, now_ns=now)
 
 
 def process_number(pid: int) -> int:
@@ -493,7 +519,16 @@ def proc_root(kernel: Kernel) -> ProcRoot:
 
     for at, (name, produce) in enumerate(texts.items(), 0x100):
         table[name] = S_IFREG, file(at, produce, _RECORDS.get(name, b""))
-    table["sys"] = S_IFDIR, lambda: _sysctl(kernel, _settings(kernel), 0x200, now)
+    settings: list[Settings] = []
+
+    def sys() -> Inode:
+        from loadstone.linux.sysctl import directory, machine_settings
+
+        if not settings:  # they are kept: what root writes there stays
+            settings.append(machine_settings(kernel))
+        return directory(settings[0], 0x200, now)
+
+    table["sys"] = S_IFDIR, sys
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
     table["self"] = S_IFLNK, link(0xF2, lambda: str(current_task(kernel).process.pid))
@@ -547,114 +582,22 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
         "uptime": lambda: text.uptime(uptime_ns(), 0),
         "version": lambda: text.encode(banner),
-    }
+    } | _kernel_config(profile)
+
+
+def _kernel_config(profile: KernelProfile) -> dict[str, Produce]:
+    """config.gz: the host's, where the guest's kernel is modelled on it and it shows one."""
+    if not profile.live or not os.access(CONFIG, os.R_OK):
+        return {}
+
+    def config() -> bytes:
+        with open(CONFIG, "rb") as file:
+            return file.read()
+
+    return {"config.gz": config}
 
 
 def _locks(kernel: Kernel) -> bytes:
     from loadstone.linux.proc_locks import locks_text
 
     return locks_text(kernel.vfs.locks)
-
-
-class _Place(NamedTuple):
-    """A directory of /proc/sys that is more than one-line files: how to make it, given its inode number."""
-
-    make: Callable[[int], Inode]
-
-
-Settings = dict[str, "Settings | Produce | _Place"]
-
-
-def _sysctl(kernel: Kernel, settings: Settings, number: int, now: int) -> Directory:
-    """/proc/sys: directories of one-line files."""
-    table: dict[str, tuple[int, Make]] = {}
-    for at, (name, value) in enumerate(settings.items(), 1):
-        table[name] = _setting(kernel, value, number + at, now)
-    return Directory(table, inode=number, now_ns=now)
-
-
-def _setting(kernel: Kernel, value: Settings | Produce | _Place, number: int, now: int) -> tuple[int, Make]:
-    if isinstance(value, _Place):
-        place = value
-        return S_IFDIR, lambda: place.make(number)
-    if isinstance(value, dict):
-        inner = value
-        return S_IFDIR, lambda: _sysctl(kernel, inner, number << 8, now)
-    produce = value
-
-    def refuse(data: bytes) -> None:
-        raise LinuxError(EPERM if data else EINVAL)
-
-    return S_IFREG, lambda: ProcFile(produce, inode=number, mode=0o644, now_ns=now, accept=refuse)
-
-
-def _settings(kernel: Kernel) -> Settings:
-    p = kernel.profile
-
-    def line(value: object) -> Produce:
-        data = text.encode(f"{value}\n")
-        return lambda: data
-
-    boot_id: list[bytes] = []
-
-    def boot() -> bytes:
-        if not boot_id:
-            boot_id.append(_uuid(kernel))
-        return boot_id[0]
-
-    vm: Settings = {
-        "max_map_count": line(p.max_map_count),
-        "mmap_min_addr": line(p.mmap_min_addr),
-        "overcommit_memory": line(p.overcommit),
-        "overcommit_ratio": line(50),
-        "swappiness": line(60),
-        "legacy_va_layout": line(int(p.legacy_layout)),
-        "nr_hugepages": line(0),
-        "mmap_rnd_bits": line(p.mmap_random_bits),
-    }
-    kernel_settings: Settings = {
-        "cap_last_cap": line(40),
-        "core_pattern": line("core"),
-        "domainname": line(p.domainname),
-        "hostname": line(p.nodename),
-        "ngroups_max": line(65536),
-        "osrelease": line(p.release),
-        "ostype": line(p.sysname),
-        "overflowgid": line(65534),
-        "overflowuid": line(65534),
-        "pid_max": line(PID_MAX),
-        "random": {
-            "boot_id": boot,
-            "entropy_avail": line(256),
-            "poolsize": line(256),
-            "uuid": lambda: _uuid(kernel),
-        },
-        "randomize_va_space": line(0 if kernel.options.aslr is None else 2),
-        "threads-max": line(kernel.options.memory_size >> 17),
-        "version": line(p.version),
-    }
-
-    def binfmt_misc(number: int) -> Inode:
-        from loadstone.linux.binfmt_misc import FormatsDirectory
-
-        return FormatsDirectory(kernel, inode=number, now_ns=kernel.clock.realtime_ns())
-
-    fs: Settings = {
-        "aio-max-nr": line(65536),
-        "binfmt_misc": _Place(binfmt_misc),
-        "file-max": line((1 << 63) - 1),
-        "nr_open": line(1048576),
-        "overflowuid": line(65534),
-        "pipe-max-size": line(1048576),
-        "suid_dumpable": line(0),
-    }
-    return {"fs": fs, "kernel": kernel_settings, "vm": vm}
-
-
-def _uuid(kernel: Kernel) -> bytes:
-    """A random UUID (RFC 9562, version 4) and a newline."""
-    raw = bytearray(kernel.random_bytes(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}\n".encode()

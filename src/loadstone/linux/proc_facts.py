@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED
+from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
@@ -66,6 +66,15 @@ def memory_facts(space: AddressSpace) -> MemoryFacts:
         # the page directory itself is not counted (mm_pgtables_bytes)
         page_tables=(space.page_table.table_frames() - 1) << PAGE_SHIFT,
     )
+
+
+def init_facts() -> ProcessFacts:
+    """The machine itself, in the place of a first process."""
+    return ProcessFacts(
+        pid=INIT, tgid=INIT, parent=0, group=0, session=0, name="init", state="S", uids=(0,) * 4, gids=(0,) * 4,
+        groups=(), umask=0, fd_slots=64, threads=1, memory=None, capabilities=ALL_CAPABILITIES,
+        capability_bound=ALL_CAPABILITIES,
+    )  # fmt: skip
 
 
 def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:

@@ -19,9 +19,10 @@ class SharedMemory:
     Attributes:
         inode: as /proc/PID/maps shows it.
         pages: in the page cache; None until the first one is there.
+        users: the VMAs that map it, and who else keeps it.
     """
 
-    __slots__ = ("_cache", "_users", "inode", "pages", "size")
+    __slots__ = ("_cache", "inode", "pages", "size", "users")
 
     device = SHMEM_DEVICE
     writeback = False  # no file system to be told of a first write: mapped writable at once (vma_wants_writenotify)
@@ -30,7 +31,7 @@ class SharedMemory:
 
     def __init__(self, cache: PageCache, size: int, inode: int) -> None:
         self._cache = cache
-        self._users = 0
+        self.users = 0
         self.pages: FilePages | None = None
         self.size = size
         self.inode = inode
@@ -43,11 +44,11 @@ class SharedMemory:
         """There is nowhere to write to."""
 
     def use(self) -> None:
-        """One VMA more maps this."""
-        self._users += 1
+        """One VMA or holder more."""
+        self.users += 1
 
     def drop(self) -> None:
-        """One VMA less; without any the pages are free."""
-        self._users -= 1
-        if not self._users and self.pages is not None:
+        """One less; without any the pages are free."""
+        self.users -= 1
+        if not self.users and self.pages is not None:
             self._cache.forget(self)

@@ -18,6 +18,7 @@ _NAMES = {
         sched_getparam sched_setparam sched_getattr sched_get_priority_max sched_get_priority_min
         sched_rr_get_interval getcpu""",
     "info": """uname sysinfo times getrandom""",
+    "sysv_shm": """shmget shmat shmdt shmctl""",
     "futex": """futex""",
     "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday time""",
     "timers": """alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete""",

@@ -7,7 +7,7 @@ from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.kernel.process import ExitStatus
+from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
 from loadstone.linux.capabilities import LAST_CAPABILITY
 from loadstone.linux.state import (
@@ -76,13 +76,13 @@ def getpgrp(task: Task) -> Pid:
 @syscall(FULL)
 def getpgid(task: Task, pid: Pid) -> Pid:
     """getpgid(2)."""
-    return _find(task, pid).group
+    return 0 if pid == INIT else _find(task, pid).group
 
 
 @syscall(FULL)
 def getsid(task: Task, pid: Pid) -> Pid:
     """getsid(2)."""
-    return _find(task, pid).session
+    return 0 if pid == INIT else _find(task, pid).session
 
 
 @syscall(FULL)

@@ -1,0 +1,205 @@
+"""/proc/sys: what the guest's kernel says of its settings, and those that root of the machine may change.
+
+A change is the machine's own: it is gone when the machine is, and the host's settings are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EINVAL, EPERM
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
+from loadstone.linux import proc_text as text
+from loadstone.linux.proc import Directory, ProcFile
+from loadstone.linux.shm import SHMALL, SHMMAX, SHMMNI
+from loadstone.vfs.flags import S_IFDIR, S_IFREG
+from loadstone.vfs.inode import Inode
+
+if TYPE_CHECKING:
+    from loadstone.kernel.kernel import Kernel
+
+PID_MAX = 4194304
+_INT_MAX = (1 << 31) - 1
+_PATTERN_LENGTH = 127  # CORENAME_MAX_SIZE, less the NUL
+
+
+class Place(NamedTuple):
+    """A directory that is more than one-line files: how to make it, given its inode number."""
+
+    make: Callable[[int], Inode]
+
+
+class Number:
+    """A whole number that root may write: from `low` to `high`, read by `get` and changed by `put`."""
+
+    def __init__(self, get: Callable[[], int], put: Callable[[int], None], low: int = 0, high: int = _INT_MAX) -> None:
+        self._get, self._put = get, put
+        self._low, self._high = low, high
+
+    def __call__(self) -> bytes:
+        """The file's line."""
+        return b"%d\n" % self._get()
+
+    def accept(self, data: bytes) -> None:
+        """What was written; EINVAL if it is no number or out of range (kernel: proc_dointvec_minmax)."""
+        words = data.split(None, 1)
+        if not words:
+            return
+        try:
+            value = int(words[0])
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        if not self._low <= value <= self._high:
+            raise LinuxError(EINVAL, f"{value} is not from {self._low} to {self._high}")
+        self._put(value)
+
+
+class Kept:
+    """A value that is only remembered."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def number(self, low: int = 0, high: int = _INT_MAX) -> Number:
+        """The setting that shows and changes it."""
+        return Number(lambda: self.value, self._put, low, high)
+
+    def _put(self, value: int) -> None:
+        self.value = value
+
+
+class Line:
+    """A line of text that root may write; what is over `length` bytes is cut off (kernel: proc_dostring)."""
+
+    def __init__(self, get: Callable[[], bytes], put: Callable[[bytes], None], length: int) -> None:
+        self._get, self._put, self._length = get, put, length
+
+    def __call__(self) -> bytes:
+        """The file's line."""
+        return self._get() + b"\n"
+
+    def accept(self, data: bytes) -> None:
+        """What was written, up to a newline or NUL."""
+        self._put(data.split(b"\n")[0].split(b"\0")[0][: self._length])
+
+
+Produce = Callable[[], bytes]
+Settings = dict[str, "Settings | Produce | Number | Line | Place"]
+
+
+def directory(settings: Settings, number: int, now: int) -> Directory:
+    """A directory of one-line files; `number` is its inode number."""
+    table = {name: _entry(value, number + at, now) for at, (name, value) in enumerate(settings.items(), 1)}
+    return Directory(table, inode=number, now_ns=now)
+
+
+def _entry(value: Settings | Produce | Number | Line | Place, number: int, now: int) -> tuple[int, Callable[[], Inode]]:
+    if isinstance(value, Place):
+        place = value
+        return S_IFDIR, lambda: place.make(number)
+    if isinstance(value, dict):
+        inner = value
+        return S_IFDIR, lambda: directory(inner, number << 8, now)
+    produce = value
+    accept = value.accept if isinstance(value, (Number, Line)) else _refuse
+    return S_IFREG, lambda: ProcFile(produce, inode=number, mode=0o644, now_ns=now, accept=accept)
+
+
+def _refuse(data: bytes) -> None:
+    raise LinuxError(EPERM if data else EINVAL)
+
+
+def _fixed(value: object) -> Produce:
+    data = text.encode(f"{value}\n")
+    return lambda: data
+
+
+def machine_settings(kernel: Kernel) -> Settings:
+    """All of them, as they are when the machine starts."""
+    return {"fs": _files(kernel), "kernel": _kernel(kernel), "vm": _memory(kernel)}
+
+
+def _memory(kernel: Kernel) -> Settings:
+    profile, commitment = kernel.profile, kernel.commitment
+
+    def of_commitment(name: str, high: int = _INT_MAX) -> Number:
+        return Number(lambda: int(getattr(commitment, name)), lambda value: setattr(commitment, name, value), 0, high)
+
+    return {
+        "max_map_count": of_commitment("max_map_count"),
+        "mmap_min_addr": _fixed(profile.mmap_min_addr),
+        "overcommit_memory": of_commitment("mode", 2),
+        "overcommit_ratio": of_commitment("ratio"),
+        "swappiness": _fixed(60),
+        "legacy_va_layout": _fixed(int(profile.legacy_layout)),
+        "nr_hugepages": _fixed(0),
+        "mmap_rnd_bits": _fixed(profile.mmap_random_bits),
+    }
+
+
+def _kernel(kernel: Kernel) -> Settings:
+    p = kernel.profile
+    boot_id: list[bytes] = []
+    pattern = [b"core"]
+
+    def boot() -> bytes:
+        if not boot_id:
+            boot_id.append(_uuid(kernel))
+        return boot_id[0]
+
+    return {
+        "cap_last_cap": _fixed(40),
+        "core_pattern": Line(lambda: pattern[0], lambda data: pattern.__setitem__(0, data), _PATTERN_LENGTH),
+        "domainname": _fixed(p.domainname),
+        "hostname": _fixed(p.nodename),
+        "ngroups_max": _fixed(65536),
+        "ns_last_pid": Number(lambda: kernel.last_pid, kernel.go_on_after, 0, PID_MAX),
+        "osrelease": _fixed(p.release),
+        "ostype": _fixed(p.sysname),
+        "overflowgid": _fixed(65534),
+        "overflowuid": _fixed(65534),
+        "pid_max": _fixed(PID_MAX),
+        "random": {
+            "boot_id": boot,
+            "entropy_avail": _fixed(256),
+            "poolsize": _fixed(256),
+            "uuid": lambda: _uuid(kernel),
+        },
+        "randomize_va_space": _fixed(0 if kernel.options.aslr is None else 2),
+        "shmall": _fixed(SHMALL),
+        "shmmax": _fixed(SHMMAX),
+        "shmmni": _fixed(SHMMNI),
+        "tainted": Kept(0).number(),
+        "threads-max": _fixed(kernel.options.memory_size >> 17),
+        "version": _fixed(p.version),
+    }
+
+
+def _files(kernel: Kernel) -> Settings:
+    def binfmt_misc(number: int) -> Inode:
+        from loadstone.linux.binfmt_misc import FormatsDirectory
+
+        return FormatsDirectory(kernel, inode=number, now_ns=kernel.clock.realtime_ns())
+
+    return {
+        "aio-max-nr": _fixed(65536),
+        "binfmt_misc": Place(binfmt_misc),
+        "file-max": _fixed((1 << 63) - 1),
+        "nr_open": _fixed(1048576),
+        "overflowuid": _fixed(65534),
+        "pipe-max-size": _fixed(1048576),
+        "pipe-user-pages-hard": _fixed(0),
+        "pipe-user-pages-soft": _fixed(16384),
+        "suid_dumpable": _fixed(0),
+    }
+
+
+def _uuid(kernel: Kernel) -> bytes:
+    """A random UUID (RFC 9562, version 4) and a newline."""
+    raw = bytearray(kernel.random_bytes(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}\n".encode()
