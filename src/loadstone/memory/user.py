@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PRESENT, WRITABLE
 from loadstone.memory.fault import KERNEL, resolve
-from loadstone.memory.vma import PAGE, READ, WRITE
+from loadstone.memory.vma import PAGE, PAGE_SHIFT, READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,29 +92,31 @@ def pieces(space: AddressSpace, address: int, length: int, write: bool) -> list[
     until the handler yields, not longer.
     """
     memory = space.memory.bytes
-    runs: list[memoryview] = []
+    access = WRITE if write else READ
+    found: list[memoryview] = []
+    offset = address & _OFFSET
+    page = address - offset
+    left = length + offset if length else 0  # from the start of `page` on
     start = end = -1
-    while length > 0:
+    while left > 0:
         try:
-            pages = _physical_pages(space, address, length, WRITE if write else READ)
+            runs = _present(space, page, left, access) or [(_physical(space, page + offset, access), PAGE)]
         except LinuxError:
             if end < 0:
                 raise
             break
-        for page in pages:
-            here = page | address & _OFFSET
-            if here != end:
+        for first, size in runs:
+            if first != end:
                 if end >= 0:
-                    runs.append(memory[start:end])
-                start = here
-            end = page + PAGE
-            address += end - here
-            length -= end - here
-    if length < 0:
-        end += length  # the last page is not used to its end
+                    found.append(memory[start:end])
+                start = first + offset
+                offset = 0
+            end = first + size
+            page += size
+            left -= size
     if end >= 0:
-        runs.append(memory[start:end])
-    return runs
+        found.append(memory[start : min(end, end + left)])  # the last page need not be used to its end
+    return found
 
 
 def gather(space: AddressSpace, vectors: Iterable[tuple[int, int]], write: bool) -> list[memoryview]:
@@ -133,26 +135,43 @@ def gather(space: AddressSpace, vectors: Iterable[tuple[int, int]], write: bool)
     return runs
 
 
-def _physical_pages(space: AddressSpace, address: int, length: int, access: int) -> list[int]:
-    """The physical addresses of the pages of a range from its start on: at least one, at most one page table of them.
+def _present(space: AddressSpace, page: int, length: int, access: int) -> list[tuple[int, int]]:
+    """(physical address, length) of pages from `page` on that were accessed (written) before, neighbours as one.
 
-    A run of pages that were accessed (written) before is read off its page table at once; any other page is by itself.
+    Ends at the first page that must be looked at by itself, and at the end of the page table.
     """
-    slot = space.page_table.find(address) if 0 <= address < space.layout.task_size else -1
-    if slot >= 0:
-        in_table = _ENTRIES - (slot & _ENTRIES - 1)
-        wanted = (length + (address & _OFFSET) + PAGE - 1) // PAGE
-        needed = _WRITTEN if access == WRITE else _READ
-        executed = space.memory.executed
-        found = []
-        for entry in space.memory.words[slot : slot + min(in_table, wanted)].tolist():
-            page = entry & FRAME_MASK
-            if entry & (needed | AHEAD) != needed or (access == WRITE and executed[page >> 12]):
-                break
-            found.append(page)
-        if found:
-            return found
-    return [_physical(space, address, access)]
+    slot = space.page_table.find(page) if 0 <= page < space.layout.task_size else -1
+    if slot < 0:
+        return []
+    most = min(_ENTRIES - (slot & _ENTRIES - 1), (length + _OFFSET) // PAGE)
+    needed = _WRITTEN if access == WRITE else _READ
+    runs: list[tuple[int, int]] = []
+    first = size = 0
+    neighbour = -1  # the entry that goes on the run: the next frame, the same bits
+    for entry in space.memory.words[slot : slot + most].tolist():
+        if entry == neighbour:
+            size += PAGE
+        elif entry & (needed | AHEAD) == needed:
+            if size:
+                runs.append((first, size))
+            first, size = entry & FRAME_MASK, PAGE
+        else:
+            break
+        neighbour = entry + PAGE
+    if size:
+        runs.append((first, size))
+    return _without_code(space, runs) if access == WRITE else runs
+
+
+def _without_code(space: AddressSpace, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The runs up to the first frame that instructions were fetched from: writing there must be reported."""
+    executed = space.memory.executed
+    for number, (first, size) in enumerate(runs):
+        frame = executed.find(1, first >> PAGE_SHIFT, (first + size) >> PAGE_SHIFT)
+        if frame >= 0:
+            clean = (frame << PAGE_SHIFT) - first
+            return runs[:number] + ([(first, clean)] if clean else [])
+    return runs
 
 
 def _physical(space: AddressSpace, address: int, access: int) -> int:
