@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from errno import EACCES, EINVAL, EIO, ENOENT, EPERM
 from struct import pack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
@@ -134,6 +134,14 @@ class Directory(GeneratedDirectory):
         return row[1]() if row is not None else None
 
 
+class ProcessDirectory(Directory):
+    """/proc/PID. Open, it stands for the process as a pidfd does; `process` is None for /proc/1."""
+
+    __slots__ = ("process",)
+
+    process: Process | None
+
+
 class ProcRoot(Directory):
     """/proc itself: the machine's files and a directory for each process."""
 
@@ -178,7 +186,9 @@ def _init_directory(kernel: Kernel) -> Directory:
         return lambda: ProcFile(lambda: data, inode=number + at, now_ns=now)
 
     table = {name: (S_IFREG, file(at, data)) for at, (name, data) in enumerate(texts.items(), 1)}
-    return Directory(table, inode=number, now_ns=now)
+    made = ProcessDirectory(table, inode=number, now_ns=now)
+    made.process = None
+    return made
 
 
 def process_number(pid: int) -> int:
@@ -206,6 +216,9 @@ def _nothing() -> bytes:
     return b""
 
 
+Made = TypeVar("Made", bound=Directory)
+
+
 class ProcessFiles:
     """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow."""
 
@@ -218,19 +231,21 @@ class ProcessFiles:
 
     def of_process(self) -> Directory:
         """/proc/PID."""
-        return self._directory({"task": (S_IFDIR, self.tasks)}, links=9)
+        made = self._directory(ProcessDirectory, {"task": (S_IFDIR, self.tasks)}, links=9)
+        made.process = self.process
+        return made
 
     def of_thread(self) -> Directory:
         """/proc/PID/task/TID."""
         children = self.maker(self.number + 99, 0o444, self.children, None, b"")
-        return self._directory({"children": (S_IFREG, children)}, links=7)
+        return self._directory(Directory, {"children": (S_IFREG, children)}, links=7)
 
     def children(self) -> bytes:
         """The numbers of its children; all of a process's are listed with its first thread."""
         first = self.task is self.process.tasks[0]
         return b"".join(b"%d " % pid for pid in self.process.children) if first else b""
 
-    def _directory(self, table: dict[str, tuple[int, Make]], links: int) -> Directory:
+    def _directory(self, kind: type[Made], table: dict[str, tuple[int, Make]], links: int) -> Made:
         """The files that both have, after those in `table`; `links` is st_nlink."""
         number = self.number
         table["fd"] = S_IFDIR, self.descriptors
@@ -245,7 +260,7 @@ class ProcessFiles:
         table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
             table[name] = S_IFLNK, self.linker(number + at, shown, place)
-        made = Directory(table, inode=number, now_ns=self.now)
+        made = kind(table, inode=number, now_ns=self.now)
         made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
         made.nlink = links
         return made

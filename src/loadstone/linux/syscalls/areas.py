@@ -10,6 +10,7 @@ _NAMES = {
         getsid setsid restart_syscall""",
     "forking": """fork vfork clone clone3""",
     "waiting": """wait4 waitid""",
+    "comparing": """kcmp""",
     "pidfds": """pidfd_open pidfd_send_signal pidfd_getfd""",
     "identity": """getuid geteuid getgid getegid setuid setgid setreuid setregid setresuid setresgid getresuid
         getresgid setfsuid setfsgid getgroups setgroups capget capset""",

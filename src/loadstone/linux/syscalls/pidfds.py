@@ -6,11 +6,14 @@ from errno import EBADF, EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import INIT
 from loadstone.linux import signals
 from loadstone.linux.pidfd import PidFile
+from loadstone.linux.proc import ProcessDirectory
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.signal import check_number, may_signal, queued
+from loadstone.memory.user import copy_in
 from loadstone.vfs.flags import O_NONBLOCK
 
 if TYPE_CHECKING:
@@ -34,9 +37,21 @@ def process_of(task: Task, fd: int) -> Process:
     file = open_file(task, fd)
     if not isinstance(file, PidFile):
         raise LinuxError(EBADF, f"descriptor {fd} is no pidfd")
-    if task.kernel.processes.get(file.process.pid) is not file.process:
-        raise LinuxError(ESRCH, f"process {file.process.pid} is gone")
-    return file.process
+    return _still_there(task, file.process)
+
+
+def _signalled(task: Task, fd: int) -> Process | None:
+    """The process behind a pidfd or an open /proc/PID; None for the machine, which is /proc/1."""
+    inode = open_file(task, fd).inode
+    if not isinstance(inode, ProcessDirectory):
+        return process_of(task, fd)
+    return _still_there(task, inode.process) if inode.process is not None else None
+
+
+def _still_there(task: Task, process: Process) -> Process:
+    if task.kernel.processes.get(process.pid) is not process:
+        raise LinuxError(ESRCH, f"process {process.pid} is gone")
+    return process
 
 
 @syscall(PARTIAL, "flags must be 0")
@@ -44,17 +59,17 @@ def pidfd_send_signal(task: Task, fd: Fd, number: Signal, info: InSiginfo, flags
     """pidfd_send_signal(2)."""
     if flags:
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    target = process_of(task, fd)
+    target = _signalled(task, fd)
     sender = task.process
     given = signals.from_process(number, sender.pid, sender.credentials.uid)
     if info:
-        given = queued(task, number, info, target.pid)
-        if given.number != number:
+        if signals.unpack(copy_in(task.process.space, info, 128)).number != number:
             raise LinuxError(EINVAL, "the siginfo is of another signal")
+        given = queued(task, number, info, INIT if target is None else target.pid)
     check_number(number)
-    if not may_signal(sender, target, number):
+    if not may_signal(sender, target, number) if target is not None else sender.credentials.euid:
         raise LinuxError(EPERM)
-    if number:
+    if number and target is not None:
         signals.send(target, given)
     return 0
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.refusals import count_refusal
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
 if TYPE_CHECKING:
@@ -29,6 +30,17 @@ def _denied(name: str) -> Callable[[Task], int]:
 
 DENIED = """mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
     clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at syslog
-    iopl ioperm vhangup quotactl"""
+    iopl ioperm quotactl"""
 
 globals().update({name: _denied(name) for name in DENIED.split()})
+
+
+@syscall(PARTIAL, "refused with a terminal, which is the host's: EPERM")
+def vhangup(task: Task) -> int:
+    """vhangup(2): who has no terminal has nothing to hang up."""
+    if task.process.credentials.euid:
+        raise LinuxError(EPERM)
+    if linux_of(task).console.session == task.process.session:
+        count_refusal(task, "vhangup")
+        raise LinuxError(EPERM, "the terminal is the host's")
+    return 0

@@ -66,12 +66,20 @@ def kill(task: Task, pid: Pid, number: Signal) -> int:
 def _targets(task: Task, pid: int) -> list[Process]:
     processes = task.kernel.processes
     if pid > 0:
-        found = processes.get(pid)
+        found = process_called(task, pid)
         return [found] if found is not None else []
     if pid == -1:
         return [other for other in processes.values() if other.pid > 1 and other is not task.process]
     group = task.process.group if pid == 0 else -pid
     return [other for other in processes.values() if other.group == group]
+
+
+def process_called(task: Task, number: int) -> Process | None:
+    """The process with that number, or with a thread of that number (kernel: find_vpid)."""
+    found = task.kernel.processes.get(number)
+    if found is None and number in task.kernel.tasks:
+        found = task.kernel.tasks[number].process
+    return found
 
 
 def may_signal(sender: Process, target: Process, number: int) -> bool:
@@ -123,7 +131,7 @@ def _send_thread(task: Task, group: int, tid: int, number: int, info: SigInfo | 
 def rt_sigqueueinfo(task: Task, pid: Pid, number: Signal, info: InSiginfo) -> int:
     """rt_sigqueueinfo(2)."""
     given = queued(task, number, info, pid)
-    target = task.kernel.processes.get(pid)
+    target = process_called(task, pid)
     if target is None:
         raise LinuxError(ESRCH, f"no process {pid}")
     check_number(number)
