@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,21 @@ int main(int argc, char **argv) {
     return 0;
 }
 """
+
+
+@pytest.mark.parametrize("command", ["run", "explain", "maps"])
+def test_a_root_that_is_none(command: str, tmp_path: Path) -> None:
+    got = loadstone(command, "--root", str(tmp_path / "absent"), "true")
+    assert got.status == 125
+    assert f"--root: {tmp_path}/absent is not a directory" in got.errors
+
+
+def test_a_program_that_may_not_be_read(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads every file")
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/true").read_bytes())
+    program.chmod(0o111)
+    got = loadstone("run", str(program))
+    assert got.status == 126
+    assert "may be executed here, but not read" in got.errors

@@ -99,3 +99,13 @@ def test_what_cannot_be_done(words: tuple[str, ...], said: str) -> None:
 def test_an_empty_directory(tmp_path: Path) -> None:
     done = verify(str(tmp_path))
     assert done.returncode == 125 and "no executable ELF file or script" in done.stderr
+
+
+def test_what_a_mode_cannot_take_is_named(tmp_path: Path) -> None:
+    one_too_many = verify("--conformance", "/bin/true")
+    assert one_too_many.returncode == 125
+    assert "--conformance makes its files itself" in one_too_many.stderr
+    directory = verify("--faults", "--run-natively", str(tmp_path))
+    assert directory.returncode == 125
+    assert f"{tmp_path} is a directory" in directory.stderr
+    assert "--commands" in directory.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 from pathlib import Path
@@ -107,3 +108,9 @@ def test_failure_is_one_paragraph(tmp_path: Path) -> None:
     write_failure(LinuxError(12, "no room", fatal_signal=9), "/x", out, 200)
     assert "SIGKILL" in out.getvalue()
     assert "point of no return" in out.getvalue()
+
+
+def test_failure_of_a_missing_file_says_so() -> None:
+    out = io.StringIO()
+    write_failure(LinuxError(errno.ENOENT), "./absent", out, 200)
+    assert out.getvalue().startswith("./absent cannot be executed: there is no such file. ")

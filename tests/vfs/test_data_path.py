@@ -184,3 +184,13 @@ def test_pages_of_a_forgotten_file_are_given_back(tmp_path: Path) -> None:
     file.close()
     del file, inode
     assert memory.usage() == before
+
+
+def test_a_file_whose_making_was_interrupted_goes_quietly() -> None:
+    """Ctrl-C may come between the making of the object and its first attribute."""
+    with pytest.MonkeyPatch.context() as patch:
+        unraisable: list[object] = []
+        patch.setattr("sys.unraisablehook", unraisable.append)
+        unfinished = RegularFile.__new__(RegularFile)
+        del unfinished
+        assert not unraisable

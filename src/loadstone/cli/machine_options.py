@@ -115,8 +115,6 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
     for given in [*options.rw, *(source for source, _ in options.bind)]:
         if not os.path.exists(given):
             raise HostError(f"{given}: there is no such file or directory to hand to the program")
-    if not os.path.isdir(options.root):
-        raise HostError(f"--root: {options.root} is not a directory")
     visible = None
     if options.untrusted:
         from loadstone.cli.exec_options import interpreters
@@ -195,7 +193,9 @@ def guest_directory(options: Namespace) -> str | None:
 
 
 def find(options: Namespace, name: str, guest: dict[str, str]) -> str:
-    """The path to execute for the word `name`. Raises LinuxError."""
+    """The path to execute for the word `name`. Raises LinuxError, and HostError for a root that is no directory."""
+    if not os.path.isdir(options.root):
+        raise HostError(f"--root: {options.root} is not a directory")
     root = os.path.realpath(options.root)
     view = HostView(root, options.bind, working_directory(options))
     return find_program(name, search_path(guest, os.environ), view)

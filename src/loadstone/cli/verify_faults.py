@@ -50,6 +50,8 @@ def run(parser: Parser, options: Namespace) -> int:
     if options.commands is not None:
         return _run_list(options, _commands(options.commands))
     words = program_words(parser, options.words)
+    if os.path.isdir(words[0]):
+        raise HostError(f"--faults runs one program, and {words[0]} is a directory", "--commands FILE takes many")
     try:
         comparison = _compare(options, words, _progress(""))
     except LinuxError as error:

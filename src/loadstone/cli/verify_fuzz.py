@@ -38,11 +38,12 @@ def run(parser: Parser, options: Namespace) -> int:
     from loadstone.verify.runner import require_host
 
     require_host()
-    if options.words:
-        raise HostError(f"{options.words[0]}: this mode makes its files itself, it takes none")
     modes = (options.fuzz is not None, options.conformance, options.aslr is not None)
     if sum(modes) > 1:
         raise HostError("--fuzz, --conformance and --aslr: one at a time")
+    if options.words:
+        mode = next(name for name, asked in zip(("--fuzz", "--conformance", "--aslr"), modes, strict=True) if asked)
+        raise HostError(f"{mode} makes its files itself and takes no program: {options.words[0]} is one too many")
     return next(mode for mode, asked in zip((_fuzz, _conformance, _aslr), modes, strict=True) if asked)(options)
 
 

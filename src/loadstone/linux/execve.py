@@ -140,7 +140,14 @@ class Program:
         if length <= 0:
             return b""
         data = bytearray(length)
-        done = self.inode.read_into([memoryview(data)], offset)
+        try:
+            done = self.inode.read_into([memoryview(data)], offset)
+        except LinuxError as error:
+            if error.errno == EACCES and not error.why:  # the kernel reads for itself what its user may only execute
+                error.why = (
+                    f"{self.name} may be executed here, but not read: Loadstone reads with the rights of its user"
+                )
+            raise
         return bytes(data[:done])
 
 

@@ -5,6 +5,7 @@ Each section of the story is one function over an `Image`; `write_story` puts th
 
 from __future__ import annotations
 
+from errno import ENOENT
 from typing import IO, TYPE_CHECKING, Any
 
 from loadstone.binfmt.names import PF_R, PF_W, PF_X, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS, program_header_type
@@ -103,7 +104,8 @@ def write_failure(error: LinuxError, path: str, stream: IO[str], width: int | No
         if facts["signal"]
         else f"execve returns -1 with errno {facts['errno']}, and the calling process goes on as it was."
     )
-    reason = error.why or "the kernel gives no closer reason"
+    missing = "there is no such file" if error.errno == ENOENT else "the kernel gives no closer reason"
+    reason = error.why or missing
     system = str(type(error)(error.errno))
     paper.paragraph(f"{path} cannot be executed: {reason}. {how} {system}.", indent=0)
 

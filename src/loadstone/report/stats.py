@@ -151,7 +151,7 @@ def _mappings(paper: Paper, summary: Summary) -> None:
     )
 
 
-_SHORT = {"copy-on-write": "COW", "zero-page": "zero", "anonymous": "anon"}
+_SHORT = {"copy-on-write": "COW", "zero-page": "zero", "anonymous": "anon", "protection": "prot"}
 
 
 def _faults(paper: Paper, summary: Summary) -> None:

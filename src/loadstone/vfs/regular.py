@@ -71,7 +71,8 @@ class RegularFile(Inode):
         self.write_count = 0  # i_writecount: openers for writing; negative: address spaces that execute the file
 
     def __del__(self) -> None:
-        if self.pages is not None and self.cache is not None:  # nothing maps it: a mapping would hold it
+        # Nothing maps it: a mapping would hold it. Without `pages` it was never finished: Ctrl-C came between.
+        if getattr(self, "pages", None) is not None and self.cache is not None:
             try:
                 if self.nlink:
                     self.sync()
