@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 TCGETS, TCSETSW = 0x5401, 0x5403
 TERMIOS_SIZE = 36
-_LOCAL_MODES, _TOSTOP = 12, 0o400  # struct termios: c_lflag after three words
+TOSTOP = 0o400
+_LOCAL_MODES = 12  # struct termios: c_lflag after three words
 
 
 class Console:
@@ -43,7 +44,7 @@ class Console:
     def stops_output(fd: int) -> bool:
         """TOSTOP: whether background groups may not write to host terminal `fd`."""
         modes = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
-        return bool(int.from_bytes(modes[_LOCAL_MODES : _LOCAL_MODES + 4], "little") & _TOSTOP)
+        return bool(int.from_bytes(modes[_LOCAL_MODES : _LOCAL_MODES + 4], "little") & TOSTOP)
 
     def suspend(self) -> dict[int, bytes]:
         """Give the terminals their old modes for a while; the modes of now, for `go_on`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import RUNNABLE
 from loadstone.linux import signals
+from loadstone.linux.console import TOSTOP, Console
 from loadstone.linux.signals import SIGCONT, SIGHUP
 from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import ERESTARTSYS, Restart
@@ -18,6 +19,8 @@ from loadstone.linux.syscalls.registry import ERESTARTSYS, Restart
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.pty import Pty
 
 
 def members(kernel: Kernel, group: int) -> list[Process]:
@@ -54,29 +57,38 @@ def hang_up_orphans(process: Process, parent: Process | None) -> None:
 
 def leave_terminal(process: Process) -> None:
     """A session leader ends: the foreground group is hung up, the terminal belongs to nobody (disassociate_ctty)."""
-    if process.session != process.pid:
+    terminal = controlling(process) if process.session == process.pid else None
+    if terminal is None:
         return
-    console = linux_of(process.tasks[0]).console
-    if console.session == process.session:
-        group, console.foreground, console.session = console.foreground, 0, 0
+    group, terminal.foreground, terminal.session = terminal.foreground, 0, 0
+    if isinstance(terminal, Console):
         if group and process.parent is not None:
             send_group(process.kernel, group, SIGHUP)
             send_group(process.kernel, group, SIGCONT)
+        return
+    terminal.hang_up()
+    if group:
+        send_group(process.kernel, group, SIGHUP)
 
 
-def has_terminal(process: Process) -> bool:
-    """Whether the machine's terminal is the controlling one of the process's session."""
-    return bool(process.session) and linux_of(process.tasks[0]).console.session == process.session
+def controlling(process: Process) -> Console | Pty | None:
+    """The controlling terminal of the process's session."""
+    console = linux_of(process.tasks[0]).console
+    if process.session and console.session == process.session:
+        return console
+    return process.kernel.vfs.terminal_of(process.session)
 
 
-def must_be_foreground(task: Task, number: int) -> None:
+def must_be_foreground(task: Task, number: int, tty: Pty | None = None) -> None:
     """A process of a background group that uses its terminal is stopped by `number`, SIGTTIN or SIGTTOU.
 
+    `tty` is what it uses, None for the host's terminal.
     Where that signal cannot stop it: EIO to read, but it may write and change modes (kernel: __tty_check_change).
     """
     process = task.process
-    foreground = linux_of(task).console.foreground
-    if not has_terminal(process) or not foreground or process.group == foreground:
+    terminal = linux_of(task).console if tty is None else tty
+    foreground = terminal.foreground
+    if not foreground or process.group == foreground or controlling(process) is not terminal:
         return
     action = process.signals.action(number)
     if task.signals.mask & signals.bit(number) or action.handler == signals.SIG_IGN:
@@ -89,30 +101,43 @@ def must_be_foreground(task: Task, number: int) -> None:
     raise Restart(ERESTARTSYS)
 
 
-def before_write(task: Task, fd: int) -> None:
-    """Writing to the terminal, our descriptor `fd`, from the background stops a process only where TOSTOP says so."""
+def before_write(task: Task, file: OpenFile) -> None:
+    """Writing to a terminal from the background stops a process only where TOSTOP says so."""
+    if file.tty is not None:
+        if file.tty.discipline.modes.lflag & TOSTOP:
+            must_be_foreground(task, signals.SIGTTOU, file.tty)
+        return
     console = linux_of(task).console
-    if task.process.group != console.foreground and console.stops_output(fd):
+    if task.process.group != console.foreground and console.stops_output(file.host_fd()):
         must_be_foreground(task, signals.SIGTTOU)
 
 
-def take_terminal(process: Process) -> None:
-    """TIOCSCTTY: a session leader without a terminal takes the one that nobody has. Raises LinuxError(EPERM)."""
-    console = linux_of(process.tasks[0]).console
-    if console.session == process.session == process.pid:
+def take_terminal(process: Process, tty: Pty | None = None) -> None:
+    """TIOCSCTTY: a session leader without a terminal takes one that nobody has. Raises LinuxError(EPERM)."""
+    terminal = linux_of(process.tasks[0]).console if tty is None else tty
+    if terminal.session == process.session == process.pid:
         return
-    if process.session != process.pid or console.session:
+    if process.session != process.pid or terminal.session or controlling(process) is not None:
         raise LinuxError(EPERM, "only the leader of a session takes a terminal, and only a free one")
-    console.session, console.foreground = process.session, process.group
+    terminal.session, terminal.foreground = process.session, process.group
+
+
+def opened_terminal(process: Process, file: OpenFile) -> None:
+    """A session leader without a terminal gets the one that it opens, if that is nobody's (tty_open_proc_set_tty)."""
+    tty = file.tty
+    if tty is None or tty.session or process.session != process.pid or not file.readable:
+        return
+    if controlling(process) is None:
+        take_terminal(process, tty)
 
 
 def give_terminal_up(process: Process) -> None:
     """TIOCNOTTY: a session leader gives it up for its session, which is hung up; ENOTTY without one."""
-    if not has_terminal(process):
+    terminal = controlling(process)
+    if terminal is None:
         raise LinuxError(ENOTTY)
     if process.session == process.pid:
-        console = linux_of(process.tasks[0]).console
-        group, console.foreground, console.session = console.foreground, 0, 0
+        group, terminal.foreground, terminal.session = terminal.foreground, 0, 0
         send_group(process.kernel, group, SIGHUP)
         send_group(process.kernel, group, SIGCONT)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.proc import ProcRoot
     from loadstone.linux.proc_text import Mount as Line
+    from loadstone.vfs.devpts import ProcessSide
     from loadstone.vfs.generated import StaticDirectory
     from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.location import Mount
@@ -50,6 +51,7 @@ def mount_kernel_files(kernel: Kernel) -> None:
     """Put the guest's own /proc and /sys where the namespace has empty ones. They cost nothing until looked at."""
     from loadstone.vfs.generated import GeneratedDirectory
 
+    kernel.vfs.process_side = lambda: _process_side(kernel)
     now = kernel.clock.realtime_ns()
 
     def proc() -> ProcRoot:
@@ -68,6 +70,12 @@ def mount_kernel_files(kernel: Kernel) -> None:
         tree = _Later(proc if place.path == "/proc" else sys)
         device = mount.root.inode.device
         mount.root.inode = GeneratedDirectory(tree.names, tree.find, device=device, inode=1, now_ns=now)
+
+
+def _process_side(kernel: Kernel) -> ProcessSide:
+    from loadstone.linux.terminals import Processes
+
+    return Processes(kernel)
 
 
 class _Later:

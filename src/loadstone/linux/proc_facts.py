@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from os import makedev
 from typing import TYPE_CHECKING, Any
 
 from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, held
+from loadstone.linux.console import Console
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
 from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import (
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
+    from loadstone.vfs.pty import Pty
 
 SIG_DFL, SIG_IGN = 0, 1
-_TTY = 136 << 8  # the first pseudo-terminal, /dev/pts/0
+_SLAVE_MAJOR = 136  # of /dev/pts/N
+_HOST_TERMINAL = _SLAVE_MAJOR << 8  # what the host's terminal is called, whatever it is: /dev/pts/0
 PAGE = 1 << PAGE_SHIFT
 
 
@@ -68,6 +71,13 @@ def memory_facts(space: AddressSpace) -> MemoryFacts:
     )
 
 
+def _terminal_device(terminal: Console | Pty | None) -> int:
+    """tty_nr: the device number, as the kernel gives it to user space (new_encode_dev)."""
+    if terminal is None:
+        return 0
+    return _HOST_TERMINAL if isinstance(terminal, Console) else makedev(_SLAVE_MAJOR, terminal.number)
+
+
 def init_facts() -> ProcessFacts:
     """The machine itself, in the place of a first process."""
     return ProcessFacts(
@@ -80,6 +90,7 @@ def init_facts() -> ProcessFacts:
 def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     """A process or one of its threads."""
     who, image, space = process.credentials, process.image, process.space
+    terminal = jobs.controlling(process)
     stack = image.stack
     ignored, caught = _dispositions(process)
     return ProcessFacts(
@@ -108,8 +119,8 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
         nice=task.nice,
         cpus=kernel.options.cpu_count,
-        tty=_TTY if jobs.has_terminal(process) else 0,
-        tty_group=linux_of(task).console.foreground if jobs.has_terminal(process) else -1,
+        tty=_terminal_device(terminal),
+        tty_group=terminal.foreground if terminal is not None else -1,
         minor_faults=space.minor_faults,
         major_faults=space.major_faults,
         user_ns=_used_ns(process, task),

@@ -22,8 +22,8 @@ from loadstone.vfs.vfs import DEFAULT_LIMIT, Vfs
 if TYPE_CHECKING:
     from loadstone.vfs.regular import Cache
 
-PROC_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
-DEV_DEVICE, PROC_DEVICE, SYS_DEVICE = 5, 21, 22
+PROC_MAGIC, SYSFS_MAGIC, DEVPTS_MAGIC = 0x9FA0, 0x62656572, 0x1CD1
+DEV_DEVICE, PROC_DEVICE, SYS_DEVICE, DEVPTS_DEVICE = 5, 21, 22, 24
 
 
 def assemble(
@@ -100,6 +100,7 @@ def _system_directories(
 ) -> None:
     """Cover /dev, /proc and /sys, whatever the host has there."""
     from loadstone.vfs.devices import populate
+    from loadstone.vfs.generated import GeneratedDirectory
 
     now = clock.realtime_ns()
     for path, device, name, magic in (
@@ -112,7 +113,12 @@ def _system_directories(
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
     vfs.file_systems.append(dev)
-    vfs.mount("/dev", populate(dev, random_bytes, terminal_fd), name="devtmpfs")
+    vfs.mount("/dev", populate(dev, random_bytes, lambda: vfs.terminals, terminal_fd), name="devtmpfs")
+    names = GeneratedDirectory(
+        lambda: vfs.terminals.names(), lambda name: vfs.terminals.find(name),
+        device=DEVPTS_DEVICE, inode=1, mode=0o755, now_ns=now,
+    )  # fmt: skip
+    vfs.mount("/dev/pts", names, name="devpts", magic=DEVPTS_MAGIC)
 
 
 def _forbid_execution(vfs: Vfs, path: str) -> None:

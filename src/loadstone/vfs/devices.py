@@ -14,6 +14,7 @@ from loadstone.vfs.inode import ROOT, Inode
 from loadstone.vfs.overlay import Overlay, OverlayDirectory
 
 if TYPE_CHECKING:
+    from loadstone.vfs.devpts import Terminals
     from loadstone.vfs.location import Location
 
 RandomBytes = Callable[[int], bytes]
@@ -157,15 +158,21 @@ class CharacterDevice(Inode):
         self.mtime_ns = self.mtime_ns if mtime_ns in (OMIT, NOW) else mtime_ns
 
 
-def populate(fs: Overlay, random_bytes: RandomBytes, terminal_fd: int = -1) -> Inode:
+def populate(
+    fs: Overlay, random_bytes: RandomBytes, terminals: Callable[[], Terminals], terminal_fd: int = -1
+) -> Inode:
     """Fill an empty file system in memory with /dev's names; its root.
 
+    `terminals`: the machine's pseudo-terminals.
     `terminal_fd`: our descriptor of the terminal the guest may use, -1 for none (opening /dev/tty is then ENXIO).
     """
     root = fs.root
     assert isinstance(root, OverlayDirectory)
 
     def tty(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        file = terminals().open_controlling(flags, location)
+        if file is not None:
+            return file
         if terminal_fd < 0:
             raise LinuxError(ENXIO, "there is no terminal")
         from loadstone.vfs.streams import StreamInode
@@ -175,6 +182,9 @@ def populate(fs: Overlay, random_bytes: RandomBytes, terminal_fd: int = -1) -> I
     def random(inode: Inode, flags: int, location: Location | None) -> OpenFile:
         return RandomFile(inode, flags, location, random_bytes)
 
+    def ptmx(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        return terminals().open_master(inode, flags, location)
+
     now = fs.now()
     drivers: tuple[tuple[str, int, int, Opener], ...] = (
         ("null", 1, 3, DeviceFile),
@@ -183,6 +193,7 @@ def populate(fs: Overlay, random_bytes: RandomBytes, terminal_fd: int = -1) -> I
         ("random", 1, 8, random),
         ("urandom", 1, 9, random),
         ("tty", 5, 0, tty),
+        ("ptmx", 5, 2, ptmx),
     )
     for name, major, minor, opener in drivers:
         root.upper[name] = CharacterDevice(fs.device, fs.number(), major, minor, opener, now)

@@ -31,6 +31,7 @@ from loadstone.vfs.flags import (
 if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
+    from loadstone.vfs.pty import Pty
     from loadstone.vfs.regular import RegularFile
     from loadstone.wait import WaitQueue
 
@@ -46,6 +47,13 @@ class WouldBlock(Exception):  # noqa: N818 - it is not an error: the handler wai
         self.queue = queue
         self.host_fd = host_fd
         self.host_write = host_write
+        self.deadline: int | None = None  # on the machine's clock, for files that wait for a limited time
+
+    def follows(self, earlier: WouldBlock) -> None:
+        """The file was asked again after `earlier`, and there is still nothing."""
+
+    def expire(self) -> None:
+        """The deadline has passed."""
 
 
 def total(pieces: Sequence[memoryview]) -> int:
@@ -74,6 +82,7 @@ class OpenFile:
     __slots__ = ("flags", "inode", "location", "offset", "read_queue", "references", "write_queue")
 
     terminal: bool = False  # whether job control looks at who reads and writes
+    tty: Pty | None = None  # the pseudo-terminal behind it, if it is a side of one
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
         self.inode = inode

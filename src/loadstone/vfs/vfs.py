@@ -33,10 +33,14 @@ from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import Budget
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.vfs.devpts import ProcessSide, Terminals
     from loadstone.vfs.discard import Discarded, Space
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.locks import LockTable
     from loadstone.vfs.pipe import Waker
+    from loadstone.vfs.pty import Pty
     from loadstone.vfs.regular import Cache
     from loadstone.vfs.socket_space import SocketSpace
 
@@ -64,6 +68,8 @@ class Vfs(Names):
         self.wake_up: Waker = lambda woken: None
         self._locks: LockTable | None = None
         self._sockets: SocketSpace | None = None
+        self._terminals: Terminals | None = None
+        self.process_side: Callable[[], ProcessSide] | None = None  # makes what terminals need of processes
         # Files without a name: memfds.
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
         nowhere = Mount(Dentry(None, "/", self.memory.root), None, "tmpfs", MEMORY_MAGIC)
@@ -102,6 +108,20 @@ class Vfs(Names):
 
             self._sockets = SocketSpace(self.wake, self.clock)
         return self._sockets
+
+    @property
+    def terminals(self) -> Terminals:
+        """The machine's pseudo-terminals."""
+        if self._terminals is None:
+            from loadstone.vfs.devpts import NoProcesses, Terminals
+
+            side = self.process_side() if self.process_side is not None else NoProcesses()
+            self._terminals = Terminals(self.wake, self.clock, side)
+        return self._terminals
+
+    def terminal_of(self, session: int) -> Pty | None:
+        """The pseudo-terminal that a session has, if any were ever made."""
+        return self._terminals.of_session(session) if self._terminals is not None else None
 
     # Looking
 

@@ -7,6 +7,7 @@ from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux import jobs
 from loadstone.linux.structs import OPEN_HOW
 from loadstone.linux.syscalls.lookup import AT_FDCWD, path_at, start
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
@@ -17,6 +18,7 @@ from loadstone.vfs.flags import (
     O_CREAT,
     O_DIRECTORY,
     O_LARGEFILE,
+    O_NOCTTY,
     O_NOFOLLOW,
     O_PATH,
     O_RDWR,
@@ -128,6 +130,8 @@ def _finish(
         mode & ~process.fs.umask,
         Origin(directory, inside or process.fs.root, process.credentials),
     )
+    if file.terminal and not flags & O_NOCTTY:
+        jobs.opened_terminal(process, file)
     if file.opening() is not None:
         return _open_fifo(task, file, bool(flags & O_CLOEXEC))
     return process.files.install(file, cloexec=bool(flags & O_CLOEXEC))

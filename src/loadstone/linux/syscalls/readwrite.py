@@ -21,7 +21,7 @@ from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
 from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
 from loadstone.vfs.regular import before
-from loadstone.wait import Interrupted, Wait
+from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -58,6 +58,8 @@ RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16
 
 def wait_for(block: WouldBlock, deadline: int | None = None) -> Wait:
     """What to yield after `block`."""
+    if deadline is None:
+        deadline = block.deadline
     return Wait(() if block.queue is None else (block.queue,), deadline, block.host_fd, block.host_write)
 
 
@@ -262,8 +264,8 @@ def whole_pages(file: OpenFile, views: list[memoryview], wanted: int) -> list[me
 
     A pipe takes and gives its buffers, of a page, whole or not; a socket its messages.
     """
-    found, kind = sum(map(len, views)), file.inode.mode & S_IFMT
-    if found == wanted or kind not in (S_IFIFO, S_IFSOCK):
+    kind = file.inode.mode & S_IFMT
+    if kind not in (S_IFIFO, S_IFSOCK) or (found := sum(map(len, views))) == wanted:
         return views
     if found < PAGE or kind == S_IFSOCK:
         raise LinuxError(EFAULT)
@@ -290,7 +292,7 @@ def write_segments(task: Task, file: OpenFile, segments: Segments) -> int | Bloc
 
 def _read(task: Task, file: OpenFile, segments: Segments, offset: int | None) -> int | Blocking:
     if file.terminal:
-        jobs.must_be_foreground(task, SIGTTIN)
+        jobs.must_be_foreground(task, SIGTTIN, file.tty)
     try:
         return _read_now(task, file, segments, offset)
     except WouldBlock as block:
@@ -301,10 +303,12 @@ def _read(task: Task, file: OpenFile, segments: Segments, offset: int | None) ->
 
 def _read_later(task: Task, file: OpenFile, segments: Segments, offset: int | None, block: WouldBlock) -> Blocking:
     while True:
-        yield wait_for(block)
+        if (yield wait_for(block)) == TIMED_OUT:
+            block.expire()
         try:
             return _read_now(task, file, segments, offset)
         except WouldBlock as again:
+            again.follows(block)
             block = again
 
 
@@ -358,7 +362,7 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
     elif (swallowed := file.swallow(count)) >= 0:
         return swallowed
     elif file.terminal:
-        jobs.before_write(task, file.host_fd())
+        jobs.before_write(task, file)
     try:
         part = min(count, CHUNK)
         views = whole_pages(file, gather(task.process.space, segments, 0, part, False), part)

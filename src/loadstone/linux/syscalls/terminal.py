@@ -100,6 +100,11 @@ def ioctl(task: Task, fd: Fd, request: IoctlRequest, argument: Address) -> int |
     action = ANY_FILE.get(request)
     if action is None and terminal >= 0:
         action = TERMINAL.get(request)
+    if file.tty is not None:
+        from loadstone.linux.syscalls.pty import PSEUDO_TERMINAL, demand_connected
+
+        demand_connected(file, request)
+        action = PSEUDO_TERMINAL.get(request, action)
     if action is None:
         if terminal >= 0 or request not in TERMINAL:
             count_refusal(task, f"ioctl {request:#x}")
@@ -250,7 +255,7 @@ def _with_number(call: Call) -> int:
 
 
 def _need_terminal(call: Call) -> None:
-    if not jobs.has_terminal(call.task.process):
+    if jobs.controlling(call.task.process) is not call.console:
         raise LinuxError(ENOTTY, "not the controlling terminal of the caller's session")
 
 
@@ -263,6 +268,12 @@ def _set_foreground(call: Call) -> int:
     """The group must be one of the session; the host's terminal is not asked, its groups are not the guest's."""
     jobs.must_be_foreground(call.task, SIGTTOU)
     _need_terminal(call)
+    call.console.foreground = group_of_session(call)
+    return 0
+
+
+def group_of_session(call: Call) -> int:
+    """The group that TIOCSPGRP names: EINVAL, ESRCH, or EPERM if it is another session's."""
     (group,) = INT.unpack(call.read(4))
     if group < 0:
         raise LinuxError(EINVAL)
@@ -271,8 +282,8 @@ def _set_foreground(call: Call) -> int:
         raise LinuxError(ESRCH)
     if all(p.session != call.task.process.session for p in members):
         raise LinuxError(EPERM)
-    call.console.foreground = group
-    return 0
+    group_number: int = group
+    return group_number
 
 
 def _get_session(call: Call) -> int:
