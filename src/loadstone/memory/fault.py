@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from loadstone.errors import OutOfFrames
 from loadstone.events import Fault, publish
 from loadstone.lean import NamedTuple
-from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, permissions
+from loadstone.machine.paging import AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.merge import prepare_anon_vma
+from loadstone.memory.neighbours import leaf_entry, map_around, own_around
 from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
 
 _ACCESS_NAMES = {READ: "read", WRITE: "write", EXEC: "execute"}
 _SIGNAL_NAMES = {SIGBUS: "SIGBUS", SIGSEGV: "SIGSEGV"}
-_ENTRIES_IN_TABLE = 512
 
 
 class BadAccess(NamedTuple):
@@ -121,7 +121,7 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
         if access == WRITE and not entry & WRITABLE:
             return _write_protected(space, vma, page, slot, entry)
         space.memory.words[slot] = (
-            _entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
+            leaf_entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
         )
         return _PROTECTION
     if page in space.guards:
@@ -140,11 +140,11 @@ def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int)
         pages = ahead.extent(space, vma, slot, page, WRITE) if ahead is not None else 1
         if pages > 1 and _fill(space, vma, slot, pages):
             return _ANONYMOUS._replace(around=pages - 1)
-        _install(space, slot, _entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
+        _install(space, slot, leaf_entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
         return _ANONYMOUS
     pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1
     memory.hold(memory.zero_frame, pages)
-    entry = _entry(vma, memory.zero_frame, False)
+    entry = leaf_entry(vma, memory.zero_frame, False)
     if pages == 1 or ahead is None:
         memory.words[slot] = entry
         return _ZERO_PAGE
@@ -161,7 +161,7 @@ def _fill(space: AddressSpace, vma: Vma, slot: int, pages: int) -> bool:
         frames = memory.allocate_many(pages, ANONYMOUS)
     except OutOfFrames:
         return False
-    bits = _entry(vma, 0, True) | DIRTY
+    bits = leaf_entry(vma, 0, True) | DIRTY
     entries = array("Q", [frame << FRAME_SHIFT | bits | AHEAD for frame in frames])
     entries[0] &= ~AHEAD
     memory.words[slot : slot + pages] = memoryview(entries)
@@ -180,17 +180,19 @@ def _file(space: AddressSpace, vma: Vma, backing: Backing, page: int, slot: int,
     if major:
         cache.read_ahead(backing, index)
     if access == WRITE:
-        return _file_write(space, vma, backing, index, slot, major)
+        return _file_write(space, vma, backing, page, index, slot, major)
     around = 0
     if space.fault_around > PAGE and not vma.name:
-        around = _fault_around(space, vma, backing, page, index)
+        around = map_around(space, vma, backing, page, _maps_writable(vma, backing))
     else:
         frame = cache.bring(backing, index, index)[index]
         _map_shared(space, vma, slot, frame, _maps_writable(vma, backing))
     return _Resolved("file", major, around)
 
 
-def _file_write(space: AddressSpace, vma: Vma, backing: Backing, index: int, slot: int, major: bool) -> _Resolved:
+def _file_write(
+    space: AddressSpace, vma: Vma, backing: Backing, page: int, index: int, slot: int, major: bool
+) -> _Resolved:
     """The first access to a file page is a write: to the page itself, or to a private copy."""
     frame = space.cache.bring(backing, index, index)[index]
     if vma.flags & SHARED:
@@ -200,37 +202,9 @@ def _file_write(space: AddressSpace, vma: Vma, backing: Backing, index: int, slo
     prepare_anon_vma(space, vma)
     copy = space.memory.allocate(ANONYMOUS)
     space.memory.copy(frame, copy)
-    _install(space, slot, _entry(vma, copy, True) | DIRTY)
+    _install(space, slot, leaf_entry(vma, copy, True) | DIRTY)
+    own_around(space, vma, page, slot)
     return _Resolved("copy-on-write", major)
-
-
-def _fault_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, index: int) -> int:
-    """Map the faulting page and its neighbours that are cached (do_fault_around); how many neighbours it were.
-
-    The window is aligned in the page table, and stays within the VMA, the page table and the file.
-    """
-    count = space.fault_around >> PAGE_SHIFT
-    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
-    in_vma = (page - vma.start) >> PAGE_SHIFT
-    first = max(in_table & -count, in_table - min(in_table, in_vma))
-    last = min(first + count, _ENTRIES_IN_TABLE, in_table + ((vma.end - vma.start) >> PAGE_SHIFT) - in_vma) - 1
-    low = index + first - in_table
-    high = min(index + last - in_table, (backing.size - 1) >> PAGE_SHIFT)
-    cache = space.cache
-    try:
-        frames = cache.bring(backing, *((low, high) if cache.warm and backing.writeback else (index, index)))
-    except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
-        frames = cache.bring(backing, index, index)
-    words = space.memory.words
-    slot = space.page_table.slot(page) - index
-    writable = _maps_writable(vma, backing)
-    mapped = 0
-    for each in range(low, high + 1):
-        frame = frames.get(each, -1)
-        if frame >= 0 and not words[slot + each] and page + (each - index << PAGE_SHIFT) not in space.guards:
-            _map_shared(space, vma, slot + each, frame, writable)
-            mapped += 1
-    return mapped - 1
 
 
 def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry: int) -> _Resolved:
@@ -238,7 +212,7 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
     memory = space.memory
     frame = (entry & FRAME_MASK) >> FRAME_SHIFT
     if vma.flags & SHARED and vma.backing is not None:
-        memory.words[slot] = _entry(vma, frame, True)
+        memory.words[slot] = leaf_entry(vma, frame, True)
         _mark_dirty(space, slot, vma.backing, (vma.offset + page - vma.start) >> PAGE_SHIFT)
         return _SHARED
     prepare_anon_vma(space, vma)
@@ -248,26 +222,18 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
             space.shootdown.retire(space.page_table.root, page, page + pages * PAGE, [frame] * pages)
             return _COPIED._replace(around=pages - 1)
     if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
-        memory.words[slot] = _entry(vma, frame, True) | DIRTY
+        memory.words[slot] = leaf_entry(vma, frame, True) | DIRTY
+        own_around(space, vma, page, slot)
         return _PROTECTION
     copy = memory.allocate(ANONYMOUS)
     if frame == memory.zero_frame:
         space.resident_pages += 1
     else:
         memory.copy(frame, copy)
-    memory.words[slot] = _entry(vma, copy, True) | DIRTY
+    memory.words[slot] = leaf_entry(vma, copy, True) | DIRTY
     space.shootdown.retire(space.page_table.root, page, page + PAGE, [frame])
+    own_around(space, vma, page, slot)
     return _COPIED
-
-
-def _entry(vma: Vma, frame: int, writable: bool) -> int:
-    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well; what may be written may
-    be read.
-    """
-    prot = vma.flags & PROTECTION
-    if prot & WRITE and not writable:
-        prot = prot & ~WRITE | READ
-    return frame << FRAME_SHIFT | ACCESSED | permissions(prot)
 
 
 def _maps_writable(vma: Vma, backing: Backing) -> bool:
@@ -278,7 +244,7 @@ def _maps_writable(vma: Vma, backing: Backing) -> bool:
 def _map_shared(space: AddressSpace, vma: Vma, slot: int, frame: int, writable: bool) -> None:
     """Point an entry at a page-cache frame."""
     space.memory.hold(frame)
-    _install(space, slot, _entry(vma, frame, writable))
+    _install(space, slot, leaf_entry(vma, frame, writable))
 
 
 def _install(space: AddressSpace, slot: int, entry: int) -> None:

@@ -57,13 +57,20 @@ class FillAhead:
         self.always = always
         self.faults = self.pages = self.taken_back = 0
 
+    def unseen(self, space: AddressSpace) -> bool:
+        """Whether nobody looks at the faults in `space`."""
+        return self.limit > 1 and not (space.events is not None and space.events.fault)
+
+    def has_room(self, pages: int) -> bool:
+        """Whether `pages` more leave the part of physical memory free that is kept."""
+        return self._cache.memory.used + pages <= self._most_frames
+
     def extent(self, space: AddressSpace, vma: Vma, slot: int, page: int, access: int) -> int:
         """How many pages a fault at `page` is to fill, its own included, all of them with the entry that is in `slot`.
 
         `access` is READ or WRITE: a program that reads ahead of where it writes makes two walks.
         """
-        told = not self.always and space.events is not None and space.events.fault
-        if told or vma.flags & (GROWSDOWN | _RAND_READ) or space.guards:
+        if not (self.always or self.unseen(space)) or vma.flags & (GROWSDOWN | _RAND_READ) or space.guards:
             return 1
         walks = space.walks
         wanted = min(walks.pop(page | access, 0) * 2 or 1, self.limit)
@@ -91,7 +98,7 @@ class FillAhead:
 
     def _alike(self, memory: PhysicalMemory, slot: int, most: int) -> int:
         """How many entries from `slot` on say the same, at most `most`; 1 when memory is nearly full."""
-        if memory.used + most > self._most_frames:
+        if not self.has_room(most):
             return 1
         entries = memory.words[slot : slot + most].tolist()
         first = entries[0]

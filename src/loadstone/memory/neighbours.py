@@ -1,0 +1,119 @@
+"""What a fault does for the pages beside the one that faulted.
+
+The kernel's own part is fault-around: a read fault on a file maps what is cached of the 64 KiB around it. The rest are
+favours of Loadstone's, given on the terms of filling ahead (see memory.fill_ahead): not where anybody looks at faults.
+They matter to processes, which fork copies and exec builds anew, page by page:
+
+- a read fault on a file maps all the cached pages that the same page table and mapping have;
+- a write fault that copies or reclaims a page of a private mapping does so for the 64 KiB around it.
+
+A page-cache page is copied ahead only where the mapping belongs to a program or library: of any other file the program
+may expect to see what is written to it later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadstone.errors import OutOfFrames
+from loadstone.machine.paging import ACCESSED, FRAME_MASK, PRESENT, WRITABLE, permissions
+from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
+from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
+
+if TYPE_CHECKING:
+    from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.backing import Backing
+
+_ENTRIES_IN_TABLE = 512
+_COPIED_AROUND = 16  # pages, aligned in the page table: 64 KiB, as fault-around
+_SEGMENTS = 5  # mappings of one library, in which its code is looked for
+
+
+def leaf_entry(vma: Vma, frame: int, writable: bool) -> int:
+    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well; what may be written may
+    be read.
+    """
+    prot = vma.flags & PROTECTION
+    if prot & WRITE and not writable:
+        prot = prot & ~WRITE | READ
+    return frame << FRAME_SHIFT | ACCESSED | permissions(prot)
+
+
+def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writable: bool) -> int:
+    """Map the faulting page of a file and its neighbours that are cached (do_fault_around); how many neighbours.
+
+    The window is aligned in the page table, and stays within the VMA, the page table and the file. A favour goes as far
+    as those do, but for pages that are cached already.
+    """
+    count = space.fault_around >> PAGE_SHIFT
+    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
+    index = (vma.offset + page - vma.start) >> PAGE_SHIFT
+    to_index = index - in_table
+    lowest = max(0, in_table - ((page - vma.start) >> PAGE_SHIFT)) + to_index
+    highest = min(_ENTRIES_IN_TABLE, in_table + ((vma.end - page) >> PAGE_SHIFT)) - 1 + to_index
+    highest = min(highest, (backing.size - 1) >> PAGE_SHIFT)
+    low = max((in_table & -count) + to_index, lowest)
+    high = min(low + count - 1, highest)
+    cache = space.cache
+    try:
+        frames = cache.bring(backing, *((low, high) if cache.warm and backing.writeback else (index, index)))
+    except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
+        frames = cache.bring(backing, index, index)
+    if space.fill_ahead is not None and space.fill_ahead.unseen(space):
+        low, high = lowest, highest
+    slot = space.page_table.slot(page) - index
+    bits = leaf_entry(vma, 0, writable)
+    mapped = 0
+    words, hold, guards = space.memory.words, space.memory.hold, space.guards
+    for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
+        if not entry and each in frames and not (guards and page + (each - index << PAGE_SHIFT) in guards):
+            frame = frames[each]
+            hold(frame)
+            words[slot + each] = frame << FRAME_SHIFT | bits
+            mapped += 1
+    space.resident_pages += mapped
+    return mapped - 1
+
+
+def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
+    """A write fault has made `page` of a private mapping the process's own: do the same for the pages around it."""
+    ahead = space.fill_ahead
+    if ahead is None or space.guards or not ahead.unseen(space):
+        return
+    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
+    window = in_table & -_COPIED_AROUND
+    first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT))
+    end = min(window + _COPIED_AROUND, in_table + ((vma.end - page) >> PAGE_SHIFT))
+    memory = space.memory
+    words = memory.words
+    may_copy = ahead.has_room(end - first)
+    copies = (ANONYMOUS, CACHE) if may_copy and vma.backing is not None and _is_image(space, vma) else (ANONYMOUS,)
+    start = slot + first - in_table
+    old = []
+    for here, entry in enumerate(words[start : start + end - first].tolist(), start):
+        if entry & (PRESENT | WRITABLE) != PRESENT:
+            continue
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        owner = memory.owner(frame)
+        if owner == ANONYMOUS and memory.references(frame) == 1:
+            words[here] = entry | WRITABLE
+        elif may_copy and owner in copies:
+            copy = memory.allocate(ANONYMOUS)
+            memory.copy(frame, copy)
+            words[here] = leaf_entry(vma, copy, True)
+            old.append(frame)
+    base = page - (in_table - first << PAGE_SHIFT)
+    space.shootdown.retire(space.page_table.root, base, base + (end - first << PAGE_SHIFT), old)
+
+
+def _is_image(space: AddressSpace, vma: Vma) -> bool:
+    """Whether the file behind `vma` is mapped as code, too, right below: it is the data of a program or library."""
+    below = vma
+    for _ in range(_SEGMENTS):
+        if below.flags & EXEC:
+            return True
+        neighbour = space.vmas.before(below)
+        if neighbour is None or neighbour.backing is not vma.backing:
+            return False
+        below = neighbour
+    return False
