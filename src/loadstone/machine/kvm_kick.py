@@ -1,8 +1,9 @@
 """Getting a thread out of KVM_RUN: a signal that is blocked but while the guest runs.
 
 KVM_RUN swaps the thread's signal mask (KVM_SET_SIGNAL_MASK) and returns EINTR when one that it lets in is pending,
-before as well as after the guest was entered, so no kick is lost. A POSIX timer sends one to the thread at every tick:
-that bounds a time slice and the delay of everything that a Python signal handler only notes.
+before as well as after the guest was entered, so no kick is lost. A POSIX timer sends one to the thread at every tick
+of its CPU time (by the clock they would come as well while others use the host's CPU, and find nothing done): that
+bounds a time slice and the delay of everything that a Python signal handler only notes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import _thread
 import ctypes
 import signal
 import struct
+from time import CLOCK_THREAD_CPUTIME_ID
 
 from loadstone.errors import HostError
 
 KICK = signal.SIGRTMAX - 3
 TICK_NS = 8_000_000  # a tick costs 0.1 ms with the slice that it ends; Ctrl-C can take as long as one
-_CLOCK_MONOTONIC, _SIGEV_THREAD_ID = 1, 4
+TICK_CLOCK = CLOCK_THREAD_CPUTIME_ID
+_SIGEV_THREAD_ID = 4
 
 
 class Kicks:
@@ -43,7 +46,7 @@ class Kicks:
         if KICK not in before:
             self._blocked_in.add(self.thread)
         event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, _thread.get_native_id()).ljust(64, b"\0")
-        if self._create(_CLOCK_MONOTONIC, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
+        if self._create(TICK_CLOCK, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
             raise HostError(f"timer_create: error {ctypes.get_errno()}")
         period = (ctypes.c_long * 4)(0, TICK_NS, 0, TICK_NS)
         if self._set(self._timer, 0, period, None):
