@@ -18,6 +18,7 @@ from loadstone.errors import HostError
 from loadstone.machine import kvm_api, kvm_kick
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, SLICE_END, STOPPED_AT, SYSTEM_CALL
 from loadstone.machine.kvm_kick import KICK
+from loadstone.machine.kvm_tables import SYSCALL_ENTRY
 from loadstone.machine.physical import RESERVED, PhysicalMemory
 from machine.bare import CODE, DATA, Bare
 from machine.code import assemble
@@ -210,6 +211,20 @@ def test_no_exception_is_lost_to_a_kick(text: str, vector: int, monkeypatch: pyt
     for count in range(2000):
         trap = bare.run(LONG)
         assert (trap.kind, trap.vector, bare.context.read("rax")) == (EXCEPTION, vector, count if vector != 6 else 0)
+    bare.close()
+
+
+def test_a_kick_never_stops_a_program_between_syscall_and_its_stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a signal's frame would get the stub's address, and the program be killed on its return."""
+    monkeypatch.setattr(kvm_kick, "TICK_NS", 150_000)
+    bare = Bare(make=maker("kvm"))
+    bare.load("1: inc rbx; syscall; jmp 1b")
+    bare.context.pc = CODE
+    calls = 0
+    for _ in range(6000):
+        calls += bare.run(0).kind == SYSTEM_CALL
+        assert bare.context.pc < SYSCALL_ENTRY
+    assert calls - 1 <= bare.context.read("rbx") <= calls + 1
     bare.close()
 
 

@@ -330,7 +330,7 @@ class KvmCore:
                 self._kicks.take()
                 if self._is_delivered():
                     self.inside = False
-                    return _KICKED
+                    return _IN_SYSCALL if self._is_behind_syscall() else _KICKED
                 words[_DIRTY_WORD] = 0  # an exception would be lost with the registers written: let it get to its stub
             except OSError as error:
                 raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
@@ -354,6 +354,13 @@ class KvmCore:
         window[RIP], window[RFLAGS] = pc, flags
         self._error = error if vector in WITH_ERROR else 0
         return vector
+
+    def _is_behind_syscall(self) -> bool:
+        """Whether SYSCALL was executed and its stub not fetched yet: a paravirtual CPU can be kicked between the two.
+
+        A signal's frame must not get these registers: the way back from it sets the interrupt flag.
+        """
+        return bool(self._window[RIP] == SYSCALL_ENTRY and not self._window[RFLAGS] & _INTERRUPTS_ON)
 
     def _is_delivered(self) -> bool:
         """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""
