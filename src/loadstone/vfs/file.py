@@ -312,6 +312,11 @@ class RegularOpen(SeekableFile):
         """The file's size, now."""
         return self.file.end()
 
+    def available(self) -> int:
+        """What is left to the end of file."""
+        left = self.file.end() - self.offset
+        return left if left > 0 else 0
+
     def find(self, offset: int, whence: int) -> int:
         """As the host's file system knows it."""
         return self.file.find(offset, whence)
