@@ -6,6 +6,7 @@ import os
 import re
 import struct
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -158,17 +159,31 @@ def test_reading_through_a_descriptors_link() -> None:
 
 def test_only_the_guests_processes_are_there() -> None:
     entries = guest("/bin/ls", "/proc").text.split()
-    assert [name for name in entries if name.isdecimal()] == [
-        os.readlink("/proc/self").replace(str(os.getpid()), "1000")
-    ]
+    assert [name for name in entries if name.isdecimal()] == ["1", "1000"]
+    assert guest("/bin/cat", "/proc/1/stat").text.startswith("1 (init) S 0 0 0 0 -1 ")
     assert {"self", "thread-self", "meminfo", "sys", "mounts"} <= set(entries)
     missing = loadstone("run", "--", "/bin/ls", f"/proc/{os.getpid()}")
     assert missing.status != 0 and "No such file" in missing.errors
 
 
 def test_the_host_is_not_reached_through_root_or_cwd() -> None:
-    for path in ("/proc/self/root/proc/1/comm", "/proc/self/root/proc/self/cwd/../../../../proc/1"):
+    for root in ("/proc/self/root", "/proc/self/root/proc/self/cwd/../../../.."):
+        path = f"{root}/proc/{os.getpid()}/comm"
         assert loadstone("run", "--", "/bin/cat", path).status != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change settings of the kernel")
+def test_root_changes_settings_of_the_machine_and_not_of_the_host() -> None:
+    names = ("vm/max_map_count", "vm/overcommit_memory", "kernel/core_pattern", "kernel/tainted")
+    before = [Path("/proc/sys", name).read_bytes() for name in names]
+    script = """cd /proc/sys
+        echo 4711 > vm/max_map_count; echo 1 > vm/overcommit_memory; echo 'x-%p' > kernel/core_pattern
+        cat vm/max_map_count vm/overcommit_memory kernel/core_pattern
+        echo 3 > vm/overcommit_memory || echo refused; echo word > vm/max_map_count || echo refused
+        echo 7000 > kernel/ns_last_pid; (exec /bin/sh -c 'echo $PPID; sleep 0 & echo $!') | tail -1"""
+    done = loadstone("run", "--", "/bin/sh", "-c", script)
+    assert done.text.split() == ["4711", "1", "x-%p", "refused", "refused", "7003"], done.errors
+    assert [Path("/proc/sys", name).read_bytes() for name in names] == before
 
 
 def test_settings_of_the_kernel() -> None:
