@@ -49,7 +49,7 @@ _NAMES = {
     "socket_options": """setsockopt getsockopt""",
     "refused": """mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
-        syslog iopl ioperm vhangup quotactl""",
+        syslog iopl ioperm vhangup quotactl unshare setns""",
 }
 
 AREAS = {name: area for area, names in _NAMES.items() for name in names.split()}
