@@ -20,6 +20,12 @@ def test_calls_on_processes_give_what_the_kernel_gives(variant: str, compiled: C
     assert len(ours) > 100
 
 
+def test_what_ends_with_a_thread_or_an_exec_is_what_ends_in_the_kernel(compiled: Compiler, tmp_path: Path) -> None:
+    ours, theirs = both("lifetimes", compiled, tmp_path)
+    assert [line for line in theirs if line.endswith("NO")] == []
+    assert ours == theirs
+
+
 DEADLOCK = r"""
 #include <unistd.h>
 #include <sys/wait.h>

@@ -51,6 +51,28 @@ def test_every_frame_is_free_or_page_cache_afterwards(name: str) -> None:
         assert machine.kernel.page_cache.spaces == []
 
 
+def test_forks_that_fail_leave_no_frames(compiled: Compiler) -> None:
+    """Each of them is refused after the memory could have been copied: the machine has no descriptors for the child."""
+    with Machine(engine=engine(), memory=256 << 20, keep_faults=False, max_files=60) as machine:
+        process = machine.spawn(compiled(REFUSED_FORKS, "static"))
+        assert process.run().code == 50
+        frames = machine.physical.usage()
+        assert (frames["anonymous"], frames["page table"]) == (0, 0)
+
+
+REFUSED_FORKS = r"""
+#include <errno.h>
+#include <unistd.h>
+int main(void) {
+  int refused = 0;
+  for (int i = 0; i < 40; i++) dup(1);
+  for (int i = 0; i < 50; i++)
+    if (fork() < 0) refused += errno == ENFILE;
+  return refused;
+}
+"""
+
+
 def test_what_a_program_leaves_running_still_prints() -> None:
     done = loadstone("run", "/bin/bash", "-c", "echo through the substitution > >(cat)")
     assert (done.text, done.status, done.errors) == ("through the substitution\n", 0, "")

@@ -61,12 +61,11 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     child = _new_thread(task, asked) if flags & CLONE_THREAD else _new_process(task, asked)
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
-    if flags & CLONE_PIDFD:
-        _give_pidfd(task, child, descriptor, asked.pidfd)
-    if flags & CLONE_PARENT_SETTID:
-        _store_tid(task, asked.parent_tid, child.tid)
-    if flags & CLONE_CHILD_SETTID:
-        _store_tid(child, asked.child_tid, child.tid)
+    try:
+        _tell_numbers(task, child, asked, descriptor)
+    except BaseException:  # no frame is left: the call is made again, or its process killed
+        _abandon(task, child)
+        raise
     kernel = task.kernel
     if kernel.events.fork:
         thread = child.process is task.process
@@ -77,6 +76,28 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
     kernel.start(child)
     return _wait_for_vfork(child)
+
+
+def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: int) -> None:
+    """Write the child's number, and its pidfd's, where they are wanted."""
+    if asked.flags & CLONE_PIDFD:
+        _give_pidfd(task, child, descriptor, asked.pidfd)
+    if asked.flags & CLONE_PARENT_SETTID:
+        _store_tid(task, asked.parent_tid, child.tid)
+    if asked.flags & CLONE_CHILD_SETTID:
+        _store_tid(child, asked.child_tid, child.tid)
+
+
+def _abandon(task: Task, child: Task) -> None:
+    """Give back what a child holds that was never started."""
+    child.context.release()
+    process = child.process
+    process.tasks.remove(child)
+    if process is not task.process:
+        if process.parent is not None:
+            del process.parent.children[process.pid]
+        process.files.drop()
+        process.space.release()
 
 
 def release_vfork_parent(task: Task) -> None:
@@ -111,6 +132,8 @@ def _check(task: Task, asked: CloneArguments) -> None:
     )
     if wrong:
         raise LinuxError(EINVAL, f"clone flags that do not go together: {flags:#x}")
+    if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
+        raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
     if flags & _NAMESPACES or flags & CLONE_INTO_CGROUP:
         count_refusal(task, "clone with a new namespace or cgroup")
         raise LinuxError(EPERM, "namespaces are not for guests")
@@ -142,7 +165,12 @@ def _new_process(task: Task, asked: CloneArguments) -> Task:
     parent = task.process
     kernel = task.kernel
     flags = asked.flags
-    space = parent.space.share() if flags & CLONE_VM else parent.space.clone()
+    files = parent.files.share() if flags & CLONE_FILES else parent.files.clone()
+    try:
+        space = parent.space.share() if flags & CLONE_VM else parent.space.clone()
+    except BaseException:
+        files.drop()
+        raise
     signals = ProcessSignals()
     if flags & CLONE_SIGHAND:
         signals.actions = parent.signals.actions
@@ -151,7 +179,6 @@ def _new_process(task: Task, asked: CloneArguments) -> Task:
     else:
         signals.inherit_ignored(parent.signals)
     fs = parent.fs if flags & CLONE_FS else parent.fs.copy()
-    files = parent.files.share() if flags & CLONE_FILES else parent.files.clone()
     child = Process(kernel, kernel.new_pid(), parent.credentials.copy(), fs, files, signals)
     child.space = space
     space.owner_ids = (child.pid, child.pid, task.cpu) if not flags & CLONE_VM else space.owner_ids
@@ -223,5 +250,5 @@ def _pidfd_descriptor(task: Task, address: int) -> int:
 def _give_pidfd(task: Task, child: Task, descriptor: int, address: int) -> None:
     from loadstone.linux.pidfd import PidFile
 
-    task.process.files.install(PidFile(task.kernel.vfs, child.process), cloexec=True, minimum=descriptor)
     copy_out(task.process.space, address, descriptor.to_bytes(4, "little"))
+    task.process.files.install(PidFile(task.kernel.vfs, child.process), cloexec=True, minimum=descriptor)

@@ -20,8 +20,8 @@ _CHILD = Struct("<iIi4xqq")  # si_pid, si_uid, si_status, si_utime, si_stime
 _TICK_NS = 10_000_000
 
 
-def task_ended(task: Task) -> None:
-    """A thread is gone: who waits for that through memory is told (kernel: mm_release)."""
+def leave_memory(task: Task) -> None:
+    """A thread ends, or leaves its memory by exec: who waits for that is told (kernel: mm_release)."""
     process = task.process
     if task.clear_child_tid and (process.space.users > 1 or len(process.tasks) > 1):
         _clear_tid(task)

@@ -9,7 +9,6 @@ from errno import EIO, ENOTTY, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.kernel.process import RUNNABLE
 from loadstone.linux import signals
 from loadstone.linux.console import TOSTOP, Console
 from loadstone.linux.signals import SIGCONT, SIGHUP
@@ -149,10 +148,8 @@ def stop(process: Process, number: int) -> None:
     process.stopped_by = number
     process.unreported = number
     for task in process.tasks:
-        if task.state == RUNNABLE:
-            task.signals.attention = True
-        else:
-            process.kernel.scheduler.interrupt(task)
+        task.signals.attention = True
+        process.kernel.scheduler.interrupt(task)
     tell_parent_of_stop(process, CLD_STOPPED, number)
 
 

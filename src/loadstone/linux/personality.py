@@ -9,7 +9,6 @@ from loadstone.errors import LinuxError
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import ending, rseq, signals, vsyscall
-from loadstone.linux.clone import release_vfork_parent
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
@@ -86,7 +85,7 @@ class Linux:
         self.expire_timers = self.calls.timers.expire
         self.before_user = signals.deliver
         self.signal_name = signals.name
-        self.task_ended = ending.task_ended
+        self.task_ended = ending.leave_memory
         self.process_ended = ending.process_ended
 
     def exception(self, task: Task, trap: Trap) -> None:
@@ -176,6 +175,9 @@ class Linux:
         """begin_new_exec and start_thread: the process is the new program from here on."""
         process = task.process
         self._end_siblings(task)
+        ending.leave_memory(task)
+        task.clear_child_tid = 0
+        process.exit_signal = signals.SIGCHLD
         old = getattr(process, "space", None)
         process.space = image.space
         process.space.owner_ids = (process.pid, task.tid, task.cpu)
@@ -193,7 +195,7 @@ class Linux:
             self.ignored_set_id.setdefault(image.ignored_set_id.path)
         process.signals.exec()
         task.signals.exec()
-        task.clear_child_tid = task.robust_list = 0
+        task.robust_list = 0
         process_state(process).exec(image.plan.read_implies_exec)
         task_state(task).exec()
         context = task.context
@@ -203,19 +205,17 @@ class Linux:
         process.has_executed = True
         if old is not None:
             old.release()
-        release_vfork_parent(task)
 
     def _end_siblings(self, task: Task) -> None:
         """exec ends the other threads; the one that called it becomes the first (kernel: de_thread)."""
         process = task.process
         if len(process.tasks) == 1:
             return
-        for other in list(process.tasks):
-            if other is not task:
-                self._kernel.end_task(other)
-                process.tasks.remove(other) if other in process.tasks else None
-                self._kernel.tasks.pop(other.tid, None)
-        self._kernel.tasks.pop(task.tid, None)
+        others = [other for other in process.tasks if other is not task]
+        process.tasks = [task, *others]
+        for other in others:
+            self._kernel.end_task(other)
+        del self._kernel.tasks[task.tid]
         task.tid = process.pid
         self._kernel.tasks[task.tid] = task
 
