@@ -135,7 +135,7 @@ class LineDiscipline:
         self.typed.clear()
         self.ends.clear()
         self._readable = 0
-        self._erasing = self._literal = False
+        self._erasing = False
 
     # What is typed
 
@@ -218,18 +218,22 @@ class LineDiscipline:
             self.output.forget_echoes()
             self.flush()
             self.discard()
-        if self.modes.iflag & IXON:
-            self.start_output()
+        if self.modes.iflag & IXON and not self.output.held:
+            self.output.stopped = False
         if self.modes.lflag & ECHO:
             self.output.echo(byte)
+        else:
+            self.output.flush_echoes()
 
     def _any_starts(self) -> None:
-        if self.output.stopped and self.modes.iflag & IXON and self.modes.iflag & IXANY:
+        both = IXON | IXANY
+        if self.output.stopped and not self.output.held and self.modes.iflag & both == both:
             self.start_output()
 
     def start_output(self) -> None:
-        """Let what was stopped go on."""
-        self.output.stopped = False
+        """Let what a key has stopped go on."""
+        if not self.output.held:
+            self.output.stopped = False
         self.output.flush_echoes()
 
     def _echo_data(self, byte: int) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 READ_MOST: Final = 4095  # what the reader's line discipline holds; no read of a master gives more
 FLIP_MOST: Final = 16384  # and what waits before it: a limit of 8 KiB, which the kernel counts after the fact
+_ALL: Final = READ_MOST + FLIP_MOST
 NO_SIZE: Final = bytes(8)
 HUNG_UP: Final = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP
 
@@ -53,8 +54,8 @@ class Pty:
     """
 
     __slots__ = (
-        "_keys", "discipline", "foreground", "left", "locked", "master_closed", "master_input", "master_room", "number",
-        "output", "screen", "session", "size", "slave_input", "slave_room", "slaves", "terminals",
+        "_keys", "_settled", "discipline", "foreground", "left", "locked", "master_closed", "master_input",
+        "master_room", "number", "output", "screen", "session", "size", "slave_input", "slave_room", "slaves", "terminals",
     )  # fmt: skip
 
     def __init__(self, terminals: Terminals, number: int) -> None:
@@ -66,6 +67,7 @@ class Pty:
         self.master_closed = self.left = False
         self.slaves: list[SlaveFile] = []
         self.screen = bytearray()  # written by programs, not read by the master yet
+        self._settled = _ALL  # of the screen's bytes, those that were there before the keys that are dealt with now
         self._keys = bytearray()  # written by the master; the line discipline has no room for it yet
         self.output = TerminalOutput(Modes(), self.show, self._room)
         self.discipline = LineDiscipline(self.output, self._signal, self.drop_output)
@@ -95,25 +97,24 @@ class Pty:
         self._notify(self.master_input)
 
     def drop_output(self) -> None:
-        """What the master's reader could not have got yet is lost (tty_driver_flush_buffer)."""
-        del self.screen[READ_MOST:]
+        """What the master's reader could not have got yet is lost (tty_driver_flush_buffer).
+
+        Also what these keys have echoed so far: the kernel has not handed that over.
+        """
+        del self.screen[min(READ_MOST, self._settled) :]
         self._notify(self.slave_room)
 
     def drop_screen(self) -> None:
         """Nothing that was written is read any more."""
         self.screen.clear()
-        self._output_moved()
+        self._notify(self.slave_room)
 
     def take_output(self, count: int) -> bytes:
         """What the master reads."""
         data = bytes(self.screen[: min(count, READ_MOST)])
         del self.screen[: len(data)]
-        self._output_moved()
-        return data
-
-    def _output_moved(self) -> None:
-        self.output.flush_echoes()
         self._notify(self.slave_room)
+        return data
 
     # The keyboard
 
@@ -130,6 +131,7 @@ class Pty:
 
     def feed(self) -> None:
         """Hand what was typed to the line discipline, as far as it has room."""
+        self._settled = len(self.screen)
         while self._keys:
             room = self.discipline.room()
             if not room:
@@ -140,6 +142,7 @@ class Pty:
             self.discipline.receive(part)
             if stopped and not self.output.stopped:
                 self._notify(self.slave_room)
+        self._settled = _ALL
         self._notify(self.master_room)
         if self.discipline.has_input():
             self._notify(self.slave_input)
@@ -165,11 +168,11 @@ class Pty:
         self._notify(self.slave_input, self.slave_room)
 
     def stop(self, stopped: bool) -> None:
-        """TCXONC: stop output, or let it go on."""
+        """TCXONC: hold output, or let it go on. What a key has stopped, holding takes over."""
         if stopped:
-            self.output.stopped = True
-        else:
-            self.discipline.start_output()
+            self.output.held = True
+        elif self.output.held:
+            self.output.held = self.output.stopped = False  # echoes follow with what is written next
             self._notify(self.slave_room)
 
     # Opening and closing

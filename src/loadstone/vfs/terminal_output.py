@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TAB = 0x09
 _LOWER: Final = frozenset((*range(0x61, 0x7B), *range(0xDF, 0xF7), *range(0xF8, 0x100)))  # lib/ctype.c: Latin-1
 _UPPER: Final = frozenset((*range(0x41, 0x5B), *range(0xC0, 0xD7), *range(0xD8, 0xDF)))
+_ECHO_START = 0xFF  # marks operations in the kernel's queue; echoed itself, it is a column wide and never changed
 _ECHO_SIZE = 4096  # what is echoed while output is stopped, N_TTY_BUF_SIZE
 
 
@@ -55,20 +56,21 @@ class TerminalOutput:
     `put` takes bytes for the screen, `room` says how many it takes now.
     """
 
-    __slots__ = ("_canon_column", "_column", "_echoes", "modes", "put", "room", "stopped")
+    __slots__ = ("_canon_column", "_column", "_echoes", "held", "modes", "put", "room", "stopped")
 
     def __init__(self, modes: Modes, put: Callable[[bytes], None], room: Callable[[], int]) -> None:
         self.modes = modes
         self.put = put
         self.room = room
-        self.stopped = False  # by Ctrl-S or TCOOFF: nothing leaves until it is started again
+        self.stopped = False  # by Ctrl-S: nothing leaves until it is started again
+        self.held = False  # by TCOOFF, which only TCOON ends
         self._column = 0
         self._canon_column = 0  # where the line that is typed begins
         self._echoes: deque[Callable[[int], bytes | None]] = deque()
 
     def free(self) -> int:
         """How many bytes can leave now."""
-        return 0 if self.stopped else self.room()
+        return 0 if self.stopped or self.held else self.room()
 
     # What the program writes
 
@@ -191,6 +193,9 @@ class TerminalOutput:
         return bytes((0x5E, byte ^ 0x40))
 
     def _plain(self, byte: int, room: int) -> bytes | None:
+        if byte == _ECHO_START and room > 0:
+            self._column += 1
+            return bytes((byte,))
         if self.modes.oflag & OPOST:
             return self._processed(byte, room)
         return bytes((byte,)) if room > 0 else None
