@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import compute
+from benchmarks import compute, processes
 from benchmarks.measure import Sample, compare, engines, median_call, printed_by, seconds_printed_by
 
 SOURCES = Path(__file__).parent / "programs"
@@ -40,6 +40,7 @@ class Bench:
         self.costs: list[dict[str, Any]] = []
         self.programs: list[dict[str, Any]] = []
         self.computing: list[dict[str, Any]] = []
+        self.starting: list[dict[str, Any]] = []
         self.exits: list[dict[str, Any]] = []
         self.bare = STATIC_BARE
 
@@ -154,6 +155,9 @@ class Bench:
     def compute(self) -> None:
         self.computing = compute.measure(self)
 
+    def processes(self) -> None:
+        self.starting = processes.measure(self)
+
     # -- how often a core leaves a program
 
     def exit_table(self) -> None:
@@ -212,6 +216,12 @@ def show(bench: Bench) -> None:
         for row in bench.computing:
             table.add_row(row["program"], *(compute.cell(row, engine) for engine in bench.engines))
         console.print(table)
+    if bench.starting:
+        title = "Processes: CPU time of fork, exec of /bin/true, exit and wait, each, beyond the shell's own"
+        table = Table("processes", *bench.engines, title=title)
+        for row in bench.starting:
+            table.add_row(f"{row['processes']:,}", *(processes.cell(row, engine) for engine in bench.engines))
+        console.print(table)
     if bench.exits:
         title = "How often the core leaves the program (page faults): one page a fault, fault-around, and filling ahead"
         table = Table("program", "engine", "4K", "64K", "64K, 512", "system calls", title=title)
@@ -233,7 +243,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="loadstone-bench-") as scratch:
         bench = Bench(options.quick, Path(scratch))
         costs: list[Callable[[], None]] = [bench.start, bench.explain, bench.page_faults, bench.system_calls]
-        parts = [*costs, bench.sieve, bench.pipe, bench.program_table, bench.compute, bench.exit_table]
+        parts = [*costs, bench.sieve, bench.pipe, bench.program_table, bench.compute, bench.processes, bench.exit_table]
         for part in parts:
             if options.only in part.__name__:
                 print(f"{part.__name__} …", file=sys.stderr)
@@ -242,7 +252,7 @@ def main() -> None:
     if options.json:
         host = {"machine": platform.machine(), "kernel": platform.release(), "cpus": os.cpu_count()}
         result = {"host": host, "quick": bench.quick, "costs": bench.costs, "programs": bench.programs}
-        result |= {"compute": bench.computing, "exits": bench.exits}
+        result |= {"compute": bench.computing, "exits": bench.exits, "processes": bench.starting}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 
 
