@@ -12,11 +12,13 @@ from loadstone.binfmt import elf, script
 from loadstone.errors import HostError
 from loadstone.linux import layout, load_elf
 from loadstone.report.verify_fuzz import findings_to_dict, write_findings
-from loadstone.verify.case import ElfFile, TextFile
+from loadstone.verify import verdict
+from loadstone.verify.case import ElfFile, TextFile, write
 from loadstone.verify.case_text import parse, parse_all, render
 from loadstone.verify.conditions import conditions
 from loadstone.verify.conformance import check_all
 from loadstone.verify.fuzz import Findings, fuzz
+from loadstone.verify.host_world import HostWorld
 from loadstone.verify.seeds import describe_program, seeds
 from loadstone.verify.shrink import shrink
 
@@ -105,6 +107,21 @@ def test_a_planted_fault_is_found_and_shrunk(
     assert len(render(case).splitlines()) <= 12, render(case)
     assert parse(render(case)) == case and found[0].differences
     assert bool(findings.tracebacks) == ("traceback" in seen)
+
+
+def test_a_loop_without_end_is_a_verdict_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def endless(headers: object) -> int:
+        while True:
+            pass
+
+    case = seeds()[0]
+    monkeypatch.setattr(elf, "_executable_stack", endless)
+    monkeypatch.setattr(verdict, "_MOST_SECONDS", 0.1)
+    write(case, str(tmp_path))
+    world = HostWorld()
+    found = verdict.own_verdict(case, world, str(tmp_path))
+    world.close()
+    assert found.kind == "traceback" and "Endless" in found.facts["text"]
 
 
 def test_the_report_says_what_verdicts_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_RSS, RL
 RLIMIT_MEMLOCK, RLIMIT_AS, RLIMIT_LOCKS, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE = range(8, 13)
 RLIMIT_NICE, RLIMIT_RTPRIO, RLIMIT_RTTIME = range(13, 16)
 RLIM_NLIMITS = 16
+_HIGHEST_MINIMUM = 16 << 20  # above, a hint was not moved up but lay in something else's way
 
 # When a loader run by itself (ET_DYN without PT_INTERP) gets its break in the low area, away from the mmap base.
 BRK_NEVER, BRK_RANDOMIZED, BRK_ALWAYS = range(3)
@@ -137,7 +138,8 @@ class KernelProfile(NamedTuple):
     cpu_count: int = 1
     fault_around: int = 65536
     overcommit: int = OVERCOMMIT_GUESS
-    mmap_min_addr: int = 65536
+    mmap_min_addr: int = 65536  # the sysctl: below, only CAP_SYS_RAWIO may map
+    lsm_mmap_min_addr: int = 0  # CONFIG_LSM_MMAP_MIN_ADDR: below, nobody is given an address he did not fix
     max_map_count: int = 65530
     huge_pages: str = "madvise"  # /sys/kernel/mm/transparent_hugepage/enabled
     limits: tuple[tuple[int, int], ...] = ((RLIM_INFINITY, RLIM_INFINITY),) * RLIM_NLIMITS
@@ -190,12 +192,32 @@ def live_profile() -> KernelProfile:
         cpu_count=len(os.sched_getaffinity(0)),
         overcommit=_read_int("/proc/sys/vm/overcommit_memory", default.overcommit),
         mmap_min_addr=minimum,
+        lsm_mmap_min_addr=_lowest_hint(default.lsm_mmap_min_addr),
         max_map_count=_read_int("/proc/sys/vm/max_map_count", default.max_map_count),
         huge_pages=_huge_pages(default.huge_pages),
         limits=_limits(),
         live=True,
         **_by_version(uname.release),
     )
+
+
+@cache
+def _lowest_hint(default: int) -> int:
+    """Where the kernel moves the hint of the lowest page: CONFIG_LSM_MMAP_MIN_ADDR, or the sysctl if that is larger.
+
+    The sysctl alone does not tell (security/min_addr.c). Where something of ours lies there already: `default`.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.mmap.restype, libc.munmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+    private_anonymous = 0x22
+    address = libc.mmap(PAGE, PAGE, 0, private_anonymous, -1, 0)
+    if address is None or address == ctypes.c_void_p(-1).value:
+        return default
+    libc.munmap(address, PAGE)
+    return address if address <= _HIGHEST_MINIMUM else default
 
 
 def _by_version(release: str) -> dict[str, Any]:

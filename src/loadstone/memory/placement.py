@@ -33,7 +33,8 @@ class Layout(NamedTuple):
     task_size: int = 0x7FFFFFFFF000
     mmap_base: int = 0x7FFFF7FFF000  # the top-down search starts here
     legacy_base: int = 0x2AAAAAAAB000  # the bottom-up search starts here (kernel: mmap_legacy_base)
-    mmap_min_addr: int = 0x1000
+    mmap_min_addr: int = 0x1000  # the lowest address that a search finds
+    dac_mmap_min_addr: int = 0x1000  # what is below takes CAP_SYS_RAWIO: the sysctl vm.mmap_min_addr
     top_down: bool = True
     stack_top: int = 0x7FFFFFFFF000
     stack_gap: int = 256 * PAGE  # kept free below a growing stack (kernel: stack_guard_gap)
@@ -73,8 +74,8 @@ def unmapped_area(
         raise LinuxError(ENOMEM, f"{address:#x} + {length:#x} is past the end of the address space")
     if address & (PAGE - 1):
         raise LinuxError(EINVAL, f"the address {address:#x} is not page-aligned")
-    if address < layout.mmap_min_addr and not space.limits.may_map_low:
-        raise LinuxError(EPERM, f"{address:#x} is below vm.mmap_min_addr ({layout.mmap_min_addr:#x})")
+    if address < layout.dac_mmap_min_addr and not space.limits.may_map_low:
+        raise LinuxError(EPERM, f"{address:#x} is below vm.mmap_min_addr ({layout.dac_mmap_min_addr:#x})")
     return address
 
 

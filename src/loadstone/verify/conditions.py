@@ -28,6 +28,7 @@ def _conditions() -> Iterator[tuple[str, str]]:
     yield "vm.overcommit_memory", _OVERCOMMIT.get(profile.overcommit, str(profile.overcommit))
     low = "; CAP_SYS_RAWIO passes it" if own_capabilities() & 1 << CAP_SYS_RAWIO else ""
     yield "vm.mmap_min_addr", f"{profile.mmap_min_addr}{low}"
+    yield "lowest place found", f"{max(profile.mmap_min_addr, profile.lsm_mmap_min_addr)} (CONFIG_LSM_MMAP_MIN_ADDR)"
     yield "vm.max_map_count", str(profile.max_map_count)
     for name, number in _LIMITS:
         yield f"limit: {name}", _size(resource.getrlimit(number)[0])

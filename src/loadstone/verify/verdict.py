@@ -9,6 +9,8 @@ AT_SYSINFO, which is wherever the build of the 32-bit vDSO has it.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 PAGE = 4096
 Ask = Callable[[Request], Answer]
 _RANDOM_BYTES = 16
+_MOST_SECONDS = 10  # of CPU time for one exec
 _STAT = ("start_code", "end_code", "start_data", "end_data", "start_stack", "start_brk")
 
 
@@ -81,7 +84,7 @@ def kernel_verdict(case: Case, directory: str, spans: tuple[Span, ...] = (), ask
 
 
 def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
-    """Loadstone's verdict. An exception that is no LinuxError is a verdict too: `traceback`."""
+    """Loadstone's verdict. An exception that is no LinuxError, Endless among them, is a verdict too: `traceback`."""
     usual, limit = world.who, world.rlimits[RLIMIT_STACK]
     world.cwd = directory
     if case.uid is not None:
@@ -90,7 +93,8 @@ def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
         world.rlimits[RLIMIT_STACK] = (case.stack_limit & RLIM_INFINITY, limit[1])
     start = thread_time_ns()
     try:
-        image = world.exec(case.executed, case.argv, case.envp)
+        with _bounded():
+            image = world.exec(case.executed, case.argv, case.envp)
         cost = thread_time_ns() - start
         try:
             spans = _spans(image)
@@ -104,6 +108,29 @@ def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
         return Verdict("traceback", {"text": traceback.format_exc()}, (), thread_time_ns() - start)
     finally:
         world.who, world.rlimits[RLIMIT_STACK] = usual, limit
+
+
+class Endless(Exception):  # noqa: N818 - the word for it
+    """An exec took more CPU time than any can need."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Raise Endless where Loadstone does not come to an end; only the main thread can be told."""
+
+    def late(*_: object) -> None:
+        raise Endless(f"more than {_MOST_SECONDS} s of CPU time")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @contextmanager
