@@ -6,6 +6,7 @@ Each program makes some hundred calls and prints what they return: native twins,
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_calls_give_what_the_kernel_gives(name: str, compiled: Compiler, tmp_pat
     ]
     assert not different, "".join(different)
     assert len(ours) == len(theirs) > 10
+
+
+def test_mounting_gives_what_the_kernel_gives(compiled: Compiler, tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount namespace is not to be had here")
+    ours, theirs = both("mounting", compiled, tmp_path)
+    assert ours == theirs and len(ours) > 50
 
 
 NESTED = r"""

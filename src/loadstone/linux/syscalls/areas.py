@@ -47,7 +47,8 @@ _NAMES = {
     "sockets": """socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown""",
     "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "socket_options": """setsockopt getsockopt""",
-    "refused": """mount umount2 pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
+    "mounting": """mount umount2""",
+    "refused": """pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
         syslog iopl ioperm vhangup quotactl unshare setns""",
 }
