@@ -291,6 +291,7 @@ class KvmCore:
 
     def _enter_space(self, space: Space) -> None:
         self._heal_now()
+        self.stale.look_at_tables()
         self._space = space
         self._root = space.page_table.root
         self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = self.machine.half.entry

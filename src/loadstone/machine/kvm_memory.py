@@ -60,6 +60,11 @@ class StaleTranslations:
         self.pending = self._all = True
         self._frames.clear()
 
+    def look_at_tables(self) -> None:
+        """Address spaces end without a report: see that the frames of their page tables do not wait for ever."""
+        if len(self._memory.old_tables or ()) > _MOST_OLD_TABLES:
+            self.add_all()
+
     def drop(self) -> None:
         """Make every vCPU forget what was added. None may be running."""
         self.pending = False

@@ -29,6 +29,7 @@ DIRTY = 0x40
 PROTNONE = (
     0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
 )
+EXECUTED = 0x200  # software: the frame is marked as one that code was fetched from (hooks.s relies on it)
 AHEAD = 0x400  # software: filled beside a page that faulted; nobody may ever have touched it
 NO_EXECUTE = 1 << 63
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
@@ -126,13 +127,18 @@ class PageTable:
 
     def entries(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """(address, slot, entry) of every leaf entry in [start, end) that is not 0; absent tables cost nothing."""
+        for base, first, entries in self.runs(start, end):
+            for index, entry in enumerate(entries):
+                if entry:
+                    yield base + (index << 12), first + index, entry
+
+    def runs(self, start: int, end: int) -> Iterator[tuple[int, int, list[int]]]:
+        """(first address, first slot, entries) of the part of every page table that maps some of [start, end)."""
         words = self._words
         for table, base in self._leaf_tables(start, end):
             first = max(start, base) >> 12 & 511
             last = (min(end, base + (1 << 21)) - 1) >> 12 & 511
-            for index, entry in enumerate(words[table + first : table + last + 1].tolist(), first):
-                if entry:
-                    yield base + (index << 12), table + index, entry
+            yield base + (first << 12), table + first, words[table + first : table + last + 1].tolist()
 
     def walk(self, address: int) -> list[Step]:
         """Each level from the page directory down, ending with the first entry that is 0, or with the leaf."""

@@ -53,6 +53,14 @@ class Shootdown:
                 core.invalidate(root, start, end, frames)
             self._memory.release_all(frames)
 
+    def abandon(self, frames: list[int]) -> None:
+        """An address space has ended, which no core will enter again: drop the references of all its entries.
+
+        What a core still knows of it is of no use to anybody. Its table frames wait for that by themselves (see
+        `PhysicalMemory.old_tables`).
+        """
+        self._memory.release_all(frames)
+
     def code_written(self, frame: int) -> None:
         """A frame that code was executed from got new contents, other than by a store of the program's."""
         for core in self._listeners:

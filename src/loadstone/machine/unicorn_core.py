@@ -53,12 +53,11 @@ from loadstone.machine.instruction import (
     modifies_memory,
     touched,
 )
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, EXECUTED, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS
 from loadstone.machine.vex import find_vex, find_vex_in_block
 
-EXECUTED = 0x200  # software bit of an entry: its frame is marked as executed (hooks.s relies on it)
 _USER_TOP = 1 << 47
 _KERNEL_HALF = (1 << 64) - (1 << 47)
 _ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.machine.paging import FRAME_MASK, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, WRITABLE
+from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
 from loadstone.memory.guard import guarded
@@ -55,20 +56,30 @@ def _copy_vma(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
 
 
 def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
-    """Give the child the parent's entries; in private mappings neither may write any more."""
+    """Give the child the parent's entries; in private mappings neither may write any more (copy_present_ptes).
+
+    The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
+    """
     memory = parent.memory
-    words = memory.words
-    narrowed = False
+    words, hold = memory.words, memory.hold
+    kept = ~ACCESSED if vma.flags & SHARED else ~(ACCESSED | WRITABLE)
+    written, shared, zeros = [], 0, memory.zero_frame
     child.guards.update(guarded(parent, vma.start, vma.end))
-    for address, slot, entry in parent.page_table.entries(vma.start, vma.end):
-        if entry & WRITABLE and not vma.flags & SHARED:
-            entry &= ~WRITABLE
-            words[slot] = entry
-            narrowed = True
+    for address, slot, entries in parent.page_table.runs(vma.start, vma.end):
+        if not any(entries):
+            continue
         target = child.page_table.slot(address)
-        frame = (entry & FRAME_MASK) >> 12
-        memory.hold(frame)
-        words[target] = entry
-        child.resident_pages += frame != memory.zero_frame
-    if narrowed:
-        parent.shootdown.changed(parent.page_table.root, vma.start, vma.end)
+        for index, entry in enumerate(entries):
+            if not entry:
+                continue
+            frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+            hold(frame)
+            words[target + index] = entry & kept
+            shared += frame != zeros
+            if entry & WRITABLE & ~kept:
+                words[slot + index] = entry & ~WRITABLE
+                if entry & DIRTY:
+                    written.append(frame)
+    child.resident_pages += shared
+    if written:
+        parent.shootdown.changed(parent.page_table.root, vma.start, vma.end, written)

@@ -209,7 +209,7 @@ def remove_all(space: AddressSpace) -> None:
     frames += space.page_table.frames()
     space.resident_pages = 0
     space.guards.clear()
-    space.shootdown.retire(space.page_table.root, 0, space.layout.task_size, frames)
+    space.shootdown.abandon(frames)
     space.page_table.release()
 
 

@@ -5,7 +5,7 @@ favours of Loadstone's, given on the terms of filling ahead (see memory.fill_ahe
 They matter to processes, which fork copies and exec builds anew, page by page:
 
 - a read fault on a file maps all the cached pages that the same page table and mapping have;
-- a write fault that copies or reclaims a page of a private mapping does so for the 64 KiB around it.
+- a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it.
 
 A page-cache page is copied ahead only where the mapping belongs to a program or library: of any other file the program
 may expect to see what is written to it later.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, FRAME_MASK, PRESENT, WRITABLE, permissions
+from loadstone.machine.paging import ACCESSED, EXECUTED, FRAME_MASK, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
 
 _ENTRIES_IN_TABLE = 512
-_COPIED_AROUND = 16  # pages, aligned in the page table: 64 KiB, as fault-around
+_OWNED_AROUND = 32  # pages, aligned in the page table: 128 KiB
 _SEGMENTS = 5  # mappings of one library, in which its code is looked for
 
 
@@ -63,13 +63,14 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
         low, high = lowest, highest
     slot = space.page_table.slot(page) - index
     bits = leaf_entry(vma, 0, writable)
+    marks = space.memory.executed if vma.flags & EXEC else None
     mapped = 0
     words, hold, guards = space.memory.words, space.memory.hold, space.guards
     for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
         if not entry and each in frames and not (guards and page + (each - index << PAGE_SHIFT) in guards):
             frame = frames[each]
             hold(frame)
-            words[slot + each] = frame << FRAME_SHIFT | bits
+            words[slot + each] = frame << FRAME_SHIFT | (bits | EXECUTED if marks and marks[frame] else bits)
             mapped += 1
     space.resident_pages += mapped
     return mapped - 1
@@ -81,33 +82,42 @@ def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     if ahead is None or space.guards or not ahead.unseen(space):
         return
     in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
-    window = in_table & -_COPIED_AROUND
+    window = in_table & -_OWNED_AROUND
     first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT))
-    end = min(window + _COPIED_AROUND, in_table + ((vma.end - page) >> PAGE_SHIFT))
+    end = min(window + _OWNED_AROUND, in_table + ((vma.end - page) >> PAGE_SHIFT))
     memory = space.memory
     words = memory.words
     may_copy = ahead.has_room(end - first)
-    copies = (ANONYMOUS, CACHE) if may_copy and vma.backing is not None and _is_image(space, vma) else (ANONYMOUS,)
+    backing = vma.backing if may_copy and _is_image(space, vma) else None
+    pages = backing.pages.frames if backing is not None and backing.pages is not None else {}
     start = slot + first - in_table
-    old = []
+    to_index = ((vma.offset + page - vma.start) >> PAGE_SHIFT) - slot
+    old: list[int] = []
+    unused: list[int] = []
     for here, entry in enumerate(words[start : start + end - first].tolist(), start):
-        if entry & (PRESENT | WRITABLE) != PRESENT:
+        if entry & WRITABLE or entry & PROTNONE:
             continue
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT if entry else pages.get(here + to_index, memory.zero_frame)
         owner = memory.owner(frame)
         if owner == ANONYMOUS and memory.references(frame) == 1:
             words[here] = entry | WRITABLE
-        elif may_copy and owner in copies:
+        elif may_copy and (owner == ANONYMOUS or (owner == CACHE and backing is not None)):
             copy = memory.allocate(ANONYMOUS)
             memory.copy(frame, copy)
             words[here] = leaf_entry(vma, copy, True)
-            old.append(frame)
+            if not entry:
+                space.resident_pages += 1
+            else:
+                (old if entry & ACCESSED else unused).append(frame)
     base = page - (in_table - first << PAGE_SHIFT)
     space.shootdown.retire(space.page_table.root, base, base + (end - first << PAGE_SHIFT), old)
+    memory.release_all(unused)  # no CPU remembers an entry that it has not marked as accessed
 
 
 def _is_image(space: AddressSpace, vma: Vma) -> bool:
     """Whether the file behind `vma` is mapped as code, too, right below: it is the data of a program or library."""
+    if vma.backing is None:
+        return False
     below = vma
     for _ in range(_SEGMENTS):
         if below.flags & EXEC:
