@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import exceptions, signals
 from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.signals import (
     SA_NODEFER,
@@ -120,7 +120,7 @@ def test_a_fault_that_is_blocked_or_ignored_kills(blocked: bool) -> None:
         signals.set_mask(guest.task, bit(SIGSEGV))
     else:
         guest.process.signals.actions[SIGSEGV] = Action(signals.SIG_IGN)
-    signals.force_fault(guest.task, BadAccess(SIGSEGV, 1, 0x10, READ, ""))
+    exceptions.force_fault(guest.task, BadAccess(SIGSEGV, 1, 0x10, READ, ""))
     guest.deliver()
     assert guest.process.status is not None
     assert guest.process.status.signal == SIGSEGV
@@ -140,7 +140,7 @@ def test_a_fault_that_is_blocked_or_ignored_kills(blocked: bool) -> None:
 )
 def test_exceptions_become_the_signals_of_traps_c(vector: int, number: int, code: int, located: bool) -> None:
     guest = Guest()
-    signals.force_exception(guest.task, vector, 5)
+    exceptions.force_exception(guest.task, vector, 5)
     (info,) = guest.task.signals.pending.queue
     assert (info.number, info.code) == (number, code)
     assert info.address == (guest.context.pc if located else 0)
@@ -150,7 +150,7 @@ def test_exceptions_become_the_signals_of_traps_c(vector: int, number: int, code
 @pytest.mark.parametrize(("dr6", "code"), [(1 << 14, 2), (0, 1)])  # TRAP_TRACE of a single step, TRAP_BRKPT of INT1
 def test_dr6_tells_what_a_debug_exception_is(dr6: int, code: int) -> None:
     guest = Guest()
-    signals.force_exception(guest.task, 1, dr6)
+    exceptions.force_exception(guest.task, 1, dr6)
     (info,) = guest.task.signals.pending.queue
     assert (info.number, info.code, info.address) == (signals.SIGTRAP, code, guest.context.pc)
     assert (guest.task.signals.trap_number, guest.task.signals.error_code) == (1, 0)
@@ -161,11 +161,11 @@ def test_dr6_tells_what_a_debug_exception_is(dr6: int, code: int) -> None:
 )
 def test_floating_point_exceptions_have_the_code_of_their_flag(flag: int, code: int) -> None:
     x87 = struct.pack("<HH", 0x37F & ~flag, flag).ljust(512, b"\0")
-    assert signals.floating_code(16, x87) == code
+    assert exceptions.floating_code(16, x87) == code
     sse = bytes(24) + struct.pack("<I", 0x1F80 & ~(flag << 7) | flag) + bytes(484)
-    assert signals.floating_code(19, sse) == code
+    assert exceptions.floating_code(19, sse) == code
     masked = bytes(24) + struct.pack("<I", 0x1F80 | flag) + bytes(484)
-    assert signals.floating_code(19, masked) == 0
+    assert exceptions.floating_code(19, masked) == 0
 
 
 # ------------------------------------------------------------------------------------------------ frames
@@ -184,7 +184,7 @@ def test_the_frame_has_every_field_at_its_place() -> None:
     guest.context.fpu = bytes(range(256)) * 2
     signals.set_mask(guest.task, bit(SIGUSR2))
     guest.handle(SIGSEGV, SA_SIGINFO, bit(SIGTERM))
-    signals.force_fault(guest.task, BadAccess(SIGSEGV, 2, 0x1234, READ, ""), 4)
+    exceptions.force_fault(guest.task, BadAccess(SIGSEGV, 2, 0x1234, READ, ""), 4)
     guest.deliver()
 
     frame = guest.context.sp

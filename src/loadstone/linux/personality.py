@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Exec, publish
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import ending, rseq, signals, vsyscall
+from loadstone.linux import delivery, ending, exceptions, rseq, signals, vsyscall
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
@@ -83,7 +83,7 @@ class Linux:
         self.interrupt = self.calls.interrupt
         self.next_deadline = self.calls.timers.next_deadline
         self.expire_timers = self.calls.timers.expire
-        self.before_user = signals.deliver
+        self.before_user = delivery.deliver
         self.signal_name = signals.name
         self.task_ended = ending.leave_memory
         self.process_ended = ending.process_ended
@@ -94,13 +94,13 @@ class Linux:
             assert isinstance(trap.failure, BadAccess)
             if trap.failure.access == EXEC and self._called_vsyscall(task, trap.failure.address):
                 return
-            signals.force_fault(task, trap.failure, _error_code(trap.failure))
+            exceptions.force_fault(task, trap.failure, _error_code(trap.failure))
         elif trap.vector == GENERAL_PROTECTION and self._read_time_stamp(task):
             return
         elif trap.vector == _INT80:
             self._refuse_int80(task)
         else:
-            signals.force_exception(task, trap.vector, trap.error)
+            exceptions.force_exception(task, trap.vector, trap.error)
 
     def new_slice(self, task: Task) -> None:
         """The data page that the vDSO reads is brought up to date."""
@@ -257,13 +257,13 @@ class Linux:
 
 def _error_code(bad: BadAccess) -> int:
     """The page fault's error code, as the CPU would have pushed it (Intel SDM vol. 3, 4.7)."""
-    code = signals.PF_USER
+    code = exceptions.PF_USER
     if bad.code == signals.SEGV_ACCERR and bad.signal == signals.SIGSEGV:
-        code |= signals.PF_PROTECTION
+        code |= exceptions.PF_PROTECTION
     if bad.access == WRITE:
-        code |= signals.PF_WRITE
+        code |= exceptions.PF_WRITE
     elif bad.access == EXEC:
-        code |= signals.PF_FETCH
+        code |= exceptions.PF_FETCH
     return code
 
 

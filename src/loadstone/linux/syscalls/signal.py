@@ -1,4 +1,4 @@
-"""System calls on signals (kernel/signal.c). What signals are and how they are delivered is in `linux.signals`."""
+"""System calls on signals (kernel/signal.c). What signals are is in `linux.signals`."""
 
 from __future__ import annotations
 
@@ -216,13 +216,15 @@ def rt_sigpending(task: Task, pending: OutSigset, size: Size) -> int:
 @syscall(FULL)
 def sigaltstack(task: Task, new: InStack, old: OutStack) -> int:
     """sigaltstack(2)."""
+    from loadstone.linux import signal_frame
+
     given = read_struct(task, new, _STACK) if new else None
     state, sp = task.signals, task.context.sp
     start, size, flags = state.altstack
-    before = (start, signals.altstack_state(state, sp) | flags & signals.SS_AUTODISARM, size)
+    before = (start, signal_frame.altstack_state(state, sp) | flags & signals.SS_AUTODISARM, size)
     if given:
         new_start, new_flags, new_size = given
-        signals.set_altstack(state, sp, new_start, new_size, new_flags, signals.MINSIGSTKSZ)
+        signal_frame.set_altstack(state, sp, new_start, new_size, new_flags, signals.MINSIGSTKSZ)
     if old:
         write_struct(task, old, _STACK, *before)
     return 0
@@ -231,7 +233,9 @@ def sigaltstack(task: Task, new: InStack, old: OutStack) -> int:
 @syscall(FULL)
 def rt_sigreturn(task: Task) -> None:
     """rt_sigreturn(2)."""
-    signals.sigreturn(task)
+    from loadstone.linux import signal_frame
+
+    signal_frame.sigreturn(task)
 
 
 # ------------------------------------------------------------------------------------------------ waiting

@@ -1,0 +1,131 @@
+"""What an exception of the CPU becomes: a signal, with what it tells of the exception (arch/x86/kernel/traps.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadstone.linux.signals import (
+    BUS_ADRALN,
+    FPE_FLTDIV,
+    FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
+    FPE_INTDIV,
+    ILL_ILLOPN,
+    SEGV_ACCERR,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGSEGV,
+    SIGTRAP,
+    TRAP_BRKPT,
+    TRAP_TRACE,
+    force,
+    force_fatal,
+    from_fault,
+    from_kernel,
+)
+from loadstone.machine.core import DEBUG, DEBUG_STEP
+from loadstone.machine.paging import PRESENT
+from loadstone.memory.vma import EXEC, PROTECTION
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+    from loadstone.memory.fault import BadAccess
+
+PAGE_FAULT = 14
+PF_PROTECTION, PF_WRITE, PF_USER, PF_FETCH = 1, 2, 4, 16
+_TASK_SIZE_MAX = 0x7FFF_FFFF_F000
+
+# vector -> signal, si_code (0: SI_KERNEL, without an address), whether si_addr is the instruction's.
+# arch/x86/kernel/traps.c; the floating-point vectors 16 and 19 work their code out.
+_EXCEPTIONS = {
+    0: (SIGFPE, FPE_INTDIV, True),
+    3: (SIGTRAP, 0, False),
+    4: (SIGSEGV, 0, False),
+    5: (SIGSEGV, 0, False),
+    6: (SIGILL, ILL_ILLOPN, True),
+    10: (SIGSEGV, 0, False),
+    11: (SIGBUS, 0, False),
+    12: (SIGBUS, 0, False),
+    13: (SIGSEGV, 0, False),
+    17: (SIGBUS, BUS_ADRALN, False),
+}
+# fpu__exception_code: the bits of the status word (x87) or MXCSR that are set and not masked, in the kernel's order
+_FLOATING = ((0x01, FPE_FLTINV), (0x04, FPE_FLTDIV), (0x08, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES))
+
+
+def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
+    """A page fault that memory could not resolve becomes SIGSEGV, SIGBUS or SIGKILL.
+
+    `error` is the page fault's error code, without the bit for a present page, which the page table answers. An
+    address that is not canonical is a general-protection fault to the CPU.
+    """
+    address = bad.address
+    if not is_canonical(address):
+        force_exception(task, 13, 0)
+        return
+    signals = task.signals
+    # set_signal_archinfo; nothing is told about what is mapped in the kernel's half
+    signals.trap_number = PAGE_FAULT
+    present = address >= _TASK_SIZE_MAX or _was_present(task, bad)
+    signals.error_code = error & ~PF_PROTECTION | PF_USER | (PF_PROTECTION if present else 0)
+    signals.cr2 = address
+    if bad.signal == SIGKILL:
+        force_fatal(task, SIGKILL)
+    else:
+        force(task, from_fault(bad.signal, bad.code, address))
+
+
+def _was_present(task: Task, bad: BadAccess) -> bool:
+    """Whether the last fault found the page there.
+
+    A fetch from a page that is not there but could be read is at first no access error (fault.c: access_error looks at
+    the present bit): the page comes in, and the second fault is one of protection.
+    """
+    space = task.process.space
+    if space.page_table.entry(bad.address) & PRESENT:
+        return True
+    vma = space.find(bad.address)
+    return bad.access == EXEC and bad.code == SEGV_ACCERR and vma is not None and bool(vma.flags & PROTECTION)
+
+
+def force_exception(task: Task, vector: int, error: int = 0) -> None:
+    """An exception of the CPU other than a page fault, raised by the instruction at `task.context.pc`.
+
+    `error`: the error code that came with it; for DEBUG, DR6.
+    """
+    signals = task.signals
+    signals.trap_number = vector
+    signals.error_code = 0 if vector == DEBUG else error
+    if vector in (16, 19):
+        code = floating_code(vector, task.context.save_fpu())
+        if code:
+            force(task, from_fault(SIGFPE, code, task.context.pc))
+        return
+    if vector == DEBUG:  # DR6 tells a single step from INT1
+        force(task, from_fault(SIGTRAP, TRAP_TRACE if error & DEBUG_STEP else TRAP_BRKPT, task.context.pc))
+        return
+    number, code, located = _EXCEPTIONS.get(vector, (SIGSEGV, 0, False))
+    if code:
+        force(task, from_fault(number, code, task.context.pc if located else 0))
+    else:
+        force(task, from_kernel(number))
+
+
+def floating_code(vector: int, image: bytes) -> int:
+    """The si_code of a floating-point exception, from the FXSAVE image; 0 when none is unmasked."""
+    if vector == 16:
+        control, status = int.from_bytes(image[0:2], "little"), int.from_bytes(image[2:4], "little")
+        raised = status & ~control
+    else:
+        mxcsr = int.from_bytes(image[24:28], "little")
+        raised = mxcsr & ~(mxcsr >> 7)
+    return next((code for mask, code in _FLOATING if raised & mask), 0)
+
+
+def is_canonical(address: int) -> bool:
+    """Whether bits 63 to 47 are equal, as 48-bit virtual addresses must be."""
+    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
