@@ -1,0 +1,130 @@
+"""What a fault does for the pages beside its own: how far it goes, and that nothing but the number of faults tells."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from loadstone.machine.paging import ACCESSED, PRESENT, WRITABLE
+from loadstone.memory.address_space import AddressSpace
+from loadstone.memory.fill_ahead import FillAhead
+from loadstone.memory.user import copy_in, copy_out
+from loadstone.memory.vma import PAGE
+from memory.spaces import AREA, File, R, W, World, X
+
+ALIGNED = AREA & -(1 << 21)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world in which nobody looks at faults, but who subscribes."""
+    made = World()
+    made.space.events = None
+    made.space.fill_ahead = FillAhead(made.cache)
+    yield made
+    made.memory.close()
+
+
+def entries(space: AddressSpace, start: int, pages: int) -> list[int]:
+    return [space.page_table.entry(start + number * PAGE) for number in range(pages)]
+
+
+def present(space: AddressSpace, start: int, pages: int) -> int:
+    return sum(entry & PRESENT for entry in entries(space, start, pages))
+
+
+def writable(space: AddressSpace, start: int, pages: int) -> list[int]:
+    return [number for number, entry in enumerate(entries(space, start, pages)) if entry & WRITABLE]
+
+
+def test_what_is_cached_is_mapped_in_one_fault(world: World) -> None:
+    file = File(200 * PAGE)
+    world.cache.bring(file, 0, 150)
+    world.file(file, 200, at=ALIGNED)
+    copy_in(world.space, ALIGNED + 100 * PAGE, 1)
+    assert (present(world.space, ALIGNED, 200), world.space.minor_faults) == (151, 1)
+    assert len(file.pages.frames if file.pages else ()) == 151  # nothing was read for it
+    assert world.space.resident_pages == 151
+
+
+def test_who_looks_at_faults_sees_the_window_of_the_kernel(world: World) -> None:
+    file = File(200 * PAGE)
+    world.cache.bring(file, 0, 199)
+    world.space.events = world.events
+    world.file(file, 200, at=ALIGNED)
+    copy_in(world.space, ALIGNED + 100 * PAGE, 1)
+    assert world.kinds() == [("read", "file", 15)]
+    assert present(world.space, ALIGNED, 200) == 16
+
+
+def test_data_of_a_program_is_copied_around_the_page_that_is_written(world: World) -> None:
+    file = File(80 * PAGE)
+    world.cache.bring(file, 0, 79)
+    world.file(file, 8, R | X, at=ALIGNED)
+    data = world.file(file, 72, R | W, at=ALIGNED + 8 * PAGE, first=8)
+    copy_in(world.space, data, 1)
+    copy_out(world.space, data + 30 * PAGE, b"mine")
+    assert writable(world.space, data, 72) == list(range(24, 56))  # 32 to 63 of the table
+    for number in range(72):
+        wanted = file.page(8 + number)
+        assert copy_in(world.space, data + number * PAGE, PAGE) == (b"mine" + wanted[4:] if number == 30 else wanted)
+
+
+def test_another_file_is_not_copied_ahead(world: World) -> None:
+    file = File(8 * PAGE)
+    data = world.file(file, 8, R | W, at=ALIGNED)
+    copy_in(world.space, data, 1)
+    copy_out(world.space, data, b"mine")
+    assert writable(world.space, data, 8) == [0]
+
+
+def test_a_child_is_given_entries_that_no_cpu_has_used(world: World) -> None:
+    start = world.anonymous(8, at=ALIGNED)
+    copy_out(world.space, start, bytes(8 * PAGE))
+    child = world.space.clone()
+    assert not any(entry & (ACCESSED | WRITABLE) for entry in entries(child, start, 8))
+    world.listener.invalidated.clear()
+    copy_out(child, start, b"its own")
+    assert writable(child, start, 8) == list(range(8))
+    assert writable(world.space, start, 8) == []
+    child.release()
+    copy_out(world.space, start + PAGE, b"mine again")
+    assert writable(world.space, start, 8) == list(range(8))
+
+
+def test_the_end_of_a_space_is_not_reported(world: World) -> None:
+    start = world.anonymous(4, at=ALIGNED)
+    copy_out(world.space, start, bytes(4 * PAGE))
+    child = world.space.clone()
+    world.listener.invalidated.clear()
+    child.release()
+    assert world.listener.invalidated == []
+    assert [world.memory.references(entry >> 12 & 0xFFFFF) for entry in entries(world.space, start, 4)] == [1] * 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_generations_of_processes_never_see_each_other(world: World, seed: int) -> None:
+    """Forks, writes and ends in any order, against dictionaries of what each process wrote."""
+    dice = random.Random(seed)
+    start = world.anonymous(80, at=ALIGNED + 490 * PAGE)  # across two page tables
+    family: list[tuple[AddressSpace, dict[int, int]]] = [(world.space, {})]
+    for _ in range(300):
+        space, wrote = dice.choice(family)
+        page = dice.randrange(80)
+        action = dice.random()
+        if action < 0.1 and len(family) < 6:
+            family.append((space.clone(), dict(wrote)))
+        elif action < 0.18 and len(family) > 1:
+            family.remove((space, wrote))
+            space.release()
+        elif action < 0.6:
+            wrote[page] = dice.randrange(1, 256)
+            copy_out(space, start + page * PAGE, bytes((wrote[page],)))
+        else:
+            assert copy_in(space, start + page * PAGE, 1)[0] == wrote.get(page, 0)
+    for space, wrote in family:
+        assert [copy_in(space, start + page * PAGE, 1)[0] for page in range(80)] == [wrote.get(p, 0) for p in range(80)]
+        space.release()
+    assert world.memory.usage()["anonymous"] == world.memory.usage()["page table"] == 0
