@@ -2,7 +2,7 @@
 
 The default compares process images. `--faults` (cli/verify_faults.py) and `--fuzz`, `--conformance`, `--aslr`
 (cli/verify_fuzz.py) are modes with options of their own: each of those modules has `add_options(parser)`,
-`wanted(options)` and `run(options) -> exit status`.
+`wanted(options)` and `run(parser, options) -> exit status`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from loadstone.linux import jobs, signals
 from loadstone.linux.clone import release_vfork_parent
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
 from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
+from loadstone.linux.syscalls.machine import linux_of
 from loadstone.memory.user import copy_out
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _clear_tid(task: Task) -> None:
 
 def process_ended(process: Process) -> None:
     """A process is a zombie now (kernel: exit_notify)."""
+    linux_of(process.tasks[0]).calls.timers.forget(process)
     jobs.leave_terminal(process)
     _rehome_children(process)
     jobs.hang_up_orphans(process, process.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ENOEXEC
+from errno import ENOEXEC, ENOSYS
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -107,7 +107,7 @@ class Linux:
         self.vdso.refresh(self._kernel.memory)
 
     def out_of_frames(self, task: Task, why: str) -> None:
-        """The kernel's out-of-memory kill; the biggest process goes, which with one process is this one."""
+        """The kernel's out-of-memory kill: the process with the most resident pages goes, whoever wanted the frame."""
         victim = max(self._kernel.processes.values(), key=lambda p: p.space.resident_pages if p.status is None else -1)
         share = f"{victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
         self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=f"out of memory: {why}; {share}"))
@@ -163,7 +163,7 @@ class Linux:
         image = self.world(task.process).execve(path, argv, envp, draws=self._draws, stages=stages, opened=opened)
         if image.isa != "x86_64":
             image.space.release()
-            why = f"{path} is a program for {image.isa}: it can be explained, but no core runs it in this version"
+            why = f"{path} is a program for {image.isa}: it can be explained, but there is no core that runs it"
             raise LinuxError(ENOEXEC, why)
         self._commit(task, image)
 
@@ -226,7 +226,6 @@ class Linux:
 
     def _read_time_stamp(self, task: Task) -> bool:
         """RDTSC and RDTSCP outside ring 0 arrive as exceptions, so that time comes from the machine's clock."""
-        from loadstone.errors import LinuxError
         from loadstone.memory.user import copy_in
 
         context = task.context
@@ -248,8 +247,6 @@ class Linux:
 
     def _refuse_int80(self, task: Task) -> None:
         """The 32-bit call gate: not implemented, so -ENOSYS, and counted."""
-        from errno import ENOSYS
-
         name = f"int 0x80 (i386 call {task.context.read('rax') & 0xFFFF_FFFF})"
         count(self.calls.unimplemented, name)
         task.context.write("rax", -ENOSYS & (1 << 64) - 1)

@@ -112,13 +112,13 @@ class Timers:
         clock = process.kernel.clock
         now = clock.monotonic_ns if which == REAL else lambda: process_cpu_ns(process)
 
-        def over() -> bool:
-            if process.status is not None:
-                self._intervals.pop((process, which), None)
-            return process.status is not None
-
         # Intervals that passed unseen count once: the signal is pending anyhow.
-        return Timer(self, now, which == REAL, lambda times: signals.send(process, info), over)
+        return Timer(self, now, which == REAL, lambda times: signals.send(process, info))
+
+    def forget(self, process: Process) -> None:
+        """A process has ended, and its interval timers with it."""
+        for which in (REAL, VIRTUAL, PROFILING):
+            self.set(process, which, 0, 0)
 
     def next_deadline(self) -> int | None:
         """CLOCK_MONOTONIC time at which the next timer goes off; None when none is armed that runs meanwhile."""

@@ -180,7 +180,7 @@ def set_tid_address(task: Task, address: Address) -> Pid:
 _ROBUST_HEAD = 24
 
 
-@syscall(PARTIAL, "the list is kept; a thread that dies with a lock needs threads")
+@syscall(PARTIAL, "the list is kept; a lock whose owner dies stays locked")
 def set_robust_list(task: Task, head: Address, size: Size) -> int:
     """set_robust_list(2)."""
     if size != _ROBUST_HEAD:
