@@ -21,12 +21,15 @@ BUSY = """
 cp /bin/true program
 exec 9>>program; ./program; echo open for writing: $?; exec 9>&-
 ./program; echo closed: $?
-cp /bin/sleep sleeper; ./sleeper 0.3 & sleep 0.1
-(echo x >> sleeper); echo append: $?
-(: > sleeper) 2>/dev/null; echo empty: $?
-truncate -s 0 sleeper; echo truncate: $?
-cp --remove-destination /bin/true sleeper; echo replace: $?
-wait; (echo x >> sleeper); echo afterwards: $?
+cp /bin/cat running; mkfifo there back
+./running < there > back & exec 8> there 7< back
+echo it runs >&8; read -r -u 7 line; echo "$line"
+(echo x >> running); echo append: $?
+(: > running) 2>/dev/null; echo empty: $?
+truncate -s 0 running; echo truncate: $?
+cp --remove-destination /bin/true running; echo replace: $?; (echo x >> running); echo another file: $?
+cp /bin/cat again; exec 8>&-; wait
+./again < /dev/null; (echo x >> again); echo afterwards: $?
 printf '#!/bin/sh\\necho "# more" >> "$0" && echo a script may change itself\\n' > script; chmod +x script; ./script
 """
 
