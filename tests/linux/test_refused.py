@@ -86,3 +86,28 @@ def test_the_name_service_falls_back_to_files(program: str) -> None:
     done = loadstone("run", "--", program, *arguments)
     wanted = native(program, *arguments)
     assert (done.stdout, done.status) == (wanted.stdout, wanted.status)
+
+
+ABSENT = (
+    HEADER
+    + """
+int main(void) {
+  T(S(pkey_alloc, 0, 4));
+  T(S(pkey_alloc, 1, 0));
+  T(S(pkey_free, 1));
+  T(S(pkey_mprotect, 0x1001, 4096, 1, -1));
+  T(S(get_mempolicy, 0, 0, 0, 0, 0));
+  T(S(seccomp, 2, 0, NOWHERE));
+  return 0;
+}
+"""
+)
+
+
+def test_what_a_kernel_may_be_built_without_is_no_gap(compiled: Compiler) -> None:
+    program = compiled(ABSENT, "pie")
+    got = loadstone("run", "--stats", "--", program)
+    assert results(got.text)[:4] == results(native(program).text)[:4]
+    assert results(got.text)[4:] == ["-1 ENOSYS"] * 2
+    assert "NOT IMPLEMENTED" not in got.errors
+    assert "get_mempolicy" in got.errors

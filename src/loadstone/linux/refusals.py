@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from errno import ENOSYS
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
 from loadstone.linux.syscalls.machine import linux_of
 
 if TYPE_CHECKING:
@@ -11,6 +13,13 @@ if TYPE_CHECKING:
 
 MOST = 1000
 OTHERS = "others"
+
+
+class AbsentError(LinuxError):
+    """ENOSYS of a feature that the machine's kernel is built without, as many kernels are: no gap in the machine."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(ENOSYS, f"as a kernel built without {option}")
 
 
 def count_refusal(task: Task, what: str) -> None:

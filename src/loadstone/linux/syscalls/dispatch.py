@@ -13,7 +13,7 @@ from loadstone.errors import LinuxError, OutOfFrames
 from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
-from loadstone.linux.refusals import count
+from loadstone.linux.refusals import AbsentError, count
 from loadstone.linux.syscalls.registry import ERESTARTNOINTR, ERESTARTSYS, Registry, Restart, SystemCall
 from loadstone.linux.timers import Timers
 from loadstone.wait import Interrupted
@@ -173,8 +173,8 @@ class SystemCalls:
         self._finish(task, row, registers, self._fail(task, row, LinuxError(ENOSYS)), shown)
 
     def _fail(self, task: Task, row: SystemCall, error: LinuxError) -> int:
-        """Set -errno. A call that does not exist here is counted, whoever says so."""
-        if error.errno == ENOSYS:
+        """Set -errno. A call that does not exist here is counted, unless it is absent on purpose."""
+        if error.errno == ENOSYS and not isinstance(error, AbsentError):
             count(self.unimplemented, row.name)
         task.context.set_result(-error.errno)
         return -error.errno
