@@ -35,9 +35,7 @@ _PAGE = 4096
 _KNOWN = ("tmpfs", "proc", "sysfs", "devtmpfs", "overlay", "devpts")
 
 
-@syscall(
-    PARTIAL, "tmpfs and MS_BIND, in the guest's tree alone; other file systems, read-only and moving are EPERM"
-)
+@syscall(PARTIAL, "tmpfs and MS_BIND, in the guest's tree alone; other file systems, read-only and moving are EPERM")
 def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, data: Address) -> int:
     """mount(2)."""
     if flags & 0xFFFF_0000 == _MAGIC:
