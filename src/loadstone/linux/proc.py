@@ -154,7 +154,11 @@ class ProcRoot(Directory):
     def listed(self) -> list[Entry]:
         """The machine's files, then the processes by number, the machine itself first."""
         pids = [INIT, *sorted(self.kernel.processes)]
-        return [*super().listed(), *((str(pid), process_number(pid), S_IFDIR >> 12) for pid in pids)]
+        return [*super().listed(), *((str(pid), self._number(pid), S_IFDIR >> 12) for pid in pids)]
+
+    def _number(self, pid: int) -> int:
+        process = self.kernel.processes.get(pid)
+        return process_number(pid, process.started_ns if process is not None else 0)
 
     def made(self, name: str) -> Inode | None:
         """A file of the table or a process."""
@@ -164,7 +168,7 @@ class ProcRoot(Directory):
             process = self.kernel.processes.get(int(name))
             if process is None:
                 return None
-            return ProcessFiles(self.kernel, process, process.tasks[0], process_number(process.pid)).of_process()
+            return ProcessFiles(self.kernel, process, process.tasks[0], self._number(process.pid)).of_process()
         return super().made(name)
 
 
@@ -191,9 +195,11 @@ def _init_directory(kernel: Kernel) -> Directory:
     return made
 
 
-def process_number(pid: int) -> int:
-    """The inode number of a process's directory; its files follow."""
-    return pid << 16
+def process_number(pid: int, started_ns: int = 0) -> int:
+    """The inode number of a process's directory; its files follow. A later process of the same number has
+    others, in the lower half too, which is all that some programs look at.
+    """
+    return pid << 32 | (started_ns // 1000 & 0xFFFF) << 16
 
 
 def current_task(kernel: Kernel) -> Task:
@@ -412,12 +418,17 @@ class ProcessFiles:
         process = self.process
 
         def names() -> list[Entry]:
-            return [(str(task.tid), process_number(task.tid) + 0x4000, S_IFDIR >> 12) for task in process.tasks]
+            return [
+                (str(task.tid), process_number(task.tid, process.started_ns) + 0x4000, S_IFDIR >> 12)
+                for task in process.tasks
+            ]
 
         def find(name: str) -> Inode | None:
             for task in process.tasks:
                 if str(task.tid) == name:
-                    return ProcessFiles(self.kernel, process, task, process_number(task.tid) + 0x4000).of_thread()
+                    return ProcessFiles(
+                        self.kernel, process, task, process_number(task.tid, process.started_ns) + 0x4000
+                    ).of_thread()
             return None
 
         return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)
