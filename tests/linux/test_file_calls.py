@@ -40,7 +40,10 @@ def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") ->
     return outputs[1], outputs[0]
 
 
-NAMES = ["opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying", "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming"]
+NAMES = [
+    "opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying",
+    "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
