@@ -55,7 +55,8 @@ class Pty:
 
     __slots__ = (
         "_keys", "_settled", "discipline", "foreground", "left", "locked", "master_closed", "master_input",
-        "master_room", "number", "output", "screen", "session", "size", "slave_input", "slave_room", "slaves", "terminals",
+        "master_room", "number", "output", "screen", "session", "size", "slave_input", "slave_room", "slaves",
+        "terminals",
     )  # fmt: skip
 
     def __init__(self, terminals: Terminals, number: int) -> None:

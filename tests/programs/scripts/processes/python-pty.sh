@@ -1,0 +1,1 @@
+python3 -c 'import pty; pty.spawn(["tty"])' | grep -c /dev/pts
