@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,6 +14,13 @@ from support import run
 from support.compilers import Compiler
 
 _ENGINE = "guest runs on engine "
+
+
+def pytest_configure() -> None:
+    """A shell's `&` or nohup would have every program below ignore signals that tests send."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

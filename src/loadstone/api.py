@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadstone.clock import Clock, VirtualClock
 from loadstone.errors import HostError, LinuxError, OutOfFrames
 from loadstone.events import Events, Fault
-from loadstone.kernel.console import Console
+from loadstone.kernel.console import Console, ignored_by_host
 from loadstone.kernel.kernel import MAX_PROCESSES, Kernel, MachineOptions
 from loadstone.kernel.process import Credentials, ExitStatus, FsContext, Task
 from loadstone.kernel.process import Process as KernelProcess
@@ -223,7 +223,9 @@ class Machine:
         process = self._new_process(cwd)
         _give_standard_files(process)
         task = Task(process, process.pid, core.new_context(), TaskSignals())
-        task.nice = 0 if kernel.options.deterministic else os.getpriority(os.PRIO_PROCESS, 0)
+        if not kernel.options.deterministic:
+            task.nice = os.getpriority(os.PRIO_PROCESS, 0)
+            process.signals.ignore(ignored_by_host())
         made = Process(self, process)
         try:
             self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import termios
@@ -172,6 +173,13 @@ def test_sigint_from_outside_without_a_terminal(compiled: Compiler) -> None:
     process.send_signal(signal.SIGINT)
     assert process.stdout.read() == b"caught 2\n"
     assert process.wait(PATIENCE) == 3
+
+
+def test_signals_that_are_ignored_outside_are_ignored_inside() -> None:
+    ignoring = "trap '' INT HUP USR1; exec "
+    lines = ["grep SigIgn /proc/self/status", shlex.join(run_command("grep", "SigIgn", "/proc/self/status"))]
+    wanted, got = (native("/bin/sh", "-c", ignoring + line).stdout for line in lines)
+    assert got == wanted == b"SigIgn:\t0000000000000203\n"
 
 
 def test_timeout_ends_a_loop_without_system_calls(compiled: Compiler) -> None:

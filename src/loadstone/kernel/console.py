@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from loadstone.kernel.kernel import Kernel
@@ -15,17 +16,27 @@ if TYPE_CHECKING:
 _FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
 _SUSPENDING = signal.SIGTSTP
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+_INHERITED = [number for number in range(1, 32) if number not in (signal.SIGPIPE, signal.SIGXFSZ)]
 _PATIENCE = 2.0  # seconds within which the third Ctrl-C ends the machine
 _GRACE = 1.0  # seconds that a machine has to stop of itself
+
+
+def ignored_by_host() -> list[int]:
+    """The signals that Loadstone was started with as ignored (by nohup, or a shell's `&`), which a program inherits.
+
+    Python itself ignores SIGPIPE and SIGXFSZ: of those nobody can tell any more.
+    """
+    return [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
 
 
 class Console:
     """A context: signals of the host's go to the guest, terminal modes are restored on every way out.
 
     SIGINT, SIGQUIT, SIGTSTP and SIGWINCH are the guest's; when that stops the program we were started for, we stop as
-    well, as a job of the user's shell. The third SIGINT within two seconds ends the machine, and so do
-    SIGTERM and SIGHUP. A machine that does not stop when it should, because one system call keeps it busy, is stopped
-    in the middle of that. Only the main thread of Python may do this; elsewhere it does nothing.
+    well, as a job of the user's shell. The third SIGINT within two seconds ends the machine, and so do SIGTERM and
+    SIGHUP. A machine that does not stop when it should, because one system call keeps it busy, is stopped in the middle
+    of that. What Loadstone was started with as ignored stays ignored. Only the main thread of Python may do this;
+    elsewhere it does nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -37,11 +48,11 @@ class Console:
     def __enter__(self) -> None:
         try:
             for number in _FORWARDED:
-                self._before[number] = signal.signal(number, self._forward)
+                self._handle(number, self._forward)
             if signal.getsignal(_SUSPENDING) == signal.SIG_DFL:  # else nobody controls us as a job
-                self._before[_SUSPENDING] = signal.signal(_SUSPENDING, self._forward)
+                self._handle(_SUSPENDING, self._forward)
             for number in _ENDING:
-                self._before[number] = signal.signal(number, self._end)
+                self._handle(number, self._end)
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             self._kernel.scheduler.on_all_stopped = self._suspend
             left = self._kernel.scheduler.start_deadline()
@@ -59,6 +70,10 @@ class Console:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            self._before[number] = signal.signal(number, handler)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:

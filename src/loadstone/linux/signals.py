@@ -16,7 +16,7 @@ from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from loadstone.kernel.process import Process, Task
 
@@ -208,7 +208,12 @@ class ProcessSignals:
     def inherit_ignored(self, other: ProcessSignals) -> None:
         """Ignore what `other` ignores; all other actions are the default ones."""
         ignored = [number for number, action in other.actions.items() if action.handler == SIG_IGN]
-        self.actions = {number: Action(SIG_IGN) for number in ignored}
+        self.actions = {}
+        self.ignore(ignored)
+
+    def ignore(self, numbers: Iterable[int]) -> None:
+        """Ignore these signals from now on."""
+        self.actions.update((number, Action(SIG_IGN)) for number in numbers)
 
 
 class TaskSignals:
