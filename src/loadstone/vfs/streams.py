@@ -287,7 +287,7 @@ class RedirectedOpen(RegularOpen):
             os.lseek(self.fd, self.offset, os.SEEK_SET)
         return done
 
-    def available(self) -> int | None:
+    def available(self) -> int:
         """What is left after the host's offset."""
         self.offset = os.lseek(self.fd, 0, os.SEEK_CUR)
         return super().available()
