@@ -374,6 +374,11 @@ class Machine:
         """Executed files whose set-user-ID or set-group-ID bits would have changed the process's credentials."""
         return list(self.linux.ignored_set_id)
 
+    @property
+    def killed_for_memory(self) -> list[str]:
+        """A sentence for each process that was killed because the machine was full."""
+        return list(self.linux.killed_for_memory)
+
     def close(self) -> None:
         """Give the host back what the machine holds."""
         if not self._closed:

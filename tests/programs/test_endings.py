@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -326,3 +327,10 @@ def test_out_of_memory_is_a_kill_that_says_so() -> None:
     assert (got.status, got.stdout) == (137, b"")
     assert "out of memory" in got.errors.lower()
     assert "Traceback" not in got.errors
+
+
+def test_a_child_killed_for_memory_is_named() -> None:
+    child = "x = [bytearray(10**6) for _ in range(200)]"
+    got = loadstone("run", "--memory", "64M", "/bin/sh", "-c", f"/usr/bin/python3 -c '{child}'; echo $?")
+    assert got.stdout == b"137\n"
+    assert re.search(r"^loadstone: out of memory: .*python3.* is killed$", got.errors, re.MULTILINE), got.errors

@@ -116,6 +116,7 @@ def _closing_words(
 ) -> None:
     """The lines after a run: what ended it, what it wrote that the host will not get."""
     lines = []
+    lines += [note for note in machine.killed_for_memory if note != status.note]
     if status.timed_out:
         lines.append("the time of --timeout is up")
     elif status.note:

@@ -38,6 +38,7 @@ _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
 _TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
 _INT80 = 0x80
+_MOST_KILLS = 8  # that are told of
 
 
 class _Told(list["Stage"]):
@@ -57,6 +58,7 @@ class Linux:
     """Implements `kernel.Personality` for x86-64 Linux programs.
 
     Attributes:
+        killed_for_memory: a sentence for each process that the out-of-memory kill ended, the first eight.
         calls: the system calls, with what they counted.
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
@@ -74,6 +76,7 @@ class Linux:
         self.segments: Segments | None = None
         self.core_files: CoreFiles | None = None
         self.ignored_set_id: dict[str, None] = {}
+        self.killed_for_memory: list[str] = []
         self.calls = SystemCalls(kernel.events)
         self.console = Console()
         self.restore_terminal = self.console.restore
@@ -110,7 +113,10 @@ class Linux:
         """The kernel's out-of-memory kill: the process with the most resident pages goes, whoever wanted the frame."""
         victim = max(self._kernel.processes.values(), key=lambda p: p.space.resident_pages if p.status is None else -1)
         share = f"{victim.name} (pid {victim.pid}), which has {victim.space.resident_pages} of them, is killed"
-        self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=f"out of memory: {why}; {share}"))
+        note = f"out of memory: {why}; {share}"
+        if len(self.killed_for_memory) < _MOST_KILLS:
+            self.killed_for_memory.append(note)
+        self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=note))
 
     def ran(self, task: Task) -> None:
         """RLIMIT_CPU: SIGXCPU at the soft limit and every second from there on, SIGKILL at the hard one."""

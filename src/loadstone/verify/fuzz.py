@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -196,7 +197,8 @@ _workers: list[_Worker] = []  # of this process: none, or one
 
 
 def _begin(starts: Sequence[Case], seed: int, base: str) -> None:
-    """Make a worker; what Loadstone imports late must not be the first mutant's cost."""
+    """Make a worker; what Loadstone imports late must not be the first mutant's cost. Ctrl-C is the parent's matter."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _workers.append(_Worker(starts, seed, base))
     for case in starts:
         judge_alone(case, base)
