@@ -7,6 +7,8 @@ The default compares process images. `--faults` (cli/verify_faults.py) and `--fu
 
 from __future__ import annotations
 
+import gc
+
 from loadstone.cli import machine_options, values, verify_faults, verify_fuzz, verify_images
 from loadstone.cli.parser import Parser, add_program
 
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> int:
     """Run the command; the exit status."""
     made = parser()
     options = made.parse_args(argv)
+    gc.enable()  # address spaces come and go here
     if verify_faults.wanted(options):
         return verify_faults.run(made, options)
     if verify_fuzz.wanted(options):
