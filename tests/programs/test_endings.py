@@ -179,8 +179,9 @@ def test_sigint_from_outside_without_a_terminal(compiled: Compiler) -> None:
 def test_signals_that_are_ignored_outside_are_ignored_inside() -> None:
     ignoring = "trap '' INT HUP USR1; exec "
     lines = ["grep SigIgn /proc/self/status", shlex.join(run_command("grep", "SigIgn", "/proc/self/status"))]
-    wanted, got = (native("/bin/sh", "-c", ignoring + line).stdout for line in lines)
-    assert got == wanted == b"SigIgn:\t0000000000000203\n"
+    wanted, got = (int(native("/bin/sh", "-c", ignoring + line).text.split()[1], 16) for line in lines)
+    own = 3 << 31  # 32 and 33, the C library's own: other tests may have made this process ignore one
+    assert got == wanted & ~own == 0x203
 
 
 def test_timeout_ends_a_loop_without_system_calls(compiled: Compiler) -> None:
