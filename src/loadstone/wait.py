@@ -6,7 +6,12 @@ signal is thrown in at the yield as `Interrupted`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from loadstone.lean import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 WOKEN = "woken"
 TIMED_OUT = "timed-out"
@@ -46,3 +51,8 @@ class Wait(NamedTuple):
     host_fd: int = -1
     host_write: bool = False
     interruptible: bool = True
+
+
+if TYPE_CHECKING:
+    Blocking = Generator[Wait, str, int]
+    """What a handler that waits is: it yields `Wait`, is sent WOKEN or TIMED_OUT, and returns the result."""

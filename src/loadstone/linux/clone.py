@@ -18,8 +18,8 @@ from loadstone.memory.user import copy_out, pieces
 from loadstone.wait import Interrupted, Wait, WaitQueue
 
 if TYPE_CHECKING:
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.machine.core import Context
+    from loadstone.wait import Blocking
 
 # include/uapi/linux/sched.h
 CSIGNAL = 0xFF
@@ -98,13 +98,6 @@ def _abandon(task: Task, child: Task) -> None:
             del process.parent.children[process.pid]
         process.files.drop()
         process.space.release()
-
-
-def release_vfork_parent(task: Task) -> None:
-    """The task has left the memory it was given for a while (kernel: complete_vfork_done)."""
-    if task.vfork_done is not None:
-        queue, task.vfork_done = task.vfork_done, None
-        task.kernel.scheduler.wake(queue.wake())
 
 
 def _wait_for_vfork(child: Task) -> Blocking:

@@ -16,6 +16,7 @@ from loadstone.kernel.process import ENDED
 from loadstone.linux import auxv, core_file
 from loadstone.linux.core_file import PAGE, Ids, Note, Segment
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
+from loadstone.linux.restart import ERESTARTSYS
 from loadstone.linux.state import PR_GET_DUMPABLE, process_state
 from loadstone.machine.paging import PRESENT, PROTNONE
 from loadstone.memory.flags import PFNMAP
@@ -36,7 +37,6 @@ ANONYMOUS_PRIVATE, ANONYMOUS_SHARED, MAPPED_PRIVATE, MAPPED_SHARED, ELF_HEADERS 
 _DUMPCORE, _SIGNALED = 0x200, 0x400  # PF_* of include/linux/sched.h
 _VSYSCALL = Segment(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, 4, PAGE)
 _MASK64 = (1 << 64) - 1
-_ERESTARTSYS = 512  # include/linux/errno.h
 _ZEROS = bytes(PAGE)
 
 
@@ -192,7 +192,7 @@ def _interrupted_call(task: Task, values: dict[str, int]) -> dict[str, int]:
     if task.signals.restart is not None:
         kind, number = task.signals.restart
     elif task.pending is not None:
-        kind, number = _ERESTARTSYS, task.pending.row.number
+        kind, number = ERESTARTSYS, task.pending.row.number
     else:
         return {"orig_rax": _MASK64}
     return {"orig_rax": number, "rax": -kind, "rcx": values["rip"], "r11": values["eflags"]}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.kernel.process import STOPPED, ExitStatus
+from loadstone.linux.of_task import linux_of
+from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOINTR, ERESTARTSYS
 from loadstone.linux.rseq import leave_critical_section
 from loadstone.linux.signals import (
     DUMPING,
@@ -103,14 +105,10 @@ def _default(task: Task, info: SigInfo) -> None:
 
 
 def _dump_core(task: Task, info: SigInfo) -> bool:
-    from loadstone.linux.syscalls.machine import linux_of
-
     cores = linux_of(task).core_files
     return cores is not None and cores.dump(task, info)
 
 
-# include/linux/errno.h, as in syscalls.registry
-_ERESTARTSYS, _ERESTARTNOINTR, _ERESTART_RESTARTBLOCK = 512, 513, 516
 _RESTART_SYSCALL = 219
 _SYSCALL_LENGTH = 2
 _EINTR = 4
@@ -148,7 +146,7 @@ def _settle_call(task: Task, action: Action) -> None:
     if restart is None:
         return
     kind, number = restart
-    if kind == _ERESTARTNOINTR or (kind == _ERESTARTSYS and action.flags & SA_RESTART):
+    if kind == ERESTARTNOINTR or (kind == ERESTARTSYS and action.flags & SA_RESTART):
         _run_again(task, number)
     else:
         task.context.set_result(-_EINTR)
@@ -159,7 +157,7 @@ def _restart_silently(task: Task) -> None:
     restart, task.signals.restart = task.signals.restart, None
     if restart is not None:
         kind, number = restart
-        _run_again(task, _RESTART_SYSCALL if kind == _ERESTART_RESTARTBLOCK else number)
+        _run_again(task, _RESTART_SYSCALL if kind == ERESTART_RESTARTBLOCK else number)
 
 
 def _run_again(task: Task, number: int) -> None:

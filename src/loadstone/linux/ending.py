@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs, signals
-from loadstone.linux.clone import release_vfork_parent
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
 from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.memory.user import copy_out
 
 if TYPE_CHECKING:
@@ -26,7 +25,14 @@ def leave_memory(task: Task) -> None:
     process = task.process
     if task.clear_child_tid and (process.space.users > 1 or len(process.tasks) > 1):
         _clear_tid(task)
-    release_vfork_parent(task)
+    _release_vfork_parent(task)
+
+
+def _release_vfork_parent(task: Task) -> None:
+    """The task has left the memory it was given for a while (kernel: complete_vfork_done)."""
+    if task.vfork_done is not None:
+        queue, task.vfork_done = task.vfork_done, None
+        task.kernel.scheduler.wake(queue.wake())
 
 
 def _clear_tid(task: Task) -> None:

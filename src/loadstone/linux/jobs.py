@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
 from loadstone.linux.console import TOSTOP, Console
+from loadstone.linux.of_task import linux_of
+from loadstone.linux.restart import ERESTARTSYS, Restart
 from loadstone.linux.signals import SIGCONT, SIGHUP
-from loadstone.linux.syscalls.machine import linux_of
-from loadstone.linux.syscalls.registry import ERESTARTSYS, Restart
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel

@@ -6,7 +6,7 @@ from errno import ENOSYS
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.machine import linux_of
+from loadstone.linux.of_task import linux_of
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task

@@ -6,7 +6,7 @@ from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.syscalls.machine import task_of
+from loadstone.linux.of_task import task_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
 if TYPE_CHECKING:

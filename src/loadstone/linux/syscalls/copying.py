@@ -28,8 +28,8 @@ from loadstone.wait import Interrupted, Wait
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, Size, UInt
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
+    from loadstone.wait import Blocking
 
 BUFFER = 1 << 20
 

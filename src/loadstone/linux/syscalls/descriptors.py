@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import FcntlCommand, Fd, Int, ULong
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.memfd import MemoryFile
+    from loadstone.wait import Blocking
 
 
 @syscall()

@@ -14,24 +14,19 @@ from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
 from loadstone.linux.refusals import AbsentError, count
-from loadstone.linux.syscalls.registry import ERESTARTNOINTR, ERESTARTSYS, Registry, Restart, SystemCall
+from loadstone.linux.restart import ERESTARTNOINTR, ERESTARTSYS, Restart
+from loadstone.linux.restart import NAMES as RESTART_NAMES
+from loadstone.linux.syscalls.registry import Registry, SystemCall
 from loadstone.linux.timers import Timers
 from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
     from loadstone.events import Events
     from loadstone.kernel.process import Task
-    from loadstone.linux.syscalls.registry import Blocking
-    from loadstone.wait import Wait
+    from loadstone.wait import Blocking, Wait
 
 # Told before they are carried out: afterwards there is nobody who made the call.
 _WITHOUT_RETURN = ("exit", "exit_group")
-_RESTART_NAMES = {
-    512: "ERESTARTSYS",
-    513: "ERESTARTNOINTR",
-    514: "ERESTARTNOHAND",
-    516: "ERESTART_RESTARTBLOCK",
-}
 
 
 class Pending:
@@ -203,7 +198,7 @@ class SystemCalls:
         if isinstance(restart, Restart) and restart.block is not None:
             signals.restart_block = restart.block
         if self._events.syscall:
-            self._emit(task, row, registers, -kind, shown, _RESTART_NAMES[kind])
+            self._emit(task, row, registers, -kind, shown, RESTART_NAMES[kind])
 
     def _emit(
         self,

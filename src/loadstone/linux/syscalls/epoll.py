@@ -19,7 +19,7 @@ from loadstone.wait import TIMED_OUT, Interrupted
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, InSigset, Int, InTime, Size, UInt
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD = 1, 2, 3
 EFD_SEMAPHORE = 1

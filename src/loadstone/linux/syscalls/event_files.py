@@ -6,11 +6,11 @@ from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.signal_file import SignalFile
 from loadstone.linux.signals import UNBLOCKABLE
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.time import BOOTTIME, MONOTONIC, REALTIME
 from loadstone.linux.syscalls.timers import TIMER_ABSTIME, deadline_of, read_setting, write_setting

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
 from loadstone.linux.execve import Opened
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.memory.user import read_string, read_words
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from loadstone.memory.user import copy_in
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, CloneFlags, Pid, Size
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 _NO_NAMESPACES = "namespaces and cgroups are EPERM"
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.futexes import Key, Waiter
+from loadstone.linux.of_task import linux_of
+from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
 from loadstone.linux.structs import UINT
-from loadstone.linux.syscalls.machine import linux_of
-from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTSYS, PARTIAL, Restart, syscall
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, read_time, write_struct
 from loadstone.memory.vma import MAYSHARE
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
@@ -17,7 +18,7 @@ from loadstone.wait import TIMED_OUT, Interrupted, Wait
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, FutexOp, UHex, UInt
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 WAIT, WAKE, _FD, REQUEUE, CMP_REQUEUE, WAKE_OP, LOCK_PI, UNLOCK_PI, TRYLOCK_PI, WAIT_BITSET, WAKE_BITSET = range(11)
 _COMMANDS = 14

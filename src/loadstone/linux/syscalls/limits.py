@@ -7,9 +7,8 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.children import pack_usage
+from loadstone.linux.of_task import task_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
-from loadstone.linux.syscalls.machine import task_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_out
@@ -96,6 +95,8 @@ def getrusage(task: Task, who: UsageWho, usage: Address) -> int:
     """getrusage(2)."""
     if who not in (_SELF, _CHILDREN, _THREAD):
         raise LinuxError(EINVAL, f"no such who: {who}")
+    from loadstone.linux.children import pack_usage  # wait4's; few programs ask, all pay for what start-up loads
+
     process = task.process
     if who == _CHILDREN:
         taken = process.children_usage

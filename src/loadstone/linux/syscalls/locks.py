@@ -18,8 +18,8 @@ from loadstone.wait import Wait
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Fd, Int
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
+    from loadstone.wait import Blocking
 
 LOCK_SH, LOCK_EX, LOCK_NB, LOCK_UN, LOCK_MAND = 1, 2, 4, 8, 32
 

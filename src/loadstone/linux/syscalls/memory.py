@@ -17,7 +17,6 @@ from loadstone.memory.flags import (
     PROT_WRITE,
 )
 from loadstone.memory.mapping import FileAccess
-from loadstone.memory.nonlinear import remap_pages
 from loadstone.memory.user import copy_out
 from loadstone.memory.vma import PAGE, PAGE_MASK, PAGE_SHIFT
 from loadstone.vfs.flags import S_IFCHR, S_IFMT
@@ -96,6 +95,8 @@ def mremap(
 @syscall(FULL, "as kernels since 4.0 do it: by other mappings")
 def remap_file_pages(task: Task, address: Address, size: Size, prot: Prot, page_offset: Size, flags: MapFlags) -> int:
     """remap_file_pages(2)."""
+    from loadstone.memory.nonlinear import remap_pages  # a call that hardly any program makes
+
     remap_pages(task.process.space, address, size, prot, page_offset, flags)
     return 0
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, InBytes, Int, InTime, OutBytes, Size, UInt
     from loadstone.linux.syscalls.readwrite import Segments
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.socket_space import SocketFile
+    from loadstone.wait import Blocking
 
 MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_DONTWAIT, MSG_EOR, MSG_WAITALL = 1, 2, 0x20, 0x40, 0x80, 0x100
 MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_WAITFORONE = 0x2000, 0x4000, 0x10000

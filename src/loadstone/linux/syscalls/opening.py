@@ -33,9 +33,9 @@ from loadstone.wait import Wait
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, DirFd, Fd, Mode, OpenFlags, Path, Size, UInt
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Location
+    from loadstone.wait import Blocking
 
 VALID_OPEN_FLAGS = 0o37777703  # include/linux/fcntl.h, with O_SYNC and O_TMPFILE
 O_PATH_FLAGS = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC

@@ -7,8 +7,9 @@ from struct import iter_unpack, pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.structs import SECOND, SIGSET_ARGUMENT, TIMESPEC, TIMEVAL
-from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart, syscall
+from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_PATH, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRBAND, POLLWRNORM
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, InSigset, Int, InTime, PollFds, Size, UInt
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
-    from loadstone.wait import WaitQueue
+    from loadstone.wait import Blocking, WaitQueue
 
     Polled = list[tuple[int, int]]
     """(descriptor, wanted events)."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         UInt,
         ULong,
     )
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 # ------------------------------------------------------------------------------------------------ numbers
 

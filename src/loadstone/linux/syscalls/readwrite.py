@@ -37,9 +37,9 @@ if TYPE_CHECKING:
         ULong,
         Whence,
     )
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file import OpenFile
+    from loadstone.wait import Blocking
 
     Segments = list[tuple[int, int]]
     """(address, length) of a buffer's parts."""

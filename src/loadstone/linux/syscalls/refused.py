@@ -8,8 +8,8 @@ from errno import EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.refusals import count_refusal
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
 if TYPE_CHECKING:

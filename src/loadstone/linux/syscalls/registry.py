@@ -9,7 +9,7 @@ pays for the areas it uses; annotations are resolved and compiled at a call's fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +19,6 @@ from loadstone.linux.syscalls.arguments import Kind, decoder_source, kind
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.abi import Abi
-    from loadstone.wait import Wait
-
-    Blocking = Generator[Wait, str, int]
-    """What a handler that waits is: it yields `Wait`, is sent WOKEN or TIMED_OUT, and returns the result."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -57,25 +53,6 @@ def syscall(support: str = FULL, note: str = "", *, name: str = "") -> Callable[
         return function
 
     return mark
-
-
-# include/linux/errno.h: why a call that a signal interrupted is to run again.
-ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK = 512, 513, 514, 516
-
-
-class Restart(Exception):  # noqa: N818 - not an error: the call's way to say how it goes on
-    """A signal interrupted the call.
-
-    `kind` is one of the four ERESTART numbers. ERESTARTSYS: run again, unless a handler without SA_RESTART ran (then
-    EINTR). ERESTARTNOINTR: always run again. ERESTARTNOHAND: EINTR if any handler ran. ERESTART_RESTARTBLOCK: the
-    same, but it goes on as `block(task)` through restart_syscall(2). An `Interrupted` that leaves a handler is
-    ERESTARTSYS.
-    """
-
-    def __init__(self, kind: int, block: Callable[[Task], Blocking] | None = None) -> None:
-        super().__init__(kind)
-        self.kind = kind
-        self.block = block
 
 
 class SystemCall:

@@ -7,9 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import task_of
 from loadstone.linux.state import task_state
 from loadstone.linux.structs import INT, TIMESPEC, UINT
-from loadstone.linux.syscalls.machine import task_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
 from loadstone.memory.user import copy_in, copy_out

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
+from loadstone.linux.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
 from loadstone.linux.structs import WORD
-from loadstone.linux.syscalls.registry import ERESTARTNOHAND, FULL, PARTIAL, Restart, syscall
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, read_time, write_struct
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         Signal,
         Size,
     )
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 _SIGACTION = Struct("<QQQQ")  # handler, flags, restorer, mask
 _STACK = Struct("<QIxxxxQ")

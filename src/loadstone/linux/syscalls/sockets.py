@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, Int
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.socket_space import SocketSpace
     from loadstone.vfs.sockets import Socket
+    from loadstone.wait import Blocking
 
 AF_UNSPEC, AF_UNIX, AF_MAX = 0, 1, 46
 FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, InVector, Size, UInt, ULong
     from loadstone.linux.syscalls.readwrite import Segments
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.pipe import Pipe
+    from loadstone.wait import Blocking
 
 SPLICE_F_NONBLOCK = 2
 _KNOWN_FLAGS = 15  # MOVE, NONBLOCK, MORE, GIFT: where bytes are copied anyhow, only the second makes a difference

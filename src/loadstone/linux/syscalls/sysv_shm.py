@@ -7,8 +7,8 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.shm import SHM_LOCKED, SHMALL, SHMMAX, SHMMNI, Segment, Segments
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, RLIMIT_MEMLOCK
 from loadstone.memory.mapping import FileAccess, page_align

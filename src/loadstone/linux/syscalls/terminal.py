@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import jobs
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.file import SeekableFile
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.console import Console
     from loadstone.linux.syscalls.arguments import Address, Fd, IoctlRequest
-    from loadstone.linux.syscalls.registry import Blocking
     from loadstone.vfs.file import OpenFile
+    from loadstone.wait import Blocking
 
 # include/uapi/asm-generic/ioctls.h
 TCGETS, TCSETS, TCSETSW, TCSETSF, TCGETA, TCSETA, TCSETAW, TCSETAF = range(0x5401, 0x5409)

@@ -7,8 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, WORD
-from loadstone.linux.syscalls.registry import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, FULL, PARTIAL, Restart, syscall
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_time, write_struct
 from loadstone.linux.timers import process_cpu_ns, thread_cpu_ns
 from loadstone.wait import Interrupted, Wait
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         OutTimeval,
         SleepFlags,
     )
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 REALTIME, MONOTONIC, PROCESS_CPU, THREAD_CPU, MONOTONIC_RAW, REALTIME_COARSE, MONOTONIC_COARSE = range(7)
 BOOTTIME, REALTIME_ALARM, BOOTTIME_ALARM, _SGI, TAI = range(7, 12)

@@ -7,10 +7,10 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.signals import HIGHEST
 from loadstone.linux.state import process_state
 from loadstone.linux.structs import INT, SECOND
-from loadstone.linux.syscalls.machine import linux_of
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.time import COARSE, MONOTONIC_RAW, STEADY, WALL, cpu_clock, read_clock
 from loadstone.linux.syscalls.transfer import KTIME_MAX, read_struct, write_struct

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.children import Report
     from loadstone.linux.syscalls.arguments import Address, Int, Pid
-    from loadstone.linux.syscalls.registry import Blocking
+    from loadstone.wait import Blocking
 
 _WAIT4 = WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE
 _WAITID = _WAIT4 | WEXITED | WNOWAIT
