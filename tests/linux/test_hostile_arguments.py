@@ -56,7 +56,7 @@ static const int spared[] = {
   SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigsuspend, SYS_sigaltstack, SYS_setitimer, SYS_alarm,
   SYS_arch_prctl, SYS_kill, SYS_tkill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo, SYS_madvise, SYS_prctl,
   SYS_rseq, SYS_ppoll, SYS_pselect6, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_setrlimit,
-  SYS_prlimit64, SYS_fork, SYS_vfork, SYS_clone, SYS_clone3,
+  SYS_prlimit64, SYS_fork, SYS_vfork, SYS_clone, SYS_clone3, SYS_pkey_mprotect, SYS_remap_file_pages, SYS_shmat,
 };
 enum { SIZE = 1 << 16 };
 static char *arena;
