@@ -27,6 +27,10 @@ class Clock:
         """CLOCK_PROCESS_CPUTIME_ID."""
         return time.process_time_ns()
 
+    def seen_ns(self) -> int:
+        """CLOCK_MONOTONIC for an observer: looking moves no clock."""
+        return time.monotonic_ns()
+
     def sleep_until(self, monotonic_ns: int) -> None:
         """Let time pass until CLOCK_MONOTONIC reads `monotonic_ns`; the host sleeps."""
         left = monotonic_ns - time.monotonic_ns()
@@ -64,6 +68,10 @@ class VirtualClock(Clock):
     def cpu_ns(self) -> int:
         """CLOCK_PROCESS_CPUTIME_ID."""
         return self.monotonic_ns() - self.BOOT_NS
+
+    def seen_ns(self) -> int:
+        """CLOCK_MONOTONIC for an observer, who leaves the run as it is."""
+        return self._now
 
     def sleep_until(self, monotonic_ns: int) -> None:
         """Let time pass at once."""

@@ -5,7 +5,8 @@ Emitting costs one `if` while nobody listens:
     if events.fault:
         publish(events.fault, Fault(...))
 
-Field meanings are those of the `loadstone/events/1` schema. Addresses and sizes are in bytes. Depends on nothing.
+Field meanings are those of the `loadstone/events/1` schema. Addresses and sizes are in bytes; `time`, `start` and `end`
+are nanoseconds of the machine's time since it was built. Depends on nothing.
 """
 
 from __future__ import annotations
@@ -93,6 +94,53 @@ class Switch(NamedTuple):
     same_directory: bool = False
 
 
+class Run(NamedTuple):
+    """A task's stay on a CPU, told when it is over: who ran where, from when to when, and why it stopped.
+
+    `why`: blocked, stopped, exited, or slice-end once another task has the CPU or it goes on on another one. `work`
+    and `waits_for` as in `Switch`.
+    """
+
+    pid: int
+    tid: int
+    cpu: int
+    start: int
+    end: int
+    why: str
+    work: int
+    waits_for: str
+
+
+class Wake(NamedTuple):
+    """A task that waited, or was stopped, can run again.
+
+    `by`: the thread that did what it waited for; 0 for the host, a timer or a deadline. `why`: woken, timed-out,
+    interrupted (by a signal), continued (after a stop).
+    """
+
+    pid: int
+    tid: int
+    time: int
+    by: int
+    why: str
+
+
+class Program(NamedTuple):
+    """A process is a new program from here on: its last `execve` succeeded.
+
+    `path`: what was executed, as given. `program`: the file whose code runs, the interpreter for a script. `name`: the
+    process's short name. `arguments`: argv, as it was given.
+    """
+
+    pid: int
+    tid: int
+    time: int
+    path: str
+    program: str
+    name: str
+    arguments: tuple[str, ...]
+
+
 class Fork(NamedTuple):
     """A process or, with `thread`, a thread came into being: `child` is its number. `flags` are those of clone(2)."""
 
@@ -101,6 +149,7 @@ class Fork(NamedTuple):
     child: int
     flags: int
     thread: bool
+    time: int = 0
 
 
 class Signal(NamedTuple):
@@ -115,15 +164,25 @@ class Signal(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """A process ended with `status`, or by `signal`."""
+    """A process ended with `status`, or by `signal`.
+
+    What it took, its threads taken together: `cpu_ns` of CPU time, page faults, times it came to run, and the pages
+    that were resident at most.
+    """
 
     pid: int
     tid: int
     status: int
     signal: str | None
+    time: int = 0
+    cpu_ns: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    switches: int = 0
+    peak_pages: int = 0
 
 
-KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "fork", "exit")
+KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "fork", "exit", "run", "wake", "program")
 
 
 class Events:
@@ -139,6 +198,9 @@ class Events:
     signal: tuple[Subscriber, ...]
     fork: tuple[Subscriber, ...]
     exit: tuple[Subscriber, ...]
+    run: tuple[Subscriber, ...]
+    wake: tuple[Subscriber, ...]
+    program: tuple[Subscriber, ...]
 
     def __init__(self) -> None:
         for kind in KINDS:

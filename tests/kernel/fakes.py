@@ -146,6 +146,7 @@ class Machine:
         self.switches: list[Switch] = []
         self.events.subscribe(self.switches.append, ("switch",))
         self.clock = clock or VirtualClock()
+        self.booted_ns = self.clock.seen_ns()
         self.options = MachineOptions(0, cpu_count, timeout=timeout)
         self.core = Core()
         self.cores = [self.core]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from kernel.fakes import Machine
 from loadstone.clock import Clock
 from loadstone.errors import HostError, OutOfFrames
+from loadstone.events import Run, Wake
 from loadstone.kernel.policies import SLICE
 from loadstone.kernel.process import ENDED, RUNNABLE, WAITING, Task
 from loadstone.wait import Interrupted, Wait, WaitQueue
@@ -550,6 +552,76 @@ def test_a_switch_tells_how_long_and_on_what() -> None:
     assert told == [("blocked", 0, "a word"), ("slice-end", 1001, "")]
     assert machine.scheduler.process_switches == len(machine.switches) - 1
     assert machine.scheduler.thread_switches == 0
+
+
+def test_stays_on_a_cpu_are_told_with_their_times_and_ends() -> None:
+    """A slice of work moves the clock by 4 ms, so that times can be worked out by hand; a yield ends a slice."""
+    machine = Machine()
+    told: list[Any] = []
+    machine.events.subscribe(told.append, ("run", "wake"))
+    queue = WaitQueue("a word")
+
+    def listen() -> Program:
+        yield SLICE // 4
+        yield wait_for(queue)
+
+    def speak() -> Program:
+        yield SLICE // 2
+        machine.scheduler.wake(queue.wake())
+        yield SLICE
+
+    machine.start(listen())
+    machine.start(speak())
+    machine.run()
+    ms = 1_000_000
+    assert told == [
+        Run(1000, 1000, 0, 0, 1 * ms, "slice-end", SLICE // 4, ""),
+        Run(1001, 1001, 0, 1 * ms, 3 * ms, "slice-end", SLICE // 2, ""),
+        Run(1000, 1000, 0, 3 * ms, 3 * ms, "blocked", 0, "a word"),
+        Wake(1000, 1000, 3 * ms, 1001, "woken"),
+        Run(1001, 1001, 0, 3 * ms, 7 * ms, "slice-end", SLICE, ""),
+        Run(1000, 1000, 0, 7 * ms, 7 * ms, "exited", 0, ""),
+        Run(1001, 1001, 0, 7 * ms, 7 * ms, "exited", 0, ""),
+    ]
+
+
+def test_whoever_goes_on_on_its_cpu_begins_a_new_stay_though_nobody_ran_between() -> None:
+    machine = Machine()
+    told: list[Any] = []
+    machine.events.subscribe(told.append, ("run", "wake"))
+
+    def sleeper() -> Program:
+        yield SLICE
+        yield wait_for(deadline=machine.clock.seen_ns() + 9_000_000)
+        yield SLICE
+
+    machine.start(sleeper())
+    machine.run()
+    first, wake, second = told
+    assert (first.why, first.waits_for, first.work) == ("blocked", "time to pass", SLICE)
+    assert (wake.by, wake.why) == (0, "timed-out")
+    assert second.start >= wake.time >= first.end + 8_900_000
+    assert (second.work, machine.scheduler.process_switches, len(machine.switches)) == (SLICE, 0, 1)
+
+
+def test_nobody_is_on_two_cpus_at_a_time() -> None:
+    machine = Machine(cpu_count=2)
+    told: list[Run] = []
+    machine.events.subscribe(told.append, ("run",))
+
+    def work(slices: int) -> Program:
+        for _ in range(slices):
+            yield SLICE - 5
+
+    for slices in (3, 5, 2, 8):
+        machine.start(work(slices))
+    machine.run()
+    assert {run.cpu for run in told} == {0, 1}
+    for tid in {run.tid for run in told}:
+        stays = sorted((run.start, run.end) for run in told if run.tid == tid)
+        assert all(start <= end for start, end in stays)
+        assert all(before[1] <= after[0] for before, after in pairwise(stays))
+    assert sum(run.work for run in told) == machine.core.retired
 
 
 def test_threads_of_one_process_are_counted_apart() -> None:

@@ -23,7 +23,11 @@ ALL = [
     events.Switch(0, 1, 2, "blocked"),
     events.Signal(1, 1, "SIGSEGV", 1, 16, "default"),
     events.Exit(1, 1, 0, "SIGSEGV"),
-    events.Exit(1, 2, 3, None),
+    events.Exit(1, 2, 3, None, 9_000, 4_000, 5, 1, 2, 77),
+    events.Run(1, 2, 1, 1_000, 4_000, "blocked", 700, 'data in "a" pipe'),
+    events.Wake(1, 2, 5_000, 3, "woken"),
+    events.Program(1, 2, 6_000, "./x", "/bin/sh", "x", ("x", 'a "b"', "\udcff")),
+    events.Fork(1, 1, 4, 17, False, 8_000),
 ]
 
 
@@ -42,7 +46,7 @@ def test_every_kind_of_event_is_a_line_of_json() -> None:
     assert [line["seq"] for line in lines] == list(range(len(ALL)))
     for entry in lines:
         assert {"event", "seq", "pid", "tid", "cpu"} <= set(entry)
-    fault, killed, call, failed, protect, stage, switch, signal, died, exited = lines
+    fault, killed, call, failed, protect, stage, switch, signal, died, exited, *process = lines
     assert fault == {
         "event": "fault", "seq": 0, "pid": 1, "tid": 1, "cpu": 0, "address": 0x7FFFF7FE5A10, "pc": 0x401000,
         "access": "read", "mode": "user", "cause": "file", "major": False, "around": 15,
@@ -58,6 +62,12 @@ def test_every_kind_of_event_is_a_line_of_json() -> None:
     assert (switch["from"], switch["to"], switch["why"], switch["pid"]) == (1, 2, "blocked", 1)
     assert (signal["code"], signal["action"]) == (1, "default")
     assert (died["signal"], exited["signal"], exited["status"]) == ("SIGSEGV", None, 3)
+    assert (exited["time"], exited["cpu_ns"], exited["peak_pages"]) == (9_000, 4_000, 77)
+    run, wake, program, fork = process
+    assert (run["cpu"], run["start"], run["end"], run["waits_for"]) == (1, 1_000, 4_000, 'data in "a" pipe')
+    assert (wake["time"], wake["by"], wake["why"], wake["cpu"]) == (5_000, 3, "woken", 1)
+    assert (program["program"], program["arguments"]) == ("/bin/sh", ["x", 'a "b"', "\udcff"])
+    assert (fork["child"], fork["time"], fork["thread"]) == (4, 8_000, False)
 
 
 def test_batches_keep_order_and_numbers() -> None:

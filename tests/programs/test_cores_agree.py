@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from loadstone import api
+from loadstone import events as kinds
 from loadstone.clock import VirtualClock
-from loadstone.events import Fault, Switch, Syscall
+from loadstone.events import Exit, Fault, Fork, Program, Switch, Syscall, Wake
 from loadstone.kernel import policies
 from loadstone.machine import cpuid, kvm_core, native_code
 from loadstone.machine.kvm_core import KvmCore
@@ -84,6 +85,12 @@ def comparable(event: Any) -> tuple[object, ...]:
         return "syscall", *event._replace(text="")
     if isinstance(event, Switch):
         return "switch", event.cpu, event.source, event.target, event.why
+    if isinstance(event, kinds.Run):
+        return "run", *event._replace(start=0, end=0, work=0)
+    if isinstance(event, Exit):
+        return "exit", *event._replace(time=0, cpu_ns=0)
+    if isinstance(event, Fork | Wake | Program):
+        return type(event).__name__, *event._replace(time=0)
     return type(event).__name__, *event
 
 

@@ -219,7 +219,12 @@ class Kernel:
         process.files.drop()
         if self.events.exit:
             name = self.personality.signal_name(status.signal) if status.signal else None
-            publish(self.events.exit, Exit(process.pid, process.tasks[0].tid, status.code, name))
+            took = process.usage
+            record = Exit(
+                process.pid, process.tasks[0].tid, status.code, name, self.scheduler.time_ns(), took.cpu_ns,
+                took.minor_faults, took.major_faults, took.switches, took.peak_pages,
+            )  # fmt: skip
+            publish(self.events.exit, record)
         if not process.keeps_memory:
             process.space.release()
         self.personality.process_ended(process)

@@ -84,6 +84,12 @@ class Usage:
     def __init__(self) -> None:
         self.cpu_ns = self.minor_faults = self.major_faults = self.peak_pages = self.switches = 0
 
+    def add_memory(self, space: AddressSpace) -> None:
+        """Count the page faults of an address space, and its pages at most."""
+        self.minor_faults += space.minor_faults
+        self.major_faults += space.major_faults
+        self.peak_pages = max(self.peak_pages, space.resident_peak)
+
     def copy(self) -> Usage:
         """Another with the same figures."""
         other = Usage()
@@ -176,10 +182,7 @@ class Process:
         scheduler = self.kernel.scheduler
         if scheduler.current is not None and scheduler.current.process is self:
             total.cpu_ns += scheduler.slice_cpu_ns()
-        space = self.space
-        total.minor_faults += space.minor_faults
-        total.major_faults += space.major_faults
-        total.peak_pages = max(total.peak_pages, space.resident_peak)
+        total.add_memory(self.space)
         return total
 
 
@@ -194,14 +197,15 @@ class Task:
         pending: the system call it is in, or None; `woken_by` is why the call goes on.
         cpu: the number of the CPU it ran on last; cpu_ns: how long it ran, in ns; switches: how often it came to run.
         nice: -20 (runs most) to 19; real_time: priority 1 to 99, 0 for ordinary tasks; runs_to_block: no time slice.
+        inherited: the highest real-time priority of those who wait for a lock of its; 0 for none.
         affinity: the CPUs it may run on, as a mask; None: all.
         vfork_done: woken when it no longer needs its parent's memory; None if it never did.
     """
 
     __slots__ = (
-        "affinity", "clear_child_tid", "context", "cpu", "cpu_ns", "exit_code", "kernel", "name", "nice", "pending",
-        "personal", "process", "queues", "real_time", "robust_list", "runs_to_block", "signals", "state", "switches",
-        "tid", "vfork_done", "virtual_time", "why", "woken_by",
+        "affinity", "clear_child_tid", "context", "cpu", "cpu_ns", "exit_code", "inherited", "kernel", "name", "nice",
+        "pending", "personal", "process", "queues", "real_time", "robust_list", "runs_to_block", "signals", "state",
+        "switches", "tid", "vfork_done", "virtual_time", "why", "woken_by",
     )  # fmt: skip
 
     def __init__(self, process: Process, tid: int, context: Context, signals: Any) -> None:
@@ -220,7 +224,7 @@ class Task:
         self.woken_by = ""
         self.queues: tuple[WaitQueue, ...] = ()
         self.nice = 0
-        self.real_time = 0
+        self.real_time = self.inherited = 0
         self.runs_to_block = False
         self.virtual_time = 0.0  # of a policy that shares out by weight
         self.affinity: int | None = None

@@ -8,7 +8,7 @@ a signal.
 from __future__ import annotations
 
 from bisect import insort
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
@@ -21,6 +21,7 @@ from loadstone.wait import INTERRUPTED, TIMED_OUT, WOKEN, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from types import ModuleType
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.machine.core import Core
@@ -36,16 +37,17 @@ class Overdue(BaseException):
 class Cpu:
     """One CPU of the machine, as the scheduler sees it: who ran there last, and how much work it has done.
 
-    `ran`: work of `last` since it came there.
+    `ran`: work of `last` since it came there. `stay`: what telling.py keeps of it while somebody listens.
     """
 
-    __slots__ = ("busy", "last", "number", "ran")
+    __slots__ = ("busy", "last", "number", "ran", "stay")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.last: Task | None = None
         self.busy = 0
         self.ran = 0
+        self.stay: Any = None
 
 
 class Scheduler:
@@ -73,6 +75,8 @@ class Scheduler:
         self._since_poll = 0  # work done since host descriptors were looked at
         self._preempt = False
         self._slice_began = 0  # CPU time of the host's at which the running slice began
+        self._clocked = 0  # work of the core's that a virtual clock has counted
+        self._inside: Task | None = None  # whose slice it is; None between slices
         self._broken: HostError | None = None  # why the machine cannot go on
         self.current: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
@@ -94,6 +98,8 @@ class Scheduler:
         if task.state == WAITING:
             self._leave(task)
         task.state = ENDED
+        if self._kernel.events.run:
+            self._telling().ends(self, self._cpus[task.cpu], task, self._kernel.cores[0].retired - self._clocked)
         self._alive -= 1
         if task.pending is not None:
             task.pending.close()
@@ -114,10 +120,16 @@ class Scheduler:
         """The running task's slice ends with the system call that it is in."""
         self._preempt = True
 
+    def reprioritise(self, task: Task) -> None:
+        """The task's priority is another now."""
+        self._policy.moved(task)
+
     def resume(self, task: Task) -> None:
         """A stopped task goes on."""
         if task.state == STOPPED:
             task.state = RUNNABLE
+            if self._kernel.events.wake:
+                self._telling().wakes(self, task, "continued")
             self._policy.add(task, woken=True)
 
     def stop(self, number: int) -> None:
@@ -200,7 +212,8 @@ class Scheduler:
         personality = kernel.personality
         personality.expire_timers()
         personality.new_slice(task)
-        started = core.retired
+        self._inside = task
+        self._clocked = started = core.retired
         cpu_time = kernel.clock.cpu_ns() if kernel.clock.__class__ is not VirtualClock else 0
         self._slice_began = cpu_time
         try:
@@ -209,6 +222,7 @@ class Scheduler:
         except OutOfFrames as error:
             personality.out_of_frames(task, str(error))
         self._preempt = False
+        self._inside = None
         task.why = _WHY[task.state]
         work = core.retired - started
         self._policy.ran(task, work)
@@ -218,16 +232,43 @@ class Scheduler:
         if kernel.clock.__class__ is VirtualClock:
             elapsed = _TICK_NS * work // SLICE
             kernel.clock.advance(elapsed)
+            self._clocked = core.retired
         else:
             elapsed = kernel.clock.cpu_ns() - cpu_time
         task.cpu_ns += elapsed
+        if kernel.events.run:
+            self._telling().leaves(self, cpu, task)
         if task.state != ENDED:
             personality.ran(task)
 
+    @property
+    def inside(self) -> Task | None:
+        """Whose slice it is; None between slices, when the host and the clock wake who waits."""
+        return self._inside
+
+    def time_ns(self) -> int:
+        """The machine's time since it was built, for an observer: looking does not move a virtual clock."""
+        kernel = self._kernel
+        now = kernel.clock.seen_ns() - kernel.booted_ns
+        if kernel.clock.__class__ is VirtualClock and self._inside is not None:  # it moves when the slice is over
+            now += _TICK_NS * (kernel.cores[0].retired - self._clocked) // SLICE
+        return now
+
+    @staticmethod
+    def _telling() -> ModuleType:
+        """What tells of stays and wakes; imported when somebody listens."""
+        from loadstone.kernel import telling
+
+        return telling
+
     def slice_cpu_ns(self) -> int:
-        """CPU time since the slice that runs now began; a virtual clock counts it when the slice is over."""
+        """CPU time since the slice that runs now began; 0 between slices."""
+        if self._inside is None:
+            return 0
         clock = self._kernel.clock
-        return 0 if clock.__class__ is VirtualClock else clock.cpu_ns() - self._slice_began
+        if clock.__class__ is VirtualClock:
+            return _TICK_NS * (self._kernel.cores[0].retired - self._clocked) // SLICE
+        return clock.cpu_ns() - self._slice_began
 
     def _run_user(self, core: Core, task: Task, end: int) -> None:
         personality = self._kernel.personality
@@ -285,6 +326,8 @@ class Scheduler:
 
     def _switch_to(self, cpu: Cpu, task: Task) -> None:
         self.current = task
+        if self._kernel.events.run:
+            self._telling().enters(self, cpu, self._cpus[task.cpu], task)
         process = task.process
         process.space.owner_ids = (process.pid, task.tid, cpu.number)
         if task.cpu != cpu.number:
@@ -311,7 +354,7 @@ class Scheduler:
         if last is None:
             record = Switch(cpu.number, 0, task.tid, "started")
         else:
-            waits_for = self._what(last) if last.state == WAITING else ""
+            waits_for = self.what(last)
             record = Switch(cpu.number, last.tid, task.tid, last.why, cpu.ran, waits_for, same)
         publish(self._kernel.events.switch, record)
 
@@ -340,6 +383,8 @@ class Scheduler:
         self._leave(task)
         task.state = RUNNABLE
         task.woken_by = reason
+        if self._kernel.events.wake:
+            self._telling().wakes(self, task, reason)
         self._policy.add(task, woken=True)
         current = self.current
         if current is not None and current.state == RUNNABLE and self._policy.preempts(task, current):
@@ -431,11 +476,19 @@ class Scheduler:
 
     def who_waits(self) -> str:
         """What everybody waits for, for a person."""
-        return "; ".join(f"{task.process.name} (tid {task.tid}) for {self._what(task)}" for task in self._waiting)
+        return "; ".join(f"{task.process.name} (tid {task.tid}) for {self.what(task)}" for task in self._waiting)
 
-    @staticmethod
-    def _what(task: Task) -> str:
-        return " or ".join(queue.what for queue in task.queues) or "nothing"
+    def what(self, task: Task) -> str:
+        """What a task waits for, for a person; "" if it does not wait."""
+        wait = self._waiting.get(task)
+        if wait is None:
+            return ""
+        things = [queue.what for queue in task.queues]
+        if wait.host_fd >= 0:
+            things.append(f"the host's descriptor {wait.host_fd}")
+        if not things:
+            return "nothing" if wait.deadline is None else "time to pass"
+        return " or ".join(things)
 
     # -- the host -----------------------------------------------------------------------------------------------------
 

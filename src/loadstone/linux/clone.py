@@ -69,7 +69,9 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     kernel = task.kernel
     if kernel.events.fork:
         thread = child.process is task.process
-        publish(kernel.events.fork, Fork(task.process.pid, task.tid, child.tid, flags | asked.exit_signal, thread))
+        how = flags | asked.exit_signal
+        now = kernel.scheduler.time_ns()
+        publish(kernel.events.fork, Fork(task.process.pid, task.tid, child.tid, how, thread, now))
     if not flags & CLONE_VFORK:
         kernel.start(child)
         return child.tid

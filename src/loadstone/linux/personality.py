@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from errno import ENOEXEC, ENOSYS
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.events import Exec, publish
+from loadstone.events import Exec, Program, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import delivery, ending, exceptions, rseq, signals, vsyscall
 from loadstone.linux.console import Console
@@ -172,6 +173,16 @@ class Linux:
             why = f"{path} is a program for {image.isa}: it can be explained, but there is no core that runs it"
             raise LinuxError(ENOEXEC, why)
         self._commit(task, image)
+        if self._kernel.events.program:
+            self._tell_program(task, path, argv)
+
+    def _tell_program(self, task: Task, path: str, argv: Sequence[bytes]) -> None:
+        process = task.process
+        record = Program(
+            process.pid, task.tid, self._kernel.scheduler.time_ns(), path, process.image.program.path, process.name,
+            tuple(os.fsdecode(argument) for argument in argv),
+        )  # fmt: skip
+        publish(self._kernel.events.program, record)
 
     def world(self, process: Process) -> ProcessWorld:
         """What execve sees when `process` calls it."""
@@ -185,6 +196,8 @@ class Linux:
         task.clear_child_tid = 0
         process.exit_signal = signals.SIGCHLD
         old = getattr(process, "space", None)
+        if old is not None and old.users == 1:  # not a memory lent by vfork, whose faults are its owner's
+            process.usage.add_memory(old)
         process.space = image.space
         process.space.owner_ids = (process.pid, task.tid, task.cpu)
         process.image = image

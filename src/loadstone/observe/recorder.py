@@ -120,11 +120,37 @@ class Recorder:
     def _fork(self, sequence: int, e: events.Fork) -> str:
         self._pid[e.child] = e.pid if e.thread else e.child
         thread = "true" if e.thread else "false"
-        return f'{self._head("fork", sequence, e.pid, e.tid)},"child":{e.child},"flags":{e.flags},"thread":{thread}}}'
+        return (
+            f"{self._head('fork', sequence, e.pid, e.tid)},"
+            f'"child":{e.child},"flags":{e.flags},"thread":{thread},"time":{e.time}}}'
+        )
 
     def _exit(self, sequence: int, e: events.Exit) -> str:
         signal = f'"{e.signal}"' if e.signal else "null"
-        return f'{self._head("exit", sequence, e.pid, e.tid)},"status":{e.status},"signal":{signal}}}'
+        return (
+            f"{self._head('exit', sequence, e.pid, e.tid)},"
+            f'"status":{e.status},"signal":{signal},"time":{e.time},"cpu_ns":{e.cpu_ns},'
+            f'"minor_faults":{e.minor_faults},"major_faults":{e.major_faults},"switches":{e.switches},'
+            f'"peak_pages":{e.peak_pages}}}'
+        )
+
+    def _run(self, sequence: int, e: events.Run) -> str:
+        self._cpu[e.tid] = e.cpu
+        return (
+            f"{self._head('run', sequence, e.pid, e.tid)},"
+            f'"start":{e.start},"end":{e.end},"why":"{e.why}","work":{e.work},'
+            f'"waits_for":{self._string(e.waits_for)}}}'
+        )
+
+    def _wake(self, sequence: int, e: events.Wake) -> str:
+        return f'{self._head("wake", sequence, e.pid, e.tid)},"time":{e.time},"by":{e.by},"why":"{e.why}"}}'
+
+    def _program(self, sequence: int, e: events.Program) -> str:
+        return (
+            f"{self._head('program', sequence, e.pid, e.tid)},"
+            f'"time":{e.time},"path":{self._string(e.path)},"program":{self._string(e.program)},'
+            f'"name":{self._string(e.name)},"arguments":{dumps(e.arguments, separators=(",", ":"))}}}'
+        )
 
 
 _FORMATS: dict[type, Callable[[Recorder, int, Any], str]] = {
@@ -136,4 +162,7 @@ _FORMATS: dict[type, Callable[[Recorder, int, Any], str]] = {
     events.Signal: Recorder._signal,
     events.Fork: Recorder._fork,
     events.Exit: Recorder._exit,
+    events.Run: Recorder._run,
+    events.Wake: Recorder._wake,
+    events.Program: Recorder._program,
 }

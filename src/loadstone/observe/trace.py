@@ -97,6 +97,19 @@ def _fork(e: events.Fork) -> str:
     return f"fork   {'thread' if e.thread else 'process'} {e.child} flags {e.flags:#x}"
 
 
+def _run(e: events.Run) -> str:
+    on = f" on {e.waits_for}" if e.waits_for else ""
+    return f"run    {e.start / 1e6:.3f} ms to {e.end / 1e6:.3f} ms on cpu {e.cpu}: {e.why}{on} after {e.work:,}"
+
+
+def _wake(e: events.Wake) -> str:
+    return f"wake   {e.time / 1e6:.3f} ms: {e.why}{f' by {e.by}' if e.by else ''}"
+
+
+def _program(e: events.Program) -> str:
+    return f"program {e.program}: {' '.join(e.arguments)}"
+
+
 def _exit(e: events.Exit) -> str:
     return f"+++ killed by {e.signal} +++" if e.signal else f"+++ exited with {e.status} +++"
 
@@ -110,4 +123,7 @@ _LINES: dict[type, Callable[[Any], str]] = {
     events.Signal: _signal,
     events.Fork: _fork,
     events.Exit: _exit,
+    events.Run: _run,
+    events.Wake: _wake,
+    events.Program: _program,
 }
