@@ -29,6 +29,7 @@ from loadstone.linux.signals import (
 )
 from loadstone.machine.core import DEBUG, DEBUG_STEP
 from loadstone.machine.paging import PRESENT
+from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.vma import EXEC, PROTECTION
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 PAGE_FAULT = 14
 PF_PROTECTION, PF_WRITE, PF_USER, PF_FETCH = 1, 2, 4, 16
-_TASK_SIZE_MAX = 0x7FFF_FFFF_F000
 
 # vector -> signal, si_code (0: SI_KERNEL, without an address), whether si_addr is the instruction's.
 # arch/x86/kernel/traps.c; the floating-point vectors 16 and 19 work their code out.
@@ -70,7 +70,7 @@ def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
     signals = task.signals
     # set_signal_archinfo; nothing is told about what is mapped in the kernel's half
     signals.trap_number = PAGE_FAULT
-    present = address >= _TASK_SIZE_MAX or _was_present(task, bad)
+    present = address >= TASK_SIZE_MAX or _was_present(task, bad)
     signals.error_code = error & ~PF_PROTECTION | PF_USER | (PF_PROTECTION if present else 0)
     signals.cr2 = address
     if bad.signal == SIGKILL:

@@ -12,6 +12,7 @@ from typing import Any
 
 from loadstone.lean import NamedTuple
 from loadstone.linux import auxv
+from loadstone.memory.placement import TASK_SIZE_MAX
 
 PAGE = 4096
 RLIM_INFINITY = (1 << 64) - 1
@@ -107,7 +108,7 @@ class KernelProfile(NamedTuple):
     rseq_align: int = 32
 
     # the layout of an address space
-    task_size: int = 0x7FFF_FFFF_F000
+    task_size: int = TASK_SIZE_MAX
     task_size_i386: int = 0xFFFF_E000
     stack_guard_gap: int = 256 * PAGE
     mmap_random_bits: int = 28

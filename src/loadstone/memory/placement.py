@@ -24,19 +24,23 @@ HUGE = 1 << 21
 _LOW_BEGIN, _LOW_END = 0x4000_0000, 0x8000_0000  # MAP_32BIT
 
 
+TASK_SIZE_MAX = 0x7FFF_FFFF_F000
+"""Where user addresses end with four-level page tables (arch/x86/include/asm/page_64_types.h)."""
+
+
 class Layout(NamedTuple):
     """The shape of an address space, chosen at exec (kernel: arch_pick_mmap_layout). Addresses and sizes in bytes.
 
     Without randomization and with a stack limit of 8 MiB the defaults are what Linux 6.18 uses.
     """
 
-    task_size: int = 0x7FFFFFFFF000
+    task_size: int = TASK_SIZE_MAX
     mmap_base: int = 0x7FFFF7FFF000  # the top-down search starts here
     legacy_base: int = 0x2AAAAAAAB000  # the bottom-up search starts here (kernel: mmap_legacy_base)
     mmap_min_addr: int = 0x1000  # the lowest address that a search finds
     dac_mmap_min_addr: int = 0x1000  # what is below takes CAP_SYS_RAWIO: the sysctl vm.mmap_min_addr
     top_down: bool = True
-    stack_top: int = 0x7FFFFFFFF000
+    stack_top: int = TASK_SIZE_MAX
     stack_gap: int = 256 * PAGE  # kept free below a growing stack (kernel: stack_guard_gap)
     vsyscall: str = "--xp"  # how /proc/PID/maps shows the vsyscall page at its end; empty: there is none
     huge_alignment: bool = True  # file mappings may have transparent huge pages, and are placed so

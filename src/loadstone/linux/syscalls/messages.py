@@ -10,7 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.control_messages import MSG_CMSG_CLOEXEC, ControlOut, extra_in
 from loadstone.linux.structs import INT
-from loadstone.linux.syscalls.readwrite import TASK_SIZE, UIO_MAXIOV, broken_pipe, gather, length_of, segments_at
+from loadstone.linux.syscalls.readwrite import UIO_MAXIOV, broken_pipe, gather, length_of, segments_at
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.sockets import (
     SO_RCVTIMEO,
@@ -25,6 +25,7 @@ from loadstone.linux.syscalls.sockets import (
     write_address,
 )
 from loadstone.linux.syscalls.transfer import read_struct, read_time
+from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.socket_messages import Extra, Received
 from loadstone.vfs.sockets import CONNECTED, SOCK_DGRAM, SOCK_STREAM
@@ -70,7 +71,7 @@ def _header(task: Task, where: int) -> MessageHeader:
 
 
 def _buffer(address: int, length: int) -> Segments:
-    if address + length > TASK_SIZE:
+    if address + length > TASK_SIZE_MAX:
         raise LinuxError(EFAULT)
     return [(address, min(length, 0x7FFFF000))]
 

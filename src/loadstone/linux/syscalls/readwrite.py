@@ -17,6 +17,7 @@ from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
 from loadstone.linux.signals import SIGTTIN
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
 from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     """(address, length) of a buffer's parts."""
 
 MAX_COUNT = 0x7FFFF000  # include/linux/fs.h: MAX_RW_COUNT
-TASK_SIZE = 0x7FFF_FFFF_F000
 UIO_MAXIOV = 1024
 CHUNK = 4 << 20  # pages resolved at a time: 1,024, which is also what one host call takes
 BOUNCE = 1 << 20
@@ -133,7 +133,7 @@ def pwrite64(task: Task, fd: Fd, buffer: InBytes, count: Size, offset: Offset) -
 
 def _range(buffer: int, count: int) -> Segments:
     """One buffer as segments; EFAULT if it leaves user memory (access_ok)."""
-    if buffer + count > TASK_SIZE:
+    if buffer + count > TASK_SIZE_MAX:
         raise LinuxError(EFAULT)
     return [(buffer, min(count, MAX_COUNT))]
 
@@ -225,7 +225,7 @@ def segments_at(space: AddressSpace, vector: int, count: int) -> Segments:
     for address, length in zip(words[::2], words[1::2], strict=True):
         if length >> 63:
             raise LinuxError(EINVAL)
-        if address + length > TASK_SIZE:
+        if address + length > TASK_SIZE_MAX:
             raise LinuxError(EFAULT)
         taken = min(length, left)
         left -= taken
