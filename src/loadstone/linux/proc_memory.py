@@ -79,15 +79,23 @@ class MemoryOpen(SeekableFile):
         return at - start
 
 
-class MemoryFile(Inode):
-    """/proc/PID/mem."""
+class _OfProcess(Inode):
+    """A file in a process's directory, owned by whom the process acts for."""
 
     __slots__ = ("process",)
+    permissions = 0
 
     def __init__(self, process: Process, device: int, inode: int) -> None:
         who = process.credentials
-        super().__init__(device, inode, S_IFREG | 0o600, who.euid, who.egid)
+        super().__init__(device, inode, S_IFREG | self.permissions, who.euid, who.egid)
         self.process = process
+
+
+class MemoryFile(_OfProcess):
+    """/proc/PID/mem."""
+
+    __slots__ = ()
+    permissions = 0o600
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it."""
@@ -130,15 +138,11 @@ class PagemapOpen(SeekableFile):
         return done
 
 
-class PagemapFile(Inode):
+class PagemapFile(_OfProcess):
     """/proc/PID/pagemap."""
 
-    __slots__ = ("process",)
-
-    def __init__(self, process: Process, device: int, inode: int) -> None:
-        who = process.credentials
-        super().__init__(device, inode, S_IFREG | 0o400, who.euid, who.egid)
-        self.process = process
+    __slots__ = ()
+    permissions = 0o400
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it; only root is shown frame numbers."""
