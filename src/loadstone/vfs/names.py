@@ -80,23 +80,12 @@ class Names(Namespace):
             raise LinuxError(ENOENT)
         return base, last
 
-    def mkdir(
-        self,
-        path: str,
-        mode: int,
-        origin: Origin = TOP,
-    ) -> None:
+    def mkdir(self, path: str, mode: int, origin: Origin = TOP) -> None:
         """mkdir(2); `mode` without the umask's bits."""
         base, name = self._new(path, self._walk(origin), True)
         self._added(base, name, base.inode.mkdir(name, mode, origin.who))
 
-    def mknod(
-        self,
-        path: str,
-        mode: int,
-        rdev: int = 0,
-        origin: Origin = TOP,
-    ) -> None:
+    def mknod(self, path: str, mode: int, rdev: int = 0, origin: Origin = TOP) -> None:
         """mknod(2): regular files, FIFOs and socket names; devices are EPERM."""
         kind = mode & S_IFMT
         if kind == S_IFDIR:
@@ -107,12 +96,7 @@ class Names(Namespace):
         else:
             self._added(base, name, base.inode.mknod(name, mode, rdev, origin.who))
 
-    def symlink(
-        self,
-        target: str,
-        path: str,
-        origin: Origin = TOP,
-    ) -> None:
+    def symlink(self, target: str, path: str, origin: Origin = TOP) -> None:
         """symlink(2)."""
         if not target:
             raise LinuxError(ENOENT)
@@ -147,11 +131,7 @@ class Names(Namespace):
         base.inode.link(name, inode)
         self._added(base, name, inode)
 
-    def unlink(
-        self,
-        path: str,
-        origin: Origin = TOP,
-    ) -> None:
+    def unlink(self, path: str, origin: Origin = TOP) -> None:
         """unlink(2)."""
         walk = self._walk(origin)
         base, last, slash = self._last(path, walk)
@@ -167,11 +147,7 @@ class Names(Namespace):
         base.inode.unlink(last, inode)
         self._removed(base, last, victim)
 
-    def rmdir(
-        self,
-        path: str,
-        origin: Origin = TOP,
-    ) -> None:
+    def rmdir(self, path: str, origin: Origin = TOP) -> None:
         """rmdir(2)."""
         walk = self._walk(origin)
         base, last, _ = self._last(path, walk)
@@ -193,15 +169,7 @@ class Names(Namespace):
         base.dentry.children.pop(name, None)
         victim.dentry.gone = True
 
-    def rename(
-        self,
-        old: str,
-        new: str,
-        origin: Origin = TOP,
-        new_origin: Origin = TOP,
-        *,
-        flags: int = 0,
-    ) -> None:
+    def rename(self, old: str, new: str, origin: Origin = TOP, new_origin: Origin = TOP, *, flags: int = 0) -> None:
         """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Source: fs/namei.c, do_renameat2()."""
         swap = flags == RENAME_EXCHANGE
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):

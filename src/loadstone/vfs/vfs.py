@@ -125,28 +125,13 @@ class Vfs(Names):
 
     # Looking
 
-    def stat(
-        self,
-        path: str,
-        origin: Origin = TOP,
-        *,
-        follow: bool = True,
-        empty: bool = False,
-    ) -> Inode:
+    def stat(self, path: str, origin: Origin = TOP, *, follow: bool = True, empty: bool = False) -> Inode:
         """The inode of a path, its attributes brought up to date."""
         inode = self.resolve(path, origin, follow=follow, empty=empty).inode
         inode.refresh()
         return inode
 
-    def access(
-        self,
-        path: str,
-        mask: int,
-        origin: Origin = TOP,
-        *,
-        follow: bool = True,
-        empty: bool = False,
-    ) -> None:
+    def access(self, path: str, mask: int, origin: Origin = TOP, *, follow: bool = True, empty: bool = False) -> None:
         """access(2) with the rights of `origin.who`; EACCES."""
         place = self.resolve(path, origin, follow=follow, empty=empty)
         inode = place.inode
@@ -155,13 +140,7 @@ class Vfs(Names):
             raise LinuxError(EACCES, "it is on a file system from which nothing may be executed")
         demand(inode, mask, origin.who)
 
-    def readlink(
-        self,
-        path: str,
-        origin: Origin = TOP,
-        *,
-        empty: bool = False,
-    ) -> str:
+    def readlink(self, path: str, origin: Origin = TOP, *, empty: bool = False) -> str:
         """The text of a symbolic link; EINVAL for anything else (ENOENT for an empty path that is none)."""
         place = self.resolve(path, origin, follow=False, empty=empty)
         if not place.inode.is_symlink:
@@ -180,13 +159,7 @@ class Vfs(Names):
 
     # Opening
 
-    def open(
-        self,
-        path: str,
-        flags: int,
-        mode: int = 0,
-        origin: Origin = TOP,
-    ) -> OpenFile:
+    def open(self, path: str, flags: int, mode: int = 0, origin: Origin = TOP) -> OpenFile:
         """open(2). `mode` is what a new file gets, the umask taken off already."""
         walk = self._walk(origin)
         base = walk.base
@@ -308,12 +281,7 @@ class Vfs(Names):
 
     # Attributes
 
-    def truncate(
-        self,
-        path: str,
-        size: int,
-        origin: Origin = TOP,
-    ) -> None:
+    def truncate(self, path: str, size: int, origin: Origin = TOP) -> None:
         """truncate(2)."""
         if size < 0:
             raise LinuxError(EINVAL)
