@@ -23,6 +23,7 @@ from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
+from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, copy_out, read_string
 
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ def personality(task: Task, persona: UInt) -> Hex:
 ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS = range(0x1001, 0x1005)
 ARCH_GET_CPUID, ARCH_SET_CPUID = 0x1011, 0x1012
 ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM = 0x1021, 0x1022
-_TASK_SIZE_MAX = 0x7FFF_FFFF_F000
 _X87_AND_SSE = 3
 
 
@@ -230,7 +230,7 @@ def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
     """arch_prctl(2)."""
     context = task.context
     if code in (ARCH_SET_FS, ARCH_SET_GS):
-        if address >= _TASK_SIZE_MAX:
+        if address >= TASK_SIZE_MAX:
             raise LinuxError(EPERM, f"{address:#x} is not an address of the program")
         context.write("fs_base" if code == ARCH_SET_FS else "gs_base", address)
     elif code in (ARCH_GET_FS, ARCH_GET_GS):
