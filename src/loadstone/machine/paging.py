@@ -65,31 +65,32 @@ class Step(NamedTuple):
 class PageTable:
     """The page tables of one address space. `root` is the frame of the page directory (what CR3 points at)."""
 
-    __slots__ = ("_leaf", "_memory", "_region", "_root_word", "_words", "root")
+    __slots__ = ("_leaves", "_memory", "_root_word", "_tables", "_words", "root")
 
     def __init__(self, memory: PhysicalMemory, kernel_entry: int = 0) -> None:
         self._memory = memory
         self._words = memory.words
         self.root = memory.allocate(TABLE)
         self._root_word = self.root * ENTRIES
-        self._region = -1  # the 2 MiB region walked last, and the word index of its page table: a page-walk cache
-        self._leaf = 0
+        self._tables = {self.root: None}  # the frames of all tables, in the order in which they were made
+        self._leaves: dict[int, int] = {}  # 2 MiB region -> word index of its page table: spares the walk to it
         if kernel_entry:
             self._words[self._root_word + KERNEL_SLOT] = kernel_entry
 
     @classmethod
     def of_root(cls, memory: PhysicalMemory, root: int) -> PageTable:
-        """The page tables that exist under the page directory in frame `root`."""
+        """The page tables that exist under the page directory in frame `root`, to look into: not this one's."""
         table = cls.__new__(cls)
         table._memory, table._words = memory, memory.words
         table.root, table._root_word = root, root * ENTRIES
-        table._region, table._leaf = -1, 0
+        table._tables, table._leaves = {}, {}
         return table
 
     def find(self, address: int) -> int:
         """The index in `PhysicalMemory.words` of the leaf entry of `address`; -1 where a table is missing."""
-        if address >> 21 == self._region:
-            return self._leaf + (address >> 12 & 511)
+        leaf = self._leaves.get(address >> 21)
+        if leaf is not None:
+            return leaf + (address >> 12 & 511)
         words = self._words
         entry = words[self._root_word + (address >> 39 & 511)]
         if not entry:
@@ -100,9 +101,7 @@ class PageTable:
         entry = words[((entry & FRAME_MASK) >> 3) + (address >> 21 & 511)]
         if not entry:
             return -1
-        self._region = address >> 21
-        self._leaf = leaf = (entry & FRAME_MASK) >> 3
-        return leaf + (address >> 12 & 511)
+        return ((entry & FRAME_MASK) >> 3) + (address >> 12 & 511)
 
     def entry(self, address: int) -> int:
         """The leaf entry of `address`, 0 if there is none."""
@@ -120,9 +119,11 @@ class PageTable:
             here = table + (address >> shift & 511)
             entry = words[here]
             if not entry:
-                entry = self._memory.allocate(TABLE) << 12 | _TABLE_BITS
-                words[here] = entry
+                frame = self._memory.allocate(TABLE)
+                self._tables[frame] = None
+                words[here] = entry = frame << 12 | _TABLE_BITS
             table = (entry & FRAME_MASK) >> 3
+        self._leaves[address >> 21] = table
         return table + (address >> 12 & 511)
 
     def entries(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -155,31 +156,25 @@ class PageTable:
 
     def prune(self, start: int, end: int) -> None:
         """Free the tables that map [start, end) and hold no entry at all any more."""
-        self._region = -1
         self._prune(self.root, 0, 0, start, end)
 
     def table_frames(self) -> int:
         """How many frames the tables take, the page directory included."""
-        return 1 + self._count(self.root, 0)
+        return len(self._tables)
 
     def frames(self) -> list[int]:
         """The frame of every leaf entry of the program's half, in ascending order of address."""
         words = self._words
-        tables = [self._root_word]
-        count = USER_SLOTS
-        for _ in range(len(_SHIFTS)):
-            entries = [entry for table in tables for entry in words[table : table + count].tolist() if entry]
-            tables = [(entry & FRAME_MASK) >> 3 for entry in entries]
-            count = ENTRIES
-        return [word >> 9 for word in tables]
+        found: list[int] = []
+        for _, leaf in sorted(self._leaves.items()):
+            found += [(entry & FRAME_MASK) >> 12 for entry in filter(None, words[leaf : leaf + ENTRIES].tolist())]
+        return found
 
     def release(self) -> None:
         """Free every table and the page directory. What the leaf entries pointed at is the caller's to release."""
-        self._region = -1
-        for entry in self._words[self._root_word : self._root_word + USER_SLOTS].tolist():
-            if entry:
-                self._release((entry & FRAME_MASK) >> 12, 1)
-        self._memory.release(self.root)
+        self._memory.release_all(list(self._tables))
+        self._tables.clear()
+        self._leaves.clear()
 
     def _leaf_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """(word index of the table, first address it maps) of the page tables that exist for [start, end)."""
@@ -212,19 +207,7 @@ class PageTable:
                 self._prune(below, level + 1, base + (index << shift), start, end)
             if bytes(self._memory.page(below)) == _EMPTY:  # a copy: comparing views goes byte by byte
                 words[word] = 0
+                del self._tables[below]
                 self._memory.release(below)
-
-    def _count(self, table: int, level: int) -> int:
-        total = 0
-        for index in range(ENTRIES if level else USER_SLOTS):
-            entry = self._words[table * ENTRIES + index]
-            if entry:
-                total += 1 + (self._count((entry & FRAME_MASK) >> 12, level + 1) if level < 2 else 0)
-        return total
-
-    def _release(self, table: int, level: int) -> None:
-        if level < 3:
-            for entry in self._words[table * ENTRIES : (table + 1) * ENTRIES].tolist():
-                if entry:
-                    self._release((entry & FRAME_MASK) >> 12, level + 1)
-        self._memory.release(table)
+                if level == 2:
+                    self._leaves.pop((base >> shift) + index, None)
