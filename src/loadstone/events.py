@@ -50,7 +50,7 @@ class Syscall(NamedTuple):
     result: int
     errno: str | None
     restarted: bool
-    text: str  # the strace-style line without the result; "" unless somebody traces
+    text: str  # the strace-style line without the result; "" unless somebody wants the texts
 
 
 class Map(NamedTuple):
@@ -186,9 +186,12 @@ KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "fork", "exit", 
 
 
 class Events:
-    """Who listens to what. An attribute a kind; the empty tuple means nobody."""
+    """Who listens to what. An attribute a kind; the empty tuple means nobody.
 
-    __slots__ = KINDS
+    `texts`: somebody who listens to system calls wants them as a person reads them, which costs more than the call.
+    """
+
+    __slots__ = (*KINDS, "texts")
 
     fault: tuple[Subscriber, ...]
     syscall: tuple[Subscriber, ...]
@@ -205,9 +208,15 @@ class Events:
     def __init__(self) -> None:
         for kind in KINDS:
             setattr(self, kind, ())
+        self.texts = False
 
-    def subscribe(self, subscriber: Subscriber, kinds: Iterable[str] = KINDS) -> None:
-        """Call `subscriber(record)` for every event of `kinds` (default: all), in the order in which they happen."""
+    def subscribe(self, subscriber: Subscriber, kinds: Iterable[str] = KINDS, *, texts: bool = True) -> None:
+        """Call `subscriber(record)` for every event of `kinds` (default: all), in the order in which they happen.
+
+        Without `texts`, `Syscall.text` may be empty.
+        """
+        kinds = tuple(kinds)
+        self.texts = self.texts or (texts and "syscall" in kinds)
         for kind in kinds:
             if kind not in KINDS:
                 raise ValueError(f"no event kind {kind!r}; there are {', '.join(KINDS)}")

@@ -49,12 +49,12 @@ class Observers:
             from loadstone.observe.recorder import Recorder
 
             self._recorder = Recorder(self._record_file.write, header())
-            events.subscribe(self._recorder)
+            events.subscribe(self._recorder, texts=False)
         if self._wants_profile:
             from loadstone.observe.fault_profile import FaultProfile
 
             self.profile = FaultProfile()
-            events.subscribe(self.profile, FaultProfile.KINDS)
+            events.subscribe(self.profile, FaultProfile.KINDS, texts=False)
 
     def watch(self, machine: Any, process: Any) -> None:
         """Know why `process` dies, should it die, and how its memory looked at the end."""

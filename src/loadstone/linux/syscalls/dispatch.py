@@ -139,9 +139,11 @@ class SystemCalls:
         return None
 
     def _traced(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | None:
-        from loadstone.linux import strace
+        shown = None
+        if self._events.texts:
+            from loadstone.linux import strace
 
-        shown = strace.before(task, row, registers)
+            shown = strace.before(task, row, registers)
         if row.name in _WITHOUT_RETURN and row.invoke is not None:
             self._emit(task, row, registers, 0, shown, None)
             row.invoke(task, registers)
@@ -209,13 +211,15 @@ class SystemCalls:
         shown: list[str] | None,
         restart: str | None,
     ) -> None:
-        from loadstone.linux import strace
-
         pid, tid, cpu = task.process.pid, task.tid, task.cpu
         errno = restart
         if errno is None and -4096 < result < 0:
             errno = errorcode.get(-result, str(-result))
-        text = strace.after(task, row, registers, result, shown)
+        text = ""
+        if self._events.texts:
+            from loadstone.linux import strace
+
+            text = strace.after(task, row, registers, result, shown)
         record = Syscall(pid, tid, cpu, row.number, row.name, registers[1:], result, errno, restart is not None, text)
         publish(self._events.syscall, record)
 
