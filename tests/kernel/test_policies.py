@@ -15,7 +15,7 @@ from loadstone.kernel.process import ENDED, RUNNABLE
 
 def task(name: str, nice: int = 0, real_time: int = 0, fifo: bool = False) -> Any:
     return SimpleNamespace(
-        name=name, nice=nice, real_time=real_time, runs_to_block=fifo, state=RUNNABLE, virtual_time=0.0
+        name=name, nice=nice, real_time=real_time, inherited=0, runs_to_block=fifo, state=RUNNABLE, virtual_time=0.0
     )
 
 

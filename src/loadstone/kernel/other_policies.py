@@ -59,6 +59,9 @@ class Fair:
         """When it is behind by half a slice."""
         return woken.virtual_time + SLICE / 2 < running.virtual_time
 
+    def moved(self, task: Task) -> None:
+        """Its share is looked up when it has run."""
+
     def empty(self) -> bool:
         """Whether the heap is."""
         return not self._heap
@@ -75,8 +78,9 @@ class Priority:
 
     @staticmethod
     def level(task: Task) -> int:
-        """Higher runs first: 101 to 199 for real-time tasks, 60 to 99 for the others."""
-        return 100 + task.real_time if task.real_time else 79 - task.nice
+        """Higher runs first: 101 to 199 for real-time tasks and who has what they wait for, 60 to 99 for the others."""
+        real_time = max(task.real_time, task.inherited)
+        return 100 + real_time if real_time else 79 - task.nice
 
     def add(self, task: Task, *, woken: bool = False) -> None:
         """To the end of its level's queue; a SCHED_FIFO task that was preempted keeps its place at the head."""
@@ -112,6 +116,14 @@ class Priority:
     def preempts(self, woken: Task, running: Task) -> bool:
         """When its level is higher."""
         return self.level(woken) > self.level(running)
+
+    def moved(self, task: Task) -> None:
+        """To the queue of its level."""
+        for queue in self._queues.values():
+            if task in queue:
+                queue.remove(task)
+                self.add(task, woken=True)
+                return
 
     def empty(self) -> bool:
         """Whether nobody waits."""
@@ -151,6 +163,9 @@ class Shuffled:
     def preempts(self, woken: Task, running: Task) -> bool:
         """One time in four."""
         return not self._dice.randrange(4)
+
+    def moved(self, task: Task) -> None:
+        """The dice know no priorities."""
 
     def empty(self) -> bool:
         """Whether nobody waits."""

@@ -39,6 +39,9 @@ class Policy(Protocol):
     def preempts(self, woken: Task, running: Task) -> bool:
         """Whether a task that was woken must not wait for the end of the running one's slice."""
 
+    def moved(self, task: Task) -> None:
+        """Its priority was changed while it may be waiting for a turn."""
+
     def empty(self) -> bool:
         """Whether nobody is waiting for a turn."""
 
@@ -72,6 +75,9 @@ class RoundRobin:
     def preempts(self, woken: Task, running: Task) -> bool:
         """Never."""
         return False
+
+    def moved(self, task: Task) -> None:
+        """There are no priorities."""
 
     def empty(self) -> bool:
         """Whether the queue is."""

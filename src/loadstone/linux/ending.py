@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs, signals
+from loadstone.linux.futexes import wake
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
 from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
-from loadstone.memory.user import copy_out
+from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import ExitStatus, Process, Task
@@ -18,14 +19,31 @@ if TYPE_CHECKING:
 CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_TRAPPED, CLD_STOPPED, CLD_CONTINUED = range(1, 7)
 _CHILD = Struct("<iIi4xqq")  # si_pid, si_uid, si_status, si_utime, si_stime
 _TICK_NS = 10_000_000
+_ROBUST_HEAD = 24
 
 
 def leave_memory(task: Task) -> None:
     """A thread ends, or leaves its memory by exec: who waits for that is told (kernel: mm_release)."""
     process = task.process
+    _release_locks(task)
     if task.clear_child_tid and (process.space.users > 1 or len(process.tasks) > 1):
         _clear_tid(task)
     _release_vfork_parent(task)
+
+
+def _release_locks(task: Task) -> None:
+    """Locks that the task has are marked (kernel: futex_exit_release); most threads have none when they end."""
+    if task.robust_list:
+        try:
+            head = copy_in(task.process.space, task.robust_list, _ROBUST_HEAD)
+        except LinuxError:
+            head = b""
+        if head == task.robust_list.to_bytes(8, "little") + head[8:16] + bytes(8):
+            task.robust_list = 0  # the list leads back to itself, and nothing is being added
+    if task.robust_list or linux_of(task).calls.futexes.ownership is not None:
+        from loadstone.linux.robust_list import release_locks
+
+        release_locks(task)
 
 
 def _release_vfork_parent(task: Task) -> None:
@@ -40,9 +58,7 @@ def _clear_tid(task: Task) -> None:
     address, task.clear_child_tid = task.clear_child_tid, 0
     try:
         copy_out(task.process.space, address, bytes(4))
-        from loadstone.linux.syscalls.futex import MATCH_ANY, wake
-
-        wake(task, address, 1, MATCH_ANY, shared=True)
+        wake(task, address, 1, shared=True)
     except LinuxError:
         return  # the program took the memory away; the kernel does not mind either
 

@@ -21,6 +21,7 @@ _NAMES = {
     "info": """uname sysinfo times getrandom""",
     "sysv_shm": """shmget shmat shmdt shmctl""",
     "futex": """futex""",
+    "futex2": """futex_waitv futex_wait futex_wake futex_requeue""",
     "time": """clock_gettime clock_getres clock_settime clock_nanosleep nanosleep gettimeofday time""",
     "timers": """alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete""",
     "signal": """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend

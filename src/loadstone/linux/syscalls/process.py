@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
 from loadstone.linux.capabilities import LAST_CAPABILITY
+from loadstone.linux.of_task import task_of
 from loadstone.linux.state import (
     DEFAULT_SLACK,
     PR_GET_DUMPABLE,
@@ -181,7 +182,7 @@ def set_tid_address(task: Task, address: Address) -> Pid:
 _ROBUST_HEAD = 24
 
 
-@syscall(PARTIAL, "the list is kept; a lock whose owner dies stays locked")
+@syscall(FULL)
 def set_robust_list(task: Task, head: Address, size: Size) -> int:
     """set_robust_list(2)."""
     if size != _ROBUST_HEAD:
@@ -190,14 +191,15 @@ def set_robust_list(task: Task, head: Address, size: Size) -> int:
     return 0
 
 
-@syscall(PARTIAL, "only of the calling process")
+@syscall(FULL)
 def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
     """get_robust_list(2)."""
-    threads = [thread for thread in task.process.tasks if pid in (0, thread.tid)]
-    if not threads:
-        raise LinuxError(ESRCH, f"no thread {pid}")
+    other = task_of(task, pid)
+    who, whom = task.process.credentials, other.process.credentials
+    if other.process is not task.process and who.uid and (who.uid, who.gid) != (whom.uid, whom.gid):
+        raise LinuxError(EPERM, "a process of another user")
     write_struct(task, size, WORD, _ROBUST_HEAD)
-    write_struct(task, head, WORD, (task if pid == 0 else threads[0]).robust_list)
+    write_struct(task, head, WORD, other.robust_list)
     return 0
 
 

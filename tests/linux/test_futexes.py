@@ -1,0 +1,52 @@
+"""Locks whose owners die, locks with priority inheritance, and the newer futex calls: as natively, line by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loadstone.kernel.policies import make_policy
+from loadstone.kernel.process import RUNNABLE
+from support.compilers import Compiler
+from support.run import loadstone, native, same
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def test_robust_mutexes_of_threads_and_processes_that_end(compiled: Compiler) -> None:
+    done = same(compiled((PROGRAMS / "robust.c").read_text(), "pie"))
+    assert "EOWNERDEAD" in done.text and "ENOTRECOVERABLE" in done.text
+
+
+def test_locks_with_priority_inheritance_and_waits_on_several_words(compiled: Compiler) -> None:
+    program = compiled((PROGRAMS / "locks.c").read_text(), "pie")
+    wanted, got = native(program), loadstone("run", program)
+    assert got.status == wanted.status == 0
+    ours, theirs = got.text.splitlines(), wanted.text.splitlines()
+    assert len(ours) == len(theirs) > 80
+    assert [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b and "ENOSYS" not in b] == []
+
+
+@pytest.mark.parametrize("policy", ["round-robin", "fair", "priority"])
+def test_locks_under_every_policy(policy: str, compiled: Compiler) -> None:
+    program = compiled((PROGRAMS / "robust.c").read_text(), "pie")
+    assert loadstone("run", "--policy", policy, program).stdout == native(program).stdout
+
+
+def test_who_has_what_a_real_time_task_waits_for_runs_before_others() -> None:
+    def task(name: str, real_time: int = 0) -> Any:
+        return SimpleNamespace(
+            name=name, nice=0, real_time=real_time, inherited=0, runs_to_block=False, state=RUNNABLE, virtual_time=0.0
+        )
+
+    policy = make_policy("priority", None)
+    owner, middle = task("owner"), task("middle", 10)
+    policy.add(owner)
+    policy.add(middle)
+    owner.inherited = 20
+    policy.moved(owner)
+    chosen = [policy.next(), policy.next(), policy.next()]
+    assert [one.name if one else None for one in chosen] == ["owner", "middle", None]
