@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.lean import NamedTuple
+from loadstone.lean import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,20 +22,48 @@ class Interrupted(Exception):  # noqa: N818 - it is not an error: the handler de
     """A signal arrived while the task was waiting. A handler that does nothing about it is restarted or gets EINTR."""
 
 
-class WaitQueue:
-    """The tasks that wait for one thing to happen, in the order in which they came."""
+class Listener(Protocol):
+    """Who is told each time that something happens to a file, and stays to be told again: an interest of epoll's."""
 
-    __slots__ = ("waiters", "what")
+    exclusive: bool
+    """One of these is enough: those after it are not told once it has woken somebody."""
+
+    def happened(self, events: int) -> bool:
+        """What a queue stands for has happened; `events`: which POLL* bits, 0 for "look yourself".
+
+        Returns whether this woke a task.
+        """
+
+
+class WaitQueue:
+    """Who waits for one thing to happen: tasks, in the order in which they came, and those who listen."""
+
+    __slots__ = ("listeners", "waiters", "what")
 
     def __init__(self, what: str) -> None:
         self.what = what  # for a person: "data in pipe:[17]"
         self.waiters: list[object] = []
+        self.listeners: tuple[Listener, ...] = ()
 
-    def wake(self, count: int | None = None) -> list[object]:
-        """Take the first `count` waiters (default: all) off the queue and return them; the scheduler makes them run."""
+    def wake(self, count: int | None = None, events: int = 0) -> list[object]:
+        """Take the first `count` waiters (default: all) off the queue and return them; the scheduler makes them run.
+
+        The listeners are told of `events`. Who calls this only for somebody asks for `waiters` and for `listeners`.
+        """
         taken = self.waiters[:count]
         del self.waiters[: len(taken)]
+        for listener in self.listeners:
+            if listener.happened(events) and listener.exclusive and events:
+                break
         return taken
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` from now on. The latest is told first, but all who are not exclusive before those who are."""
+        self.listeners = (*self.listeners, listener) if listener.exclusive else (listener, *self.listeners)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Tell it no more; nothing happens if it is not here."""
+        self.listeners = tuple(one for one in self.listeners if one is not listener)
 
 
 class Wait(NamedTuple):

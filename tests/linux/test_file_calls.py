@@ -42,7 +42,7 @@ def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") ->
 
 NAMES = [
     "opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying",
-    "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming",
+    "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming", "epolls",
 ]  # fmt: skip
 
 
@@ -63,6 +63,48 @@ def test_mounting_gives_what_the_kernel_gives(compiled: Compiler, tmp_path: Path
         pytest.skip("a mount namespace is not to be had here")
     ours, theirs = both("mounting", compiled, tmp_path)
     assert ours == theirs and len(ours) > 50
+
+
+EDGES = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+int main(void) {
+  int inner = epoll_create1(0), outer = epoll_create1(0), got;
+  struct epoll_event in = {EPOLLIN | EPOLLET, {.u64 = 1}}, list = {EPOLLIN, {.u64 = 9}}, out;
+  char text[3];
+  setvbuf(stdout, 0, _IONBF, 0);
+  fcntl(0, F_SETFL, O_NONBLOCK);
+  epoll_ctl(inner, EPOLL_CTL_ADD, 0, &in);
+  epoll_ctl(outer, EPOLL_CTL_ADD, inner, &list);
+  do {
+    printf("%d", epoll_wait(outer, &out, 1, -1));
+    printf("%d:", epoll_wait(inner, &out, 1, 0));
+    printf("%x ", out.events);
+    printf("%d ", epoll_wait(inner, &out, 1, 0));  /* told once, whatever is left */
+    while ((got = read(0, text, 3)) > 0) printf("read %d ", got);
+  } while (got);
+}
+"""
+
+
+@pytest.mark.parametrize(("side", "start"), [("native", 0.3), ("loadstone", 3.0)])
+def test_edges_of_the_hosts_files(side: str, start: float, compiled: Compiler) -> None:
+    """What comes through a pipe of the host's is told once for each time that something comes."""
+    program = compiled(EDGES, "static")
+    reader, writer = os.pipe()
+    timers = [threading.Timer(start + late, os.write, (writer, text)) for late, text in ((0, b"abcde"), (0.5, b"fg"))]
+    timers.append(threading.Timer(start + 1, os.close, (writer,)))
+    for timer in timers:
+        timer.start()
+    try:
+        done = native(program, stdin=reader) if side == "native" else loadstone("run", "--", program, stdin=reader)
+    finally:
+        for timer in timers:
+            timer.join()
+        os.close(reader)
+    assert done.text == "11:1 0 read 3 read 2 11:1 0 read 2 11:10 0 "
 
 
 NESTED = r"""

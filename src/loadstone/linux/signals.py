@@ -282,9 +282,10 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
             raise LinuxError(EAGAIN, "RLIMIT_SIGPENDING signals are queued")
         if pending.mask & bit(number):
             return  # the kernel keeps the bit and loses the rest
+    sent, known = process.signals.sent, len(pending.queue)
     pending.add(info)
-    if process.signals.sent.waiters:
-        process.kernel.scheduler.wake(process.signals.sent.wake())
+    if len(pending.queue) > known and (sent.waiters or sent.listeners):
+        process.kernel.scheduler.wake(sent.wake())
     if pending is process.signals.pending:
         _choose(process, number)
     else:

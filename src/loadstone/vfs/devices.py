@@ -32,6 +32,8 @@ class DeviceFile(OpenFile):
 
     __slots__ = ()
 
+    pollable = False
+
     @property
     def positioned(self) -> bool:
         """Offsets are accepted and mean nothing."""

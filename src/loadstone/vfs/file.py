@@ -7,6 +7,7 @@ from errno import EBADF, EINVAL, EISDIR, ENOTDIR, ENXIO, EOPNOTSUPP, EOVERFLOW, 
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import Protocol
 from loadstone.vfs.flags import (
     CREATION,
     O_ACCMODE,
@@ -73,16 +74,26 @@ def after(pieces: Sequence[memoryview], done: int) -> list[memoryview]:
     return rest
 
 
+class Follower(Protocol):
+    """Who is interested in an open file without keeping it open."""
+
+    def file_closed(self) -> None:
+        """The last descriptor is closed."""
+
+
 class OpenFile:
     """An open file description (the kernel's `struct file`): shared by descriptors that dup() and fork() made.
 
     This class is one that can neither be read nor written: subclasses say what their kind of file does.
     """
 
-    __slots__ = ("flags", "inode", "location", "offset", "read_queue", "references", "write_queue")
+    __slots__ = (
+        "file_interests", "flags", "inode", "location", "offset", "read_queue", "references", "write_queue",
+    )  # fmt: skip
 
     terminal: bool = False  # whether job control looks at who reads and writes
     tty: Pty | None = None  # the pseudo-terminal behind it, if it is a side of one
+    pollable: bool = True  # whether epoll takes it; poll(2) takes every file, and says of others that they are ready
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
         self.inode = inode
@@ -92,6 +103,7 @@ class OpenFile:
         self.references = 0  # descriptors; the last close() releases
         self.read_queue: WaitQueue | None = None
         self.write_queue: WaitQueue | None = None
+        self.file_interests: tuple[Follower, ...] = ()  # what is to be told when the last descriptor is closed
 
     @property
     def path(self) -> str:
@@ -176,10 +188,6 @@ class OpenFile:
         """The host's descriptor to wait for, -1 if everything here is ours."""
         return -1
 
-    def watched(self, events: int) -> list[tuple[OpenFile, int]]:
-        """The files to wait for until POLL* `events` hold, with events for each: itself, unless it gathers others."""
-        return [(self, events)]
-
     @property
     def breaks_silently(self) -> bool:
         """Whether writing where nobody reads gives EPIPE without SIGPIPE."""
@@ -201,6 +209,8 @@ class OpenFile:
         """One descriptor less; the last one releases the file."""
         self.references -= 1
         if self.references <= 0:
+            for one in self.file_interests:
+                one.file_closed()
             if self.inode.locks is not None:
                 self.inode.locks.release_file(self)
             self.release()

@@ -43,10 +43,12 @@ S_ISGID: Final = 0o2000
 S_ISVTX: Final = 0o1000
 
 POLLIN: Final = 0x1
+POLLPRI: Final = 0x2
 POLLOUT: Final = 0x4
 POLLERR: Final = 0x8
 POLLHUP: Final = 0x10
 POLLRDNORM: Final = 0x40
+POLLRDBAND: Final = 0x80
 POLLWRNORM: Final = 0x100
 POLLWRBAND: Final = 0x200
 POLLRDHUP: Final = 0x2000

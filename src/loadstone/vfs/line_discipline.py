@@ -106,9 +106,13 @@ class LineDiscipline:
         marks = sum(1 for at in self.ends if not self.typed[at])
         return self._readable - marks
 
+    def reach(self) -> int:
+        """How far reads may go: ends of file counted as bytes. It grows when there is more for a reader."""
+        return self._readable if self.canonical else len(self.typed)
+
     def has_input(self, minimum: int = 1) -> bool:
         """Whether a read need not wait: a line, or an end of file, or `minimum` bytes."""
-        return bool(self._readable) if self.canonical else len(self.typed) >= minimum
+        return self.reach() >= (1 if self.canonical else minimum)
 
     def take(self, count: int) -> bytes:
         """Up to `count` bytes; of one line in canonical mode. b"" is the end of file."""

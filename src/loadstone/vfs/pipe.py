@@ -54,10 +54,10 @@ class Pipe:
         self.readable = WaitQueue(f"data in {name}")
         self.writable = WaitQueue(f"room in {name}")
 
-    def notify(self, queue: WaitQueue) -> None:
-        """Make whoever waits on `queue` run."""
-        if queue.waiters:
-            self.wake(queue.wake())
+    def notify(self, queue: WaitQueue, events: int = 0) -> None:
+        """Make whoever waits on `queue` run, and tell of `events`: POLL* bits, 0 for any change."""
+        if queue.waiters or queue.listeners:
+            self.wake(queue.wake(events=events))
 
     def read(self, pieces: Sequence[memoryview]) -> int:
         """Take bytes; 0 when the last writer is gone; WouldBlock when there is nothing yet."""
@@ -68,8 +68,10 @@ class Pipe:
             if self.writers:
                 raise WouldBlock(self.readable)
             return 0
+        was_full = self.ring.full
         count = self.ring.take(pieces, wanted)
-        self.notify(self.writable)
+        if was_full and not self.ring.full:
+            self.notify(self.writable, POLLOUT | POLLWRNORM)
         return count
 
     def write(self, pieces: Sequence[memoryview], packet: bool = False) -> int:
@@ -82,7 +84,7 @@ class Pipe:
         count = self.ring.put(pieces, wanted, packet)
         if not count:
             raise WouldBlock(self.writable)
-        self.notify(self.readable)
+        self.notify(self.readable, POLLIN | POLLRDNORM)
         return count
 
     @property
@@ -179,7 +181,12 @@ class PipeFile(OpenFile):
         self.demand_writable()
         if offset is not None:
             raise LinuxError(ESPIPE)
-        return self.pipe.write(pieces, bool(self.flags & O_DIRECT))
+        try:
+            return self.pipe.write(pieces, bool(self.flags & O_DIRECT))
+        except WouldBlock:
+            if self.flags & O_NONBLOCK:  # pollers are told even of a write that had no room (poll_usage)
+                self.pipe.notify(self.pipe.readable, POLLIN | POLLRDNORM)
+            raise
 
     def ready(self) -> int:
         """Source: fs/pipe.c, pipe_poll()."""

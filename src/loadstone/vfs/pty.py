@@ -78,10 +78,10 @@ class Pty:
         self.master_input = WaitQueue(f"output of {name}")
         self.master_room = WaitQueue(f"room for input on {name}")
 
-    def _notify(self, *queues: WaitQueue) -> None:
-        for queue in queues:
-            if queue.waiters:
-                self.terminals.wake(queue.wake())
+    def _notify(self, queue: WaitQueue, events: int = 0) -> None:
+        """Make whoever waits on the queue run, and tell of `events`: POLL* bits, 0 for any change."""
+        if queue.waiters or queue.listeners:
+            self.terminals.wake(queue.wake(events=events))
 
     def _signal(self, number: int) -> None:
         if self.foreground:
@@ -95,7 +95,8 @@ class Pty:
     def show(self, data: bytes) -> None:
         """Give the master something to read."""
         self.screen += data
-        self._notify(self.master_input)
+        if self._settled == _ALL:  # else feed() tells of it
+            self._notify(self.master_input, POLLIN | POLLRDNORM)
 
     def drop_output(self) -> None:
         """What the master's reader could not have got yet is lost (tty_driver_flush_buffer).
@@ -103,18 +104,18 @@ class Pty:
         Also what these keys have echoed so far: the kernel has not handed that over.
         """
         del self.screen[min(READ_MOST, self._settled) :]
-        self._notify(self.slave_room)
+        self._notify(self.slave_room, POLLOUT)
 
     def drop_screen(self) -> None:
         """Nothing that was written is read any more."""
         self.screen.clear()
-        self._notify(self.slave_room)
+        self._notify(self.slave_room, POLLOUT)
 
     def take_output(self, count: int) -> bytes:
         """What the master reads."""
         data = bytes(self.screen[: min(count, READ_MOST)])
         del self.screen[: len(data)]
-        self._notify(self.slave_room)
+        self._notify(self.slave_room, POLLOUT)
         return data
 
     # The keyboard
@@ -131,8 +132,9 @@ class Pty:
         return FLIP_MOST - len(self._keys)
 
     def feed(self) -> None:
-        """Hand what was typed to the line discipline, as far as it has room."""
-        self._settled = len(self.screen)
+        """Hand what was typed to the line discipline, as far as it has room. Readers hear of it before the screen."""
+        reach = self.discipline.reach()
+        shown = self._settled = len(self.screen)
         while self._keys:
             room = self.discipline.room()
             if not room:
@@ -142,22 +144,24 @@ class Pty:
             del self._keys[: len(part)]
             self.discipline.receive(part)
             if stopped and not self.output.stopped:
-                self._notify(self.slave_room)
+                self._notify(self.slave_room, POLLOUT)
         self._settled = _ALL
-        self._notify(self.master_room)
-        if self.discipline.has_input():
-            self._notify(self.slave_input)
+        self._notify(self.master_room, POLLOUT)
+        if self.discipline.reach() > reach:
+            self._notify(self.slave_input, POLLIN | POLLRDNORM)
+        if len(self.screen) > shown:
+            self._notify(self.master_input, POLLIN | POLLRDNORM)
 
     def drop_input(self) -> None:
         """Throw away what was typed (TCFLSH)."""
         self.discipline.discard()
         self._keys.clear()
-        self._notify(self.master_room)
+        self._notify(self.master_room, POLLOUT)
 
     def drop_keys(self) -> None:
         """Throw away what was typed and has not reached the line discipline."""
         self._keys.clear()
-        self._notify(self.master_room)
+        self._notify(self.master_room, POLLOUT)
 
     # Modes
 
@@ -166,7 +170,8 @@ class Pty:
         modes.cflag = modes.cflag & ~(CSIZE | PARENB) | CS8 | CREAD
         self.discipline.set_modes(modes)
         self.feed()
-        self._notify(self.slave_input, self.slave_room)
+        self._notify(self.slave_input)
+        self._notify(self.slave_room)
 
     def stop(self, stopped: bool) -> None:
         """TCXONC: hold output, or let it go on. What a key has stopped, holding takes over."""
@@ -174,7 +179,7 @@ class Pty:
             self.output.held = True
         elif self.output.held:
             self.output.held = self.output.stopped = False  # echoes follow with what is written next
-            self._notify(self.slave_room)
+            self._notify(self.slave_room, POLLOUT)
 
     # Opening and closing
 
@@ -194,7 +199,8 @@ class Pty:
         self.discipline.set_modes(Modes())
         if session:
             self.terminals.side.hang_up(session)
-        self._notify(self.slave_input, self.slave_room)
+        self._notify(self.slave_input)
+        self._notify(self.slave_room)
 
     def close_master(self) -> None:
         """The keyboard is pulled out."""
@@ -209,7 +215,8 @@ class Pty:
         self.slaves.remove(file)
         if not self.slaves:
             self.left = True
-            self._notify(self.master_input, self.master_room)
+            self._notify(self.master_input)
+            self._notify(self.master_room)
             self.terminals.forget(self)
 
 

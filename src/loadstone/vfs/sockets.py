@@ -17,6 +17,8 @@ from loadstone.vfs.flags import (
     POLLHUP,
     POLLIN,
     POLLOUT,
+    POLLPRI,
+    POLLRDBAND,
     POLLRDHUP,
     POLLRDNORM,
     POLLWRBAND,
@@ -50,6 +52,9 @@ SHUT_RECEIVE, SHUT_SEND, SHUT_BOTH = 1, 2, 3  # sk_shutdown
 
 DEFAULT_BUFFER: Final = 212_992  # net.core.wmem_default
 MAX_DGRAM_QUEUE: Final = 10  # net.unix.max_dgram_qlen
+# What sock_def_readable() and unix_write_space() tell.
+ARRIVED: Final = POLLIN | POLLPRI | POLLRDNORM | POLLRDBAND
+WRITABLE: Final = POLLOUT | POLLWRNORM | POLLWRBAND
 
 
 class Ended(WouldBlock):
@@ -107,21 +112,25 @@ class Socket:
 
     # Waking
 
-    def notify(self, *queues: WaitQueue) -> None:
-        """Make whoever waits on the queues run."""
-        for queue in queues:
-            if queue.waiters:
-                self.space.wake(queue.wake())
+    def notify(self, queue: WaitQueue, events: int = 0) -> None:
+        """Make whoever waits on the queue run, and tell of `events`: POLL* bits, 0 for any change."""
+        if queue.waiters or queue.listeners:
+            self.space.wake(queue.wake(events=events))
+
+    def arrived(self) -> None:
+        """There is something to receive or to accept (sk_data_ready)."""
+        self.notify(self.readable, ARRIVED)
 
     def changed(self) -> None:
-        """Something that readers, writers and pollers look at is different."""
-        self.notify(self.readable, self.writable)
+        """Something that readers, writers and pollers look at is different (sk_state_change)."""
+        self.notify(self.readable)
+        self.notify(self.writable)
 
     def relieve(self, cost: int) -> None:
         """What was charged is given back; writers are woken when three quarters are free (unix_write_space)."""
         self.charged -= cost
         if self.has_room:
-            self.notify(self.writable)
+            self.notify(self.writable, WRITABLE)
 
     @property
     def has_room(self) -> bool:
@@ -132,7 +141,7 @@ class Socket:
         """A message or connection left the queue."""
         self.notify(self.admits)
         for client in list(self.clients):
-            self.notify(client.writable)
+            self.notify(client.writable, WRITABLE)
 
     @property
     def is_full(self) -> bool:
@@ -185,7 +194,7 @@ class Socket:
         far.passes_credentials = other.passes_credentials
         self.pair(far)
         other.queue.append(far)
-        other.notify(other.readable)
+        other.arrived()
 
     def accept(self) -> Socket:
         """The far end of the oldest connection; WouldBlock without one."""
@@ -230,7 +239,7 @@ class Socket:
             peer.changed()
         self.set_peer(None)
         self.discard_queue()
-        self.notify(self.readable, self.writable)
+        self.changed()
 
     def discard_queue(self) -> None:
         """Nobody will receive what is there, or accept who is."""
@@ -331,7 +340,7 @@ class StreamSocket(Socket):
             extra = extra._replace(rights=())
             done += size
         if done:
-            peer.notify(peer.readable)
+            peer.arrived()
         return done
 
     def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
@@ -440,7 +449,7 @@ class DatagramSocket(Socket):
         if other is not self and other.peer is not self and other.is_full:
             raise WouldBlock(other.admits)
         other.queue.append(Message(b"".join(pieces), self, self.marked(extra, other), message_cost(size)))
-        other.notify(other.readable)
+        other.arrived()
         return size
 
     def _lost(self, other: Socket) -> None:

@@ -11,7 +11,18 @@ from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Resta
 from loadstone.linux.structs import SECOND, SIGSET_ARGUMENT, TIMESPEC, TIMEVAL
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.flags import O_PATH, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRBAND, POLLWRNORM
+from loadstone.vfs.flags import (
+    O_PATH,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLPRI,
+    POLLRDBAND,
+    POLLRDNORM,
+    POLLWRBAND,
+    POLLWRNORM,
+)
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
     Polled = list[tuple[int, int]]
     """(descriptor, wanted events)."""
 
-POLLNVAL, POLLPRI, POLLRDBAND = 0x20, 0x2, 0x80
+POLLNVAL = 0x20
 ALWAYS = POLLERR | POLLHUP
 SIGSET_SIZE = 8
 KTIME_SECONDS = (1 << 63) // SECOND
@@ -51,7 +62,7 @@ class Watch:
         """`files` are (open file, wanted POLL* bits)."""
         queues: list[WaitQueue] = []
         host: dict[int, int] = {}
-        for file, events in (pair for one, wanted in files for pair in one.watched(wanted)):
+        for file, events in files:
             queues += [one for one in file.queues() if one not in queues]
             fd = file.host_fd()
             if fd >= 0:
