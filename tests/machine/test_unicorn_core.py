@@ -269,6 +269,56 @@ def test_code_written_from_python(bare: Bare) -> None:
     assert registers(bare, "rax") == (9,)
 
 
+@pytest.mark.parametrize("first", ["run", "written"])
+def test_code_written_where_it_does_not_run(bare: Bare, first: str) -> None:
+    """Several stores to one page, which only another page executes: all are seen, and none of it is a fault."""
+    frame = bare.space.map(CODE, R | X)
+    bare.memory.hold(frame)
+    bare.space.map(FAR, R | W, frame)
+    # Three functions, 256 bytes apart, each of which adds a number to rbx.
+    functions = b"".join(assemble("add ebx, 0x11; ret").ljust(256, b"\0") for _ in range(3))
+    bare.load(functions)
+    call = "; ".join(f"mov eax, {CODE + 256 * n}; call rax" for n in range(3))
+    store = "; ".join(f"movb [rdi + {256 * n + 2}], cl" for n in range(3))
+    loop = f"mov ecx, 3; 1: {'; '.join((call, store) if first == 'run' else (store, call))}; dec ecx; jnz 1b; syscall"
+    bare.context.write("rdi", FAR)
+    bare.context.sp = STACK_TOP - 64
+    bare.load(loop, at=CODE + FRAME_SIZE)
+    bare.context.pc = CODE + FRAME_SIZE
+    assert bare.run().kind == SYSTEM_CALL
+    assert registers(bare, "rbx") == (3 * (0x11 + 3 + 2 if first == "run" else 3 + 2 + 1),)
+    assert [fault.address for fault in bare.faults] == [STACK_TOP - 72]
+
+
+def test_code_written_by_another_process(bare: Bare) -> None:
+    frame = bare.space.map(CODE, R | X)
+    other, context = bare.new_space(), bare.core.new_context()
+    bare.memory.hold(frame)
+    other.map(FAR, R | W, frame)
+    bare.load(f"1: mov eax, {FAR}; movb [rax + 1], cl; syscall; jmp 1b", space=other, at=CODE + FRAME_SIZE)
+    bare.load("1: mov eax, 5; syscall; jmp 1b")
+    bare.context.pc, context.pc = CODE, CODE + FRAME_SIZE
+    for value in (7, 8, 9):
+        context.write("rcx", value)
+        assert bare.run(context=context, space=other).kind == SYSTEM_CALL
+        context.set_result(0)
+        assert bare.run().kind == SYSTEM_CALL
+        assert registers(bare, "rax") == (value,)
+
+
+def test_a_page_that_executes_and_is_written_elsewhere_refuses_what_it_refused(bare: Bare) -> None:
+    """However the core keeps writing and running apart: the program is never let do more than its pages allow."""
+    frame = bare.space.map(CODE, R | X)
+    bare.memory.hold(frame)
+    bare.space.map(FAR, R | W, frame)
+    assert bare.start(f"mov eax, {FAR}; movb [rax + 64], 0xc3; movb [rip], 1").kind == EXCEPTION
+    assert bare.faults[-1].access == W
+    assert bare.start(f"mov eax, {FAR}; movb [rax + 64], 0xc3; jmp rax").kind == EXCEPTION
+    assert (bare.faults[-1].address, bare.faults[-1].access) == (FAR, X)
+    frames = 0xFFFF_8000_0000_0000 + frame * FRAME_SIZE  # where the core itself can execute every frame
+    assert bare.start(f"movabs rax, {frames}; call rax").kind == EXCEPTION
+
+
 def test_copy_on_write_of_a_page_whose_code_runs(bare: Bare) -> None:
     """A store to the page that the code is in, whose fault moves the page to another frame with other code behind."""
     original = bare.space.map(CODE, R | X)
@@ -303,7 +353,7 @@ def test_a_frame_that_is_used_again_does_not_run_its_old_code(bare: Bare) -> Non
     bare.core.invalidate(bare.space.page_table.root, CODE, CODE + FRAME_SIZE, [frame])
     bare.memory.release(frame)
     assert bare.memory.quarantine == [frame]
-    bare.core.forget_code(frame)
+    bare.core.break_at(FAR)  # everything is translated anew
     bare.load("syscall", at=CODE + FRAME_SIZE)
     bare.context.pc = CODE + FRAME_SIZE
     bare.run()

@@ -28,7 +28,6 @@ from loadstone.machine import cpuid, kvm_core, native_code
 from loadstone.machine.kvm_core import KvmCore
 from machine.engines import maker
 from support.compilers import SOURCES, Compiler
-from support.run import loadstone, native
 
 ENVIRONMENT = {"PATH": "/usr/bin", "LC_ALL": "C"}
 DEEDS = ("null", "write-code", "execute-data", "divide", "abort", "raise")
@@ -49,11 +48,7 @@ PROGRAMS: dict[str, Sequence[tuple[str, ...]]] = {
     "signals": [*((deed,) for deed in DEEDS), *((deed, "handle") for deed in DEEDS)],
     "sigframe": [(kind, "s") for kind in FRAMES],
     "cores/again": [("A", "B", "C")],
-    **{
-        f"cores/{path.stem}": [()]
-        for path in sorted((SOURCES / "cores").glob("*.c"))
-        if path.stem not in ("again", "twofold")
-    },
+    **{f"cores/{path.stem}": [()] for path in sorted((SOURCES / "cores").glob("*.c")) if path.stem != "again"},
 }
 DYNAMIC = ("hello", "numbers", "recover", "threads_local", "cores/instructions", "cores/family", "cores/files",
            "cores/mapped", "cores/masks", "cores/strings", "cores/threads")  # fmt: skip
@@ -294,10 +289,3 @@ def explains(symbols: Symbols, fault: Fault, different: set[str]) -> bool:
     """Whether a fault is one of a function that only one core has chosen, or of the choice."""
     function = symbols.name(fault.pc)
     return function in different or bool(ASKS_CPUID.match(function))
-
-
-@pytest.mark.xfail(strict=True, reason="Unicorn keeps what it translated when code is written at another address")
-def test_code_written_at_another_address(compiled: Compiler) -> None:
-    program = compiled(text_of("cores/twofold"), "musl-static")
-    got = [loadstone("run", "--engine", engine, program).text for engine in ("kvm", "unicorn")]
-    assert got == [native(program).text] * 2

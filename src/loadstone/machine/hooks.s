@@ -18,12 +18,13 @@
     .set UC, 80
     .set SKIP, 88
     .set BLOCK, 96
+    .set EXECUTED, 104
+    .set WRITTEN, 112
 
     .set PRESENT, 1
     .set WRITABLE, 2
     .set ACCESSED, 0x20
     .set DIRTY, 0x40
-    .set EXECUTED, 0x200
     .set NO_EXECUTE, 63
     .set FRAME_MASK, 0x000ffffffffff000
 
@@ -105,6 +106,8 @@ on_code:
 
 # bool on_fill(uc, address, type, result, control): walk the page tables as the CPU would; what they cannot answer goes
 # to Python. type: 16 read, 17 write, 18 fetch.
+#
+# A frame of code may be written only through a translation that executes too, whose stores Unicorn checks one by one.
     .balign 16, 0xcc
 on_fill:
     dec qword ptr [r8 + FILLS]
@@ -112,6 +115,11 @@ on_fill:
     call walk
     jnz 9f
     mov rax, [r10]
+    and r11, rax
+    mov [rcx], r11                      # result->paddr
+    shr r11, 12                         # the frame
+    mov r9, [r8 + EXECUTED]
+    movzx r9d, byte ptr [r9 + r11]      # whether it is one of code
     cmp edx, 17
     je 1f
     cmp edx, 18
@@ -121,26 +129,37 @@ on_fill:
 1:  test al, WRITABLE
     jz 9f
     or rax, ACCESSED | DIRTY
+    test r9d, r9d
+    jz 3f
+    bt rax, NO_EXECUTE
+    jc 9f                               # code is written where it does not run: Python drops what was made of it
     jmp 3f
 2:  bt rax, NO_EXECUTE
     jc 9f
-    test eax, EXECUTED                  # the first fetch through an entry is Python's: it marks the frame
-    jz 9f
     or rax, ACCESSED
+    test r9d, r9d
+    jnz 3f
+    mov r9, [r8 + WRITTEN]
+    cmp byte ptr [r9 + r11], 0
+    jne 9f                              # the first fetch from what the program wrote: Python sees who may write there
+    mov r9, [r8 + EXECUTED]
+    mov byte ptr [r9 + r11], 1
+    mov r9d, 1
 3:  mov [r10], rax
-    and r11, rax
-    mov [rcx], r11                      # result->paddr
     mov edx, 1                          # readable
-    mov r9d, eax
-    and r9d, WRITABLE | DIRTY
-    cmp r9d, WRITABLE | DIRTY
-    jne 4f
-    or edx, 2                           # writable only once dirty, so that the first write is seen
-4:  test eax, EXECUTED                  # executable only once executed, so that the first fetch is seen
-    jz 5f
+    test r9d, r9d
+    jz 4f
     bt rax, NO_EXECUTE
     jc 5f
-    or edx, 4
+    or edx, 4                           # executable only if code ran in the frame, so that the first fetch is seen
+4:  and eax, WRITABLE | DIRTY
+    cmp eax, WRITABLE | DIRTY
+    jne 5f
+    or edx, 2                           # writable only once dirty, so that the first write is seen
+    test r9d, r9d
+    jnz 5f
+    mov r9, [r8 + WRITTEN]
+    mov byte ptr [r9 + r11], 1
 5:  mov [rcx + 8], edx                  # result->perms
     mov eax, 1
     ret

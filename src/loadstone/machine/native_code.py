@@ -36,6 +36,8 @@ class Control(ctypes.Structure):
         ("uc", c_uint64),  # +80: the engine's handle
         ("skip", c_int64),  # +88: the address whose breakpoint does not count once more; -1 for none
         ("block", c_uint64),  # +96: the address of the block that was begun last
+        ("executed", c_uint64),  # +104: host address of PhysicalMemory.executed
+        ("written", c_uint64),  # +112: as that, 1 for a frame that may be writable in the TLB
     )
 
 
@@ -43,16 +45,18 @@ class Control(ctypes.Structure):
 _CODE = bytes.fromhex(
     """
     48c74608 01000000 ff6610cc cccccccc 48897160 89d04829 017801c3 48c74108
-    02000000 ff6110cc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee82e01
+    02000000 ff6110cc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee86e01
     00007550 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077354c
     01c84801 d089ca85 d2742844 0fb61041 80fac574 1f4180fa c4751144 8a500141
     80e21f41 feca4180 fa027608 48ffc0ff caebd4c3 498b4018 498b5028 4889c648
     c1e60448 893c3248 894c3208 49ff4018 493b4020 72dd49c7 40080300 0000498b
     785041ff 6010cccc cccccccc cccccccc 483b7158 48c74158 ffffffff 740b48c7
-    41080400 0000ff61 10c3cccc cccccccc 49ff4848 786ee875 00000075 67498b02
-    83fa1174 0b83fa12 74104883 c820eb1c a8027450 4883c860 eb12480f bae03f72
-    43a90002 0000743c 4883c820 49890249 21c34c89 19ba0100 00004189 c14183e1
-    424183f9 42750383 ca02a900 02000074 0a480fba e03f7203 83ca0489 5108b801
+    41080400 0000ff61 10c3cccc cccccccc 49ff4848 0f88aa00 0000e8b1 0000000f
+    859f0000 00498b02 4921c34c 891949c1 eb0c4d8b 4868470f b60c1983 fa11740b
+    83fa1274 1c4883c8 20eb40a8 02747548 83c86045 85c97433 480fbae0 3f7265eb
+    2a480fba e03f725c 4883c820 4585c975 1a4d8b48 7043803c 19007548 4d8b4868
+    43c60419 0141b901 00000049 8902ba01 00000045 85c9740a 480fbae0 3f721c83
+    ca0483e0 4283f842 751183ca 024585c9 75094d8b 487043c6 04190189 5108b801
     000000c3 41ff6040 cccccccc cccccccc 4d8b4830 49bb00f0 ffffffff 0f004889
     f048c1e8 2f756a4d 8b50384d 01ca4889 f048c1e8 2725ff01 00004d8b 14c24d21
     da744b4d 01ca4889 f048c1e8 1e25ff01 00004d8b 14c24d21 da74334d 01ca4889

@@ -29,7 +29,6 @@ DIRTY = 0x40
 PROTNONE = (
     0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
 )
-EXECUTED = 0x200  # software: the frame is marked as one that code was fetched from (hooks.s relies on it)
 AHEAD = 0x400  # software: filled beside a page that faulted; nobody may ever have touched it
 NO_EXECUTE = 1 << 63
 FRAME_MASK = 0x000F_FFFF_FFFF_F000

@@ -40,7 +40,10 @@ class PhysicalMemory:
         base: the host address of frame 0.
         zero_frame: the frame of zeros that reads of untouched anonymous memory share.
         in_use_end: the address past the last frame that was ever handed out.
-        executed: a byte a frame, 1 once instructions were fetched from it (a core may have translated it).
+        executed: a byte a frame, 1 while a core may hold translations of the code in it; a mapping of its own, which
+            machine code reads as well.
+        rewritten: frames of code that somebody other than the program has written; a core drops what it translated of
+            them before it goes on.
         peak: the most frames that were ever in use at once.
     """
 
@@ -56,7 +59,8 @@ class PhysicalMemory:
         self.base = ctypes.addressof(self._pin)
         self._references = array("I")
         self._owners = bytearray()
-        self.executed = bytearray()
+        self.executed = mmap.mmap(-1, self.frames)
+        self.rewritten: list[int] = []
         self._next = self.in_use_end = 0  # frames from here on were never used
         self._free: list[int] = []  # free, with old contents
         self._clean: list[int] = []  # free, given back to the host: zeros again
@@ -135,6 +139,12 @@ class PhysicalMemory:
         """`times` more references to `frame`."""
         self._references[frame] += times
 
+    def hold_all(self, frames: list[int]) -> None:
+        """One more reference to each."""
+        references = self._references
+        for frame in frames:
+            references[frame] += 1
+
     def release(self, frame: int) -> None:
         """One reference less; without any the frame is free."""
         left = self._references[frame] - 1
@@ -168,6 +178,11 @@ class PhysicalMemory:
             self.executed[frame] = 0
         self._free += self.quarantine
         self.quarantine.clear()
+
+    def written(self, frame: int) -> None:
+        """A frame got new contents, other than by a store of the program's or for a new purpose."""
+        if self.executed[frame]:
+            self.rewritten.append(frame)
 
     def end_table_quarantine(self) -> None:
         """The cores forgot every translation: frames of old page tables can be used again."""
@@ -252,7 +267,6 @@ class PhysicalMemory:
             more = max(_GROWTH, end - len(self._owners))
             self._references.frombytes(bytes(self._references.itemsize * more))
             self._owners += bytes(more)
-            self.executed += bytes(more)
 
     def _count(self, owner: int, change: int) -> None:
         self._counts[owner] += change

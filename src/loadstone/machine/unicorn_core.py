@@ -9,6 +9,7 @@ engine, and `run` returns.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import struct
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_int, c_uint64, c_void_p
@@ -53,7 +54,7 @@ from loadstone.machine.instruction import (
     modifies_memory,
     touched,
 )
-from loadstone.machine.paging import ACCESSED, DIRTY, EXECUTED, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS
 from loadstone.machine.vex import find_vex, find_vex_in_block
@@ -110,7 +111,11 @@ _CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiri
 _CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
 _RFLAGS_AT_ENTRY = 0x202
 
+# Where the frames are all executable to the core itself, and only while it drops the translations of one.
+_FRAMES_BASE = 0xFFFF_8000_0000_0000
+
 _TLB_ENTRIES = 256  # Unicorn's TLB at the start; it grows only when flushed
+_FEW_FRAMES = 256  # of code that were rewritten; for more it is cheaper to drop all translations
 _QUARANTINE_LIMIT = 4096
 
 _ACCESS = {uc.MEM_READ: ACCESS_READ, uc.MEM_WRITE: ACCESS_WRITE, uc.MEM_FETCH: ACCESS_EXECUTE}
@@ -257,6 +262,9 @@ class UnicornCore:
         self._hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
         self._control = self._hooks.control
         self._control.memory = memory.base
+        self._written = mmap.mmap(-1, memory.frames)  # a byte a frame, 1 if it may be writable in the TLB
+        self._pins = [ctypes.c_char.from_buffer(marks) for marks in (memory.executed, self._written)]
+        self._control.executed, self._control.written = map(ctypes.addressof, self._pins)
         self._control.uc = self._uc.value
         self._handles: list[c_void_p] = []
         self._spare_handles: list[c_void_p] = []  # of tasks that are gone
@@ -264,6 +272,7 @@ class UnicornCore:
         self._space: Any = None
         self._in_hook = False
         self._filling = -1  # the page whose translation is being made
+        self._dropping = False  # translations of code, by frame
         self._booting = True
         self._stale_tlb = False
         self._stale_code = False
@@ -356,8 +365,8 @@ class UnicornCore:
         self._stale_tlb = True
 
     def forget_code(self, frame: int) -> None:
-        """Drop the translations of code before the next start."""
-        self._stale_code = True
+        """Drop the translations of the code in `frame` before the next start."""
+        self._memory.rewritten.append(frame)
 
     def close(self) -> None:
         """Close the engine; its contexts go with it."""
@@ -367,6 +376,7 @@ class UnicornCore:
             self._library.uc_close(self._uc)
             self._uc = c_void_p()
             self._hooks.close()
+            self._pins.clear()
             self._library = _Closed()
             self._emu_start = self._reg_read = self._reg_write = _refuse_closed
             self._reg_read_batch = self._reg_write_batch = _refuse_closed
@@ -614,7 +624,8 @@ class UnicornCore:
             self._stale_tlb = True
 
     def _drop_stale(self) -> None:
-        if len(self._memory.quarantine) > self._quarantine_limit:
+        memory = self._memory
+        if len(memory.quarantine) > self._quarantine_limit or len(memory.rewritten) > _FEW_FRAMES:
             self._stale_code = True
         if self._stale_code:
             self._stale_code = False
@@ -622,9 +633,28 @@ class UnicornCore:
             self._library.uc_ctl(self._uc, c_int(uc.CTL_TB_FLUSH))
             self._checked.clear()
             self._checked_places.clear()
-            self._memory.end_quarantine()
+            memory.rewritten.clear()
+            memory.end_quarantine()
+        elif memory.rewritten:
+            for frame in set(memory.rewritten):
+                self._drop_translations(frame)
+            memory.rewritten.clear()
         if self._stale_tlb:
             self._flush_tlb()
+
+    def _drop_translations(self, frame: int) -> None:
+        """Forget what was translated of the code in a frame; until the TLB is flushed nothing may run.
+
+        Unicorn finds translations by the frame but takes a virtual address, so each frame has one for this.
+        """
+        address = _FRAMES_BASE + frame * FRAME_SIZE
+        self._dropping = True
+        self._library.uc_ctl(self._uc, c_int(uc.CTL_TB_REMOVE_CACHE), c_uint64(address), c_uint64(address + FRAME_SIZE))
+        self._dropping = False
+        self._memory.executed[frame] = 0
+        self._checked.clear()
+        self._checked_places.clear()
+        self._stale_tlb = True
 
     def _flush_tlb(self) -> None:
         self._stale_tlb = False
@@ -642,6 +672,10 @@ class UnicornCore:
 
     def _fill(self, _uc: int, address: int, kind: int, result: Any, _data: int) -> bool:
         """What the walk in machine code could not answer: a page fault, a first fetch, a flush that is due."""
+        if self._dropping:
+            result.contents.paddr = address - _FRAMES_BASE
+            result.contents.perms = uc.PROT_EXEC
+            return True
         self._in_hook = True
         try:
             return self._translate(address, kind, result)
@@ -680,26 +714,48 @@ class UnicornCore:
                 return False
             slot = table.find(address)
             entry = words[slot]
-        if kind == uc.MEM_WRITE:
-            entry |= ACCESSED | DIRTY
-        elif kind == uc.MEM_FETCH:
-            entry |= ACCESSED | EXECUTED
-            self._memory.executed[(entry & FRAME_MASK) >> 12] = 1
-        else:
-            entry |= ACCESSED
+        entry |= ACCESSED | DIRTY if kind == uc.MEM_WRITE else ACCESSED
         words[slot] = entry
-        if self._stale_tlb or self._control.fills < 0:
-            if not self._stale_tlb:
-                self._tlb_limit *= 2
+        frame = (entry & FRAME_MASK) >> 12
+        self._guard_code(frame, kind, bool(entry & NO_EXECUTE))
+        if self._stale_tlb:
+            self._flush_tlb()
+        elif self._control.fills < 0:
+            self._tlb_limit *= 2
             self._flush_tlb()
         answer = result.contents
         answer.paddr = entry & FRAME_MASK
-        answer.perms = (
-            uc.PROT_READ
-            | (uc.PROT_WRITE if entry & (WRITABLE | DIRTY) == WRITABLE | DIRTY else 0)
-            | (uc.PROT_EXEC if entry & EXECUTED and not entry & NO_EXECUTE else 0)
-        )
+        answer.perms = self._permissions(entry, frame)
         return True
+
+    def _guard_code(self, frame: int, kind: int, no_execute: bool) -> None:
+        """Keep a frame from being code and writable at a time, but through a translation that executes too.
+
+        Unicorn checks the stores of such a translation one by one; of any other it checks the first only.
+        """
+        executed, written = self._memory.executed, self._written
+        if kind == uc.MEM_WRITE and no_execute and executed[frame]:
+            self._drop_translations(frame)
+        elif kind == uc.MEM_FETCH and not executed[frame]:
+            executed[frame] = 1
+            if written[frame]:
+                written[frame] = 0
+                if self._memory.references(frame) > 1:  # else it can be written nowhere else
+                    self._stale_tlb = True
+
+    def _permissions(self, entry: int, frame: int) -> int:
+        """What the TLB may allow by itself. The first write and the first fetch are always seen (see hooks.s)."""
+        permissions = uc.PROT_READ
+        code = self._memory.executed[frame]
+        if code:
+            if entry & NO_EXECUTE:
+                return permissions
+            permissions |= uc.PROT_EXEC
+        if entry & (WRITABLE | DIRTY) == WRITABLE | DIRTY:
+            permissions |= uc.PROT_WRITE
+            if not code:
+                self._written[frame] = 1
+        return permissions
 
     def _modifies(self, pc: int) -> bool:
         """Whether the instruction reads memory in order to write it: to a CPU that is a write from the start.

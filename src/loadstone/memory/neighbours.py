@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, EXECUTED, FRAME_MASK, PROTNONE, WRITABLE, permissions
+from loadstone.machine.paging import ACCESSED, FRAME_MASK, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
 
@@ -63,14 +63,13 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
         low, high = lowest, highest
     slot = space.page_table.slot(page) - index
     bits = leaf_entry(vma, 0, writable)
-    marks = space.memory.executed if vma.flags & EXEC else None
     mapped = 0
     words, hold, guards = space.memory.words, space.memory.hold, space.guards
     for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
         if not entry and each in frames and not (guards and page + (each - index << PAGE_SHIFT) in guards):
             frame = frames[each]
             hold(frame)
-            words[slot + each] = frame << FRAME_SHIFT | (bits | EXECUTED if marks and marks[frame] else bits)
+            words[slot + each] = frame << FRAME_SHIFT | bits
             mapped += 1
     space.resident_pages += mapped
     return mapped - 1

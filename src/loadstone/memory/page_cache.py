@@ -107,6 +107,7 @@ class PageCache:
         if new_size % PAGE and keep - 1 in pages.frames:
             tail = new_size % PAGE
             self.memory.view(pages.frames[keep - 1], tail, PAGE - tail)[:] = bytes(PAGE - tail)
+            self.memory.written(pages.frames[keep - 1])
 
     def punch(self, backing: Backing, first: int, end: int) -> None:
         """Unmap and drop pages first..end - 1: a hole in a file that is nowhere but here."""

@@ -167,7 +167,7 @@ def _without_code(space: AddressSpace, runs: list[tuple[int, int]]) -> list[tupl
     """The runs up to the first frame that instructions were fetched from: writing there must be reported."""
     executed = space.memory.executed
     for number, (first, size) in enumerate(runs):
-        frame = executed.find(1, first >> PAGE_SHIFT, (first + size) >> PAGE_SHIFT)
+        frame = executed.find(b"\1", first >> PAGE_SHIFT, (first + size) >> PAGE_SHIFT)
         if frame >= 0:
             clean = (frame << PAGE_SHIFT) - first
             return runs[:number] + ([(first, clean)] if clean else [])

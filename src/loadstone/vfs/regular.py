@@ -34,6 +34,9 @@ class Frames(Protocol):
     def page(self, frame: int) -> memoryview:
         """4,096 writable bytes."""
 
+    def written(self, frame: int) -> None:
+        """Somebody other than the program wrote there."""
+
 
 class Cache(Protocol):
     """What is asked of the page cache here."""
@@ -209,6 +212,7 @@ class RegularFile(Inode):
                 frame = frames.get(index)
                 if frame is not None:
                     memory.page(frame)[start : start + count] = piece[position : position + count]
+                    memory.written(frame)
                 position += count
                 offset += count
                 length -= count
