@@ -94,6 +94,63 @@ def test_a_child_is_given_entries_that_no_cpu_has_used(world: World) -> None:
     assert writable(world.space, start, 8) == list(range(8))
 
 
+def test_fork_copies_what_was_written_since_the_last_one(world: World) -> None:
+    start = world.anonymous(8, at=ALIGNED)
+    copy_out(world.space, start, b"old." * 2 * PAGE)
+    world.space.clone().release()  # the first fork does not know yet what is written over and over
+    copy_out(world.space, start + 3 * PAGE, b"new")
+    assert writable(world.space, start, 8) == list(range(8))
+    child = world.space.clone()
+    assert writable(child, start, 8) == writable(world.space, start, 8) == [3]
+    copy_out(world.space, start + 3 * PAGE, b"the parent's")
+    copy_out(child, start + 3 * PAGE, b"the child's")
+    before = world.space.minor_faults + child.minor_faults
+    assert copy_in(world.space, start + 3 * PAGE, 12) == b"the parent's"
+    assert copy_in(child, start + 3 * PAGE, 11) == b"the child's"
+    assert copy_in(child, start, 3) == b"old"
+    assert world.space.minor_faults + child.minor_faults == before
+    child.release()
+    assert world.memory.references(world.space.page_table.entry(start + 3 * PAGE) >> 12 & 0xFFFFF) == 1
+
+
+def test_a_fork_copies_no_more_than_it_may(world: World) -> None:
+    start = world.anonymous(200, at=ALIGNED)
+    world.space.clone().release()
+    copy_out(world.space, start, bytes(200 * PAGE))
+    child = world.space.clone()
+    assert len(writable(child, start, 200)) == len(writable(world.space, start, 200)) == 64
+    child.release()
+
+
+def test_a_child_has_the_file_pages_of_its_parent(world: World) -> None:
+    file = File(20 * PAGE)
+    world.cache.bring(file, 0, 9)
+    text = world.file(file, 20, R | X, at=ALIGNED)
+    copy_in(world.space, text, 1)
+    child = world.space.clone()
+    assert entries(child, text, 20) == entries(world.space, text, 20)
+    assert child.resident_pages == world.space.resident_pages == 16  # the window
+    assert file.pages is not None
+    frame = file.pages.frames[0]
+    assert world.memory.references(frame) == 3  # the cache's, and two spaces'
+    child.release()
+    assert world.memory.references(frame) == 2
+
+
+def test_who_looks_at_faults_forks_as_the_kernel_does(world: World) -> None:
+    file = File(20 * PAGE)
+    text = world.file(file, 20, R | X, at=ALIGNED)
+    start = world.anonymous(8, at=ALIGNED + (1 << 21))
+    copy_in(world.space, text, 1)
+    world.space.clone().release()
+    copy_out(world.space, start, bytes(8 * PAGE))
+    world.space.events = world.events
+    child = world.space.clone()
+    assert present(child, text, 20) == 0
+    assert writable(child, start, 8) == writable(world.space, start, 8) == []
+    child.release()
+
+
 def test_the_end_of_a_space_is_not_reported(world: World) -> None:
     start = world.anonymous(4, at=ALIGNED)
     copy_out(world.space, start, bytes(4 * PAGE))

@@ -43,6 +43,7 @@ class AddressSpace:
         fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
         fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
         guards: the addresses of its guard pages (see memory.guard).
+        has_forked: whether it was copied by a fork.
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
         users: the processes that are in it; more than one after vfork.
@@ -60,6 +61,7 @@ class AddressSpace:
         "fault_around",
         "fill_ahead",
         "guards",
+        "has_forked",
         "layout",
         "limits",
         "major_faults",
@@ -114,6 +116,7 @@ class AddressSpace:
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
         self.guards: set[int] = set()
+        self.has_forked = False
         self.minor_faults = self.major_faults = 0
         self.users = 1
         cache.spaces.append(self)

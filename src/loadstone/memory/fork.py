@@ -1,11 +1,18 @@
-"""The copy of an address space that fork makes (kernel/fork.c: dup_mmap; mm/memory.c: copy_page_range)."""
+"""The copy of an address space that fork makes (kernel/fork.c: dup_mmap; mm/memory.c: copy_page_range).
+
+Where nobody looks at faults (see memory.fill_ahead), fork also does what faults of both sides would do at once:
+
+- The child gets the parent's entries for the pages of files; a fault would bring back those of one page table.
+- What a process wrote since it forked last, it and its child will write again: the child gets copies of those pages,
+  and the parent's stay writable. The dirty bits tell: fork takes the right to write from every other page.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, WRITABLE
-from loadstone.machine.physical import FRAME_SHIFT
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
 from loadstone.memory.guard import guarded
@@ -14,6 +21,9 @@ from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED,
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
+
+_MOST_COPIED = 64  # pages that one fork copies
+_WRITTEN = WRITABLE | DIRTY
 
 
 def clone(parent: AddressSpace) -> AddressSpace:
@@ -31,13 +41,24 @@ def clone(parent: AddressSpace) -> AddressSpace:
     child.owner_ids = parent.owner_ids
     if parent.executable is not None:
         child.execute(parent.executable)
+    ahead = parent.fill_ahead
+    favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
+    copies = _MOST_COPIED if favour and parent.has_forked else 0
     try:
         for vma in list(parent.vmas):
-            if not vma.flags & DONTCOPY:
-                _copy_vma(parent, child, vma)
+            if vma.flags & DONTCOPY:
+                continue
+            _copy_vma(parent, child, vma)
+            if vma.flags & WIPEONFORK:
+                continue
+            if vma.anon_vma is not None or vma.flags & (PFNMAP | MIXEDMAP):
+                copies -= _share_pages(parent, child, vma, copies)
+            elif favour and not vma.flags & SHARED:
+                _give_file_pages(parent, child, vma)
     except BaseException:
         child.release()
         raise
+    parent.has_forked = True
     return child
 
 
@@ -47,28 +68,41 @@ def _copy_vma(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
         child.charge(pages)
     copy = vma.copy(vma.start, vma.end, vma.offset)
     copy.flags &= ~(LOCKED | LOCKONFAULT)
-    wiped = vma.flags & WIPEONFORK
-    copy.anon_vma = ForkedAnonVma() if vma.anon_vma is not None and not wiped else None
+    copy.anon_vma = ForkedAnonVma() if vma.anon_vma is not None and not vma.flags & WIPEONFORK else None
     child.vmas.insert(copy)
     child.usage.add(copy.flags, pages)
-    if not wiped and (vma.anon_vma is not None or vma.flags & (PFNMAP | MIXEDMAP)):
-        _share_pages(parent, child, vma)
 
 
-def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
+def _give_file_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
+    """Give the child the parent's entries of a private mapping that has none but page-cache pages, all read-only."""
+    memory = parent.memory
+    words = memory.words
+    for address, slot, entries in parent.page_table.runs(vma.start, vma.end):
+        frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in filter(None, entries)]
+        if frames:
+            target = child.page_table.slot(address)
+            words[target : target + len(entries)] = words[slot : slot + len(entries)]
+            memory.hold_all(frames)
+            child.resident_pages += len(frames)
+
+
+def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: int) -> int:
     """Give the child the parent's entries; in private mappings neither may write any more (copy_present_ptes).
 
     The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
+    As a favour up to `copies` pages are copied instead; how many were.
     """
     memory = parent.memory
     words, hold = memory.words, memory.hold
     kept = ~ACCESSED if vma.flags & SHARED else ~(ACCESSED | WRITABLE)
-    written, shared, zeros = [], 0, memory.zero_frame
+    written, shared, copied, zeros = [], 0, 0, memory.zero_frame
     child.guards.update(guarded(parent, vma.start, vma.end))
     for address, slot, entries in parent.page_table.runs(vma.start, vma.end):
         if not any(entries):
             continue
         target = child.page_table.slot(address)
+        if copied < copies and not vma.flags & SHARED:
+            copied += _copy_written(child, target, entries, copies - copied)
         for index, entry in enumerate(entries):
             if not entry:
                 continue
@@ -83,3 +117,20 @@ def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
     child.resident_pages += shared
     if written:
         parent.shootdown.changed(parent.page_table.root, vma.start, vma.end, written)
+    return copied
+
+
+def _copy_written(child: AddressSpace, target: int, entries: list[int], most: int) -> int:
+    """Give the child copies of pages that were written, `most` at most, in slots from `target` on; how many.
+
+    They are taken out of `entries`, the parent's.
+    """
+    memory = child.memory
+    written = [index for index, entry in enumerate(entries) if entry & _WRITTEN == _WRITTEN][:most]
+    for index in written:
+        entry, entries[index] = entries[index], 0
+        copy = memory.allocate(ANONYMOUS)
+        memory.copy((entry & FRAME_MASK) >> FRAME_SHIFT, copy)
+        memory.words[target + index] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
+    child.resident_pages += len(written)
+    return len(written)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, FRAME_MASK, PROTNONE, WRITABLE, permissions
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
 
@@ -99,7 +99,7 @@ def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
         frame = (entry & FRAME_MASK) >> FRAME_SHIFT if entry else pages.get(here + to_index, memory.zero_frame)
         owner = memory.owner(frame)
         if owner == ANONYMOUS and memory.references(frame) == 1:
-            words[here] = entry | WRITABLE
+            words[here] = entry & ~DIRTY | WRITABLE  # dirty once it is written: fork goes by that
         elif may_copy and (owner == ANONYMOUS or (owner == CACHE and backing is not None)):
             copy = memory.allocate(ANONYMOUS)
             memory.copy(frame, copy)
