@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.measure import compare
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Bench
+from benchmarks.workbench import STATIC_BARE, Bench
 
 _SLOW = 10.0  # seconds; an engine that takes longer runs once, so that the others can run often
 _PYTHON_LOOP = "n = 0\nfor i in range({}): n = (n * 31 + i) & 0xffffff\nprint(n)"
@@ -22,7 +20,7 @@ _PYTHON_LOOP = "n = 0\nfor i in range({}): n = (n * 31 + i) & 0xffffff\nprint(n)
 def programs(bench: Bench) -> list[tuple[str, list[str], list[str]]]:
     """(name, the program, the same with nothing to do)."""
     nbody, fnv = bench.build("nbody", "-lm"), bench.build("fnv")
-    sieve, no_sieve = (bench.build("sieve", *bench.bare, f"-DPASSES={n}") for n in (bench.scale(20, 2), 0))
+    sieve, no_sieve = (bench.build("sieve", *STATIC_BARE, f"-DPASSES={n}") for n in (bench.scale(20, 2), 0))
     text, empty = bench.file(bench.scale(40, 4) * 10**6, compressible=True), bench.file(0)
     data, less = bench.file(bench.scale(100, 10) * 10**6), bench.file(bench.scale(4, 1) * 10**6, compressible=True)
     steps, rounds, loops = bench.scale(4_000_000, 200_000), bench.scale(400_000_000, 40_000_000), bench.scale(40, 4)
@@ -43,9 +41,8 @@ def megabytes(path: str) -> str:
     return f"{os.path.getsize(path) // 10**6} MB"
 
 
-def measure(bench: Bench) -> list[dict[str, Any]]:
+def compute(bench: Bench) -> None:
     """A row a program: seconds of CPU beyond start-up by engine; None where the output or status was wrong."""
-    rows = []
     for name, words, idle in programs(bench):
         if not os.path.exists(words[0]):
             continue
@@ -54,9 +51,8 @@ def measure(bench: Bench) -> list[dict[str, Any]]:
         for engine, sample in full.items():
             right = sample.digest == full["native"].digest and sample.status == full["native"].status
             row[engine] = sample.cpu_median - start[engine].cpu_median if right else None
-        rows.append(row)
+        bench.computing.append(row)
         print(f"  {name}: " + ", ".join(f"{engine} {cell(row, engine)}" for engine in full), file=sys.stderr)
-    return rows
 
 
 def cell(row: dict[str, Any], engine: str) -> str:

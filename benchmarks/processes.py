@@ -8,23 +8,20 @@ the host, and after exec they are emulated no more: its figure is a fork in an e
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.measure import compare
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Bench
+from benchmarks.workbench import Bench
 
 _LOOP = "for ((i = 0; i < {}; i++)); do /bin/true; done"
 _SLOW = 10.0  # seconds; an engine that takes longer runs once
 COUNTS = (10, 200, 2_000)
 
 
-def measure(bench: Bench) -> list[dict[str, Any]]:
+def processes(bench: Bench) -> None:
     """A row a number of processes: seconds of CPU a process by engine; None where the status was wrong."""
     counts = COUNTS[:2] if bench.quick else COUNTS
     idle = compare(["/bin/bash", "-c", _LOOP.format(0)], bench.engines, 3 * bench.runs)
-    rows = []
     for count in counts:
         runs = bench.runs * (3 if count < counts[-1] else 1)
         samples = compare(["/bin/bash", "-c", _LOOP.format(count)], bench.engines, runs, limit=_SLOW)
@@ -32,10 +29,9 @@ def measure(bench: Bench) -> list[dict[str, Any]]:
         for engine, sample in samples.items():
             beyond = (sample.cpu_median - idle[engine].cpu_median) / count
             row[engine] = beyond if sample.status == 0 else None
-        rows.append(row)
+        bench.starting.append(row)
         found = ", ".join(f"{engine} {cell(row, engine)}" for engine in samples)
         print(f"  {count} processes: {found}", file=sys.stderr)
-    return rows
 
 
 def cell(row: dict[str, Any], engine: str) -> str:
