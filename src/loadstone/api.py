@@ -177,10 +177,12 @@ class Machine:
             profile = self.profile
             host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
             core, self._engine_why = make_core(
-                self._asked_engine, self.kernel.options.deterministic, self.physical, resolve,
+                self._asked_engine, self.kernel.options.deterministic, self.physical,
+                self.kernel.scheduler.kernel_time.timed_fault(resolve),
                 lambda: bool(self.events.fault), host, self._asked_cpu == "baseline",
             )  # fmt: skip
             self.kernel.cores.append(core)
+            self.kernel.scheduler.kernel_time.entry_ns = core.exit_ns
             self.kernel.shootdown.listen(core)
             if "host-time-stamps" in core.capabilities and not self.kernel.options.deterministic:
                 self.linux.vdso.vvar.follow_host()

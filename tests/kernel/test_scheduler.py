@@ -17,6 +17,7 @@ from kernel.fakes import Machine
 from loadstone.clock import Clock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Run, Wake
+from loadstone.kernel.cpu_time import VIRTUAL_STEP_NS
 from loadstone.kernel.policies import SLICE
 from loadstone.kernel.process import ENDED, RUNNABLE, WAITING, Task
 from loadstone.wait import Interrupted, Wait, WaitQueue
@@ -573,15 +574,15 @@ def test_stays_on_a_cpu_are_told_with_their_times_and_ends() -> None:
     machine.start(listen())
     machine.start(speak())
     machine.run()
-    ms = 1_000_000
+    ms, call = 1_000_000, VIRTUAL_STEP_NS  # a call takes a step, and so does going on with one
     assert told == [
         Run(1000, 1000, 0, 0, 1 * ms, "slice-end", SLICE // 4, ""),
         Run(1001, 1001, 0, 1 * ms, 3 * ms, "slice-end", SLICE // 2, ""),
-        Run(1000, 1000, 0, 3 * ms, 3 * ms, "blocked", 0, "a word"),
-        Wake(1000, 1000, 3 * ms, 1001, "woken"),
-        Run(1001, 1001, 0, 3 * ms, 7 * ms, "slice-end", SLICE, ""),
-        Run(1000, 1000, 0, 7 * ms, 7 * ms, "exited", 0, ""),
-        Run(1001, 1001, 0, 7 * ms, 7 * ms, "exited", 0, ""),
+        Run(1000, 1000, 0, 3 * ms, 3 * ms + call, "blocked", 0, "a word"),
+        Wake(1000, 1000, 3 * ms + call, 1001, "woken"),
+        Run(1001, 1001, 0, 3 * ms + call, 7 * ms + call, "slice-end", SLICE, ""),
+        Run(1000, 1000, 0, 7 * ms + call, 7 * ms + 3 * call, "exited", 0, ""),
+        Run(1001, 1001, 0, 7 * ms + 3 * call, 7 * ms + 4 * call, "exited", 0, ""),
     ]
 
 

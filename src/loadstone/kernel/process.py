@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadstone.kernel.cpu_time import TimesTold
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ class ExitStatus:
 
 
 class Usage:
-    """What a process took: CPU time in ns, page faults, pages resident at most, times it came to run."""
+    """What a process took: CPU time in ns (`system_ns` of it in the kernel), page faults, pages resident at most, and
+    how often it came to run.
+    """
 
-    __slots__ = ("cpu_ns", "major_faults", "minor_faults", "peak_pages", "switches")
+    __slots__ = ("cpu_ns", "major_faults", "minor_faults", "peak_pages", "switches", "system_ns")
 
     def __init__(self) -> None:
-        self.cpu_ns = self.minor_faults = self.major_faults = self.peak_pages = self.switches = 0
+        self.cpu_ns = self.minor_faults = self.major_faults = self.peak_pages = self.switches = self.system_ns = 0
 
     def add_memory(self, space: AddressSpace) -> None:
         """Count the page faults of an address space, and its pages at most."""
@@ -99,6 +102,7 @@ class Usage:
     def add(self, other: Usage) -> None:
         """Take another's figures in; of the peaks the higher one counts."""
         self.cpu_ns += other.cpu_ns
+        self.system_ns += other.system_ns
         self.minor_faults += other.minor_faults
         self.major_faults += other.major_faults
         self.switches += other.switches
@@ -123,6 +127,7 @@ class Process:
         status: how it ended, or None.
         stopped_by: the signal that stopped it; 0 while it is not stopped.
         unreported: the stop or continuation that its parent has not waited for yet: a signal number, or None.
+        told: its user and system time as last told.
         usage: what its ended threads took; `children_usage`: what the children it waited for took.
         is_first: it was not forked: the machine's user started it.
         keeps_memory: its memory outlives it, for somebody who wants to look at the end.
@@ -131,8 +136,8 @@ class Process:
     __slots__ = (
         "child_events", "children", "children_usage", "credentials", "ending", "executable", "exit_signal", "files",
         "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name", "parent",
-        "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks", "unreported",
-        "usage",
+        "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks", "told",
+        "unreported", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +166,7 @@ class Process:
         self.status: ExitStatus | None = None
         self.stopped_by = 0
         self.unreported: int | None = None
+        self.told = TimesTold()
         self.usage = Usage()
         self.children_usage = Usage()
         self.is_first = False
@@ -178,10 +184,13 @@ class Process:
             return total
         for task in self.tasks:
             total.cpu_ns += task.cpu_ns
+            total.system_ns += task.system_ns
             total.switches += task.switches
         scheduler = self.kernel.scheduler
         if scheduler.current is not None and scheduler.current.process is self:
             total.cpu_ns += scheduler.slice_cpu_ns()
+            total.system_ns += scheduler.slice_system_ns()
+        total.system_ns = self.told.settle(total.cpu_ns, total.system_ns)
         total.add_memory(self.space)
         return total
 
@@ -195,7 +204,8 @@ class Task:
         personal: what else the personality keeps of it; None until it does.
         state: RUNNABLE, WAITING, STOPPED or ENDED.
         pending: the system call it is in, or None; `woken_by` is why the call goes on.
-        cpu: the number of the CPU it ran on last; cpu_ns: how long it ran, in ns; switches: how often it came to run.
+        cpu: the number of the CPU it ran on last; cpu_ns: how long it ran, in ns, and `system_ns` of that in the
+            kernel; switches: how often it came to run.
         nice: -20 (runs most) to 19; real_time: priority 1 to 99, 0 for ordinary tasks; runs_to_block: no time slice.
         inherited: the highest real-time priority of those who wait for a lock of its; 0 for none.
         affinity: the CPUs it may run on, as a mask; None: all.
@@ -205,7 +215,7 @@ class Task:
     __slots__ = (
         "affinity", "clear_child_tid", "context", "cpu", "cpu_ns", "exit_code", "inherited", "kernel", "name", "nice",
         "pending", "personal", "process", "queues", "real_time", "robust_list", "runs_to_block", "signals", "state",
-        "switches", "tid", "vfork_done", "virtual_time", "why", "woken_by",
+        "switches", "system_ns", "tid", "vfork_done", "virtual_time", "why", "woken_by",
     )  # fmt: skip
 
     def __init__(self, process: Process, tid: int, context: Context, signals: Any) -> None:
@@ -216,7 +226,7 @@ class Task:
         self.signals = signals
         self.name = process.name
         self.cpu = 0
-        self.cpu_ns = 0
+        self.cpu_ns = self.system_ns = 0
         self.switches = 0
         self.state = RUNNABLE
         self.why = "started"  # why it last stopped running, for the switch event

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
+from loadstone.kernel.cpu_time import KernelTime, VirtualKernelTime
 from loadstone.kernel.outside import ALWAYS, Outside, events_of
 from loadstone.kernel.policies import SLICE, make_policy
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
@@ -57,6 +58,7 @@ class Scheduler:
         current: whose system call or fault is being served; /proc/self is its process.
         on_breakpoint: told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
         on_all_stopped: called when nobody can run and somebody is stopped by a signal.
+        kernel_time: how much of the running slice was the kernel's work; system_ns: of all slices that are over.
         thread_switches, process_switches: how often a CPU went to another task with the same page directory, and with
             another one.
     """
@@ -81,7 +83,10 @@ class Scheduler:
         self.current: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
         self.on_all_stopped: Callable[[], None] = lambda: None
-        self.thread_switches = self.process_switches = 0
+        self.thread_switches = self.process_switches = self.system_ns = 0
+        virtual = kernel.clock.__class__ is VirtualClock
+        self.kernel_time = VirtualKernelTime() if virtual else KernelTime()
+        self._timed_call: Callable[[Task], Any] | None = None
         self.post = self._outside.post
         self.start_deadline = self._outside.start_deadline
 
@@ -216,6 +221,7 @@ class Scheduler:
         self._clocked = started = core.retired
         cpu_time = kernel.clock.cpu_ns() if kernel.clock.__class__ is not VirtualClock else 0
         self._slice_began = cpu_time
+        self.kernel_time.begin()
         try:
             if task.pending is None or self._go_on(task):
                 self._run_user(core, task, started + self._policy.slice_of(task))
@@ -230,12 +236,15 @@ class Scheduler:
         cpu.ran += work
         self._since_poll += work
         if kernel.clock.__class__ is VirtualClock:
-            elapsed = _TICK_NS * work // SLICE
+            elapsed = _TICK_NS * work // SLICE + self.kernel_time.spent
             kernel.clock.advance(elapsed)
             self._clocked = core.retired
         else:
             elapsed = kernel.clock.cpu_ns() - cpu_time
         task.cpu_ns += elapsed
+        system = self.kernel_time.share(elapsed)
+        task.system_ns += system
+        self.system_ns += system
         if kernel.events.run:
             self._telling().leaves(self, cpu, task)
         if task.state != ENDED:
@@ -251,7 +260,7 @@ class Scheduler:
         kernel = self._kernel
         now = kernel.clock.seen_ns() - kernel.booted_ns
         if kernel.clock.__class__ is VirtualClock and self._inside is not None:  # it moves when the slice is over
-            now += _TICK_NS * (kernel.cores[0].retired - self._clocked) // SLICE
+            now += self.slice_cpu_ns()
         return now
 
     @staticmethod
@@ -267,12 +276,18 @@ class Scheduler:
             return 0
         clock = self._kernel.clock
         if clock.__class__ is VirtualClock:
-            return _TICK_NS * (self._kernel.cores[0].retired - self._clocked) // SLICE
+            return _TICK_NS * (self._kernel.cores[0].retired - self._clocked) // SLICE + self.kernel_time.spent
         return clock.cpu_ns() - self._slice_began
+
+    def slice_system_ns(self) -> int:
+        """How much of `slice_cpu_ns` was the kernel's work."""
+        return self.kernel_time.share(self.slice_cpu_ns()) if self._inside is not None else 0
 
     def _run_user(self, core: Core, task: Task, end: int) -> None:
         personality = self._kernel.personality
-        system_call = personality.system_call
+        system_call = self._timed_call
+        if system_call is None:
+            system_call = self._timed_call = self.kernel_time.timed_call(personality.system_call)
         process = task.process
         signals = task.signals
         outside = self._outside
@@ -300,10 +315,12 @@ class Scheduler:
         """Go on with the call in which the task waited; whether it is done."""
         pending, task.pending = task.pending, None
         personality = self._kernel.personality
+        began = self.kernel_time.now()
         if task.woken_by == INTERRUPTED:
             pending = personality.interrupt(task, pending)
         else:
             pending = personality.resume(task, pending, task.woken_by)
+        self.kernel_time.since(began)
         if pending is not None:
             self._block(task, pending)
         return task.state == RUNNABLE and task.pending is None

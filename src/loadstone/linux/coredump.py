@@ -178,10 +178,10 @@ def _thread_status(task: Task, signal: int) -> Note:
     values = task.context.registers()
     values |= _interrupted_call(task, values)
     registers = [values[name] & _MASK64 for name in core_file.REGISTERS]
-    cpu_us = task.cpu_ns // 1000
+    times_us = ((task.cpu_ns - task.system_ns) // 1000, task.system_ns // 1000, 0, 0)
     ids = Ids(task.tid, process.parent_pid, process.group, process.session)
     pending, blocked = task.signals.pending.mask, task.signals.mask
-    return core_file.status_note(signal, pending, blocked, ids, (cpu_us, 0, 0, 0), registers)
+    return core_file.status_note(signal, pending, blocked, ids, times_us, registers)
 
 
 def _interrupted_call(task: Task, values: dict[str, int]) -> dict[str, int]:

@@ -128,8 +128,9 @@ def exit_code(process: Process) -> tuple[int, int]:
 
 def child_info(child: Process, number: int, code: int, status: int) -> SigInfo:
     """The siginfo with which a parent hears of its child."""
-    ticks = child.total_usage().cpu_ns // _TICK_NS
-    return SigInfo(number, code, _CHILD.pack(child.pid, child.credentials.uid, status, ticks, 0))
+    usage = child.total_usage()
+    times = (usage.cpu_ns - usage.system_ns) // _TICK_NS, usage.system_ns // _TICK_NS
+    return SigInfo(number, code, _CHILD.pack(child.pid, child.credentials.uid, status, *times))
 
 
 def tell_parent_of_stop(process: Process, code: int, number: int) -> None:

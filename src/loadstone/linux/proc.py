@@ -591,7 +591,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
     def stat() -> bytes:
         up = uptime_ns()
         boot = (kernel.clock.realtime_ns() - up) // 1_000_000_000
-        return text.machine_stat(options.cpu_count, kernel.clock.cpu_ns(), 0, up, boot, 0, len(kernel.processes))
+        return text.machine_stat(options.cpu_count, *_machine_times(kernel), up, boot, 0, len(kernel.processes))
 
     return {
         "cmdline": lambda: b"\n",
@@ -609,6 +609,12 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "uptime": lambda: text.uptime(uptime_ns(), 0),
         "version": lambda: text.encode(banner),
     } | _kernel_config(profile)
+
+
+def _machine_times(kernel: Kernel) -> tuple[int, int]:
+    """User and system time of all processes that there ever were, in ns."""
+    cpu_ns, system_ns = kernel.clock.cpu_ns(), kernel.scheduler.system_ns
+    return max(cpu_ns - system_ns, 0), system_ns
 
 
 def _kernel_config(profile: KernelProfile) -> dict[str, Produce]:

@@ -93,6 +93,9 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     terminal = jobs.controlling(process)
     stack = image.stack
     ignored, caught = _dispositions(process)
+    usage, theirs = process.total_usage(), process.children_usage
+    # the first thread shows what the whole process took, another one its own
+    times = (usage.cpu_ns, usage.system_ns) if task is process.tasks[0] else (task.cpu_ns, task.system_ns)
     return ProcessFacts(
         pid=task.tid,
         tgid=process.pid,
@@ -121,9 +124,11 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         cpus=kernel.options.cpu_count,
         tty=_terminal_device(terminal),
         tty_group=terminal.foreground if terminal is not None else -1,
-        minor_faults=space.minor_faults,
-        major_faults=space.major_faults,
-        user_ns=_used_ns(process, task),
+        minor_faults=usage.minor_faults,
+        major_faults=usage.major_faults,
+        user_ns=times[0] - times[1],
+        system_ns=times[1],
+        children=(theirs.minor_faults, theirs.major_faults, theirs.cpu_ns - theirs.system_ns, theirs.system_ns),
         start_ns=process.started_ns if kernel.profile.live else max(0, process.started_ns - kernel.booted_ns),
         stack_limit=process.limits.get(RLIMIT_STACK, (RLIM_INFINITY, 0))[0] & RLIM_INFINITY,
         start_code=space.start_code,
@@ -137,11 +142,6 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         env_start=stack.environment_start,
         env_end=stack.environment_end,
     )
-
-
-def _used_ns(process: Process, task: Task) -> int:
-    """The first thread shows what the whole process took, another one its own."""
-    return process.total_usage().cpu_ns if task is process.tasks[0] else task.cpu_ns
 
 
 def _state(kernel: Kernel, task: Task) -> str:

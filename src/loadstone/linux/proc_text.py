@@ -74,6 +74,7 @@ class ProcessFacts(NamedTuple):
     major_faults: int = 0
     user_ns: int = 0
     system_ns: int = 0
+    children: tuple[int, int, int, int] = (0, 0, 0, 0)  # waited for: minor, major faults; user, system ns
     start_ns: int = 0
     voluntary_switches: int = 0
     involuntary_switches: int = 0
@@ -205,8 +206,9 @@ def stat(p: ProcessFacts) -> bytes:
     """/proc/PID/stat, 52 fields (fs/proc/array.c, do_task_stat)."""
     m = p.memory or MemoryFacts()
     fields: list[object] = [p.pid, f"({p.name})", p.state, p.parent, p.group, p.session, p.tty, p.tty_group, p.flags]
-    fields += [p.minor_faults, 0, p.major_faults, 0]
-    fields += [p.user_ns // NS_PER_TICK, p.system_ns // NS_PER_TICK, 0, 0]
+    their_minor, their_major, their_user, their_system = p.children
+    fields += [p.minor_faults, their_minor, p.major_faults, their_major]
+    fields += [time // NS_PER_TICK for time in (p.user_ns, p.system_ns, their_user, their_system)]
     fields += [20 + p.nice, p.nice, p.threads, 0, p.start_ns // NS_PER_TICK, m.total, m.resident >> 12, p.stack_limit]
     fields += [p.start_code, p.end_code, p.start_stack, 0, 0]
     fields += [p.pending & 0x7FFFFFFF, p.blocked & 0x7FFFFFFF, p.ignored & 0x7FFFFFFF, p.caught & 0x7FFFFFFF]

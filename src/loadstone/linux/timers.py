@@ -110,7 +110,7 @@ class Timers:
     def _interval_timer(self, process: Process, which: int) -> Timer:
         info = signals.from_kernel(SIGNALS[which])
         clock = process.kernel.clock
-        now = clock.monotonic_ns if which == REAL else lambda: process_cpu_ns(process)
+        now = clock.monotonic_ns if which == REAL else _counted(process, which)
 
         # Intervals that passed unseen count once: the signal is pending anyhow.
         return Timer(self, now, which == REAL, lambda times: signals.send(process, info))
@@ -177,6 +177,17 @@ class PosixTimer:
                 raise
 
 
+def _counted(process: Process, which: int) -> Callable[[], int]:
+    """What an interval timer of CPU time counts: ITIMER_VIRTUAL leaves the kernel's time out."""
+    return (lambda: process_user_ns(process)) if which == VIRTUAL else lambda: process_cpu_ns(process)
+
+
+def process_user_ns(process: Process) -> int:
+    """The user time of a process."""
+    usage = process.total_usage()
+    return usage.cpu_ns - usage.system_ns
+
+
 def process_cpu_ns(process: Process) -> int:
     """CLOCK_PROCESS_CPUTIME_ID of a process."""
     total = process.usage.cpu_ns
@@ -188,6 +199,12 @@ def process_cpu_ns(process: Process) -> int:
 def thread_cpu_ns(task: Task) -> int:
     """CLOCK_THREAD_CPUTIME_ID of a thread."""
     return task.cpu_ns + _running_ns(task.kernel.scheduler.current, task)
+
+
+def thread_system_ns(task: Task) -> int:
+    """How much of that was the kernel's work."""
+    scheduler = task.kernel.scheduler
+    return task.system_ns + (scheduler.slice_system_ns() if scheduler.current is task else 0)
 
 
 def _running_ns(current: Task | None, who: Process | Task) -> int:

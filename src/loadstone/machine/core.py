@@ -164,6 +164,8 @@ class Core(Protocol):
     retired: int
     """Work done so far, in bytes of machine code; the same on every run of the same program."""
     exits: Exits
+    exit_ns: int
+    """What leaving the program and entering it again costs by itself, in ns; 0 where that is not worth telling."""
 
     def new_context(self) -> Context:
         """A context in the state in which exec leaves it."""

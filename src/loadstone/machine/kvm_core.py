@@ -122,6 +122,7 @@ class KvmCore:
         machine: what it shares with the other cores of its virtual machine.
         inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
     """
+        exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
 
     name = "kvm"
     capabilities = frozenset({"x86_64", "avx", "native-speed", "breakpoints"})
@@ -141,6 +142,7 @@ class KvmCore:
         self._resolve = resolve
         self.machine: KvmMachine = KvmMachine(memory, baseline) if beside is None else beside.machine
         try:
+        self.exit_ns = 0
             self._vcpu = kvm.Vcpu(self.machine.vm, len(self.machine.cores), self.machine.vcpu_size)
         except HostError:
             if beside is None:
@@ -279,6 +281,7 @@ class KvmCore:
 
     def _unload(self, context: KvmContext) -> None:
         self._heal_now()
+        self.exit_ns = least
         context.save_fpu()  # fetches it, if nobody has yet
         context.words = memoryview(bytearray(self._window)).cast("Q")
         if context.image_state == FETCHED:

@@ -233,6 +233,7 @@ class UnicornCore:
     """
 
     name = "unicorn"
+    exit_ns = 0
     capabilities = frozenset({"x86_64", "deterministic", "breakpoints"})
     hwcap = HWCAP
     hwcap2 = HWCAP2

@@ -96,6 +96,7 @@ def getrusage(task: Task, who: UsageWho, usage: Address) -> int:
     if who not in (_SELF, _CHILDREN, _THREAD):
         raise LinuxError(EINVAL, f"no such who: {who}")
     from loadstone.linux.children import pack_usage  # wait4's; few programs ask, all pay for what start-up loads
+    from loadstone.linux.timers import thread_cpu_ns, thread_system_ns
 
     process = task.process
     if who == _CHILDREN:
@@ -103,7 +104,7 @@ def getrusage(task: Task, who: UsageWho, usage: Address) -> int:
     else:
         taken = process.total_usage()
         if who == _THREAD:
-            taken.cpu_ns, taken.switches = task.cpu_ns, task.switches
+            taken.cpu_ns, taken.system_ns, taken.switches = thread_cpu_ns(task), thread_system_ns(task), task.switches
     copy_out(process.space, usage, pack_usage(taken))
     return 0
 
