@@ -599,7 +599,7 @@ def test_whoever_goes_on_on_its_cpu_begins_a_new_stay_though_nobody_ran_between(
     machine.start(sleeper())
     machine.run()
     first, wake, second = told
-    assert (first.why, first.waits_for, first.work) == ("blocked", "time to pass", SLICE)
+    assert (first.why, first.waits_for, first.work) == ("blocked", "time", SLICE)
     assert (wake.by, wake.why) == (0, "timed-out")
     assert second.start >= wake.time >= first.end + 8_900_000
     assert (second.work, machine.scheduler.process_switches, len(machine.switches)) == (SLICE, 0, 1)

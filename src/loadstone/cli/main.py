@@ -32,6 +32,7 @@ COMMANDS = (
     Command(
         "where", "loadstone.cli.where", "follow one address, symbol or file offset through file, memory and frames"
     ),
+    Command("timeline", "loadstone.cli.timeline", "draw who ran on which CPU when, from a record of events"),
     Command("maps", "loadstone.cli.maps", "print a program's memory map as /proc/PID/maps would"),
     Command("verify", "loadstone.cli.verify", "compare a program's image with the one the host's kernel builds"),
     Command("doctor", "loadstone.cli.doctor", "say what this host offers and what to do about what is missing"),
@@ -42,6 +43,7 @@ Examples:
   loadstone run --stats /bin/ls -l       run ls, then show what loading it cost
   loadstone explain /bin/ls              the exec, step by step, with its numbers
   loadstone where /bin/ls main --at main where main is: file, segment, VMA, page tables, frame
+  loadstone run --timeline t.svg make    a picture of make's processes over time
 
 `loadstone COMMAND --help` says what each takes. Exit status: the program's; 128+N killed by signal N; 127 not found;
 126 cannot be executed; 124 out of time; 125 Loadstone itself could not go on.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loadstone.observe.at_exit import AtExit
     from loadstone.observe.death import DeathWatch
     from loadstone.observe.fault_profile import FaultProfile
+    from loadstone.observe.processes import History
     from loadstone.observe.recorder import Recorder
 
 _OUTPUT_BUFFER = 1 << 16
@@ -36,6 +37,9 @@ class Observers:
         self._trace_file = _create(options.output, "-o") if options.output else None
         self._record_file = _create(options.record, "--record") if options.record else None
         self._wants_profile = options.stats
+        self.history: History | None = None
+        self._timeline_file = _create(options.timeline, "--timeline") if options.timeline else None
+        self._wants_processes = options.processes
 
     def attach(self, machine: Any, header: Callable[[], dict[str, Any]]) -> None:
         """Subscribe to the machine's events. `header` gives the first line of the record."""
@@ -55,6 +59,11 @@ class Observers:
 
             self.profile = FaultProfile()
             events.subscribe(self.profile, FaultProfile.KINDS, texts=False)
+        if self._wants_processes or self._timeline_file:
+            from loadstone.observe.processes import History
+
+            self.history = History(details=self._timeline_file is not None)
+            events.subscribe(self.history, History.KINDS, texts=False)
 
     def watch(self, machine: Any, process: Any) -> None:
         """Know why `process` dies, should it die, and how its memory looked at the end."""
@@ -67,6 +76,18 @@ class Observers:
 
             self.end = AtExit(process)
             machine.events.subscribe(self.end, AtExit.KINDS)
+
+    def draw_timeline(self, words: list[str], engine: str) -> None:
+        """Write the picture of --timeline, if there is to be one. Raises HostError when the disk does not take it."""
+        if self._timeline_file is None or self.history is None:
+            return
+        from loadstone.report.timeline import draw
+
+        try:
+            with self._timeline_file as file:
+                file.write(draw(self.history, words, engine))
+        except OSError as error:
+            raise HostError(f"--timeline: the picture could not be written: {error.strerror}") from error
 
     def finish(self) -> None:
         """Write out what is pending. Raises HostError when the disk does not take it."""

@@ -48,6 +48,8 @@ def parser() -> Parser:
     made = Parser("run", "[OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
     add = made.group("What you get to see")
     add("--stats", action="store_true", help="afterwards, on stderr: mappings, page faults, frames, system calls")
+    add("--processes", action="store_true", help="afterwards, on stderr: the process tree, and what each took")
+    add("--timeline", metavar="FILE.svg", help="draw who ran on which CPU when, and who waited for whom")
     add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map")
     add("-o", dest="output", metavar="FILE", help="write the trace to FILE instead of stderr")
     add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
@@ -104,11 +106,26 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
             from loadstone.report.stats import print_summary, summarize
 
             print_summary(summarize(process, observers.end, status, observers.profile, seconds))
+        _show_processes(machine, observers, options, words)
         if status.timed_out:
             return TIMED_OUT
         return 128 + status.signal if status.signal else status.code
     finally:
         machine.close()
+
+
+def _show_processes(machine: Machine, observers: Observers, options: Namespace, words: list[str]) -> None:
+    """The table of --processes, the picture of --timeline."""
+    history = observers.history
+    if history is None:
+        return
+    if options.processes and sys.stderr is not None:
+        from loadstone.report.paper import Paper
+        from loadstone.report.processes import print_processes
+
+        sys.stderr.write("\n")
+        print_processes(history.roots, (history.process_switches, history.thread_switches), Paper(sys.stderr))
+    observers.draw_timeline(words, machine.engine)
 
 
 def _closing_words(

@@ -504,7 +504,7 @@ class Scheduler:
         if wait.host_fd >= 0:
             things.append(f"the host's descriptor {wait.host_fd}")
         if not things:
-            return "nothing" if wait.deadline is None else "time to pass"
+            return "nothing" if wait.deadline is None else "time"
         return " or ".join(things)
 
     # -- the host -----------------------------------------------------------------------------------------------------
