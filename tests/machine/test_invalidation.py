@@ -373,7 +373,7 @@ def test_page_of_another_address_space_is_not_seen_after_a_switch(bare: Changing
 def forget_nothing(bare: Changing, _: pytest.MonkeyPatch) -> None:
     """What is reported comes to nothing."""
     if bare.core.name == "unicorn":
-        bare.core._flush_tlb = lambda: None
+        bare.core._translations.flush_tlb = lambda: None
     else:
         bare.core.machine.invalidate = lambda *_: None
 

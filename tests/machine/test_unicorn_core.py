@@ -187,7 +187,7 @@ def test_an_error_in_the_fault_path_comes_out_of_run(bare: Bare) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("in the fault path")
 
-    bare.core._resolve = fail
+    bare.core._fill.resolve = fail
     with pytest.raises(ZeroDivisionError, match="in the fault path"):
         bare.start(f"mov eax, [{FAR}]; syscall")
 
@@ -335,7 +335,7 @@ def test_copy_on_write_of_a_page_whose_code_runs(bare: Bare) -> None:
         copies.append(frame)
         return None
 
-    bare.core._resolve = copy
+    bare.core._fill.resolve = copy
     bare.context.sp = DATA + 64
     text = "movb [rip + 1f + 1], 9; jmp 1f; .balign 64; 1: mov eax, 5; syscall"
     code = bare.load(text)

@@ -1,0 +1,23 @@
+"""The bytes of a program's code, for a core that has to look at an instruction."""
+
+from __future__ import annotations
+
+from loadstone.machine.paging import FRAME_MASK, PRESENT, PageTable
+from loadstone.machine.physical import FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
+
+USER_TOP = 1 << 47
+
+
+def code_at(memory: PhysicalMemory, table: PageTable, pc: int, size: int) -> bytes:
+    """`size` bytes from `pc` on, or less: as far as pages are present. Faults nothing in."""
+    parts = []
+    while size > 0 and 0 <= pc < USER_TOP:
+        entry = table.entry(pc)
+        if not entry & PRESENT:
+            break
+        offset = pc % FRAME_SIZE
+        length = min(size, FRAME_SIZE - offset)
+        parts.append(bytes(memory.view((entry & FRAME_MASK) >> FRAME_SHIFT, offset, length)))
+        pc += length
+        size -= length
+    return b"".join(parts)

@@ -1,0 +1,188 @@
+"""One engine of the Unicorn library over the machine's memory: its handle, its hooks, its live registers.
+
+Unicorn's memory management is replaced by its virtual TLB, which asks a hook for each translation. The engine is made
+in ring 0; `enter_ring_3` takes it to where programs run, for good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from ctypes import byref, c_int, c_uint64, c_void_p
+from typing import Any
+
+from loadstone.errors import HostError
+from loadstone.machine import native_code
+from loadstone.machine import unicorn_library as uc
+from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
+from loadstone.machine.segments import DESCRIPTORS
+
+# The stub that takes the core from ring 0 to ring 3, and the GDT with Linux's selectors; one reserved frame, which the
+# program cannot name: it sits in the last slot of the page directory.
+KERNEL_BASE = 0xFFFF_FF80_0000_0000
+_GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
+_LINUX_CS, _LINUX_SS = 0x33, 0x2B
+_RFLAGS_AT_ENTRY = 0x202
+
+_CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which the kernel answers from its clock
+_CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiring
+_CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
+
+RIP, EFLAGS = 41, 25
+
+
+class Engine:
+    """A `uc_engine` with all of `memory` mapped at physical address 0.
+
+    Attributes:
+        library: the C functions. uc: the engine's handle, their first argument.
+        hooks, control: the hooks in machine code and what they share with Python.
+        start, read_register, write_register, read_batch, write_batch: C functions that are called often.
+    """
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        if not native_code.supported():
+            raise HostError("the Unicorn core needs an x86-64 host: its hooks are machine code")
+        library = uc.load()
+        self.library: Any = library
+        self.uc = c_void_p()
+        uc.check(library, library.uc_open(uc.ARCH_X86, uc.MODE_64, byref(self.uc)), "open")
+        uc.check(library, library.uc_ctl(self.uc, c_int(uc.CTL_TLB_TYPE), c_int(uc.TLB_VIRTUAL)), "virtual TLB")
+        uc.check(library, library.uc_mem_map_ptr(self.uc, 0, memory.size, uc.PROT_ALL, memory.base), "memory")
+        self.hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
+        self.control = self.hooks.control
+        self.control.memory = memory.base
+        self.control.uc = self.uc.value
+        self.start = library.uc_emu_start
+        self.read_register = library.uc_reg_read
+        self.write_register = library.uc_reg_write
+        self.read_batch = library.uc_reg_read_batch
+        self.write_batch = library.uc_reg_write_batch
+        self._cell = c_uint64()
+        self._cell_address = ctypes.addressof(self._cell)
+        self._handles: list[c_void_p] = []
+
+    def read(self, number: int) -> int:
+        """A live register, unsigned."""
+        self._cell.value = 0
+        self.read_register(self.uc, number, self._cell_address)
+        return self._cell.value
+
+    def write(self, number: int, value: int) -> None:
+        """Set a live register; `value` fits into 64 bits."""
+        self._cell.value = value
+        self.write_register(self.uc, number, self._cell_address)
+
+    def read_saved(self, handle: c_void_p, number: int) -> int:
+        """A register of a saved context."""
+        self._cell.value = 0
+        self.library.uc_context_reg_read(handle, number, self._cell_address)
+        return self._cell.value
+
+    def write_saved(self, handle: c_void_p, number: int, value: int) -> None:
+        """Set a register of a saved context."""
+        self._cell.value = value
+        self.library.uc_context_reg_write(handle, number, self._cell_address)
+
+    def stop(self) -> None:
+        """Have `start` return after the block that runs."""
+        self.library.uc_emu_stop(self.uc)
+
+    def new_handle(self) -> c_void_p:
+        """Room for a saved context; freed with the engine."""
+        handle = c_void_p()
+        uc.check(self.library, self.library.uc_context_alloc(self.uc, byref(handle)), "context")
+        self._handles.append(handle)
+        return handle
+
+    def save(self, handle: c_void_p) -> None:
+        """Copy the live registers to a saved context."""
+        self.library.uc_context_save(self.uc, handle)
+
+    def restore(self, handle: c_void_p) -> None:
+        """Make a saved context the live registers."""
+        self.library.uc_context_restore(self.uc, handle)
+
+    def hook(self, kind: int, function: int, begin: int = 1, end: int = 0, *extra: c_int) -> c_void_p:
+        """Add a hook on [begin, end], by default on everything."""
+        handle = c_void_p()
+        status = self.library.uc_hook_add(
+            self.uc,
+            byref(handle),
+            c_int(kind),
+            c_void_p(function),
+            c_void_p(self.hooks.address),
+            c_uint64(begin),
+            c_uint64(end),
+            *extra,
+        )
+        uc.check(self.library, status, "hook")
+        return handle
+
+    def unhook(self, handle: c_void_p) -> None:
+        """Take a hook back."""
+        uc.check(self.library, self.library.uc_hook_del(self.uc, handle), "removing a hook")
+
+    def flush_tlb(self) -> None:
+        """Forget all of the TLB."""
+        self.library.uc_ctl(self.uc, c_int(uc.CTL_TLB_FLUSH))
+
+    def flush_code(self) -> None:
+        """Forget all translated code."""
+        self.library.uc_ctl(self.uc, c_int(uc.CTL_TB_FLUSH))
+
+    def drop_code(self, address: int) -> None:
+        """Forget the code translated from the frame that is at `address`, whatever address it was translated for."""
+        self.library.uc_ctl(self.uc, c_int(uc.CTL_TB_REMOVE_CACHE), c_uint64(address), c_uint64(address + FRAME_SIZE))
+
+    def close(self) -> None:
+        """Close it; its saved contexts go with it."""
+        if not self.uc:
+            return
+        for handle in self._handles:
+            self.library.uc_context_free(handle)
+        self.library.uc_close(self.uc)
+        self.uc = c_void_p()
+        self.hooks.close()
+        self.library = _Closed()
+        self.start = self.read_register = self.write_register = _refuse_closed
+        self.read_batch = self.write_batch = _refuse_closed
+
+
+def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
+    """Load the GDT and go through one IRETQ: from then on the program cannot do what only a kernel may.
+
+    `frame` is where the GDT and the stub are put; the TLB-fill hook has it at KERNEL_BASE. It leaves the registers as
+    exec does, but for the instruction pointer.
+    """
+    page = memory.page(frame)
+    struct.pack_into(f"<{len(DESCRIPTORS)}Q", page, _GDT, *DESCRIPTORS)
+    page[_IRETQ : _IRETQ + 2] = b"\x48\xcf"
+    target = KERNEL_BASE + _IRETQ + 2
+    struct.pack_into("<5Q", page, _STACK, target, _LINUX_CS, _RFLAGS_AT_ENTRY, 0, _LINUX_SS)
+    gdtr = uc.DescriptorTable(0, KERNEL_BASE + _GDT, 8 * len(DESCRIPTORS) - 1, 0)
+    engine.write_register(engine.uc, uc.REG_GDTR, byref(gdtr))
+    no_task_state = uc.DescriptorTable(0, 0, 0, 0)  # no I/O permission map: IN and OUT are never allowed
+    engine.write_register(engine.uc, uc.REG_TR, byref(no_task_state))
+    numbers = uc.REGISTERS
+    engine.write(numbers["cr0"], engine.read(numbers["cr0"]) | _CR0_NE)
+    engine.write(numbers["cr4"], engine.read(numbers["cr4"]) | _CR4_TSD | _CR4_OSFXSR | _CR4_OSXMMEXCPT)
+    engine.write(numbers["rsp"], KERNEL_BASE + _STACK)
+    engine.control.fills = -1  # the walk in machine code has no tables yet
+    engine.control.budget = FRAME_SIZE
+    uc.check(engine.library, engine.start(engine.uc, KERNEL_BASE + _IRETQ, target, 0, 0), "entering ring 3")
+    at_exec = {"eflags": _RFLAGS_AT_ENTRY, "fcw": 0x37F, "mxcsr": 0x1F80, "ftw": 0xFFFF}
+    for name, number in numbers.items():
+        if name not in ("cs", "ss", "cr0", "cr2", "cr4", "fsw"):
+            engine.write(number, at_exec.get(name, 0))
+
+
+def _refuse_closed(*_: object) -> int:
+    raise HostError("the machine is closed")
+
+
+class _Closed:
+    """What stands for the library once the engine is gone."""
+
+    def __getattr__(self, name: str) -> object:
+        return _refuse_closed

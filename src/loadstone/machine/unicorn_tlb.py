@@ -1,0 +1,200 @@
+"""TLB fills of the Unicorn core: what the walk in machine code (hooks.s) could not answer.
+
+That is a page fault, which goes to the kernel; a page that becomes code or ceases to be; a flush that is due; and the
+pages of the core's own above what a program can name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loadstone.lean import NamedTuple
+from loadstone.machine import unicorn_library as uc
+from loadstone.machine.code import USER_TOP, code_at
+from loadstone.machine.core import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, Exits, Resolver
+from loadstone.machine.instruction import LONGEST, modifies_memory, touched
+from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
+from loadstone.machine.unicorn_context import Contexts
+from loadstone.machine.unicorn_engine import KERNEL_BASE, RIP, Engine
+from loadstone.machine.unicorn_translations import FRAMES_BASE, Translations
+
+_KERNEL_HALF = (1 << 64) - (1 << 47)
+_ACCESS = {uc.MEM_READ: ACCESS_READ, uc.MEM_WRITE: ACCESS_WRITE, uc.MEM_FETCH: ACCESS_EXECUTE}
+
+# Instructions that read the GDT: MOV and POP to a segment register, far RET, IRET, far JMP and CALL; LSS LFS LGS, LAR,
+# LSL, SLDT and its like.
+_LOADS_SELECTOR = (b"\x8e", b"\xcf", b"\xcb", b"\xca", b"\xff")
+_LOADS_SELECTOR_0F = (
+    b"\x0f\xa1",
+    b"\x0f\xa9",
+    b"\x0f\xb2",
+    b"\x0f\xb4",
+    b"\x0f\xb5",
+    b"\x0f\x02",
+    b"\x0f\x03",
+    b"\x0f\x00",
+)
+
+
+class NotCanonical(NamedTuple):
+    """An access to an address that 48 bits do not hold."""
+
+    address: int
+    access: int
+
+
+class TlbFill:
+    """The hook, and what came of it.
+
+    Attributes:
+        contexts: set once they are there; before that the engine starts, and may have its own page whole.
+        frame: the core's own page.
+        failure: why the access was refused: what the resolver said, or NotCanonical. Whoever takes it clears it.
+        error: what was raised in the hook, where it would be lost. Whoever takes it clears it.
+        filling: the page that a page fault is being resolved for, -1 outside of the hook.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        memory: PhysicalMemory,
+        translations: Translations,
+        resolve: Resolver,
+        wants_address: Callable[[], bool],
+        exits: Exits,
+    ) -> None:
+        self.contexts: Contexts | None = None
+        self.frame = memory.allocate(RESERVED)
+        self.failure: Any = None
+        self.error: BaseException | None = None
+        self.filling = -1
+        self.resolve = resolve
+        self._wants_address = wants_address
+        self._exits = exits
+        self._engine = engine
+        self._memory = memory
+        self._translations = translations
+        self._modifying: dict[int, bool] = {}  # by address, in the space of now, of instructions that faulted
+
+    def forget_instructions(self) -> None:
+        """Another program is at the same addresses."""
+        self._modifying.clear()
+
+    def __call__(self, _uc: int, address: int, kind: int, result: Any, _data: int) -> bool:
+        """`uc_cb_tlbevent_t`: whether the access is permitted, and then in `result` where."""
+        if self._translations.dropping:
+            return _answer(result, address - FRAMES_BASE, uc.PROT_EXEC)
+        try:
+            return self._translate(address, kind, result)
+        except BaseException as error:  # an exception would be lost in the C code between here and the core
+            self.error = error
+            self._engine.stop()
+            return False
+        finally:
+            self.filling = -1
+
+    def _translate(self, address: int, kind: int, result: Any) -> bool:
+        if address >= USER_TOP:
+            if self._may_have_machine_page(address, kind):
+                return _answer(result, self.frame * FRAME_SIZE, uc.PROT_READ if self.contexts else uc.PROT_ALL)
+            if address < _KERNEL_HALF:
+                self.failure = NotCanonical(address, _ACCESS[kind])
+                return False
+        words = self._memory.words
+        translations = self._translations
+        table = translations.space.page_table
+        slot = table.find(address) if address < USER_TOP else -1
+        entry = words[slot] if slot >= 0 else 0
+        if _allows(entry, kind):
+            self._exits.translations += 1
+        while not _allows(entry, kind):
+            self._exits.page_faults += 1
+            if not self._fault(address, kind, bool(entry & PRESENT)):
+                return False
+            slot = table.find(address)
+            entry = words[slot]
+        entry |= ACCESSED | DIRTY if kind == uc.MEM_WRITE else ACCESSED
+        words[slot] = entry
+        frame = (entry & FRAME_MASK) >> 12
+        translations.guard(frame, kind == uc.MEM_FETCH, kind == uc.MEM_WRITE and bool(entry & NO_EXECUTE))
+        translations.flush_if_due()
+        return _answer(result, entry & FRAME_MASK, self._permissions(entry, frame))
+
+    def _fault(self, address: int, kind: int, present: bool) -> bool:
+        """Have the kernel resolve a page fault; whether it did."""
+        self.filling = address & -FRAME_SIZE
+        space = self._translations.space
+        access = _ACCESS[kind]
+        if kind == uc.MEM_READ and not present and self._modifies(self._engine.read(RIP)):
+            access = ACCESS_WRITE
+        if self._wants_address():
+            pc = self._engine.read(RIP)
+            failure: Any = self.resolve(space, self._exact(address, kind, pc), access, pc)
+        else:
+            failure = self.resolve(space, address, access, 0)
+        if failure is not None:
+            self.failure = failure._replace(address=self._exact(address, kind, self._engine.read(RIP)))
+        return failure is None
+
+    def _permissions(self, entry: int, frame: int) -> int:
+        """What the TLB may allow by itself. The first write and the first fetch are always seen (see hooks.s)."""
+        permissions = uc.PROT_READ
+        code = self._memory.executed[frame]
+        if code:
+            if entry & NO_EXECUTE:
+                return permissions
+            permissions |= uc.PROT_EXEC
+        if entry & (WRITABLE | DIRTY) == WRITABLE | DIRTY:
+            permissions |= uc.PROT_WRITE
+            if not code:
+                self._translations.written[frame] = 1
+        return permissions
+
+    def _modifies(self, pc: int) -> bool:
+        """Whether the instruction reads memory in order to write it: to a CPU that is a write from the start.
+
+        Unicorn reads first, and would fault twice.
+        """
+        known = self._modifying.get(pc)
+        if known is None:
+            known = self._modifying[pc] = modifies_memory(self._code_at(pc, LONGEST))
+        return known
+
+    def _exact(self, page: int, kind: int, pc: int) -> int:
+        """The very address of an access. Unicorn tells a TLB fill the page only."""
+        if kind == uc.MEM_FETCH:
+            return pc if pc & -FRAME_SIZE == page else page
+        assert self.contexts is not None and self.contexts.current is not None
+        return touched(self._code_at(pc, LONGEST), pc, page, self.contexts.current.read)
+
+    def _may_have_machine_page(self, address: int, kind: int) -> bool:
+        """All of it while the engine starts; later the GDT, for instructions that load a selector."""
+        if address & -FRAME_SIZE != KERNEL_BASE:
+            return False
+        if self.contexts is None:
+            return True
+        if kind != uc.MEM_READ:
+            return False
+        code = self._code_at(self._engine.read(RIP), 4).lstrip(b"\x66\x48\x41\x44\x4c")
+        return code[:1] in _LOADS_SELECTOR or code[:2] in _LOADS_SELECTOR_0F
+
+    def _code_at(self, pc: int, size: int) -> bytes:
+        return code_at(self._memory, self._translations.space.page_table, pc, size)
+
+
+def _answer(result: Any, physical: int, permissions: int) -> bool:
+    answer = result.contents
+    answer.paddr = physical
+    answer.perms = permissions
+    return True
+
+
+def _allows(entry: int, kind: int) -> bool:
+    """Whether a leaf entry permits the access."""
+    if not entry & PRESENT:
+        return False
+    if kind == uc.MEM_WRITE:
+        return bool(entry & WRITABLE)
+    return kind != uc.MEM_FETCH or not entry & NO_EXECUTE

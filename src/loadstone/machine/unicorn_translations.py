@@ -1,0 +1,141 @@
+"""What the Unicorn core keeps of the page tables and of code, and when it has to forget it.
+
+The TLB is the address space's that ran last; a flush forgets all of it. Translated code is found by frame and address,
+and stays for every address space until the frame is written or used for something else. Unicorn checks every store of a
+TLB entry that executes, and only the first store of any other, so a frame must not be code and writable at a time but
+through an entry that is both: `guard` and the walk in hooks.s see to that, by a byte a frame each in
+`PhysicalMemory.executed` and in `written`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
+from loadstone.machine.unicorn_engine import Engine
+
+# Where the frames are all executable to the core itself, and only while it drops the translations of one.
+FRAMES_BASE = 0xFFFF_8000_0000_0000
+
+_TLB_ENTRIES = 256  # Unicorn's TLB at the start; it grows only when flushed
+_QUARANTINE_LIMIT = 4096
+_FEW_FRAMES = 256  # of code that were rewritten; for more it is cheaper to drop all translations
+
+
+class Translations:
+    """The TLB and the translated code of one engine.
+
+    Attributes:
+        space: the address space that the TLB is of.
+        stale_tlb, stale_code: must be forgotten before the program goes on.
+        dropping: the code of a frame is being dropped, and asked for at FRAMES_BASE.
+        written: a byte a frame, 1 if it may be writable in the TLB.
+        flushes: of the TLB, so far.
+        on_forgotten_code: called when translated code was dropped.
+    """
+
+    def __init__(self, engine: Engine, memory: PhysicalMemory, on_forgotten_code: Callable[[], None]) -> None:
+        self.space: Any = None
+        self.stale_tlb = True
+        self.stale_code = False
+        self.dropping = False
+        self.written = mmap.mmap(-1, memory.frames)
+        self.flushes = 0
+        self.on_forgotten_code = on_forgotten_code
+        self._engine = engine
+        self._control = engine.control
+        self._memory = memory
+        self._tlb_limit = _TLB_ENTRIES
+        self._quarantine_limit = min(_QUARANTINE_LIMIT, memory.frames // 16)  # little of a small memory waits
+        self._pins = [ctypes.c_char.from_buffer(marks) for marks in (memory.executed, self.written)]
+        self._control.executed, self._control.written = map(ctypes.addressof, self._pins)
+
+    def switch(self, space: Any) -> None:
+        """The program of another address space runs from now on."""
+        self.space = space
+        self.stale_tlb = True
+        self._control.root = space.page_table.root * FRAME_SIZE
+
+    def invalidate(self, root: int, frames: Sequence[int], being_filled: bool) -> None:
+        """Entries under page directory `root` have changed, which pointed at `frames`.
+
+        `being_filled`: they are the one that the fill under way replaces, so that only code behind it is stale.
+        """
+        if self.space is None or root != self.space.page_table.root:
+            return  # switching to that address space flushes
+        executed = self._memory.executed
+        if not being_filled or any(executed[frame] for frame in frames):
+            self.stale_tlb = True
+
+    def forget_code(self, frame: int) -> None:
+        """Drop the translations of the code in a frame before the next start."""
+        self._memory.rewritten.append(frame)
+
+    def forget_stale(self) -> None:
+        """Forget what must not be seen any more; called before every start."""
+        memory = self._memory
+        if len(memory.quarantine) > self._quarantine_limit or len(memory.rewritten) > _FEW_FRAMES:
+            self.stale_code = True
+        if self.stale_code:
+            self._forget_all_code()
+        elif memory.rewritten:
+            for frame in set(memory.rewritten):
+                self.drop_code(frame)
+            memory.rewritten.clear()
+        if self.stale_tlb:
+            self.flush_tlb()
+
+    def flush_if_due(self) -> None:
+        """Flush the TLB if it is stale, or if it was filled so often that it is too small: it grows when flushed."""
+        if self.stale_tlb:
+            self.flush_tlb()
+        elif self._control.fills < 0:
+            self._tlb_limit *= 2
+            self.flush_tlb()
+
+    def flush_tlb(self) -> None:
+        """Forget all of the TLB."""
+        self.stale_tlb = False
+        self.flushes += 1
+        self._engine.flush_tlb()
+        self._control.fills = self._tlb_limit
+
+    def drop_code(self, frame: int) -> None:
+        """Forget what was translated of the code in a frame; until the TLB is flushed nothing may run.
+
+        Unicorn finds translations by the frame but takes a virtual address, so each frame has one for this.
+        """
+        self.dropping = True
+        self._engine.drop_code(FRAMES_BASE + frame * FRAME_SIZE)
+        self.dropping = False
+        self._memory.executed[frame] = 0
+        self.stale_tlb = True
+        self.on_forgotten_code()
+
+    def guard(self, frame: int, fetched: bool, writes_elsewhere: bool) -> None:
+        """Make a frame code that is `fetched`; make one that is written through a page that does not execute none."""
+        executed, written = self._memory.executed, self.written
+        if writes_elsewhere:
+            if executed[frame]:
+                self.drop_code(frame)
+        elif fetched and not executed[frame]:
+            executed[frame] = 1
+            if written[frame]:
+                written[frame] = 0
+                if self._memory.references(frame) > 1:  # else it can be written nowhere else
+                    self.stale_tlb = True
+
+    def close(self) -> None:
+        """Let go of what the engine read."""
+        self._pins.clear()
+
+    def _forget_all_code(self) -> None:
+        self.stale_code = False
+        self.stale_tlb = True
+        self._engine.flush_code()
+        self._memory.rewritten.clear()
+        self._memory.end_quarantine()
+        self.on_forgotten_code()
