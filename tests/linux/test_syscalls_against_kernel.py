@@ -124,6 +124,19 @@ def test_scheduling() -> None:
     )
 
 
+def test_priority_of_input_and_output() -> None:
+    classes = [kind << 13 | data for kind in range(9) for data in (0, 3, 7, 8)]
+    read = [call("ioprio_get", which, 0) for which in (1, 2)]
+    compare(
+        call("setpgid", 0, 0),
+        *read,
+        *(one for value in (*classes, 0x12345678, -1) for one in (call("ioprio_set", 1, 0, value), *read)),
+        *(call("ioprio_set", which, 0, 0) for which in (0, 4)),
+        *(call("ioprio_get", which, 4_000_000) for which in (0, 1, 2, 3, 4)),
+        *(call("ioprio_set", which, 4_000_000, 0) for which in (1, 2, 3)),
+    )
+
+
 def test_system_description() -> None:
     compare(call("uname", ARENA), call("uname", UNMAPPED), call("personality", 0xFFFF_FFFF))
     compare(call("personality", 0x0020000), call("uname", ARENA), call("personality", -1))

@@ -70,20 +70,22 @@ class TaskState:
         rseq: (address, length, signature) of the area it registered with rseq(2), or None.
         policy: its SCHED_… policy; the priority that goes with it is the task's.
         resets_on_fork: children are ordinary again (SCHED_RESET_ON_FORK).
+        io_priority: class and level of ioprio_set(2); 0 for none of its own.
     """
 
-    __slots__ = ("policy", "resets_on_fork", "rseq")
+    __slots__ = ("io_priority", "policy", "resets_on_fork", "rseq")
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
         self.policy = 0
         self.resets_on_fork = False
+        self.io_priority = 0
 
     def fork(self, *, keeps_rseq: bool) -> TaskState:
         """What a child begins with; in the same memory the area stays the parent's."""
         child = TaskState()
         child.rseq = self.rseq if keeps_rseq else None
-        child.policy = self.policy
+        child.policy, child.io_priority = self.policy, self.io_priority
         return child
 
     def reset_on_fork(self, child: Task) -> None:

@@ -18,6 +18,7 @@ _NAMES = {
     "scheduling": """sched_yield sched_getaffinity sched_setaffinity sched_getscheduler sched_setscheduler
         sched_getparam sched_setparam sched_getattr sched_get_priority_max sched_get_priority_min
         sched_rr_get_interval getcpu""",
+    "ioprio": """ioprio_set ioprio_get""",
     "info": """uname sysinfo times getrandom""",
     "sysv_shm": """shmget shmat shmdt shmctl""",
     "futex": """futex""",
