@@ -186,6 +186,8 @@ class Machine:
             self.kernel.shootdown.listen(core)
             if "host-time-stamps" in core.capabilities and not self.kernel.options.deterministic:
                 self.linux.vdso.vvar.follow_host()
+            if "answers-reads" in core.capabilities:
+                self.linux.answer_reads(core)
         return self.kernel.cores[0]
 
     @property

@@ -78,7 +78,7 @@ def test_jumping_there_right_after_a_system_call_is_none(bare: Bare) -> None:
 def test_a_triple_fault_ends_the_machine_with_a_sentence(bare: Bare) -> None:
     """No program can bring it about: the descriptor tables are out of its reach. Here they are wiped."""
     half = bare.core.machine.half
-    idt = bare.memory.words[half._table * 512 + 1] >> 12 & 0xFFFFF
+    idt = bare.memory.words[half.table * 512 + 1] >> 12 & 0xFFFFF
     bare.memory.page(idt)[:] = bytes(4096)
     with pytest.raises(HostError, match=r"KVM stopped at .*(triple fault|internal error)"):
         bare.start("ud2", LONG)

@@ -30,15 +30,18 @@ if TYPE_CHECKING:
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Credentials, Process, Task
-    from loadstone.linux.coredump import CoreFiles
+    from loadstone.linux.answered_reads import AnsweredReads
+    from loadstone.linux.coredump import CoreFiles, CoreSettings
     from loadstone.linux.execve import ExecImage, Opened, Stage
     from loadstone.linux.shm import Segments
     from loadstone.machine.core import Trap
+    from loadstone.machine.kvm_core import KvmCore
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
 _TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
 _INT80 = 0x80
+_READ = 0  # the number of read(2)
 _MOST_KILLS = 8  # that are told of
 
 
@@ -65,7 +68,9 @@ class Linux:
         vdso: what stands behind [vdso] and [vvar].
         formats: what was registered with binfmt_misc; None until somebody looks there.
         segments: System V shared memory; None until somebody asks for some.
-        core_files: where processes that die by certain signals leave their core; None: nowhere.
+        core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
+        core_settings: kernel.core_pattern; None until somebody asks.
+        answered_reads: reads that the core answers; None where it cannot.
         ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
 
@@ -76,6 +81,8 @@ class Linux:
         self.formats: MiscFormats | None = None
         self.segments: Segments | None = None
         self.core_files: CoreFiles | None = None
+        self.core_settings: CoreSettings | None = None
+        self.answered_reads: AnsweredReads | None = None
         self.ignored_set_id: dict[str, None] = {}
         self.killed_for_memory: list[str] = []
         self.calls = SystemCalls(kernel.events)
@@ -91,6 +98,12 @@ class Linux:
         self.signal_name = signals.name
         self.task_ended = ending.leave_memory
         self.process_ended = ending.process_ended
+
+    def answer_reads(self, core: KvmCore) -> None:
+        """Have `core` answer reads by itself where nobody looks."""
+        from loadstone.linux.answered_reads import AnsweredReads
+
+        self.answered_reads = AnsweredReads(self._kernel, core, self.calls.registry.row(_READ))
 
     def exception(self, task: Task, trap: Trap) -> None:
         """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal."""

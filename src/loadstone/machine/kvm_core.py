@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from fcntl import ioctl
 from struct import Struct
 from time import perf_counter_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import HostError
 from loadstone.machine import cpuid as baseline_cpu
@@ -76,6 +76,9 @@ from loadstone.machine.kvm_tables import (
 from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT, PageTable, permissions
 from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, PhysicalMemory
 
+if TYPE_CHECKING:
+    from loadstone.machine.kvm_answers import ReadAnswers
+
 _ENTRY_FLAGS = 0x202
 _SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
 _TRAP_FLAG, _INTERRUPTS_ON, _PUSHF = 0x100, 0x200, b"\x9c"
@@ -91,7 +94,7 @@ _PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, 
 _REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _USER_TOP = 1 << 47
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
-_INT, _SYSENTER = 0xCD, b"\x0f\x34"
+_INT, _SYSENTER, _SYSCALL = 0xCD, b"\x0f\x34", b"\x0f\x05"
 _FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
 # Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
 _CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
@@ -119,10 +122,11 @@ class KvmCore:
         hwcap, hwcap2, minimum_signal_stack: what the host's kernel tells its own programs, since CPUID is the host's.
         xcr0: the extended states that a program may use. extended_size: bytes of their XSAVE image.
         exits: how often the guest was left, by cause. stale: what was invalidated.
+        exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
         machine: what it shares with the other cores of its virtual machine.
         inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
+        syscall_stays: whether SYSCALL was seen to arrive in ring 3, so that reads can be answered there.
     """
-        exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
 
     name = "kvm"
     capabilities = frozenset({"x86_64", "avx", "native-speed", "breakpoints"})
@@ -133,16 +137,17 @@ class KvmCore:
     ) -> None:  # fmt: skip
         self.number = number
         if os.path.isdir(TESTED_KVM):
-            self.capabilities |= {"host-time-stamps"}  # RDTSC is executed by the CPU itself, with no offset
+            # RDTSC is executed by the CPU itself, with no offset; SYSCALL arrives in ring 3
+            self.capabilities |= {"host-time-stamps", "answers-reads"}
         self.hwcap, self.hwcap2, self.minimum_signal_stack = host
         self.retired = 0
         self.exits = Exits()
+        self.exit_ns = 0
         self.inside = False
         self._memory = memory
         self._resolve = resolve
         self.machine: KvmMachine = KvmMachine(memory, baseline) if beside is None else beside.machine
         try:
-        self.exit_ns = 0
             self._vcpu = kvm.Vcpu(self.machine.vm, len(self.machine.cores), self.machine.vcpu_size)
         except HostError:
             if beside is None:
@@ -163,6 +168,9 @@ class KvmCore:
         self._healing_at = -1  # that instruction
         self._filling = -1
         self._error = 0  # the error code of the last exception
+        self.syscall_stays = False
+        self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
+        self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
         if baseline and beside is None:
             self._be_baseline()
@@ -183,9 +191,13 @@ class KvmCore:
             self._enter_space(space)
         if context.image_state != IN_VCPU:
             self._put_extended_state(context)
+        if self._answers is not None:
+            self._answers.check()
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
+                if self._answers is not None:
+                    self._answers.withdraw()
                 return self._run_with_breakpoints(context, started + budget)
             context.stopped_at = -1
             while True:
@@ -193,6 +205,8 @@ class KvmCore:
                 if trap is not None:
                     return trap
         finally:
+            if self._answers is not None:
+                self._answers.settle()
             self.retired += perf_counter_ns() - started
 
     def interrupt(self) -> None:
@@ -218,6 +232,32 @@ class KvmCore:
     def forget_code(self, frame: int) -> None:
         """Nothing: the CPU sees what is written to memory."""
 
+    def answers_for(self, space: Space) -> ReadAnswers | None:
+        """What reads of `space`, which runs, can be answered with in the guest; None: that cannot be, or not yet.
+
+        It is given back with `forget_answers`.
+        """
+        if self._breakpoints.addresses or not self.syscall_stays or len(self.machine.cores) > 1:
+            return None
+        root = space.page_table.root
+        if root not in self._halves:
+            from loadstone.machine.kvm_answers import PAGES, ReadAnswers
+
+            if self._memory.used + PAGES > self._memory.frames - self._memory.frames // 16:
+                return None
+            self._halves[root] = ReadAnswers(self.machine.half)
+            self._install_half()
+            self.stale.add_all()
+        return self._halves[root]
+
+    def forget_answers(self, space: Space) -> None:
+        """The address space has ended."""
+        answers = self._halves.pop(space.page_table.root, None)
+        if answers is not None:
+            if answers is self._answers:
+                self._answers = None
+            answers.release()
+
     def exit_cost(self, times: int = 6) -> int:
         """Nanoseconds to enter the guest and leave it by a page fault: the least of a few times.
 
@@ -241,6 +281,7 @@ class KvmCore:
             used += cost
             tries += 1
         page_directory.release()
+        self.exit_ns = least
         return least
 
     def close(self) -> None:
@@ -281,7 +322,6 @@ class KvmCore:
 
     def _unload(self, context: KvmContext) -> None:
         self._heal_now()
-        self.exit_ns = least
         context.save_fpu()  # fetches it, if nobody has yet
         context.words = memoryview(bytearray(self._window)).cast("Q")
         if context.image_state == FETCHED:
@@ -297,7 +337,12 @@ class KvmCore:
         self.stale.look_at_tables()
         self._space = space
         self._root = space.page_table.root
-        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = self.machine.half.entry
+        self._install_half()
+
+    def _install_half(self) -> None:
+        self._answers = answers = self._halves.get(self._root)
+        entry = self.machine.half.entry if answers is None else answers.entry
+        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = entry
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -334,7 +379,7 @@ class KvmCore:
                 self._kicks.take()
                 if self._is_delivered():
                     self.inside = False
-                    return _IN_SYSCALL if self._is_behind_syscall() else _KICKED
+                    return _IN_SYSCALL if self._is_in_syscall() else _KICKED
                 words[_DIRTY_WORD] = 0  # an exception would be lost with the registers written: let it get to its stub
             except OSError as error:
                 raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
@@ -354,17 +399,36 @@ class KvmCore:
         window = self._window
         error, pc, flags, window[RSP] = _PUSHED.unpack_from(self._memory.bytes, self._tables.pushed_at)
         if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & _INTERRUPTS_ON:
+            self.syscall_stays = True
             return _IN_SYSCALL
         window[RIP], window[RFLAGS] = pc, flags
         self._error = error if vector in WITH_ERROR else 0
-        return vector
+        return vector if self._answers is None else self._leave_answers(self._answers, vector)
 
-    def _is_behind_syscall(self) -> bool:
+    def _leave_answers(self, answers: ReadAnswers, vector: int) -> int:
+        """The same where reads are answered: interrupts are off from the first answer on, and calls leave by HLT."""
+        window = self._window
+        window[RFLAGS] |= _INTERRUPTS_ON
+        if window[RIP] & -FRAME_SIZE != SYSCALL_ENTRY:
+            return vector
+        if answers.rewind(window):
+            return _IN_SYSCALL
+        window[CR2] = window[RIP]  # the program has jumped there: as if it might not
+        self._error = _ERROR_USER | _ERROR_FETCH
+        return PAGE_FAULT
+
+    def _is_in_syscall(self) -> bool:
         """Whether SYSCALL was executed and its stub not fetched yet: a paravirtual CPU can be kicked between the two.
 
         A signal's frame must not get these registers: the way back from it sets the interrupt flag.
         """
-        return bool(self._window[RIP] == SYSCALL_ENTRY and not self._window[RFLAGS] & _INTERRUPTS_ON)
+        window, answers = self._window, self._answers
+        if answers is not None:
+            window[RFLAGS] |= _INTERRUPTS_ON
+            if window[RIP] == SYSCALL_ENTRY:
+                return self._code_at(window[RCX] - 2, 2) == _SYSCALL
+            return window[RIP] & -FRAME_SIZE == SYSCALL_ENTRY and answers.rewind(window)
+        return bool(window[RIP] == SYSCALL_ENTRY and not window[RFLAGS] & _INTERRUPTS_ON)
 
     def _is_delivered(self) -> bool:
         """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""
@@ -376,6 +440,7 @@ class KvmCore:
         """RCX is where it goes on, R11 the flags."""
         window = self._window
         window[RIP] = window[RCX]
+        window[R11] |= _INTERRUPTS_ON
         window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
         self.exits.system_calls += 1
         self._healing.clear()
@@ -397,6 +462,8 @@ class KvmCore:
         finally:
             self._filling = -1
         if failure is None:
+            if self._answers is not None:
+                self._answers.check()  # a page of the file that is read may have been mapped
             return None
         self._heal_now()
         return Trap(EXCEPTION, PAGE_FAULT, failure, pc)

@@ -64,19 +64,27 @@ def vector_of(pc: int) -> int:
 
 
 class KernelHalf:
-    """The frames of a machine's ring-0 half. `entry`: what goes into slot KERNEL_SLOT of every page directory."""
+    """The frames of a machine's ring-0 half.
+
+    Attributes:
+        entry: what goes into slot KERNEL_SLOT of every page directory, but of those that have a half of their own.
+        table: the frame of its page table.
+        spare_buffers: the first frames of buffers that no address space has any more (see kvm_answers.py).
+    """
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self.memory = memory
+        self.spare_buffers: list[int] = []
         self._frames: list[int] = []
         self._cores = 0
-        directory, middle, self._table = (self._allocate() for _ in range(3))
+        self._answering = -1
+        directory, middle, self.table = (self._allocate() for _ in range(3))
         words = memory.words
         self.entry = directory << 12 | _PLAIN
         words[directory * ENTRIES] = middle << 12 | _PLAIN
-        words[middle * ENTRIES] = self._table << 12 | _PLAIN
+        words[middle * ENTRIES] = self.table << 12 | _PLAIN
         stubs = self._allocate()
-        words[self._table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
+        words[self.table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
         memory.page(stubs)[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
         page = memory.page(self.map_page(_IDT))
         for vector in range(256):
@@ -94,8 +102,17 @@ class KernelHalf:
     def map_page(self, address: int) -> int:
         """A new frame of the half, at `address`."""
         frame = self._allocate()
-        self.memory.words[self._table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
+        self.memory.words[self.table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
         return frame
+
+    def answering_stubs(self, code: bytes) -> int:
+        """The frame of the stubs where SYSCALL enters `code`, which ends before them."""
+        if self._answering < 0:
+            self._answering = self._allocate()
+            page = self.memory.page(self._answering)
+            page[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
+            page[: len(code)] = code
+        return self._answering
 
     def release(self) -> None:
         """Give the frames back."""

@@ -18,6 +18,8 @@ from loadstone.memory.vma import DONTEXPAND, PAGE_SHIFT, Vma
 from loadstone.memory.vma_list import VmaList
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.machine.physical import PhysicalMemory
     from loadstone.machine.shootdown import Shootdown
     from loadstone.memory.backing import Backing, Executable
@@ -47,10 +49,12 @@ class AddressSpace:
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
         users: the processes that are in it; more than one after vfork.
+        at_end: told when the last one has left, before its pages go.
     """
 
     __slots__ = (
         "_resident_peak",
+        "at_end",
         "brk",
         "cache",
         "default_flags",
@@ -119,6 +123,7 @@ class AddressSpace:
         self.has_forked = False
         self.minor_faults = self.major_faults = 0
         self.users = 1
+        self.at_end: Callable[[AddressSpace], None] | None = None
         cache.spaces.append(self)
 
     def execute(self, file: Executable) -> None:
@@ -240,6 +245,8 @@ class AddressSpace:
         self.users -= 1
         if self.users:
             return
+        if self.at_end is not None:
+            self.at_end(self)
         self.events = None
         mapping.remove_all(self)
         self.cache.spaces.remove(self)

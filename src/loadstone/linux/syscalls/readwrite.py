@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
 from loadstone.linux.signals import SIGTTIN
 from loadstone.linux.syscalls.lookup import open_file
@@ -101,7 +102,11 @@ def read(task: Task, fd: Fd, buffer: OutBytes, count: Size) -> int | Blocking:
     file = task.process.files.get(fd)
     if not file.readable:
         raise LinuxError(EBADF)
-    return _read(task, file, _range(buffer, count), None)
+    done = _read(task, file, _range(buffer, count), None)
+    answered = linux_of(task).answered_reads
+    if answered is not None and done.__class__ is int and file.inode.is_regular:
+        answered.has_read(task, fd, file, count, done)
+    return done
 
 
 @syscall()

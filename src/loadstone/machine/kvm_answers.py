@@ -1,0 +1,147 @@
+"""Reads that are answered in the guest: what one address space has for it, and the host's side of kvm_entry.py.
+
+The kernel fills the buffer with what the program will read next, and offers it. Whenever the program is out of the
+guest, what it has taken meanwhile is settled: the kernel hears of it before it does anything else. Everything the
+program can reach here is its own (its buffer holds data it has asked to read, in pages that no other process has), so
+all it can do by writing to it is to read wrong data; the host believes nothing that exceeds what it offered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadstone.lean import Protocol
+from loadstone.machine import kvm_entry as entry
+from loadstone.machine.kvm_context import RAX, RCX, RDI, RDX, RIP, RSI, RSP
+from loadstone.machine.kvm_tables import SYSCALL_ENTRY
+from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, USER_SLOTS, WRITABLE
+from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, TABLE
+
+if TYPE_CHECKING:
+    from loadstone.machine.kvm_tables import KernelHalf
+
+BUFFER_PAGES = 256
+PAGES = 4 + BUFFER_PAGES  # frames that it takes: three page tables, the data page, the buffer
+_USER_END = (USER_SLOTS << 39) - FRAME_SIZE
+_TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY
+_CODE_BITS = PRESENT | USER | ACCESSED
+_DATA_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE
+_BUFFER_BITS = PRESENT | USER | ACCESSED | DIRTY | NO_EXECUTE
+
+
+class Keeper(Protocol):
+    """Whoever offers data to be read."""
+
+    def taken(self, reads: int, length: int) -> None:
+        """The program has read `length` bytes more of what was offered, in `reads` calls."""
+
+    def holds(self) -> bool:
+        """Whether what is left of the offer is still what the program would read."""
+
+    def withdrawn(self) -> None:
+        """The offer is over."""
+
+
+class ReadAnswers:
+    """The answering half of one address space: page tables, data page and buffer of its own.
+
+    Attributes:
+        entry: what goes into slot KERNEL_SLOT of its page directory.
+        buffer: the memory to be filled with what is offered next.
+        keeper: who made the offer that there is; None: there is none.
+    """
+
+    __slots__ = ("_end", "_half", "_pages", "_settled", "_tables", "_words", "buffer", "entry", "keeper")
+
+    def __init__(self, half: KernelHalf) -> None:
+        memory = half.memory
+        self._half = half
+        self._tables = [memory.allocate(TABLE) for _ in range(3)]
+        self._pages = half.spare_buffers.pop() if half.spare_buffers else -1
+        if self._pages < 0:
+            self._pages = memory.allocate_run(1 + BUFFER_PAGES, RESERVED)
+        self.buffer = memory.view(self._pages + 1, 0, BUFFER_PAGES * FRAME_SIZE)
+        self.buffer[:] = bytes(len(self.buffer))
+        words = memory.words
+        directory, middle, table = (frame * ENTRIES for frame in self._tables)
+        self.entry = self._tables[0] << FRAME_SHIFT | _TABLE_BITS
+        words[directory] = self._tables[1] << FRAME_SHIFT | _TABLE_BITS
+        words[middle] = self._tables[2] << FRAME_SHIFT | _TABLE_BITS
+        words[table : table + ENTRIES] = words[half.table * ENTRIES : (half.table + 1) * ENTRIES]
+        words[table] = half.answering_stubs(entry.CODE) << FRAME_SHIFT | _CODE_BITS
+        words[table + entry.DATA_PAGE] = self._pages << FRAME_SHIFT | _DATA_BITS
+        for number in range(BUFFER_PAGES):
+            words[table + entry.BUFFER_PAGE + number] = self._pages + 1 + number << FRAME_SHIFT | _BUFFER_BITS
+        first = self._pages * ENTRIES
+        self._words = words[first : first + ENTRIES]
+        self._words[entry.ONE_READ] = 1 << entry.READ_SHIFT
+        self._words[entry.USER_END] = _USER_END
+        self.keeper: Keeper | None = None
+        self._end = 0  # bytes that are offered
+        self._settled = 0  # TAKEN, when it was last looked at
+
+    def offer(self, descriptor: int, length: int, keeper: Keeper) -> None:
+        """Answer reads of `descriptor` with the first `length` bytes of the buffer, in order, from now on."""
+        self.keeper = keeper
+        self._set(descriptor, length)
+
+    def check(self) -> None:
+        """The program is about to go on: is the offer still good?"""
+        if self.keeper is not None:
+            self.settle()
+        if self.keeper is not None and not self.keeper.holds():
+            self._end_offer()
+
+    def settle(self) -> None:
+        """The program does not run: tell the keeper what it has taken."""
+        taken = self._words[entry.TAKEN]
+        if taken == self._settled or self.keeper is None:
+            return
+        more = taken - self._settled
+        reads, length = more >> entry.READ_SHIFT, more & entry.BYTES_TAKEN
+        if more < 0 or taken & entry.BYTES_TAKEN > self._end or not 0 < reads <= length:
+            self._end_offer()  # the program has written here
+            return
+        self._settled = taken
+        self.keeper.taken(reads, length)
+
+    def withdraw(self) -> None:
+        """Nothing is on offer any more."""
+        self.settle()
+        self._end_offer()
+
+    def rewind(self, window: Any) -> bool:
+        """The program was stopped in the code: have it be before it or behind it.
+
+        Whether it is in a system call now that has not been answered; else it has been, or there was none.
+        """
+        words, at = self._words, window[RIP]
+        if entry.DONE <= at < entry.REFUSE:
+            window[RAX], window[RIP] = window[RDX], window[RCX]
+            return False
+        if at == entry.JUMPED:
+            window[RIP] = SYSCALL_ENTRY
+        if entry.SAVED <= at < entry.DONE:
+            window[RCX], window[RSI], window[RDI], window[RSP] = words[entry.OLD_RCX : entry.OLD_RSP + 1].tolist()
+        if entry.MEASURE <= at < entry.LEAVE:
+            window[RAX] = 0
+        return bool(SYSCALL_ENTRY < at <= entry.LEAVE)
+
+    def release(self) -> None:
+        """The address space has ended, and no core will enter it again."""
+        self.withdraw()
+        self._words.release()
+        self.buffer.release()
+        self._half.memory.release_all(self._tables)
+        self._half.spare_buffers.append(self._pages)
+
+    def _end_offer(self) -> None:
+        keeper, self.keeper = self.keeper, None
+        self._set(0, 0)
+        if keeper is not None:
+            keeper.withdrawn()
+
+    def _set(self, descriptor: int, end: int) -> None:
+        words = self._words
+        words[entry.DESCRIPTOR], words[entry.END], words[entry.TAKEN] = descriptor, end, 0
+        self._end, self._settled = end, 0
