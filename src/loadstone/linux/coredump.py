@@ -1,8 +1,8 @@
 """What becomes of a process that dies by a signal whose action is to dump core (fs/coredump.c, `man 5 core`).
 
-Core files go to the host, where `--core` says, and nowhere else: without it a signal only ends the process. `--core`
-lifts RLIMIT_CORE for the first program; a program that lowers the limit gets what it asks for: below a page no file,
-else one that ends where the limit is reached.
+`--core` sends core files to the host, and lifts RLIMIT_CORE for the first program; a program that lowers the limit gets
+what it asks for: below a page no file, else one that ends where the limit is reached. Without `--core`, and once a
+program has set kernel.core_pattern, they are files of the machine (core_pattern.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ENDED
+from loadstone.lean import Protocol
 from loadstone.linux import auxv, core_file
 from loadstone.linux.core_file import PAGE, Ids, Note, Segment
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.personality import Linux
     from loadstone.linux.signals import SigInfo
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
@@ -38,6 +40,54 @@ _DUMPCORE, _SIGNALED = 0x200, 0x400  # PF_* of include/linux/sched.h
 _VSYSCALL = Segment(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, 4, PAGE)
 _MASK64 = (1 << 64) - 1
 _ZEROS = bytes(PAGE)
+
+
+class CoreSettings:
+    """kernel.core_pattern and kernel.core_uses_pid. `chosen`: a program of the machine has set the pattern."""
+
+    __slots__ = ("chosen", "pattern", "uses_pid")
+
+    def __init__(self) -> None:
+        self.pattern = b"core"
+        self.uses_pid = 0
+        self.chosen = False
+
+    def choose(self, pattern: bytes) -> None:
+        """A program sets the pattern."""
+        self.pattern, self.chosen = pattern, True
+
+
+def settings_of(linux: Linux) -> CoreSettings:
+    """The machine's, made when first asked for."""
+    if linux.core_settings is None:
+        linux.core_settings = CoreSettings()
+    return linux.core_settings
+
+
+class Output(Protocol):
+    """A file that a core is written to."""
+
+    def seek(self, offset: int, /) -> object:
+        """Go on writing there."""
+
+    def tell(self) -> int:
+        """Where the next write goes."""
+
+    def write(self, data: bytes, /) -> object:
+        """All of it."""
+
+    def truncate(self, size: int, /) -> object:
+        """The file ends there."""
+
+
+def limit_of(process: Process) -> int:
+    """RLIMIT_CORE."""
+    return process.limits.get(RLIMIT_CORE, (RLIM_INFINITY, 0))[0]
+
+
+def may_dump(process: Process) -> bool:
+    """Whether the limit leaves room for anything, and the process does not forbid it (PR_SET_DUMPABLE)."""
+    return limit_of(process) >= PAGE and process_state(process).settings.get(PR_GET_DUMPABLE, 1) == 1
 
 
 class CoreFiles:
@@ -59,13 +109,13 @@ class CoreFiles:
     def dump(self, task: Task, info: SigInfo) -> bool:
         """Write the core of `task`'s process, which `info` kills; whether there is one now."""
         process = task.process
-        limit = process.limits.get(RLIMIT_CORE, (RLIM_INFINITY, 0))[0]
-        dumpable = process_state(process).settings.get(PR_GET_DUMPABLE, 1)
-        if limit < PAGE or dumpable != 1:
+        if not may_dump(process):
             return False
         path = os.path.join(self._where, f"core.{process.pid}") if os.path.isdir(self._where) else self._where
         try:
-            size = _write(path, task, info, limit)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(path, flags, 0o600), "wb") as file:
+                size = write_core(file, task, info, limit_of(process))
         except OSError as error:
             self.failed.append(f"no core file {path}: {error.strerror}")
             return False
@@ -73,8 +123,8 @@ class CoreFiles:
         return True
 
 
-def _write(path: str, task: Task, info: SigInfo, limit: int) -> int:
-    """Write the file, holes where there are only zeros; its size."""
+def write_core(file: Output, task: Task, info: SigInfo, limit: int) -> int:
+    """Write the file, `limit` bytes at most, with holes where there are only zeros; its size."""
     space = task.process.space
     vmas = list(space.vmas)
     wanted = process_state(task.process).coredump_filter
@@ -83,15 +133,13 @@ def _write(path: str, task: Task, info: SigInfo, limit: int) -> int:
         segments.append(_VSYSCALL)
     pieces, offset = core_file.headers(_notes(task, info), segments)
     end = offset + sum(segment.dumped for segment in segments)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        for at, piece in chain(pieces, _contents(space, vmas, segments, offset)):
-            limit -= len(piece)
-            if limit < 0:  # dump_emit(): what does not fit whole is not written, and nothing after it
-                return file.tell()
-            file.seek(at)
-            file.write(piece)
-        file.truncate(end)
+    for at, piece in chain(pieces, _contents(space, vmas, segments, offset)):
+        limit -= len(piece)
+        if limit < 0:  # dump_emit(): what does not fit whole is not written, and nothing after it
+            return file.tell()
+        file.seek(at)
+        file.write(piece)
+    file.truncate(end)
     return end
 
 

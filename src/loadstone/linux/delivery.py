@@ -11,6 +11,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.kernel.process import STOPPED, ExitStatus
 from loadstone.linux.of_task import linux_of
+from loadstone.linux.profile import RLIMIT_CORE
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOINTR, ERESTARTSYS
 from loadstone.linux.rseq import leave_critical_section
 from loadstone.linux.signals import (
@@ -40,6 +41,9 @@ from loadstone.linux.signals import (
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.signals import Action, SigInfo
+
+
+_NO_CORE = (0, 0)
 
 
 def deliver(task: Task) -> None:
@@ -105,8 +109,15 @@ def _default(task: Task, info: SigInfo) -> None:
 
 
 def _dump_core(task: Task, info: SigInfo) -> bool:
-    cores = linux_of(task).core_files
-    return cores is not None and cores.dump(task, info)
+    linux = linux_of(task)
+    chosen = linux.core_settings is not None and linux.core_settings.chosen
+    if linux.core_files is not None and not chosen:
+        return linux.core_files.dump(task, info)
+    if task.process.limits.get(RLIMIT_CORE, _NO_CORE)[0] == 0:  # as nearly everywhere: do not even load the writer
+        return False
+    from loadstone.linux import core_pattern
+
+    return core_pattern.dump(task, info)
 
 
 _RESTART_SYSCALL = 219

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL, EPERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
@@ -19,6 +19,8 @@ from loadstone.vfs.inode import Inode
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
+    from loadstone.linux.coredump import CoreSettings
+    from loadstone.linux.personality import Linux
 
 PID_MAX = 4194304
 _INT_MAX = (1 << 31) - 1
@@ -142,7 +144,11 @@ def _memory(kernel: Kernel) -> Settings:
 def _kernel(kernel: Kernel) -> Settings:
     p = kernel.profile
     boot_id: list[bytes] = []
-    pattern = [b"core"]
+
+    def cores() -> CoreSettings:
+        from loadstone.linux.coredump import settings_of
+
+        return settings_of(cast("Linux", kernel.personality))
 
     def boot() -> bytes:
         if not boot_id:
@@ -151,7 +157,8 @@ def _kernel(kernel: Kernel) -> Settings:
 
     return {
         "cap_last_cap": _fixed(40),
-        "core_pattern": Line(lambda: pattern[0], lambda data: pattern.__setitem__(0, data), _PATTERN_LENGTH),
+        "core_pattern": Line(lambda: cores().pattern, lambda data: cores().choose(data), _PATTERN_LENGTH),
+        "core_uses_pid": Number(lambda: cores().uses_pid, lambda value: setattr(cores(), "uses_pid", value)),
         "domainname": _fixed(p.domainname),
         "hostname": _fixed(p.nodename),
         "ngroups_max": _fixed(65536),
