@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.compilers import Compiler
-from support.run import loadstone
+from support.run import loadstone, same
 
 from .test_file_calls import both
 
@@ -115,3 +115,9 @@ int main(int argc, char **argv) {
 def test_threads_and_an_exec_from_one_of_them(compiled: Compiler) -> None:
     done = loadstone("run", "--", compiled(THREADS, "pie"))
     assert (done.text, done.status) == ("28000 28\nfrom a thread\n0\n", 0), done.errors
+
+
+def test_descriptors_and_directories_of_threads_that_are_apart(compiled: Compiler) -> None:
+    program = compiled((Path(__file__).parent / "programs" / "apart.c").read_text())
+    done = same(program)
+    assert "descriptor EBADF" in done.text and len(done.text.splitlines()) == 56

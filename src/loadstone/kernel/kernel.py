@@ -196,6 +196,7 @@ class Kernel:
         process = task.process
         self.scheduler.remove(task)
         self.personality.task_ended(task)
+        process.rejoin(task)
         if task is not process.tasks[0]:  # the first one's number stays the process's
             process.tasks.remove(task)
             process.usage.cpu_ns += task.cpu_ns
@@ -217,7 +218,7 @@ class Kernel:
             if task.state != ENDED:
                 self.scheduler.remove(task)
                 self.personality.task_ended(task)
-        process.files.drop()
+        process.drop_files()
         if self.events.exit:
             name = self.personality.signal_name(status.signal) if status.signal else None
             took = process.usage

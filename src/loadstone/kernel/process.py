@@ -127,6 +127,8 @@ class Process:
         status: how it ended, or None.
         stopped_by: the signal that stopped it; 0 while it is not stopped.
         unreported: the stop or continuation that its parent has not waited for yet: a signal number, or None.
+        apart: the descriptors and directories of each thread, where not all share them; `files` and `fs` are then those
+            of the thread that runs or ran last. None where all do.
         told: its user and system time as last told.
         usage: what its ended threads took; `children_usage`: what the children it waited for took.
         is_first: it was not forked: the machine's user started it.
@@ -134,8 +136,8 @@ class Process:
     """
 
     __slots__ = (
-        "child_events", "children", "children_usage", "credentials", "ending", "executable", "exit_signal", "files",
-        "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name", "parent",
+        "apart", "child_events", "children", "children_usage", "credentials", "ending", "executable", "exit_signal",
+        "files", "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name", "parent",
         "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks", "told",
         "unreported", "usage",
     )  # fmt: skip
@@ -166,6 +168,7 @@ class Process:
         self.status: ExitStatus | None = None
         self.stopped_by = 0
         self.unreported: int | None = None
+        self.apart: dict[Task, tuple[FileTable, FsContext]] | None = None
         self.told = TimesTold()
         self.usage = Usage()
         self.children_usage = Usage()
@@ -176,6 +179,53 @@ class Process:
     def parent_pid(self) -> int:
         """The parent's number; 1 where it is the machine, which plays init."""
         return self.parent.pid if self.parent is not None else INIT
+
+    def set_apart(self, task: Task, files: FileTable, fs: FsContext) -> None:
+        """From now on the thread has descriptors and directories of its own, or shares them with only some others.
+
+        Every thread then counts as a user of its table.
+        """
+        if self.apart is None:
+            others = [other for other in self.tasks if other is not task]
+            for _ in others[1:]:
+                self.files.share()
+            self.apart = dict.fromkeys(others, (self.files, self.fs))
+            if not others:
+                self.files.drop()
+        elif task in self.apart:
+            self.apart[task][0].drop()
+        self.apart[task] = files, fs
+
+    def unshare(self, task: Task, *, files: bool, fs: bool) -> None:
+        """The running thread gets descriptors, directories or both of its own, whoever else uses those it has."""
+        if len(self.tasks) > 1 and (files or fs):
+            mine = self.files.clone() if files else self.files.share()
+            here = self.fs.copy() if fs else self.fs
+            self.set_apart(task, mine, here)
+            self.files, self.fs = mine, here
+            return
+        if fs:
+            self.fs = self.fs.copy()
+        if files and self.files.shared:
+            shared, self.files = self.files, self.files.clone()
+            shared.drop()
+
+    def rejoin(self, task: Task) -> None:
+        """A thread that was apart, or whose process has such, ends."""
+        if self.apart is None or task not in self.apart:
+            return
+        self.apart.pop(task)[0].drop()
+        for files, fs in self.apart.values():
+            self.files, self.fs = files, fs
+            break
+
+    def drop_files(self) -> None:
+        """The end of the process: nobody in it uses descriptors any more."""
+        if self.apart is None:
+            self.files.drop()
+            return
+        for files, _ in self.apart.values():
+            files.drop()
 
     def total_usage(self) -> Usage:
         """What it took so far, its threads, its memory and the slice that runs now taken together."""

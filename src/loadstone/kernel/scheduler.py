@@ -347,6 +347,8 @@ class Scheduler:
             self._telling().enters(self, cpu, self._cpus[task.cpu], task)
         process = task.process
         process.space.owner_ids = (process.pid, task.tid, cpu.number)
+        if process.apart is not None:
+            process.files, process.fs = process.apart[task]
         if task.cpu != cpu.number:
             task.cpu = cpu.number
             self._kernel.personality.migrated(task)

@@ -30,10 +30,10 @@ CLONE_DETACHED, CLONE_UNTRACED, CLONE_CHILD_SETTID, CLONE_NEWCGROUP = 0x400000, 
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = (1 << bit for bit in range(26, 32))
 CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 0x1_0000_0000, 0x2_0000_0000, 0x80
 
-_NAMESPACES = (
+NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 )  # fmt: skip
-_THREAD_SHARES = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND
+_TABLES = CLONE_FS | CLONE_FILES
 
 
 class CloneArguments(NamedTuple):
@@ -94,6 +94,7 @@ def _abandon(task: Task, child: Task) -> None:
     """Give back what a child holds that was never started."""
     child.context.release()
     process = child.process
+    process.rejoin(child)
     process.tasks.remove(child)
     if process is not task.process:
         if process.parent is not None:
@@ -115,7 +116,6 @@ def _wait_for_vfork(child: Task) -> Blocking:
 def _check(task: Task, asked: CloneArguments) -> None:
     """The combinations that copy_process refuses."""
     flags = asked.flags
-    shares = flags & _THREAD_SHARES
     wrong = (
         flags & (CLONE_NEWNS | CLONE_FS) == CLONE_NEWNS | CLONE_FS
         or flags & (CLONE_NEWUSER | CLONE_FS) == CLONE_NEWUSER | CLONE_FS
@@ -129,12 +129,9 @@ def _check(task: Task, asked: CloneArguments) -> None:
         raise LinuxError(EINVAL, f"clone flags that do not go together: {flags:#x}")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
-    if flags & _NAMESPACES or flags & CLONE_INTO_CGROUP:
+    if flags & NAMESPACES or flags & CLONE_INTO_CGROUP:
         count_refusal(task, "clone with a new namespace or cgroup")
         raise LinuxError(EPERM, "namespaces are not for guests")
-    if flags & CLONE_THREAD and shares != _THREAD_SHARES:
-        count_refusal(task, "clone of a thread with files or directories of its own")
-        raise LinuxError(EINVAL, "a thread shares memory, files, directories and signal handlers with the others here")
     if asked.wanted_pids:
         count_refusal(task, "clone3 set_tid")
         raise LinuxError(EPERM, "numbers of processes cannot be chosen")
@@ -199,7 +196,12 @@ def _adopt(child: Process, parent: Process | None) -> None:
 
 
 def _new_thread(task: Task, asked: CloneArguments) -> Task:
-    return _new_task(task, task.process, task.kernel.new_pid(), asked.flags)
+    process, flags = task.process, asked.flags
+    child = _new_task(task, process, task.kernel.new_pid(), flags)
+    if flags & _TABLES != _TABLES or process.apart is not None:
+        files = process.files.share() if flags & CLONE_FILES else process.files.clone()
+        process.set_apart(child, files, process.fs if flags & CLONE_FS else process.fs.copy())
+    return child
 
 
 def _new_task(task: Task, process: Process, tid: int, flags: int) -> Task:

@@ -205,6 +205,7 @@ class Linux:
         """begin_new_exec and start_thread: the process is the new program from here on."""
         process = task.process
         self._end_siblings(task)
+        process.apart = None  # nobody is left to be apart from
         ending.leave_memory(task)
         task.clear_child_tid = 0
         process.exit_signal = signals.SIGCHLD

@@ -54,7 +54,8 @@ _NAMES = {
         pkey_alloc pkey_free pkey_mprotect""",
     "refused": """pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
-        syslog iopl ioperm vhangup quotactl unshare setns""",
+        syslog iopl ioperm vhangup quotactl setns""",
+    "unsharing": """unshare""",
 }
 
 AREAS = {name: area for area, names in _NAMES.items() for name in names.split()}

@@ -165,6 +165,8 @@ def close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> int:
         raise LinuxError(EINVAL)
     for fd, _ in task.process.files.items():
         if first <= fd <= last:
+    if flags & CLOSE_RANGE_UNSHARE:
+        task.process.unshare(task, files=True, fs=False)
             if flags & CLOSE_RANGE_CLOEXEC:
                 task.process.files.set_cloexec(fd, True)
             else:
