@@ -10,47 +10,53 @@ This is the one place where the rooms are put together.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from errno import ENOMEM
 from typing import TYPE_CHECKING, Any
 
 from loadstone.clock import Clock, VirtualClock
 from loadstone.errors import HostError, LinuxError, OutOfFrames
 from loadstone.events import Events, Fault
+from loadstone.guest import Process, UserMemory
+from loadstone.host import (
+    Environment,
+    Strings,
+    fill_ahead_for,
+    give_standard_files,
+    new_process,
+    profile_for,
+    profile_of_core,
+    seeded_random,
+    strings,
+    terminal,
+)
 from loadstone.kernel.console import Console, ignored_by_host
 from loadstone.kernel.kernel import MAX_PROCESSES, Kernel, MachineOptions
-from loadstone.kernel.process import Credentials, ExitStatus, FsContext, Task
+from loadstone.kernel.process import ExitStatus, Task
 from loadstone.kernel.process import Process as KernelProcess
 from loadstone.linux.execve import ExecImage, Stage
 from loadstone.linux.layout import Draws
 from loadstone.linux.personality import Linux
-from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
-from loadstone.linux.signals import SIGKILL, ProcessSignals, TaskSignals
+from loadstone.linux.profile import KernelProfile
+from loadstone.linux.signals import SIGKILL, TaskSignals
 from loadstone.linux.world import ProcessWorld
 from loadstone.machine.engines import CPUS, ENGINES
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
 from loadstone.memory.accounting import Commitment
 from loadstone.memory.fault import resolve
-from loadstone.memory.fill_ahead import FillAhead
 from loadstone.memory.page_cache import PageCache
-from loadstone.memory.peek import peek, poke
-from loadstone.memory.vma import PAGE
 from loadstone.vfs.assemble import assemble
-from loadstone.vfs.file_table import MOST_DESCRIPTORS, FileTable
+from loadstone.vfs.file_table import MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
-    from random import Random
-
     from loadstone.control import Breakpoints
     from loadstone.machine.core import Core
-    from loadstone.machine.paging import PageTable
+    from loadstone.memory.fill_ahead import FillAhead
     from loadstone.observe.image import Image
+    from loadstone.tree import Processes
 
-Strings = Sequence[str | bytes]
-Environment = Mapping[str, str] | Strings
-
-_LEAST_MEMORY = 1 << 20
+__all__ = ["Machine", "Process", "UserMemory", "explain"]
 DEFAULT_SEED = 0
 
 
@@ -117,9 +123,10 @@ class Machine:
         max_files: int = MOST_DESCRIPTORS,
     ) -> None:
         self._closed = False
-        self._keep_faults = keep_faults
         self._wanted: list[tuple[str | int, Callable[[Process], object]]] = []
         self._running: list[Process] = []
+        self._known: dict[int, Process] = {}  # the objects that stand for processes, by number
+        self._processes: Processes | None = None
         self._breakpoints: Breakpoints | None = None
         if engine not in ENGINES:
             raise HostError(f"--engine {engine}: there is no such CPU core; there are unicorn and kvm")
@@ -132,7 +139,7 @@ class Machine:
             )
         if deterministic and seed is None:
             seed = DEFAULT_SEED
-        profile = _profile(profile, memory, cpu_count, stack_limit, fault_around)
+        profile = profile_for(profile, memory, cpu_count, stack_limit, fault_around)
         self.profile = profile
         self._asked_engine, self._asked_cpu = engine, cpu
         self._engine_why = ""
@@ -140,10 +147,11 @@ class Machine:
         self.fault_around = fault_around
         self.seed = seed
         self.events = Events()
+        self._keep_faults = keep_faults
         self.physical = PhysicalMemory(profile.memory_size)
         clock = VirtualClock() if deterministic else Clock()
         cache = PageCache(self.physical, warm=page_cache == "warm")
-        random = _random(seed)
+        random = seeded_random(seed)
         options = MachineOptions(
             profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around, policy,
             schedule_seed, max_processes, max_files,
@@ -151,7 +159,7 @@ class Machine:
         vfs = assemble(
             cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
             deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
-            terminal_fd=_terminal(),
+            terminal_fd=terminal(),
         )  # fmt: skip
         shootdown = Shootdown(self.physical)
         commitment = Commitment(self.physical.frames, profile.overcommit, max_map_count=profile.max_map_count)
@@ -159,9 +167,9 @@ class Machine:
             self.physical, cache, shootdown, commitment, vfs, clock, self.events, options, profile, random
         )
         self.linux = Linux(self.kernel)
-        self.linux.console.present = _terminal() >= 0
+        self.linux.console.present = terminal() >= 0
         self.kernel.personality = self.linux
-        self.kernel.fill_ahead = _fill_ahead(cache, fill_ahead, deterministic)
+        self.kernel.fill_ahead = fill_ahead_for(cache, fill_ahead, deterministic)
 
     @property
     def memory_size(self) -> int:
@@ -223,18 +231,24 @@ class Machine:
         self._require_open()
         core = self.core
         kernel = self.kernel
-        kernel.profile = _of_core(self.profile, core)
-        process = self._new_process(cwd)
-        _give_standard_files(process)
+        kernel.profile = profile_of_core(self.profile, core)
+        process = new_process(kernel, self.profile, cwd)
+        give_standard_files(process)
         task = Task(process, process.pid, core.new_context(), TaskSignals())
         if not kernel.options.deterministic:
             task.nice = os.getpriority(os.PRIO_PROCESS, 0)
             process.signals.ignore(ignored_by_host())
         made = Process(self, process)
+        if self._keep_faults and not self._known:
+            self.events.subscribe(self._keep_fault, ("fault",))
+        self._known[process.pid] = made
         try:
-            self.linux.execute(task, path, _strings([path] if argv is None else argv), _strings(envp or ()))
+            self.linux.execute(task, path, strings([path] if argv is None else argv), strings(envp or ()))
         except BaseException as error:
             made._let_go()
+            del self._known[process.pid]
+            if not self._known:
+                self.events.unsubscribe(self._keep_fault)
             if isinstance(error, OutOfFrames):
                 raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
             raise
@@ -254,14 +268,13 @@ class Machine:
         was made.
         """
         self._require_open()
-        world = ProcessWorld(
-            self.kernel, self._new_process(cwd), self.linux.vdso, self.profile, self.linux.formats, runs=False
-        )
+        process = new_process(self.kernel, self.profile, cwd)
+        world = ProcessWorld(self.kernel, process, self.linux.vdso, self.profile, self.linux.formats, runs=False)
         if draws is None and self.kernel.options.aslr is not None:
             draws = Draws(self.kernel.options.aslr)
-        strings = _strings([path] if argv is None else argv), _strings(envp or ())
+        words = strings([path] if argv is None else argv), strings(envp or ())
         try:
-            return world.execve(path, *strings, draws=draws, stages=stages)
+            return world.execve(path, *words, draws=draws, stages=stages)
         except OutOfFrames as error:
             raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
 
@@ -283,6 +296,20 @@ class Machine:
         self._wanted.append((place, function))
         for process in self._running:
             process._install_hooks()
+
+    @property
+    def processes(self) -> Processes:
+        """The live tree of processes, and who is told of its changes."""
+        if self._processes is None:
+            from loadstone.tree import Processes
+
+            self._processes = Processes(self.kernel, self._known, lambda inner: Process(self, inner))
+        return self._processes
+
+    def _keep_fault(self, fault: Fault) -> None:
+        process = self._known.get(fault.pid)
+        if process is not None:
+            process.faults.append(fault)
 
     def finish(self, *, wait_for_all: bool = False, patience: float = 10.0) -> list[KernelProcess]:
         """Let what a program left running in the background come to its end; the processes that had to be ended.
@@ -387,6 +414,7 @@ class Machine:
         """Give the host back what the machine holds."""
         if not self._closed:
             self._closed = True
+            self.events.unsubscribe(self._keep_fault)
             for process in self._running:
                 process._let_go()
             for core in self.kernel.cores:
@@ -403,191 +431,6 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _new_process(self, cwd: str | None) -> KernelProcess:
-        kernel = self.kernel
-        vfs = kernel.vfs
-        root = vfs.resolve("/")
-        try:
-            start = vfs.resolve(cwd if cwd is not None else _host_directory(), directory=True)
-        except LinuxError as error:
-            if cwd is not None:
-                raise HostError(f"--cwd {cwd}: {os.strerror(error.errno)}, for the program") from error
-            start = root
-        credentials = Credentials(os.geteuid(), os.getegid(), tuple(os.getgroups()))
-        limits = dict(enumerate(self.profile.limits))
-        files = FileTable(limits[RLIMIT_NOFILE][0], kernel.descriptors)
-        process = KernelProcess(
-            kernel, kernel.new_pid(), credentials, FsContext(start, root, _umask()), files, ProcessSignals()
-        )
-        process.limits = limits
-        process.is_first = True
-        process.started_ns = kernel.clock.monotonic_ns()
-        return process
-
-
-class Process:
-    """A process of a machine, for looking at and running.
-
-    Attributes:
-        pid: its number.
-        image: what execve made (addresses, registers, stack, stages).
-        faults: every page fault so far, in order, while the machine keeps them.
-        memory: its memory, to read and write.
-    """
-
-    def __init__(self, machine: Machine, inner: KernelProcess) -> None:
-        self.machine = machine
-        self.inner = inner
-        self.pid = inner.pid
-        self.faults: list[Fault] = []
-        self.memory = UserMemory(machine, inner)
-        self._hooked: set[int] = set()
-        if machine._keep_faults:
-            machine.events.subscribe(self._keep, ("fault",))
-
-    @property
-    def image(self) -> ExecImage:
-        """What the last execve made."""
-        image: ExecImage = self.inner.image
-        return image
-
-    @property
-    def executable(self) -> str:
-        """The path of the file it runs."""
-        return self.inner.executable.path if self.inner.executable is not None else ""
-
-    @property
-    def status(self) -> ExitStatus | None:
-        """How it ended; None while it has not."""
-        return self.inner.status
-
-    @property
-    def maps(self) -> str:
-        """Its mappings, in the format of /proc/PID/maps; none once it has ended, unless its memory was kept."""
-        return self.inner.space.render_maps()
-
-    @property
-    def registers(self) -> dict[str, int]:
-        """The CPU's registers, by ptrace's names."""
-        return self.inner.tasks[0].context.registers()
-
-    def set_register(self, name: str, value: int) -> None:
-        """Change a register."""
-        self.inner.tasks[0].context.write(name, value)
-
-    @property
-    def page_table(self) -> PageTable:
-        """Its page tables."""
-        return self.inner.space.page_table
-
-    def symbol(self, name: str) -> int | None:
-        """The address of a symbol of the program or of a library it has mapped, or None."""
-        from loadstone.control import find_symbol
-
-        return find_symbol(self.inner, name)
-
-    def describe(self, address: int) -> str:
-        """An address for a person: `puts+0x4 in libc.so.6`."""
-        from loadstone.control import symbolizer
-
-        return symbolizer(self.inner).describe(address)
-
-    def run(self) -> ExitStatus:
-        """Run it to its end."""
-        self.machine._require_open()
-        inner = self.inner
-        with Console(self.machine.kernel):
-            self.machine.kernel.scheduler.run(lambda: inner.status is not None)
-        self.machine.kernel.vfs.sync()  # what shared mappings of --rw files hold goes to the host
-        assert inner.status is not None
-        return inner.status
-
-    def keep_memory(self) -> None:
-        """Keep its memory past its end, to be looked at, until the machine is closed."""
-        self.inner.keeps_memory = True
-
-    def run_until(self, place: str | int) -> bool:
-        """Run until it is about to execute an address or symbol; False if it ended before.
-
-        `main` is found in stripped programs too. "exit" is the end: the process's memory is kept, to be looked at.
-        Raises LookupError if there is no such symbol.
-        """
-        if place == "exit":
-            self.keep_memory()
-            self.run()
-            return True
-        from loadstone.control import run_to_place
-
-        self.machine._require_open()
-        with Console(self.machine.kernel):
-            return run_to_place(self.machine.breakpoints, self.inner, place)
-
-    def _keep(self, fault: Fault) -> None:
-        if fault.pid == self.pid:
-            self.faults.append(fault)
-
-    def _install_hooks(self) -> None:
-        """Set the machine's hooks, now or, for symbols of libraries, when the program's entry point is reached."""
-        if self.machine._wanted and self._set_found_hooks():
-            entry = self.image.program_entry
-
-            def at_entry(task: Task) -> bool:
-                if task.process is self.inner:
-                    self.machine.breakpoints.remove(entry, at_entry)
-                    missing = self._set_found_hooks()
-                    if missing:
-                        raise LookupError(f"{self.inner.name}: there is no symbol {missing[0]!r} to hook")
-                return False
-
-            self.machine.breakpoints.add(entry, at_entry)
-
-    def _set_found_hooks(self) -> list[str | int]:
-        """Set every hook whose address is known; the places of the others."""
-        from loadstone.control import find_symbol
-
-        missing: list[str | int] = []
-        for number, (place, function) in enumerate(self.machine._wanted):
-            if number in self._hooked:
-                continue
-            address = place if isinstance(place, int) else find_symbol(self.inner, place)
-            if address is None:
-                missing.append(place)
-                continue
-            self._hooked.add(number)
-            self.machine.breakpoints.add(address, self._caller(function))
-        return missing
-
-    def _caller(self, function: Callable[[Process], object]) -> Callable[[Task], bool]:
-        def call(task: Task) -> bool:
-            if task.process is self.inner:
-                function(self)
-            return False
-
-        return call
-
-    def _let_go(self) -> None:
-        """The machine is closed, or the process came to nothing: open files are closed, nothing is heard any more."""
-        self.inner.files.close_all()
-        self.machine.events.unsubscribe(self._keep)
-
-
-class UserMemory:
-    """A process's memory as an observer sees it: looking changes nothing and counts no fault."""
-
-    def __init__(self, machine: Machine, process: KernelProcess) -> None:
-        self._machine = machine
-        self._process = process
-
-    def read(self, address: int, length: int) -> bytes:
-        """`length` bytes at `address`, whether resident or not. Raises LinuxError(EFAULT) where nothing is mapped."""
-        self._machine._require_open()
-        return peek(self._process.space, address, length)
-
-    def write(self, address: int, data: bytes) -> None:
-        """Change memory, whatever its protection; a private page is copied first. LinuxError(EFAULT) as for `read`."""
-        self._machine._require_open()
-        poke(self._process.space, address, data)
 
 
 def explain(
@@ -619,82 +462,3 @@ def explain(
     finally:
         if own:
             machine.close()
-
-
-def _host_directory() -> str:
-    """The host's working directory; the root where it has been removed."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"
-
-
-def _strings(given: Environment) -> list[bytes]:
-    """argv or envp as execve takes them."""
-    items = [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else given
-    return [os.fsencode(item) for item in items]
-
-
-def _random(seed: int | None) -> Random | None:
-    if seed is None:
-        return None
-    from random import Random
-
-    return Random(seed)
-
-
-def _terminal() -> int:
-    """Our descriptor of the user's terminal, -1 if none of the standard ones is: what the guest's /dev/tty is."""
-    return next((fd for fd in range(3) if os.isatty(fd)), -1)
-
-
-def _umask() -> int:
-    """The host's, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _profile(
-    profile: KernelProfile | None, memory: int | None, cpu_count: int | None, stack_limit: int | None, fault_around: int
-) -> KernelProfile:
-    """The kernel to model, with what the machine's options change about it."""
-    made = (profile or live_profile())._replace(fault_around=fault_around)
-    if memory is not None:
-        if memory < _LEAST_MEMORY:
-            raise HostError(f"--memory {memory}: a machine needs at least {_LEAST_MEMORY >> 20} MiB")
-        made = made._replace(memory_size=memory & -PAGE)
-    if cpu_count is not None:
-        made = made._replace(cpu_count=cpu_count)
-    if stack_limit is not None:
-        limits = list(made.limits)
-        limits[RLIMIT_STACK] = (stack_limit, max(stack_limit, limits[RLIMIT_STACK][1]))
-        made = made._replace(limits=tuple(limits))
-    return made
-
-
-def _fill_ahead(cache: PageCache, pages: int | None, deterministic: bool) -> FillAhead | None:
-    if pages is None:
-        return None if deterministic else FillAhead(cache)
-    return FillAhead(cache, pages, always=True) if pages > 1 else None
-
-
-def _of_core(profile: KernelProfile, core: Core) -> KernelProfile:
-    """The profile with the CPU that will run the program in place of the host's."""
-    return profile._replace(hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack)
-
-
-def _give_standard_files(process: KernelProcess) -> None:
-    """The host's stdin, stdout and stderr, as far as they are open, as descriptors 0, 1 and 2."""
-    from fcntl import F_GETFL, fcntl
-
-    from loadstone.vfs.streams import host_stream
-
-    for fd in range(3):
-        try:
-            # The command line puts an O_PATH descriptor where one was closed, lest a file of ours takes its number.
-            if fcntl(fd, F_GETFL) & os.O_PATH:
-                continue
-        except OSError:
-            continue
-        process.files.install(host_stream(process.kernel.vfs, fd), minimum=fd)

@@ -16,6 +16,7 @@ from loadstone.errors import HostError
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from loadstone.events import Signal
     from loadstone.observe.at_exit import AtExit
     from loadstone.observe.death import DeathWatch
     from loadstone.observe.fault_profile import FaultProfile
@@ -67,10 +68,15 @@ class Observers:
 
     def watch(self, machine: Any, process: Any) -> None:
         """Know why `process` dies, should it die, and how its memory looked at the end."""
-        from loadstone.observe.death import DeathWatch
 
-        self.death = DeathWatch(process)
-        machine.events.subscribe(self.death, DeathWatch.KINDS)
+        def signal(record: Signal) -> None:
+            if self.death is None:
+                from loadstone.observe.death import DeathWatch
+
+                self.death = DeathWatch(process)
+            self.death(record)
+
+        machine.events.subscribe(signal, ("signal",))
         if self.profile is not None:
             from loadstone.observe.at_exit import AtExit
 
