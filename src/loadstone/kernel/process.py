@@ -137,9 +137,9 @@ class Process:
 
     __slots__ = (
         "apart", "child_events", "children", "children_usage", "credentials", "ending", "executable", "exit_signal",
-        "files", "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name", "parent",
-        "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks", "told",
-        "unreported", "usage",
+        "files", "fs", "group", "has_executed", "image", "is_first", "keeps_memory", "kernel", "limits", "name",
+        "parent", "personal", "pid", "session", "signals", "space", "started_ns", "status", "stopped_by", "tasks",
+        "told", "unreported", "usage",
     )  # fmt: skip
 
     def __init__(
