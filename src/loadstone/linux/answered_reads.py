@@ -103,7 +103,7 @@ class Stream:
         """Have the reads that follow answered, with what the file says now."""
         inode = file.inode
         left = file.available() or 0
-        if not 0 < _FIRST * count <= left or not isinstance(inode, RegularFile) or _is_cached(inode):
+        if not 0 < _FIRST * count <= left or not isinstance(inode, RegularFile) or _is_cached(inode) or file.watched:
             return
         answers = core.answers_for(self._process.space)
         if answers is None:
@@ -131,7 +131,7 @@ class Stream:
         file, files = self._file, self._process.files
         if file is None or self._descriptor not in files or files.get(self._descriptor) is not file:
             return False
-        if not self._owner.is_still(self._process):
+        if not self._owner.is_still(self._process) or file.watched:
             return False
         inode = file.inode
         file.available()  # which brings an offset up to date that is shared with the host

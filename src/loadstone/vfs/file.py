@@ -201,6 +201,19 @@ class OpenFile:
         """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
         return None
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to know what is done to it."""
+        return self.location is not None and self.location.dentry.watched
+
+    def tell(self, mask: int) -> None:
+        """Tell who watches it of IN_* events."""
+        location = self.location
+        if location is not None and location.dentry.watched:
+            from loadstone.vfs.watches import tell_place
+
+            tell_place(location.dentry, mask, by_file=True)
+
     def hold(self) -> None:
         """One more descriptor refers to this."""
         self.references += 1
@@ -209,11 +222,18 @@ class OpenFile:
         """One descriptor less; the last one releases the file."""
         self.references -= 1
         if self.references <= 0:
+            told = self.watched and not self.flags & O_PATH
+            if told:
+                from loadstone.vfs.watches import tell_closed, tell_closing
+
+                tell_closing(self)
             for one in self.file_interests:
                 one.file_closed()
             if self.inode.locks is not None:
                 self.inode.locks.release_file(self)
             self.release()
+            if told:
+                tell_closed(self.inode)
 
     def release(self) -> None:
         """Nobody refers to this any more."""

@@ -42,6 +42,31 @@ S_ISUID: Final = 0o4000
 S_ISGID: Final = 0o2000
 S_ISVTX: Final = 0o1000
 
+# include/uapi/linux/inotify.h
+IN_ACCESS: Final = 0x1
+IN_MODIFY: Final = 0x2
+IN_ATTRIB: Final = 0x4
+IN_CLOSE_WRITE: Final = 0x8
+IN_CLOSE_NOWRITE: Final = 0x10
+IN_OPEN: Final = 0x20
+IN_MOVED_FROM: Final = 0x40
+IN_MOVED_TO: Final = 0x80
+IN_CREATE: Final = 0x100
+IN_DELETE: Final = 0x200
+IN_DELETE_SELF: Final = 0x400
+IN_MOVE_SELF: Final = 0x800
+IN_ALL_EVENTS: Final = 0xFFF
+IN_UNMOUNT: Final = 0x2000
+IN_Q_OVERFLOW: Final = 0x4000
+IN_IGNORED: Final = 0x8000
+IN_ONLYDIR: Final = 1 << 24
+IN_DONT_FOLLOW: Final = 1 << 25
+IN_EXCL_UNLINK: Final = 1 << 26
+IN_MASK_CREATE: Final = 1 << 28
+IN_MASK_ADD: Final = 1 << 29
+IN_ISDIR: Final = 1 << 30
+IN_ONESHOT: Final = 1 << 31
+
 POLLIN: Final = 0x1
 POLLPRI: Final = 0x2
 POLLOUT: Final = 0x4

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Location
     from loadstone.vfs.locks import FileLocks
+    from loadstone.vfs.watches import Watch
 
 
 class Identity(Protocol):
@@ -66,6 +67,7 @@ class Inode:
         "rdev",
         "size",
         "uid",
+        "watches",
     )
 
     blksize: ClassVar[int] = 4096
@@ -88,6 +90,7 @@ class Inode:
         self.blocks = 0  # of 512 bytes
         self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
         self.locks: FileLocks | None = None  # kept by vfs.locks
+        self.watches: tuple[Watch, ...] = ()  # told by vfs.watches
 
     @property
     def is_directory(self) -> bool:

@@ -27,6 +27,12 @@ class Dentry:
         self.mounted = False  # something is mounted here, through some mount
         self.gone = False
 
+    @property
+    def watched(self) -> bool:
+        """Whether somebody wants to know what is done to the file, or in the directory that it is in."""
+        parent = self.parent
+        return bool(self.inode.watches) or (parent is not None and bool(parent.inode.watches))
+
 
 class Mount:
     """A tree hung in at a place. `at` None: the namespace's root, or a tree without a place.
@@ -79,6 +85,13 @@ class Location:
                 return known
             dentry = dentry.parent
         return False
+
+    def tell(self, mask: int) -> None:
+        """Tell who watches the file of IN_* events that came through its name."""
+        if self.dentry.watched:
+            from loadstone.vfs.watches import tell_place
+
+            tell_place(self.dentry, mask)
 
     @property
     def deleted(self) -> bool:

@@ -35,14 +35,20 @@ class Names(Namespace):
 
     Attributes:
         protected_hardlinks: the sysctl fs.protected_hardlinks.
+        moves: how many renames somebody was told of; ties the two events of one together.
     """
 
     protected_hardlinks = True
+    moves = 0
 
-    def _added(self, base: Location, name: str, inode: Inode) -> Location:
+    def _added(self, base: Location, name: str, inode: Inode, *, linked: bool = False) -> Location:
         child = Dentry(base.dentry, name, inode)
         if base.inode.cacheable:
             base.dentry.children[name] = child
+        if child.watched:
+            from loadstone.vfs.watches import tell_created, tell_linked
+
+            (tell_linked if linked else tell_created)(base.inode, name, inode)
         return Location(base.mount, child)
 
     def _may_create(self, base: Location, who: Identity) -> None:
@@ -129,7 +135,7 @@ class Names(Namespace):
         if inode.nlink == 0 and not (isinstance(inode, RegularFile) and inode.linkable):
             raise LinuxError(ENOENT)
         base.inode.link(name, inode)
-        self._added(base, name, inode)
+        self._added(base, name, inode, linked=True)
 
     def unlink(self, path: str, origin: Origin = TOP) -> None:
         """unlink(2)."""
@@ -168,6 +174,10 @@ class Names(Namespace):
     def _removed(self, base: Location, name: str, victim: Location) -> None:
         base.dentry.children.pop(name, None)
         victim.dentry.gone = True
+        if victim.dentry.watched:
+            from loadstone.vfs.watches import tell_removed
+
+            tell_removed(base.inode, name, victim.inode)
 
     def rename(self, old: str, new: str, origin: Origin = TOP, new_origin: Origin = TOP, *, flags: int = 0) -> None:
         """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Source: fs/namei.c, do_renameat2()."""
@@ -214,12 +224,24 @@ class Names(Namespace):
             base.inode.exchange(last, source.inode, new_base.inode, new_last, target.inode)
             self._moved(base, last, target.dentry)
             self._moved(new_base, new_last, source.dentry)
+            self._tell_moved(base, last, new_base, new_last, source.inode, None)
+            self._tell_moved(new_base, new_last, base, last, target.inode, None)
             return
         base.inode.rename(last, source.inode, new_base.inode, new_last, target.inode if target else None)
         base.dentry.children.pop(last, None)
         if target is not None:
             target.dentry.gone = True
         self._moved(new_base, new_last, source.dentry)
+        self._tell_moved(base, last, new_base, new_last, source.inode, target.inode if target else None)
+
+    def _tell_moved(
+        self, base: Location, name: str, new_base: Location, new_name: str, inode: Inode, replaced: Inode | None
+    ) -> None:
+        if base.inode.watches or new_base.inode.watches or inode.watches or (replaced and replaced.watches):
+            from loadstone.vfs.watches import tell_moved
+
+            self.moves += 1
+            tell_moved(base.inode, name, new_base.inode, new_name, inode, replaced, self.moves)
 
     def _moved(self, base: Location, name: str, dentry: Dentry) -> None:
         dentry.parent, dentry.name = base.dentry, name

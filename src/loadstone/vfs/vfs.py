@@ -9,6 +9,8 @@ from loadstone.clock import Clock
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import PathFile, RegularOpen
 from loadstone.vfs.flags import (
+    IN_MODIFY,
+    IN_OPEN,
     O_ACCMODE,
     O_CLOEXEC,
     O_CREAT,
@@ -194,6 +196,7 @@ class Vfs(Names):
         if flags & O_TRUNC and inode.is_regular:
             try:
                 _truncate(inode, 0)
+                file.tell(IN_MODIFY)
                 if credentials.fsuid != 0:
                     inode.drop_privileges()
             except LinuxError:
@@ -239,6 +242,8 @@ class Vfs(Names):
         file = inode.open(flags, location)
         if who.fsuid != 0 and isinstance(file, RegularOpen):
             file.strips = True
+        if file.opening() is None:
+            file.tell(IN_OPEN)
         return file
 
     def _open_temporary(self, place: Location, path: str, flags: int, mode: int, walk: Walk) -> OpenFile:
@@ -285,11 +290,13 @@ class Vfs(Names):
         """truncate(2)."""
         if size < 0:
             raise LinuxError(EINVAL)
-        inode = self.resolve(path, origin).inode
+        place = self.resolve(path, origin)
+        inode = place.inode
         if not inode.is_regular:
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
         demand(inode, W_OK, origin.who)
         _truncate(inode, size)
+        place.tell(IN_MODIFY)
         if origin.who.fsuid != 0:
             inode.drop_privileges()
 

@@ -46,6 +46,7 @@ _NAMES = {
     "poll": """poll ppoll select pselect6""",
     "event_files": """timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4""",
     "epoll": """epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2""",
+    "inotify": """inotify_init inotify_init1 inotify_add_watch inotify_rm_watch""",
     "sockets": """socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown""",
     "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "socket_options": """setsockopt getsockopt""",

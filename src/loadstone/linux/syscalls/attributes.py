@@ -20,11 +20,12 @@ from loadstone.linux.syscalls.lookup import (
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in
 from loadstone.vfs.attributes import change_mode, change_owner, change_times
-from loadstone.vfs.flags import NOW, OMIT
+from loadstone.vfs.flags import IN_ATTRIB, NOW, OMIT
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, AtFlags, DirFd, Fd, Gid, InTimes, Mode, Path, Uid
+    from loadstone.vfs.location import Location
 
     Times = tuple[int, int] | None
     """Access and modification time in ns, or NOW or OMIT; None: both now."""
@@ -58,16 +59,25 @@ def fchmodat2(task: Task, fd: DirFd, path: Path, mode: Mode, flags: AtFlags) -> 
 @syscall()
 def fchmod(task: Task, fd: Fd, mode: Mode) -> int:
     """Set the permission bits of an open file."""
-    change_mode(open_file(task, fd).inode, mode & 0o7777, task.process.credentials)
+    file = open_file(task, fd)
+    change_mode(file.inode, mode & 0o7777, task.process.credentials)
+    _tell(file.location)
     return 0
 
 
 def _chmod(task: Task, fd: int, address: int, mode: int, flags: int) -> int:
-    inode, _ = find(task, fd, maybe_path(task, address, flags), flags)
+    inode, place = find(task, fd, maybe_path(task, address, flags), flags)
     if inode.is_symlink:
         raise LinuxError(EOPNOTSUPP, "a symbolic link has no permission bits")
     change_mode(inode, mode & 0o7777, task.process.credentials)
+    _tell(place)
     return 0
+
+
+def _tell(place: Location | None) -> None:
+    """Tell who watches the file; what has no place is watched by nobody."""
+    if place is not None:
+        place.tell(IN_ATTRIB)
 
 
 # Owners
@@ -95,8 +105,9 @@ def fchownat(task: Task, fd: DirFd, path: Path, uid: Uid, gid: Gid, flags: AtFla
 @syscall()
 def fchown(task: Task, fd: Fd, uid: Uid, gid: Gid) -> int:
     """Set the owner of an open file."""
-    inode = open_file(task, fd).inode
-    change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
+    file = open_file(task, fd)
+    change_owner(file.inode, _identity(uid), _identity(gid), task.process.credentials)
+    _tell(file.location)
     return 0
 
 
@@ -105,8 +116,9 @@ def _identity(number: int) -> int:
 
 
 def _chown(task: Task, fd: int, address: int, uid: int, gid: int, flags: int) -> int:
-    inode, _ = find(task, fd, maybe_path(task, address, flags), flags)
+    inode, place = find(task, fd, maybe_path(task, address, flags), flags)
     change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
+    _tell(place)
     return 0
 
 
@@ -171,11 +183,16 @@ def _set_times(task: Task, fd: int, address: int, times: Times, flags: int, vali
     if not address and fd != AT_FDCWD:
         if flags:
             raise LinuxError(EINVAL)
-        inode = open_file(task, fd).inode
+        file = open_file(task, fd)
+        inode, place = file.inode, file.location
     else:
         only(flags, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)
-        inode, _ = find(task, fd, path_at(task, address), flags)
+        inode, place = find(task, fd, path_at(task, address), flags)
     if not valid:
         raise LinuxError(EINVAL)
     change_times(inode, times, task.process.credentials)
+    if place is not None and place.dentry.watched:
+        from loadstone.vfs.watches import tell_times
+
+        tell_times(place.dentry, times)
     return 0

@@ -21,7 +21,7 @@ from loadstone.linux.syscalls.readwrite import (
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.file import SeekableFile, WouldBlock
-from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, POLLERR, POLLOUT
+from loadstone.vfs.flags import IN_ACCESS, IN_MODIFY, O_APPEND, O_NONBLOCK, POLLERR, POLLOUT
 from loadstone.vfs.pipe import PipeFile
 from loadstone.wait import Interrupted, Wait
 
@@ -77,6 +77,9 @@ class Copy:
                 raise
             if isinstance(self.source, PipeFile):
                 break  # what was there is gone; more would be another wait
+        if self.done:
+            self.source.tell(IN_ACCESS)
+            self.target.tell(IN_MODIFY)
         return self.done
 
     def _room(self) -> Blocking:

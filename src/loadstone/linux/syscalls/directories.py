@@ -23,6 +23,7 @@ from loadstone.linux.syscalls.lookup import (
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import (
+    IN_ACCESS,
     O_PATH,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
@@ -153,6 +154,7 @@ def _entries(task: Task, fd: int, buffer: int, size: int, pack: Callable[[int, i
     if records:
         copy_out(task.process.space, buffer, b"".join(records))
         file.offset = reached
+    file.tell(IN_ACCESS)
     return used
 
 

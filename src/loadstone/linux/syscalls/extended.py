@@ -11,11 +11,13 @@ from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find,
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out, read_string
 from loadstone.vfs import extended
+from loadstone.vfs.flags import IN_ATTRIB
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, Int, Path, Size
     from loadstone.vfs.inode import Inode
+    from loadstone.vfs.location import Location
 
 NOTE = "of the host's only those called user.; no access control lists"
 _NAME_MAX = 255
@@ -62,7 +64,30 @@ def _new_value(task: Task, name: int, value: int, size: int, flags: int) -> tupl
 
 
 def _at(task: Task, path: int, flags: int) -> Inode:
-    return find(task, AT_FDCWD, path_at(task, path), flags)[0]
+    return _place(task, path, flags)[0]
+
+
+def _place(task: Task, path: int, flags: int) -> tuple[Inode, Location | None]:
+    return find(task, AT_FDCWD, path_at(task, path), flags)
+
+
+def _put(task: Task, found: tuple[Inode, Location | None], name: str, data: bytes, flags: int) -> int:
+    inode, place = found
+    extended.put(inode, name, data, flags, task.process.credentials)
+    return _changed(place)
+
+
+def _remove(task: Task, found: tuple[Inode, Location | None], name: int) -> int:
+    inode, place = found
+    extended.remove(inode, _name(task, name), task.process.credentials)
+    return _changed(place)
+
+
+def _changed(place: Location | None) -> int:
+    """Tell who watches the file (fsnotify_xattr)."""
+    if place is not None:
+        place.tell(IN_ATTRIB)
+    return 0
 
 
 @syscall(support=PARTIAL, note=NOTE)
@@ -105,45 +130,38 @@ def flistxattr(task: Task, fd: Fd, names: Address, size: Size) -> int:
 def setxattr(task: Task, path: Path, name: Path, value: Address, size: Size, flags: Int) -> int:
     """Set an attribute of what a path leads to."""
     text, data = _new_value(task, name, value, size, flags)
-    extended.put(_at(task, path, 0), text, data, flags, task.process.credentials)
-    return 0
+    return _put(task, _place(task, path, 0), text, data, flags)
 
 
 @syscall(support=PARTIAL, note=NOTE)
 def lsetxattr(task: Task, path: Path, name: Path, value: Address, size: Size, flags: Int) -> int:
     """Set an attribute of what a path names."""
     text, data = _new_value(task, name, value, size, flags)
-    extended.put(_at(task, path, AT_SYMLINK_NOFOLLOW), text, data, flags, task.process.credentials)
-    return 0
+    return _put(task, _place(task, path, AT_SYMLINK_NOFOLLOW), text, data, flags)
 
 
 @syscall(support=PARTIAL, note=NOTE)
 def fsetxattr(task: Task, fd: Fd, name: Path, value: Address, size: Size, flags: Int) -> int:
     """Set an attribute of an open file."""
     text, data = _new_value(task, name, value, size, flags)
-    extended.put(open_file(task, fd).inode, text, data, flags, task.process.credentials)
-    return 0
+    file = open_file(task, fd)
+    return _put(task, (file.inode, file.location), text, data, flags)
 
 
 @syscall(support=PARTIAL, note=NOTE)
 def removexattr(task: Task, path: Path, name: Path) -> int:
     """Remove an attribute of what a path leads to."""
-    inode = _at(task, path, 0)
-    extended.remove(inode, _name(task, name), task.process.credentials)
-    return 0
+    return _remove(task, _place(task, path, 0), name)
 
 
 @syscall(support=PARTIAL, note=NOTE)
 def lremovexattr(task: Task, path: Path, name: Path) -> int:
     """Remove an attribute of what a path names."""
-    inode = _at(task, path, AT_SYMLINK_NOFOLLOW)
-    extended.remove(inode, _name(task, name), task.process.credentials)
-    return 0
+    return _remove(task, _place(task, path, AT_SYMLINK_NOFOLLOW), name)
 
 
 @syscall(support=PARTIAL, note=NOTE)
 def fremovexattr(task: Task, fd: Fd, name: Path) -> int:
     """Remove an attribute of an open file."""
-    inode = open_file(task, fd).inode
-    extended.remove(inode, _name(task, name), task.process.credentials)
-    return 0
+    file = open_file(task, fd)
+    return _remove(task, (file.inode, file.location), name)

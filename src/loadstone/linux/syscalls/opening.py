@@ -13,6 +13,7 @@ from loadstone.linux.syscalls.lookup import AT_FDCWD, path_at, start
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, read_string
 from loadstone.vfs.flags import (
+    IN_OPEN,
     O_ACCMODE,
     O_CLOEXEC,
     O_CREAT,
@@ -143,6 +144,7 @@ def _open_fifo(task: Task, file: OpenFile, cloexec: bool) -> Blocking:
     try:
         while (queue := file.opening()) is not None:
             yield Wait((queue,))
+        file.tell(IN_OPEN)
         return task.process.files.install(file, cloexec=cloexec)
     finally:
         file.close()
@@ -163,10 +165,10 @@ def close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> int:
     """Close all descriptors of a range, or mark them close-on-exec."""
     if flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) or first > last:
         raise LinuxError(EINVAL)
-    for fd, _ in task.process.files.items():
-        if first <= fd <= last:
     if flags & CLOSE_RANGE_UNSHARE:
         task.process.unshare(task, files=True, fs=False)
+    for fd, _ in task.process.files.items():
+        if first <= fd <= last:
             if flags & CLOSE_RANGE_CLOEXEC:
                 task.process.files.set_cloexec(fd, True)
             else:

@@ -21,7 +21,7 @@ from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, pieces
 from loadstone.vfs.file import SeekableFile, WouldBlock
-from loadstone.vfs.flags import O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
+from loadstone.vfs.flags import IN_ACCESS, IN_MODIFY, O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
 from loadstone.vfs.regular import before
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
@@ -336,6 +336,8 @@ def _read_now(task: Task, file: OpenFile, segments: Segments, offset: int | None
         done += got
         if got < part and got < sum(map(len, views)):
             break
+    if done:
+        file.tell(IN_ACCESS)
     return done
 
 
@@ -354,6 +356,8 @@ def _read_unsure(
     for view in gather(space, segments, 0, got, True) if got else ():
         view[:] = buffer[done : done + len(view)]
         done += len(view)
+    if done:
+        file.tell(IN_ACCESS)
     return done
 
 
@@ -381,6 +385,8 @@ def _write(task: Task, file: OpenFile, segments: Segments, offset: int | None) -
             broken_pipe(task)
         raise
     if done >= count:
+        if done:
+            file.tell(IN_MODIFY)
         return done
     return _write_rest(task, file, segments, offset, count, done, None)
 
@@ -416,6 +422,8 @@ def _write_rest(
         if not written:
             break
         done += written
+    if done:
+        file.tell(IN_MODIFY)
     return done
 
 

@@ -14,7 +14,7 @@ from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.readwrite import broken_pipe, gather, read_segments, segments_at, wait_for
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.vfs.file import SeekableFile, WouldBlock
-from loadstone.vfs.flags import O_APPEND, O_NONBLOCK
+from loadstone.vfs.flags import IN_ACCESS, O_APPEND, O_NONBLOCK
 from loadstone.vfs.pipe import PipeFile
 from loadstone.wait import Wait
 
@@ -92,6 +92,7 @@ def into_pipe(
             yield wait_for(block)
     done = pipe.ring.put_pages(buffer[:got], at)
     if done:
+        source.tell(IN_ACCESS)
         pipe.notify(pipe.readable)
     store_offset(task, where, None if offset is None else offset + done)
     return done

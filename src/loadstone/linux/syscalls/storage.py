@@ -10,7 +10,7 @@ from loadstone.linux.profile import RLIMIT_FSIZE
 from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, origin, path_at
 from loadstone.linux.syscalls.readwrite import UNLIMITED, too_big
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.vfs.flags import S_IFIFO, S_IFMT
+from loadstone.vfs.flags import IN_MODIFY, S_IFIFO, S_IFMT
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -39,6 +39,7 @@ def ftruncate(task: Task, fd: Fd, size: Long) -> int:
     if size > file.inode.size and size > limit:
         raise too_big(task)
     file.truncate(size)
+    file.tell(IN_MODIFY)
     return 0
 
 
@@ -57,6 +58,7 @@ def fallocate(task: Task, fd: Fd, mode: Int, offset: Offset, length: Offset) -> 
     if not file.inode.is_regular:
         raise LinuxError(ENODEV)
     file.allocate(mode, offset, length)
+    file.tell(IN_MODIFY)
     return 0
 
 
