@@ -1,25 +1,47 @@
 # The hooks of native_code.py as source. After a change: `python -m loadstone.machine.native_code` prints the bytes for
 # that file; a test assembles this one and compares.
 #
-# Unicorn calls a hook as a C function (System V: rdi rsi rdx rcx r8). `control` is struct Control of native_code.py.
+# All are C functions (System V: rdi rsi rdx rcx r8 r9). `control` is struct Control of native_code.py.
 
     .intel_syntax noprefix
 
     .set BUDGET, 0
     .set REASON, 8
-    .set STOP, 16
-    .set RING_COUNT, 24
-    .set RING_LIMIT, 32
-    .set RING, 40
-    .set MEMORY, 48
-    .set ROOT, 56
-    .set RESOLVE, 64
-    .set FILLS, 72
-    .set UC, 80
-    .set SKIP, 88
-    .set BLOCK, 96
-    .set EXECUTED, 104
-    .set WRITTEN, 112
+    .set SKIP, 16
+    .set PC, 24
+    .set RESULTS, 32
+    .set RING_COUNT, 64
+    .set VECTOR, 72
+    .set STOP, 152
+    .set START, 160
+    .set READ, 168
+    .set READ_BATCH, 176
+    .set WRITE_BATCH, 184
+    .set UC, 192
+    .set CALL_NUMBERS, 200
+    .set CALL_POINTERS, 208
+    .set RESULT_NUMBERS, 216
+    .set RESULT_POINTERS, 224
+    .set RING_LIMIT, 232
+    .set RING, 240
+    .set MEMORY, 248
+    .set ROOT, 256
+    .set EXECUTED, 264
+    .set WRITTEN, 272
+    .set RESOLVE, 280
+    .set FILLS, 288
+    .set FAULT_PC, 296
+    .set ANSWER_ADDRESS, 304
+    .set ANSWER_PERMISSIONS, 312
+    .set BLOCK, 320
+    .set CPUID_NUMBERS, 328
+    .set CPUID_POINTERS, 336
+    .set CPUID_VALUES, 344
+    .set CPUID_ROWS, 376
+    .set CPUID_END, 384
+
+    .set CALL_REGISTERS, 9
+    .set RIP_NUMBER, 41                 # as Unicorn counts registers
 
     .set PRESENT, 1
     .set WRITABLE, 2
@@ -28,10 +50,95 @@
     .set NO_EXECUTE, 63
     .set FRAME_MASK, 0x000ffffffffff000
 
+# int on_enter(control): run the program from PC on, its RESULTS registers set first; the engine's status. Afterwards the
+# registers of a system call are in Control, whatever it was that stopped the engine.
+on_enter:
+    push rbx
+    push r12
+    sub rsp, 8
+    mov rbx, rdi
+    mov ecx, [rbx + RESULTS]
+    test ecx, ecx
+    jz 1f
+    mov rdi, [rbx + UC]
+    mov rsi, [rbx + RESULT_NUMBERS]
+    mov rdx, [rbx + RESULT_POINTERS]
+    call [rbx + WRITE_BATCH]
+    mov qword ptr [rbx + RESULTS], 0
+1:  mov rdi, [rbx + UC]
+    mov rsi, [rbx + PC]
+    xor edx, edx
+    xor ecx, ecx
+    xor r8d, r8d
+    call [rbx + START]
+    mov r12d, eax
+    mov rdi, [rbx + UC]
+    mov rsi, [rbx + CALL_NUMBERS]
+    mov rdx, [rbx + CALL_POINTERS]
+    mov ecx, CALL_REGISTERS
+    call [rbx + READ_BATCH]
+    mov eax, r12d
+    add rsp, 8
+    pop r12
+    pop rbx
+    ret
+
 # void on_syscall(uc, control): the SYSCALL instruction; stop and say why.
+    .balign 16, 0xcc
 on_syscall:
     mov qword ptr [rsi + REASON], 1
     jmp [rsi + STOP]
+
+# void on_interrupt(uc, vector, control): an exception or software interrupt of the program.
+    .balign 16, 0xcc
+on_interrupt:
+    mov esi, esi
+    mov [rdx + VECTOR], rsi
+    jmp [rdx + STOP]
+
+# int on_cpuid(uc, control): answer from a table; 1: the instruction is done. A row is leaf, part (-1: any), EAX, EBX, ECX,
+# EDX; what is in no row is zeros.
+    .balign 16, 0xcc
+on_cpuid:
+    push rbx
+    mov rbx, rsi
+    mov rsi, [rbx + CPUID_NUMBERS]
+    mov rdx, [rbx + CPUID_POINTERS]
+    mov ecx, 2                          # RAX and RCX
+    call [rbx + READ_BATCH]
+    mov eax, [rbx + CPUID_VALUES]
+    mov ecx, [rbx + CPUID_VALUES + 8]
+    xor r8d, r8d
+    xor r9d, r9d
+    xor r10d, r10d
+    xor r11d, r11d
+    mov rdx, [rbx + CPUID_ROWS]
+1:  cmp rdx, [rbx + CPUID_END]
+    je 4f
+    cmp [rdx], eax
+    jne 2f
+    cmp dword ptr [rdx + 4], -1
+    je 3f
+    cmp [rdx + 4], ecx
+    je 3f
+2:  add rdx, 24
+    jmp 1b
+3:  mov r8d, [rdx + 8]
+    mov r9d, [rdx + 12]
+    mov r10d, [rdx + 16]
+    mov r11d, [rdx + 20]
+4:  mov [rbx + CPUID_VALUES], r8
+    mov [rbx + CPUID_VALUES + 8], r10
+    mov [rbx + CPUID_VALUES + 16], r11
+    mov [rbx + CPUID_VALUES + 24], r9
+    mov rdi, [rbx + UC]
+    mov rsi, [rbx + CPUID_NUMBERS]
+    mov rdx, [rbx + CPUID_POINTERS]
+    mov ecx, 4                          # RAX, RCX, RDX, RBX
+    call [rbx + WRITE_BATCH]
+    mov eax, 1
+    pop rbx
+    ret
 
 # void on_block(uc, address, size, control): a block begins; note it, and stop when the slice is used up.
     .balign 16, 0xcc
@@ -104,15 +211,16 @@ on_code:
     jmp [rcx + STOP]
 1:  ret
 
-# bool on_fill(uc, address, type, result, control): walk the page tables as the CPU would; what they cannot answer goes
-# to Python. type: 16 read, 17 write, 18 fetch.
+# bool on_fill(uc, address, type, result, control): walk the page tables as the CPU would. What they cannot answer goes to
+# Python, as resolve(address, type, RIP): 0 refused, 1 look again, 2 the answer is in Control. type: 16 read, 17 write, 18
+# fetch.
 #
 # A frame of code may be written only through a translation that executes too, whose stores Unicorn checks one by one.
     .balign 16, 0xcc
 on_fill:
     dec qword ptr [r8 + FILLS]
     js 9f
-    call walk
+6:  call walk
     jnz 9f
     mov rax, [r10]
     and r11, rax
@@ -163,7 +271,40 @@ on_fill:
 5:  mov [rcx + 8], edx                  # result->perms
     mov eax, 1
     ret
-9:  jmp [r8 + RESOLVE]
+9:  push rbx
+    push rbp
+    push r12
+    push r13
+    push rdi
+    mov rbx, r8
+    mov rbp, rsi
+    mov r12d, edx
+    mov r13, rcx
+    mov esi, RIP_NUMBER
+    lea rdx, [rbx + FAULT_PC]
+    call [rbx + READ]
+    mov rdi, rbp
+    mov esi, r12d
+    mov rdx, [rbx + FAULT_PC]
+    call [rbx + RESOLVE]
+    mov r8, rbx
+    mov rsi, rbp
+    mov edx, r12d
+    mov rcx, r13
+    pop rdi
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    cmp eax, 1
+    je 6b
+    jb 7f
+    mov rax, [r8 + ANSWER_ADDRESS]
+    mov [rcx], rax
+    mov eax, [r8 + ANSWER_PERMISSIONS]
+    mov [rcx + 8], eax
+    mov eax, 1
+7:  ret
 
 # walk: rsi = address, r8 = control -> ZF set and r10 = host address of a PRESENT leaf entry, or ZF clear.
 # r9 = host address of physical memory, r11 = FRAME_MASK. Clobbers rax.

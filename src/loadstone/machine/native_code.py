@@ -1,8 +1,9 @@
-"""Hooks in machine code, for what happens too often for Python: TLB fills, time slices, the SYSCALL stop, new blocks.
+"""Hooks in machine code, for what happens too often for Python: TLB fills, system calls, ends of slices, CPUID.
 
 Unicorn calls a hook as a C function; these are such functions, a few instructions each, that work on one `Control`
-block which Python shares; their source is hooks.s, and a test assembles that again and compares. Only for x86-64 hosts
-with the System V calling convention.
+block which Python shares; their source is hooks.s, and a test assembles that again and compares. So is `enter`, the one
+call from Python that sets the results of a system call, runs the program and reads the registers of the next call. Only
+for x86-64 hosts with the System V calling convention.
 """
 
 from __future__ import annotations
@@ -10,61 +11,125 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from ctypes import c_int64, c_uint64
+from collections.abc import Sequence
+from ctypes import CFUNCTYPE, c_int, c_int64, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from loadstone.machine.unicorn_library import REGISTERS
 
 # What a hook leaves in Control.reason.
 REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING, REASON_BREAKPOINT = range(5)
 
+# What the callback behind Control.resolve returns.
+REFUSED, LOOK_AGAIN, ANSWERED = range(3)
+
 RING_ENTRIES = 4096
 _RING_SLACK = 64  # blocks that may still be translated between the request to stop and the stop
+
+CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
+RESULT_REGISTERS = ("rax", "rcx", "r11")
+_CPUID_REGISTERS = ("rax", "rcx", "rdx", "rbx")
+
+FILL_CALLBACK = CFUNCTYPE(c_int, c_uint64, c_int, c_uint64)  # address, type, RIP -> REFUSED, LOOK_AGAIN, ANSWERED
+_ENTER = CFUNCTYPE(c_int, c_void_p)
 
 
 class Control(ctypes.Structure):
     """What the hooks and Python share. The offsets are those in the machine code below."""
 
     _fields_ = (
+        # What `enter` takes, and what it leaves.
         ("budget", c_int64),  # +0: bytes of code left in this slice; negative ends it
         ("reason", c_uint64),  # +8: REASON_*
-        ("stop", c_uint64),  # +16: address of uc_emu_stop
-        ("ring_count", c_uint64),  # +24: new blocks written to the ring
-        ("ring_limit", c_uint64),  # +32: from here on the core is asked to stop
-        ("ring", c_uint64),  # +40: address of (pc, size) pairs
-        ("memory", c_uint64),  # +48: host address of physical memory
-        ("root", c_uint64),  # +56: physical address of the page directory
-        ("resolve", c_uint64),  # +64: the Python TLB-fill callback, for what the walk cannot answer
-        ("fills", c_int64),  # +72: TLB fills left until Python is asked for a flush
-        ("uc", c_uint64),  # +80: the engine's handle
-        ("skip", c_int64),  # +88: the address whose breakpoint does not count once more; -1 for none
-        ("block", c_uint64),  # +96: the address of the block that was begun last
-        ("executed", c_uint64),  # +104: host address of PhysicalMemory.executed
-        ("written", c_uint64),  # +112: as that, 1 for a frame that may be writable in the TLB
+        ("skip", c_int64),  # +16: the address whose breakpoint does not count once more; -1 for none
+        ("pc", c_uint64),  # +24: where to start
+        ("results", c_uint64),  # +32: how many RESULT_REGISTERS to set before the start; then 0
+        ("result", c_uint64 * 3),  # +40: to what
+        ("ring_count", c_uint64),  # +64: new blocks written to the ring
+        ("vector", c_int64),  # +72: of the exception that stopped the engine, for whoever sets it to -1 again
+        ("registers", c_uint64 * 9),  # +80: CALL_REGISTERS, at the stop
+        # Functions of Unicorn's, the engine, and arguments of the functions.
+        ("stop", c_uint64),  # +152: uc_emu_stop
+        ("start", c_uint64),  # +160: uc_emu_start
+        ("read", c_uint64),  # +168: uc_reg_read
+        ("read_batch", c_uint64),  # +176: uc_reg_read_batch
+        ("write_batch", c_uint64),  # +184: uc_reg_write_batch
+        ("uc", c_uint64),  # +192: the engine's handle
+        ("call_numbers", c_uint64),  # +200: numbers of CALL_REGISTERS
+        ("call_pointers", c_uint64),  # +208: addresses of `registers`
+        ("result_numbers", c_uint64),  # +216: numbers of RESULT_REGISTERS
+        ("result_pointers", c_uint64),  # +224: addresses of `result`
+        # New blocks.
+        ("ring_limit", c_uint64),  # +232: from here on the core is asked to stop
+        ("ring", c_uint64),  # +240: address of (pc, size) pairs
+        # TLB fills.
+        ("memory", c_uint64),  # +248: host address of physical memory
+        ("root", c_uint64),  # +256: physical address of the page directory
+        ("executed", c_uint64),  # +264: host address of PhysicalMemory.executed
+        ("written", c_uint64),  # +272: as that, 1 for a frame that may be writable in the TLB
+        ("resolve", c_uint64),  # +280: a FILL_CALLBACK, for what the walk cannot answer
+        ("fills", c_int64),  # +288: TLB fills left until Python is asked for a flush
+        ("fault_pc", c_uint64),  # +296: RIP at the fill for which Python was asked
+        ("answer_address", c_uint64),  # +304: what ANSWERED means: a physical address
+        ("answer_permissions", c_uint64),  # +312: and what it may be used for
+        ("block", c_uint64),  # +320: the address of the block that was begun last
+        # CPUID.
+        ("cpuid_numbers", c_uint64),  # +328: numbers of RAX, RCX, RDX, RBX
+        ("cpuid_pointers", c_uint64),  # +336: addresses of `cpuid_values`
+        ("cpuid_values", c_uint64 * 4),  # +344
+        ("cpuid_rows", c_uint64),  # +376: six 32-bit words a row: leaf, part (-1: any), EAX, EBX, ECX, EDX
+        ("cpuid_end", c_uint64),  # +384: the address past them
     )
 
 
 # hooks.s, assembled.
 _CODE = bytes.fromhex(
     """
-    48c74608 01000000 ff6610cc cccccccc 48897160 89d04829 017801c3 48c74108
-    02000000 ff6110cc cccccccc cccccccc 4989c848 8b3e0fb7 4e0a4889 fee86e01
+    53415448 83ec0848 89fb8b4b 2085c974 23488bbb c0000000 488bb3d8 00000048
+    8b93e000 0000ff93 b8000000 48c74320 00000000 488bbbc0 00000048 8b731831
+    d231c945 31c0ff93 a0000000 4189c448 8bbbc000 0000488b b3c80000 00488b93
+    d0000000 b9090000 00ff93b0 00000044 89e04883 c408415c 5bc3cccc cccccccc
+    48c74608 01000000 ffa69800 0000cccc 89f64889 7248ffa2 98000000 cccccccc
+    534889f3 488bb348 01000048 8b935001 0000b902 000000ff 93b00000 008b8358
+    0100008b 8b600100 004531c0 4531c945 31d24531 db488b93 78010000 483b9380
+    01000074 25390275 0b837a04 ff740b39 4a047406 4883c218 ebe2448b 4208448b
+    4a0c448b 5210448b 5a144c89 83580100 004c8993 60010000 4c899b68 0100004c
+    898b7001 0000488b bbc00000 00488bb3 48010000 488b9350 010000b9 04000000
+    ff93b800 0000b801 0000005b c3cccccc 4889b140 01000089 d0482901 7801c348
+    c7410802 000000ff a1980000 00cccccc 4989c848 8b3e0fb7 4e0a4889 fee8fe01
     00007550 498b024c 21d889fa 81e2ff0f 0000448d 140a4181 fa001000 0077354c
     01c84801 d089ca85 d2742844 0fb61041 80fac574 1f4180fa c4751144 8a500141
-    80e21f41 feca4180 fa027608 48ffc0ff caebd4c3 498b4018 498b5028 4889c648
-    c1e60448 893c3248 894c3208 49ff4018 493b4020 72dd49c7 40080300 0000498b
-    785041ff 6010cccc cccccccc cccccccc 483b7158 48c74158 ffffffff 740b48c7
-    41080400 0000ff61 10c3cccc cccccccc 49ff4848 0f88aa00 0000e8b1 0000000f
-    859f0000 00498b02 4921c34c 891949c1 eb0c4d8b 4868470f b60c1983 fa11740b
-    83fa1274 1c4883c8 20eb40a8 02747548 83c86045 85c97433 480fbae0 3f7265eb
-    2a480fba e03f725c 4883c820 4585c975 1a4d8b48 7043803c 19007548 4d8b4868
-    43c60419 0141b901 00000049 8902ba01 00000045 85c9740a 480fbae0 3f721c83
-    ca0483e0 4283f842 751183ca 024585c9 75094d8b 487043c6 04190189 5108b801
-    000000c3 41ff6040 cccccccc cccccccc 4d8b4830 49bb00f0 ffffffff 0f004889
-    f048c1e8 2f756a4d 8b50384d 01ca4889 f048c1e8 2725ff01 00004d8b 14c24d21
-    da744b4d 01ca4889 f048c1e8 1e25ff01 00004d8b 14c24d21 da74334d 01ca4889
-    f048c1e8 1525ff01 00004d8b 14c24d21 da741b4d 01ca4889 f048c1e8 0c25ff01
-    0000 4d8d14c2 418b02f7 d0a801c3 83c801c3
+    80e21f41 feca4180 fa027608 48ffc0ff caebd4c3 498b4040 498b90f0 00000048
+    89c648c1 e6044889 3c324889 4c320849 ff404049 3b80e800 000072d7 49c74008
+    03000000 498bb8c0 00000041 ffa09800 0000cccc cccccccc cccccccc cccccccc
+    483b7110 48c74110 ffffffff 740e48c7 41080400 0000ffa1 98000000 c3cccccc
+    49ff8820 0100000f 88b60000 00e82e01 00000f85 ab000000 498b0249 21c34c89
+    1949c1eb 0c4d8b88 08010000 470fb60c 1983fa11 740b83fa 12741c48 83c820eb
+    46a80274 7e4883c8 604585c9 7439480f bae03f72 6eeb3048 0fbae03f 72654883
+    c8204585 c975204d 8b881001 00004380 3c190075 4e4d8b88 08010000 43c60419
+    0141b901 00000049 8902ba01 00000045 85c9740a 480fbae0 3f721f83 ca0483e0
+    4283f842 751483ca 024585c9 750c4d8b 88100100 0043c604 19018951 08b80100
+    0000c353 55415441 55574c89 c34889f5 4189d449 89cdbe29 00000048 8d932801
+    0000ff93 a8000000 4889ef44 89e6488b 93280100 00ff9318 01000049 89d84889
+    ee4489e2 4c89e95f 415d415c 5d5b83f8 010f84f6 feffff72 19498b80 30010000
+    48890141 8b803801 00008941 08b80100 0000c3cc cccccccc cccccccc cccccccc
+    4d8b88f8 00000049 bb00f0ff ffffff0f 004889f0 48c1e82f 756d4d8b 90000100
+    004d01ca 4889f048 c1e82725 ff010000 4d8b14c2 4d21da74 4b4d01ca 4889f048
+    c1e81e25 ff010000 4d8b14c2 4d21da74 334d01ca 4889f048 c1e81525 ff010000
+    4d8b14c2 4d21da74 1b4d01ca 4889f048 c1e80c25 ff010000 4d8d14c2 418b02f7
+    d0a801c3 83c801c3
     """
 )
-_OFFSETS = {"syscall": 0x0, "block": 0x10, "edge": 0x30, "code": 0xD0, "fill": 0xF0}
+_OFFSETS = {
+    "enter": 0x0,
+    "syscall": 0x80,
+    "interrupt": 0x90,
+    "cpuid": 0xA0,
+    "block": 0x150,
+    "edge": 0x170,
+    "code": 0x220,
+    "fill": 0x240,
+}
 
 
 def supported() -> bool:
@@ -78,23 +143,44 @@ class NativeHooks:
     Attributes:
         control: shared with the hooks; `address`, its address, is every hook's user data.
         ring: (pc, size) pairs of new blocks that may hold a VEX prefix.
-        syscall, block, edge, code, fill: addresses to hand to `uc_hook_add`.
+        enter: the function, for Python.
+        syscall, interrupt, cpuid, block, edge, code, fill: addresses to hand to `uc_hook_add`.
     """
 
-    def __init__(self, emu_stop: int) -> None:
+    def __init__(self, functions: Sequence[int], cpuid_rows: Sequence[tuple[int, ...]] = ()) -> None:
+        """`functions`: addresses of uc_emu_stop, uc_emu_start, uc_reg_read, uc_reg_read_batch, uc_reg_write_batch."""
         self.ring = (c_uint64 * (2 * RING_ENTRIES))()
-        self.control = Control(
-            stop=emu_stop,
+        self._rows = (c_uint32 * (6 * len(cpuid_rows)))(*(word for row in cpuid_rows for word in row))
+        rows = ctypes.addressof(self._rows)
+        self.control = control = Control(
+            vector=-1,
             ring=ctypes.addressof(self.ring),
             ring_limit=RING_ENTRIES - _RING_SLACK,
             fills=1 << 62,
             skip=-1,
+            cpuid_rows=rows,
+            cpuid_end=rows + ctypes.sizeof(self._rows),
         )
-        self.address = ctypes.addressof(self.control)
+        control.stop, control.start, control.read, control.read_batch, control.write_batch = functions
+        self.address = ctypes.addressof(control)
+        self._kept: list[object] = []
+        control.call_numbers, control.call_pointers = self._batch(CALL_REGISTERS, Control.registers.offset)
+        control.result_numbers, control.result_pointers = self._batch(RESULT_REGISTERS, Control.result.offset)
+        control.cpuid_numbers, control.cpuid_pointers = self._batch(_CPUID_REGISTERS, Control.cpuid_values.offset)
         self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         self._map.write(_CODE)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self.syscall, self.block, self.edge, self.code, self.fill = (base + offset for offset in _OFFSETS.values())
+        self.syscall, self.interrupt, self.cpuid, self.block, self.edge, self.code, self.fill = (
+            base + offset for name, offset in _OFFSETS.items() if name != "enter"
+        )
+        self.enter: Any = _ENTER(base + _OFFSETS["enter"])
+
+    def _batch(self, names: Sequence[str], offset: int) -> tuple[int, int]:
+        """Addresses of the first two arguments of a batch call that moves these registers from or to Control."""
+        numbers = (c_int * len(names))(*(REGISTERS[name] for name in names))
+        pointers = (c_void_p * len(names))(*range(self.address + offset, self.address + offset + 8 * len(names), 8))
+        self._kept += [numbers, pointers]
+        return ctypes.addressof(numbers), ctypes.addressof(pointers)
 
     def close(self) -> None:
         """Give the mapping back; no engine may hold one of the hooks any more."""

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from ctypes import c_int, c_uint64, c_void_p
-from typing import Any
+from ctypes import c_void_p
 
 from loadstone.errors import HostError
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.unicorn_engine import EFLAGS, RIP, Engine
+from loadstone.machine.native_code import RESULT_REGISTERS, Control
+from loadstone.machine.unicorn_engine import RIP, Engine
 
 _GENERAL = (
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
     "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 )  # fmt: skip
-_CALL = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rip", "eflags")
-_RESULT = ("rax", "rcx", "r11")
-_NINE_WORDS = struct.Struct("9Q").unpack_from
-_ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
+_unpack_call = struct.Struct("9Q").unpack_from  # Control.registers
+_pack_results = struct.Struct("4Q").pack_into  # Control.results and Control.result
+_CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
+ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
 _CS, _SS = uc.REGISTERS["cs"], uc.REGISTERS["ss"]
-_RAX = uc.REGISTERS["rax"]
 _MASK64 = (1 << 64) - 1
 
 
@@ -128,7 +127,8 @@ class Contexts:
 
     Attributes:
         current: the context in the engine.
-        next_pc: where it goes on, as far as that is known without asking; else -1.
+        next_pc: where it goes on, as far as that is known without asking; else -1. It is known after a system call,
+            whose result waits in Control until the engine is entered, or asked for a register.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -137,10 +137,8 @@ class Contexts:
         self.next_pc = -1
         self._engine = engine
         self._spare_handles: list[c_void_p] = []  # of tasks that are gone
-        self._call_values = (c_uint64 * len(_CALL))()
-        self._call_batch = _batch(_CALL, self._call_values)
-        self._result_values = (c_uint64 * len(_RESULT))()
-        self._result_batch = _batch(_RESULT, self._result_values)
+        self._control = engine.control
+        self._shared = engine.shared
         self._pristine = UnicornContext(self, engine.new_handle())
         engine.save(self._pristine.handle)
         self.current = self._pristine
@@ -151,9 +149,10 @@ class Contexts:
 
     def read(self, context: UnicornContext, number: int) -> int:
         """One register of a context, unsigned."""
-        if context is self.current:
-            return self._engine.read(number)
-        return self._engine.read_saved(context.handle, number)
+        if context is not self.current:
+            return self._engine.read_saved(context.handle, number)
+        self._settle()
+        return self._engine.read(number)
 
     def write(self, context: UnicornContext, number: int, value: int) -> None:
         """Set one register of a context."""
@@ -164,11 +163,13 @@ class Contexts:
             return
         if number == RIP:
             self.next_pc = -1
+        self._settle()
         self._engine.write(number, value & _MASK64)
 
     def read_wide(self, context: UnicornContext, number: int, size: int) -> bytes:
         """A register of more than 64 bits."""
         self.load(context)
+        self._settle()
         buffer = ctypes.create_string_buffer(16)
         self._engine.read_register(self._engine.uc, number, ctypes.addressof(buffer))
         return buffer.raw[:size]
@@ -176,45 +177,36 @@ class Contexts:
     def write_wide(self, context: UnicornContext, number: int, value: bytes) -> None:
         """Set a register of more than 64 bits."""
         self.load(context)
+        self._settle()
         buffer = ctypes.create_string_buffer(value, 16)
         self._engine.write_register(self._engine.uc, number, ctypes.addressof(buffer))
 
     def read_call(self, context: UnicornContext) -> tuple[int, ...]:
-        """The registers of a system call."""
-        self.load(context)
-        self._engine.read_batch(self._engine.uc, *self._call_batch)
-        *registers, pc, flags = _NINE_WORDS(self._call_values)
-        if flags & _ALIGNMENT_CHECK:
+        """The registers of the system call at which the engine has stopped, with this context in it."""
+        assert context is self.current
+        number, a, b, c, d, e, f, pc, flags = _unpack_call(self._shared, _CALL_AT)
+        if flags & ALIGNMENT_CHECK:
             raise no_alignment_checks()
         self.next_pc = pc
         context.return_to = (pc, flags)
-        return tuple(registers)
+        return number, a, b, c, d, e, f
 
     def write_result(self, context: UnicornContext, value: int) -> None:
         """RAX, and RCX and R11 as SYSCALL leaves them; after exec RAX alone."""
-        values = self._result_values
-        values[0] = value & _MASK64
-        if context is not self.current:
-            self._write_saved_result(context)
+        value &= _MASK64
+        if context is not self.current:  # fork's child, or a task whose wait is over
+            for name, each in zip(RESULT_REGISTERS, (value, *(context.return_to or ())), strict=False):
+                self._engine.write_saved(context.handle, uc.REGISTERS[name], each)
         elif context.return_to is None:
-            self._engine.write_register(self._engine.uc, _RAX, ctypes.addressof(values))
+            _pack_results(self._shared, _RESULTS_AT, 1, value, 0, 0)
         else:
-            values[1], values[2] = context.return_to
-            self._engine.write_batch(self._engine.uc, *self._result_batch)
-
-    def _write_saved_result(self, context: UnicornContext) -> None:
-        """The same for a context that is not in the engine: of fork's child, or of a task whose wait is over."""
-        count = 1
-        if context.return_to is not None:
-            self._result_values[1], self._result_values[2] = context.return_to
-            count = len(_RESULT)
-        for name, value in zip(_RESULT[:count], self._result_values, strict=False):
-            self._engine.write_saved(context.handle, uc.REGISTERS[name], value)
+            _pack_results(self._shared, _RESULTS_AT, 3, value, *context.return_to)
 
     def reset(self, context: UnicornContext) -> None:
         """The state in which exec leaves a CPU."""
         if self.current is not context:
             self._save()
+        self._control.results = 0
         self._engine.restore(self._pristine.handle)
         self.current = context
         self.next_pc = -1
@@ -223,6 +215,7 @@ class Contexts:
     def copy(self, context: UnicornContext) -> UnicornContext:
         """Another context with the same state."""
         self.load(context)
+        self._settle()
         copy = UnicornContext(self, self._spare_handles.pop() if self._spare_handles else self._engine.new_handle())
         self._engine.save(copy.handle)
         copy.return_to = context.return_to
@@ -232,6 +225,7 @@ class Contexts:
         """Its task has ended."""
         if context is self.current:
             self.current = None
+            self._control.results = 0
         if context.handle:
             self._spare_handles.append(context.handle)
             context.handle = c_void_p()
@@ -245,13 +239,17 @@ class Contexts:
         self.current = context
         self.next_pc = -1
 
-    def refuse_alignment_checks(self) -> None:
-        """Raise HostError if the context in the engine has the flag AC set."""
-        if self._engine.read(EFLAGS) & _ALIGNMENT_CHECK:
-            raise no_alignment_checks()
+    def _settle(self) -> None:
+        """Give the engine the result of a system call that it has not got yet."""
+        control = self._control
+        if control.results:
+            engine = self._engine
+            engine.write_batch(engine.uc, control.result_numbers, control.result_pointers, control.results)
+            control.results = 0
 
     def _save(self) -> None:
         if self.current is not None:
+            self._settle()
             self._engine.save(self.current.handle)
 
 
@@ -260,11 +258,3 @@ def no_alignment_checks() -> HostError:
     return HostError(
         "the program has alignment checked (flag AC), which the Unicorn core does not do: it needs --engine kvm"
     )
-
-
-def _batch(names: tuple[str, ...], values: Any) -> tuple[Any, Any, int]:
-    """The arguments of a batch call that moves these registers from or to `values`, made once."""
-    count = len(names)
-    base = ctypes.addressof(values)
-    numbers = (c_int * count)(*(uc.REGISTERS[name] for name in names))
-    return numbers, (c_void_p * count)(*(base + 8 * i for i in range(count))), count

@@ -16,21 +16,25 @@ a slice stops the engine, and `run` returns.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from ctypes import c_int, c_void_p
 
+from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, Exits, Resolver, Space, Trap
-from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK, cpuid
+from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
-from loadstone.machine.unicorn_context import Contexts, UnicornContext
-from loadstone.machine.unicorn_engine import RIP, Engine, enter_ring_3
+from loadstone.machine.unicorn_context import ALIGNMENT_CHECK, Contexts, UnicornContext, no_alignment_checks
+from loadstone.machine.unicorn_engine import Engine, enter_ring_3
 from loadstone.machine.unicorn_tlb import TlbFill
 from loadstone.machine.unicorn_translations import Translations
 from loadstone.machine.unicorn_traps import STOPPED_AT_TRAP, SYSTEM_CALL_TRAP, Traps
 from loadstone.machine.vex import NewBlocks
 
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
+_pack_start = struct.Struct("qQqQ").pack_into  # Control: budget, reason, skip, pc
+_unpack_stop = struct.Struct("qQq40xQq64xQ").unpack_from  # budget, reason, skip, ring_count, vector, eflags
 
 
 class UnicornCore:
@@ -60,7 +64,7 @@ class UnicornCore:
         self._interrupted = False
         self._breakpoints: dict[int, c_void_p] = {}
         engine = self._engine = Engine(memory)
-        self._control = engine.control
+        self._enter, self._control_address = engine.hooks.enter, engine.hooks.address
         self._blocks = NewBlocks(engine, memory)
         self._translations = Translations(engine, memory, self._blocks.forget)
         self._fill = TlbFill(engine, memory, self._translations, resolve, wants_address, self.exits)
@@ -80,38 +84,39 @@ class UnicornCore:
 
     def run(self, context: UnicornContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` bytes of instructions."""
-        contexts, translations, engine, control = self._contexts, self._translations, self._engine, self._control
+        contexts, translations, shared = self._contexts, self._translations, self._engine.shared
         contexts.load(context)
         if space is not translations.space:
             self._switch(space)
-        control.budget = budget
-        pc = contexts.next_pc if contexts.next_pc >= 0 else engine.read(RIP)
+        pc = contexts.next_pc if contexts.next_pc >= 0 else context.pc
         contexts.next_pc = -1
-        control.skip = pc if pc == context.stopped_at else -1
+        left = budget
+        skip = pc if pc == context.stopped_at else -1
         while True:
             if self._interrupted:
                 self._interrupted = False
                 return _INTERRUPTED_TRAP
             translations.forget_stale()
-            control.reason = 0
-            status = engine.start(engine.uc, pc, 0, 0, 0)
+            _pack_start(shared, 0, left, native_code.REASON_NONE, skip, pc)
+            status = self._enter(self._control_address)
+            left, reason, skip, new_blocks, vector, flags = _unpack_stop(shared)
             if self._fill.error is not None:
                 error, self._fill.error = self._fill.error, None
                 raise error
             if pc not in self._blocks.entered:
                 self._blocks.check_first(space, pc)
-            if control.ring_count:
+            if new_blocks:
                 self._blocks.check(space)
-            trap = self._traps.of(status, control.reason)
+            trap = self._traps.of(status, reason, vector)
             self._count(trap)
             if trap is not None:
-                if trap is not SYSTEM_CALL_TRAP:
-                    contexts.refuse_alignment_checks()
-                if control.skip < 0 and trap is not STOPPED_AT_TRAP:
+                if flags & ALIGNMENT_CHECK:
+                    raise no_alignment_checks()
+                if skip < 0 and trap is not STOPPED_AT_TRAP:
                     context.stopped_at = -1
-                self.retired += budget - control.budget
+                self.retired += budget - left
                 return trap
-            pc = engine.read(RIP)
+            pc = context.pc
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED at the end of the slice at the latest."""
@@ -141,6 +146,7 @@ class UnicornCore:
     def close(self) -> None:
         """Close the engine; its contexts go with it."""
         self._engine.close()
+        self._enter = self._engine.hooks.enter
         self._translations.close()
 
     def _switch(self, space: Space) -> None:
@@ -159,27 +165,17 @@ class UnicornCore:
 
     def _add_hooks(self) -> None:
         engine, hooks = self._engine, self._engine.hooks
-        self._callbacks = (
-            uc.TLB_CALLBACK(self._fill),
-            uc.INTERRUPT_CALLBACK(lambda *of: self._traps.on_interrupt(*of)),
-            uc.CPUID_CALLBACK(self._cpuid),
-            uc.PRIVILEGED_CALLBACK(lambda *of: self._traps.on_privileged(*of)),
-        )
-        fill, interrupt, identify, privileged = (ctypes.cast(callback, c_void_p) for callback in self._callbacks)
-        engine.control.resolve = fill.value
+        self._callbacks = (native_code.FILL_CALLBACK(self._fill), uc.PRIVILEGED_CALLBACK(self._privileged))
+        resolve, privileged = (ctypes.cast(callback, c_void_p).value or 0 for callback in self._callbacks)
+        engine.control.resolve = resolve
         engine.hook(uc.HOOK_TLB_FILL, hooks.fill)
         engine.hook(uc.HOOK_INSN, hooks.syscall, 1, 0, c_int(uc.INSN_SYSCALL))
-        engine.hook(uc.HOOK_INSN, identify.value or 0, 1, 0, c_int(uc.INSN_CPUID))
+        engine.hook(uc.HOOK_INSN, hooks.cpuid, 1, 0, c_int(uc.INSN_CPUID))
         for instruction in (uc.INSN_IN, uc.INSN_OUT, uc.INSN_SYSENTER):
-            engine.hook(uc.HOOK_INSN, privileged.value or 0, 1, 0, c_int(instruction))
+            engine.hook(uc.HOOK_INSN, privileged, 1, 0, c_int(instruction))
         engine.hook(uc.HOOK_BLOCK, hooks.block)
         engine.hook(uc.HOOK_EDGE_GENERATED, hooks.edge)
-        engine.hook(uc.HOOK_INTR, interrupt.value or 0)
+        engine.hook(uc.HOOK_INTR, hooks.interrupt)
 
-    def _cpuid(self, _uc: int, _data: int) -> int:
-        """CPUID shows the CPU of cpuid.py; non-zero: the instruction is done."""
-        engine, numbers = self._engine, uc.REGISTERS
-        answer = cpuid(engine.read(numbers["rax"]) & 0xFFFF_FFFF, engine.read(numbers["rcx"]) & 0xFFFF_FFFF)
-        for register, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):
-            engine.write(numbers[register], value)
-        return 1
+    def _privileged(self, engine: int) -> int:
+        return self._traps.on_privileged(engine)

@@ -14,6 +14,7 @@ from typing import Any
 from loadstone.errors import HostError
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
+from loadstone.machine.cpuid import INDEXED, table
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS
 
@@ -28,7 +29,7 @@ _CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which th
 _CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiring
 _CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
 
-RIP, EFLAGS = 41, 25
+RIP = 41
 
 
 class Engine:
@@ -36,27 +37,29 @@ class Engine:
 
     Attributes:
         library: the C functions. uc: the engine's handle, their first argument.
-        hooks, control: the hooks in machine code and what they share with Python.
-        start, read_register, write_register, read_batch, write_batch: C functions that are called often.
+        hooks, control: the hooks in machine code and what they share with Python; `shared` is that as bytes.
+        start, read_register, write_register, write_batch: C functions that are called often.
     """
 
     def __init__(self, memory: PhysicalMemory) -> None:
         if not native_code.supported():
             raise HostError("the Unicorn core needs an x86-64 host: its hooks are machine code")
-        library = uc.load()
-        self.library: Any = library
+        library: Any = uc.load()
+        self.library = library
         self.uc = c_void_p()
         uc.check(library, library.uc_open(uc.ARCH_X86, uc.MODE_64, byref(self.uc)), "open")
         uc.check(library, library.uc_ctl(self.uc, c_int(uc.CTL_TLB_TYPE), c_int(uc.TLB_VIRTUAL)), "virtual TLB")
         uc.check(library, library.uc_mem_map_ptr(self.uc, 0, memory.size, uc.PROT_ALL, memory.base), "memory")
-        self.hooks = native_code.NativeHooks(ctypes.cast(library.uc_emu_stop, c_void_p).value or 0)
+        called = ("uc_emu_stop", "uc_emu_start", "uc_reg_read", "uc_reg_read_batch", "uc_reg_write_batch")
+        functions = [ctypes.cast(getattr(library, name), c_void_p).value or 0 for name in called]
+        self.hooks = native_code.NativeHooks(functions, cpuid_rows())
         self.control = self.hooks.control
         self.control.memory = memory.base
         self.control.uc = self.uc.value
+        self.shared = memoryview(self.control).cast("B")
         self.start = library.uc_emu_start
         self.read_register = library.uc_reg_read
         self.write_register = library.uc_reg_write
-        self.read_batch = library.uc_reg_read_batch
         self.write_batch = library.uc_reg_write_batch
         self._cell = c_uint64()
         self._cell_address = ctypes.addressof(self._cell)
@@ -145,8 +148,8 @@ class Engine:
         self.uc = c_void_p()
         self.hooks.close()
         self.library = _Closed()
-        self.start = self.read_register = self.write_register = _refuse_closed
-        self.read_batch = self.write_batch = _refuse_closed
+        self.start = self.read_register = self.write_register = self.write_batch = _refuse_closed
+        self.hooks.enter = _refuse_closed
 
 
 def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
@@ -175,6 +178,12 @@ def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
     for name, number in numbers.items():
         if name not in ("cs", "ss", "cr0", "cr2", "cr4", "fsw"):
             engine.write(number, at_exec.get(name, 0))
+
+
+def cpuid_rows() -> list[tuple[int, ...]]:
+    """What CPUID answers, as the hook in machine code wants it."""
+    any_part = 0xFFFF_FFFF
+    return [(leaf, part if leaf in INDEXED else any_part, *answer) for leaf, part, answer in table()]
 
 
 def _refuse_closed(*_: object) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
 
 from loadstone.errors import HostError
 
@@ -40,30 +40,12 @@ REGISTERS = {
 REG_ST0, REG_XMM0, REG_GDTR, REG_TR = 114, 122, 243, 245
 
 
-class TlbEntry(ctypes.Structure):
-    """`uc_tlb_entry`: what a TLB-fill hook answers."""
-
-    _fields_ = (("paddr", c_uint64), ("perms", c_uint32))
-
-
-class TranslationBlock(ctypes.Structure):
-    """`uc_tb`: what an edge hook is told."""
-
-    _fields_ = (("pc", c_uint64), ("icount", c_uint16), ("size", c_uint16))
-
-
 class DescriptorTable(ctypes.Structure):
     """`uc_x86_mmr`: GDTR and its like."""
 
     _fields_ = (("selector", c_uint16), ("base", c_uint64), ("limit", c_uint32), ("flags", c_uint32))
 
 
-TLB_CALLBACK = CFUNCTYPE(c_bool, c_void_p, c_uint64, c_int, POINTER(TlbEntry), c_void_p)
-INTERRUPT_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
-SYSCALL_CALLBACK = CFUNCTYPE(None, c_void_p, c_void_p)
-BLOCK_CALLBACK = CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
-EDGE_CALLBACK = CFUNCTYPE(None, c_void_p, POINTER(TranslationBlock), POINTER(TranslationBlock), c_void_p)
-CPUID_CALLBACK = CFUNCTYPE(c_int, c_void_p, c_void_p)
 PRIVILEGED_CALLBACK = CFUNCTYPE(c_uint32, c_void_p)  # IN, OUT, SYSENTER, whose further arguments do not matter
 
 _PROTOTYPES: dict[str, tuple[object, ...]] = {

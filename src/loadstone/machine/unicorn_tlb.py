@@ -14,10 +14,11 @@ from loadstone.machine import unicorn_library as uc
 from loadstone.machine.code import USER_TOP, code_at
 from loadstone.machine.core import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, Exits, Resolver
 from loadstone.machine.instruction import LONGEST, modifies_memory, touched
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.native_code import ANSWERED, LOOK_AGAIN, REFUSED
+from loadstone.machine.paging import FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.unicorn_context import Contexts
-from loadstone.machine.unicorn_engine import KERNEL_BASE, RIP, Engine
+from loadstone.machine.unicorn_engine import KERNEL_BASE, Engine
 from loadstone.machine.unicorn_translations import FRAMES_BASE, Translations
 
 _KERNEL_HALF = (1 << 64) - (1 << 47)
@@ -82,26 +83,26 @@ class TlbFill:
         """Another program is at the same addresses."""
         self._modifying.clear()
 
-    def __call__(self, _uc: int, address: int, kind: int, result: Any, _data: int) -> bool:
-        """`uc_cb_tlbevent_t`: whether the access is permitted, and then in `result` where."""
+    def __call__(self, address: int, kind: int, pc: int) -> int:
+        """The hook's resolver (see hooks.s); `kind`: MEM_READ, MEM_WRITE or MEM_FETCH."""
         if self._translations.dropping:
-            return _answer(result, address - FRAMES_BASE, uc.PROT_EXEC)
+            return self._answer(address - FRAMES_BASE, uc.PROT_EXEC)
         try:
-            return self._translate(address, kind, result)
+            return self._resolve(address, kind, pc)
         except BaseException as error:  # an exception would be lost in the C code between here and the core
             self.error = error
             self._engine.stop()
-            return False
+            return REFUSED
         finally:
             self.filling = -1
 
-    def _translate(self, address: int, kind: int, result: Any) -> bool:
+    def _resolve(self, address: int, kind: int, pc: int) -> int:
         if address >= USER_TOP:
-            if self._may_have_machine_page(address, kind):
-                return _answer(result, self.frame * FRAME_SIZE, uc.PROT_READ if self.contexts else uc.PROT_ALL)
+            if self._may_have_machine_page(address, kind, pc):
+                return self._answer(self.frame * FRAME_SIZE, uc.PROT_READ if self.contexts else uc.PROT_ALL)
             if address < _KERNEL_HALF:
                 self.failure = NotCanonical(address, _ACCESS[kind])
-                return False
+                return REFUSED
         words = self._memory.words
         translations = self._translations
         table = translations.space.page_table
@@ -111,46 +112,35 @@ class TlbFill:
             self._exits.translations += 1
         while not _allows(entry, kind):
             self._exits.page_faults += 1
-            if not self._fault(address, kind, bool(entry & PRESENT)):
-                return False
-            slot = table.find(address)
-            entry = words[slot]
-        entry |= ACCESSED | DIRTY if kind == uc.MEM_WRITE else ACCESSED
-        words[slot] = entry
-        frame = (entry & FRAME_MASK) >> 12
-        translations.guard(frame, kind == uc.MEM_FETCH, kind == uc.MEM_WRITE and bool(entry & NO_EXECUTE))
+            if not self._fault(address, kind, pc, bool(entry & PRESENT)):
+                return REFUSED
+            entry = words[table.find(address)]
+        if kind != uc.MEM_READ:
+            frame = (entry & FRAME_MASK) >> 12
+            translations.guard(frame, kind == uc.MEM_FETCH, kind == uc.MEM_WRITE and bool(entry & NO_EXECUTE))
         translations.flush_if_due()
-        return _answer(result, entry & FRAME_MASK, self._permissions(entry, frame))
+        return LOOK_AGAIN
 
-    def _fault(self, address: int, kind: int, present: bool) -> bool:
+    def _fault(self, address: int, kind: int, pc: int, present: bool) -> bool:
         """Have the kernel resolve a page fault; whether it did."""
         self.filling = address & -FRAME_SIZE
         space = self._translations.space
         access = _ACCESS[kind]
-        if kind == uc.MEM_READ and not present and self._modifies(self._engine.read(RIP)):
+        if kind == uc.MEM_READ and not present and self._modifies(pc):
             access = ACCESS_WRITE
         if self._wants_address():
-            pc = self._engine.read(RIP)
             failure: Any = self.resolve(space, self._exact(address, kind, pc), access, pc)
         else:
             failure = self.resolve(space, address, access, 0)
         if failure is not None:
-            self.failure = failure._replace(address=self._exact(address, kind, self._engine.read(RIP)))
+            self.failure = failure._replace(address=self._exact(address, kind, pc))
         return failure is None
 
-    def _permissions(self, entry: int, frame: int) -> int:
-        """What the TLB may allow by itself. The first write and the first fetch are always seen (see hooks.s)."""
-        permissions = uc.PROT_READ
-        code = self._memory.executed[frame]
-        if code:
-            if entry & NO_EXECUTE:
-                return permissions
-            permissions |= uc.PROT_EXEC
-        if entry & (WRITABLE | DIRTY) == WRITABLE | DIRTY:
-            permissions |= uc.PROT_WRITE
-            if not code:
-                self._translations.written[frame] = 1
-        return permissions
+    def _answer(self, physical: int, permissions: int) -> int:
+        """Translate this once to what no page table says."""
+        control = self._engine.control
+        control.answer_address, control.answer_permissions = physical, permissions
+        return ANSWERED
 
     def _modifies(self, pc: int) -> bool:
         """Whether the instruction reads memory in order to write it: to a CPU that is a write from the start.
@@ -169,7 +159,7 @@ class TlbFill:
         assert self.contexts is not None and self.contexts.current is not None
         return touched(self._code_at(pc, LONGEST), pc, page, self.contexts.current.read)
 
-    def _may_have_machine_page(self, address: int, kind: int) -> bool:
+    def _may_have_machine_page(self, address: int, kind: int, pc: int) -> bool:
         """All of it while the engine starts; later the GDT, for instructions that load a selector."""
         if address & -FRAME_SIZE != KERNEL_BASE:
             return False
@@ -177,18 +167,11 @@ class TlbFill:
             return True
         if kind != uc.MEM_READ:
             return False
-        code = self._code_at(self._engine.read(RIP), 4).lstrip(b"\x66\x48\x41\x44\x4c")
+        code = self._code_at(pc, 4).lstrip(b"\x66\x48\x41\x44\x4c")
         return code[:1] in _LOADS_SELECTOR or code[:2] in _LOADS_SELECTOR_0F
 
     def _code_at(self, pc: int, size: int) -> bytes:
         return code_at(self._memory, self._translations.space.page_table, pc, size)
-
-
-def _answer(result: Any, physical: int, permissions: int) -> bool:
-    answer = result.contents
-    answer.paddr = physical
-    answer.perms = permissions
-    return True
 
 
 def _allows(entry: int, kind: int) -> bool:

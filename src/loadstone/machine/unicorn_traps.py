@@ -58,7 +58,7 @@ _INT, _INT1 = 0xCD, 0xF1
 
 
 class Traps:
-    """Makes traps of stops. `on_interrupt` and `on_privileged` are hooks, which note what stopped the engine."""
+    """Makes traps of stops; `on_privileged` is a hook, which notes what stopped the engine."""
 
     def __init__(
         self, engine: Engine, memory: PhysicalMemory, contexts: Contexts, translations: Translations, fill: TlbFill
@@ -68,17 +68,11 @@ class Traps:
         self._contexts = contexts
         self._translations = translations
         self._fill = fill
-        self._vector = -1  # of the exception in which the engine stopped
         self._refused = False  # it stopped at what only ring 0 may do
         self._before_exceptions = engine.new_handle()
         self._scratch, self._refused_state = engine.new_handle(), engine.new_handle()
         self._exception_offset = -1
         engine.save(self._before_exceptions)
-
-    def on_interrupt(self, _uc: int, vector: int, _data: int) -> None:
-        """An exception or software interrupt of the program (`uc_cb_hookintr_t`)."""
-        self._vector = vector
-        self._engine.stop()
 
     def on_privileged(self, _uc: int) -> int:
         """IN, OUT, INS, OUTS and SYSENTER, which Unicorn executes in any ring."""
@@ -88,8 +82,8 @@ class Traps:
             self._engine.stop()
         return 0
 
-    def of(self, status: int, reason: int) -> Trap | None:
-        """What a stop means, by the engine's status and the reason in Control; None to go on."""
+    def of(self, status: int, reason: int, vector: int) -> Trap | None:
+        """What a stop means, by the engine's status, and the reason and the vector in Control; None to go on."""
         if self._refused:
             return self._back_to_refused()
         if self._fill.failure is not None:
@@ -101,8 +95,8 @@ class Traps:
         if status != uc.ERR_OK:
             why = self._engine.library.uc_strerror(status).decode()
             raise HostError(f"Unicorn stopped at {self._pc():#x}: {why}")
-        if self._vector >= 0:
-            return self._exception()
+        if vector >= 0:
+            return self._exception(vector)
         if reason == native_code.REASON_SYSCALL:
             return SYSTEM_CALL_TRAP
         if reason == native_code.REASON_BREAKPOINT:
@@ -121,9 +115,9 @@ class Traps:
             return self._not_canonical(failure.access)
         return Trap(EXCEPTION, PAGE_FAULT, failure, self._pc())
 
-    def _exception(self) -> Trap:
+    def _exception(self, vector: int) -> Trap:
         """The exception or software interrupt in which the engine stopped."""
-        vector, self._vector = self._vector, -1
+        self._engine.control.vector = -1
         if vector in _CONTRIBUTORY:
             self._forget_exception(vector)
         pc = self._pc()
@@ -167,7 +161,7 @@ class Traps:
         """Only ring 0 may do what the program did; the rest of its block ran, and is undone in the registers."""
         self._refused = False
         self._fill.failure = None
-        self._vector = -1
+        self._engine.control.vector = -1
         self._engine.restore(self._refused_state)
         return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
 
