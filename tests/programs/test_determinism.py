@@ -114,3 +114,22 @@ def test_environment_order_does_not_depend_on_hashing(here: Path) -> None:
         for _ in "ab"
     ]
     assert runs[0] == runs[1]
+
+
+def test_the_record_is_not_there_for_the_program(tmp_path: Path) -> None:
+    """A record in a directory that the program lists would be part of what it records."""
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    program = ["/bin/ls", "-a", str(listed)]
+    first, first_record = recorded(program, tmp_path, listed / "record")
+    second, second_record = recorded(program, tmp_path, listed / "record")
+    assert first.text == second.text == ".\n..\n"
+    assert first_record == second_record
+
+
+def test_a_program_does_not_replace_the_record(tmp_path: Path) -> None:
+    script = "cd listed; echo x > mine; mv mine record; echo $?; echo y > record; ls"
+    (tmp_path / "listed").mkdir()
+    done, record = recorded(["/bin/bash", "-c", script], tmp_path, tmp_path / "listed" / "record", "--rw", "listed")
+    assert done.text == "1\nmine\n", done.errors
+    assert record.startswith(b'{"schema":')

@@ -45,6 +45,9 @@ class Observers:
     def attach(self, machine: Any, header: Callable[[], dict[str, Any]]) -> None:
         """Subscribe to the machine's events. `header` gives the first line of the record."""
         events = machine.events
+        for file in (self._trace_file, self._record_file, self._timeline_file):
+            if file is not None:
+                machine.kernel.vfs.hide(file.fileno())
         if self._trace_kinds:
             from loadstone.observe.trace import Tracer, event_kinds
 

@@ -94,13 +94,19 @@ class Descriptors:
 
 
 class HostTree:
-    """One tree of the host: its root directory and the descriptors in use."""
+    """One tree of the host: its root directory and the descriptors in use.
 
-    __slots__ = ("descriptors", "kinds", "root")
+    Attributes:
+        own: (device, inode) of the files that this run writes itself, which the guest must not see: a record that lies
+            in a directory the program lists would be part of what it records.
+    """
+
+    __slots__ = ("descriptors", "kinds", "own", "root")
 
     def __init__(self, path: str = "/", descriptors: int | None = None) -> None:
         self.descriptors = Descriptors(descriptors)
         self.kinds: dict[int, str] | None = None
+        self.own: set[tuple[int, int]] = set()
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.root = HostNode(self, None, path, os.fstat(fd))
         self.root.fd = fd
@@ -229,6 +235,8 @@ class HostNode:
             stat = os.stat(name, dir_fd=self.directory_fd(), follow_symlinks=False)
         except OSError as error:
             raise host_error(error) from None
+        if self.tree.own and (stat.st_dev, stat.st_ino) in self.tree.own:
+            raise LinuxError(ENOENT)
         node = HostNode(self.tree, self, name, stat)
         if visible is not None:
             node.visible = visible[name]
@@ -357,7 +365,20 @@ class HostNode:
             raise host_error(error) from None
         finally:
             os.close(fd)
+        if self.tree.own:
+            device, own = self.stat.st_dev, self.tree.own
+            names = [one for one in names if (device, one[1]) not in own]
         return names if visible is None else [one for one in names if one[0] in visible]
+
+    def has_own(self, name: str) -> bool:
+        """Whether `name` in this directory is a file that the run writes itself."""
+        if not self.tree.own:
+            return False
+        try:
+            stat = os.stat(name, dir_fd=self.directory_fd(), follow_symlinks=False)
+        except OSError:
+            return False
+        return (stat.st_dev, stat.st_ino) in self.tree.own
 
 
 def both_directories(first: HostNode, second: HostNode) -> tuple[int, int]:

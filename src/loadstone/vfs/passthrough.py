@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EFBIG, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EXDEV
+from errno import EBUSY, EFBIG, EINVAL, ENOENT, ENOTEMPTY, EOPNOTSUPP, EPERM, EXDEV
 from typing import TYPE_CHECKING, TypeVar
 
 from loadstone.errors import LinuxError
@@ -409,6 +409,8 @@ class WritableDirectory(Through):
         if name in self.private or new_name in target.private:
             self._rename_private(name, inode, target, new_name, replaced)
             return
+        if target.node.has_own(new_name):
+            raise LinuxError(EBUSY, "the run itself writes a file of this name")
         if isinstance(replaced, WritableFile) and (replaced.opened or replaced.pages is not None):
             replaced.node.file_fd()
             replaced.node.keep = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from errno import EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, EPERM
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from loadstone.vfs.flags import (
     O_PATH,
     O_TRUNC,
     R_OK,
+    S_IFMT,
     S_IFREG,
     TMPFILE_BIT,
     W_OK,
@@ -88,6 +90,14 @@ class Vfs(Names):
         if self._locks is not None:
             self._locks.clear()
         self.budget.close()
+
+    def hide(self, fd: int) -> None:
+        """Keep the file behind one of our descriptors from the guest, under all its names on the host."""
+        status = os.fstat(fd)
+        if status.st_mode & S_IFMT == S_IFREG:
+            for fs in self.file_systems:
+                if fs.tree is not None:
+                    fs.tree.own.add((status.st_dev, status.st_ino))
 
     def wake(self, woken: list[object]) -> None:
         """Hand waiters to whoever makes them run."""
