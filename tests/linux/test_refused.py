@@ -36,7 +36,6 @@ DENIED = (
     HEADER
     + """
 #include <sys/mount.h>
-#include <sys/inotify.h>
 int main(void) {
   T(mount("/dev/null", "/mnt", "devtmpfs", 0, 0));
   T(mount("none", "/mnt", "tmpfs", MS_RDONLY, 0));
@@ -47,7 +46,7 @@ int main(void) {
   T(S(init_module, 0, 0, 0));
   T(S(unshare, 0x20000000)); /* CLONE_NEWNET */
   T(mknod("device", S_IFCHR | 0600, 0x103));
-  T(inotify_init1(0));
+  T(S(fanotify_init, 0, 0));
   T(S(io_uring_setup, 8, 0));
   return 0;
 }
@@ -74,7 +73,7 @@ def test_no_socket_of_the_network_is_made(compiled: Compiler) -> None:
 def test_the_machine_is_not_the_guests(compiled: Compiler, tmp_path: Path) -> None:
     done = loadstone("run", "--stats", "--", compiled(DENIED, "pie"), cwd=tmp_path)
     assert results(done.text) == ["-1 EPERM"] * 9 + ["-1 ENOSYS"] * 2
-    for name in ("mount", "ptrace", "inotify_init1", "io_uring_setup"):
+    for name in ("mount", "ptrace", "fanotify_init", "io_uring_setup"):
         assert name in done.errors
 
 
