@@ -333,6 +333,39 @@ def test_explain_of_what_the_kernel_refuses(odd_files: Path) -> None:
         assert data["error"]["message"]
 
 
+def test_explain_of_a_command_that_there_is_not(here: Path) -> None:
+    """No execve is made then: the status is the shell's, as for the other commands."""
+    got = loadstone("explain", "no-such-command", cwd=here)
+    assert (got.status, got.stdout) == (127, b"")
+    assert got.errors == "loadstone: no-such-command: command not found\n"
+    got = loadstone("explain", "--json", "no-such-command", cwd=here)
+    assert (got.status, json.loads(got.stdout)["error"]["errno"]) == (127, "ENOENT")
+
+
+def test_timeline_of_a_record(here: Path) -> None:
+    record, picture = str(here / "run.jsonl"), here / "run.svg"
+    made = loadstone("run", "--deterministic", "--record", record, "/bin/sh", "-c", "/bin/true; exit 3", cwd=here)
+    assert made.status == 3
+    assert loadstone("timeline", "-o", str(picture), record).status == 0
+    assert picture.read_bytes() == loadstone("timeline", record).stdout
+    live = loadstone("run", "--deterministic", "--processes", "/bin/sh", "-c", "/bin/true; exit 3", cwd=here)
+    table = loadstone("timeline", "--table", record)
+    assert table.text.strip() in live.errors
+    assert "true" in table.text
+
+
+def test_timeline_of_what_is_no_record(here: Path) -> None:
+    (here / "text").write_text("hello\n")
+    for words, said in (
+        (("text",), "text, line 1: this is no JSON object"),
+        (("missing",), "missing cannot be read: No such file or directory"),
+        (("--table", "-o", "x", "text"), "--table prints a table instead"),
+        ((), "RECORD"),
+    ):
+        got = loadstone("timeline", *words, cwd=here)
+        assert got.status == 125 and said in got.errors and "Traceback" not in got.errors
+
+
 def test_explain_survives_a_name_full_of_control_characters(tmp_path: Path) -> None:
     name = tmp_path / "evil\x1b[2J\nname"
     shutil.copy("/bin/true", name)

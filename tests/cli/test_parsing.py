@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadstone.cli import machine_options, run, values
+from loadstone.cli import explain, machine_options, maps, run, timeline, values, verify, where
 from loadstone.cli.main import COMMANDS, run_command
 from loadstone.cli.parser import program_words
 from loadstone.errors import HostError
@@ -141,6 +142,9 @@ def test_what_is_no_size(text: str) -> None:
         (["run", "--rw", "/no/such/place", "/bin/true"], "/no/such/place"),
         (["run", "--root", "/no/such/place", "/bin/true"], "/no/such/place"),
         (["run", "-o", "x", "ls"], "--trace"),
+        (["run", "--policy", "fair", "--schedule-seed", "1", "ls"], "--policy and --schedule-seed"),
+        (["run", "--rw", "", "ls"], "--rw: the path is empty"),
+        (["run", "--record", "", "ls"], "--record: the path is empty"),
         (["run", "--trace", "exec", "-o", "/no/such/dir/file", "/bin/true"], "/no/such/dir/file"),
         (["run", "--record", "/no/such/dir/file", "/bin/true"], "/no/such/dir/file"),
     ],
@@ -164,6 +168,49 @@ def test_help_of_every_command_has_examples(command: str, capsys: pytest.Capture
     assert text.startswith(f"usage: loadstone {command} ")
     assert f"loadstone {command}" in text.partition("Examples:")[2]
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("words", [[], *([command.name] for command in COMMANDS)], ids=" ".join)
+def test_help_is_read_on_80_columns(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*words, "--help"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
+# What each kind of value says of itself when it is wrong.
+WRONG = ["", "0", "-1", "abc", "9" * 23, "1.5", "\u0661"]
+PARSERS = {"run": run.parser, "explain": explain.parser, "where": where.parser, "maps": maps.parser,
+           "verify": verify.parser, "timeline": timeline.parser}  # fmt: skip
+TYPED = [
+    (command, action.option_strings[0], text)
+    for command, made in PARSERS.items()
+    for action in made()._actions
+    if action.option_strings and (action.type is not None or action.choices is not None)
+    for text in WRONG
+]
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_option_with_a_value_checks_it(command: str) -> None:
+    untyped = [
+        action.option_strings[0]
+        for action in PARSERS[command]()._actions
+        if action.option_strings and action.nargs is None and action.type is None and action.choices is None
+    ]
+    assert set(untyped) <= {"--binfmt"}  # the kernel's own rules, checked when it is registered
+
+
+@pytest.mark.parametrize(("command", "option", "text"), TYPED)
+def test_a_wrong_value_names_the_option_and_what_is_allowed(command: str, option: str, text: str) -> None:
+    try:
+        PARSERS[command]().parse_args([option, text, *(["record"] if command == "timeline" else ["/bin/true"])])
+    except HostError as error:
+        problem, hint = error.args
+        assert problem.startswith(f"{command}: {option}: ")
+        assert repr(text) in problem or problem.endswith("the path is empty") or not text
+        assert re.search(
+            r"choose from|number|size|from 1M to 64T|power of two|of the form|empty|what to trace", problem
+        ), problem
+        assert hint == f"see loadstone {command} --help"
 
 
 def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

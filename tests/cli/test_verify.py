@@ -86,9 +86,19 @@ def test_another_kernel_differs_and_says_why() -> None:
     ("words", "said"),
     [
         ((), "which program?"),
-        (("--stack-limit", "much", "/bin/true"), "is not a size"),
+        (("--stack-limit", "much", "/bin/true"), "'much' is neither small nor unlimited nor a size"),
         (("--kernel", "1.0", "/bin/true"), "invalid choice"),
         (("--report", "/nowhere/at/all", "/bin/true"), "--report /nowhere/at/all"),
+        (("--jobs", "0", "/bin/true"), "--jobs: '0' is not a number from 1 to 256"),
+        (("--seed", "0", "/bin/true"), "--seed means something with --fuzz or --aslr only"),
+        (("--run-natively", "/bin/true"), "--run-natively means something with --faults only"),
+        (("--timeout", "3", "/bin/true"), "--timeout means something with --faults only"),
+        (("--fuzz", "3", "--hostile"), "--hostile means nothing with --fuzz"),
+        (("--conformance", "--seed", "1"), "--seed means nothing with --conformance"),
+        (("--aslr", "3", "--jobs", "2"), "--jobs means nothing with --aslr"),
+        (("--fuzz", "3", "--aslr", "2"), "--fuzz, --aslr: one at a time"),
+        (("--fuzz", "0"), "--fuzz: '0' is not a number from 1"),
+        (("--fuzz", "3", "/bin/true"), "/bin/true is one too many"),
     ],
 )
 def test_what_cannot_be_done(words: tuple[str, ...], said: str) -> None:

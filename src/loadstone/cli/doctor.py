@@ -7,15 +7,16 @@ import json
 from loadstone.cli.parser import Parser
 
 _ABOUT = """\
-Look at this host: what Loadstone needs, what it can use, and what to do about what is missing.
-Changes nothing and runs no program.
+Look at this host: what Loadstone needs, what it can use, and what to do about
+what is missing. Changes nothing and runs no program.
 """
 _EXAMPLES = """\
 Examples:
   loadstone doctor
   loadstone doctor --json
 
-Exit status: 0 when programs can be run here, 1 when something needed is missing.
+Exit status: 0 when programs can be run here, 1 when something is missing that
+is needed.
 """
 
 

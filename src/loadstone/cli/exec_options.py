@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from loadstone.cli import values
 from loadstone.errors import HostError, LinuxError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_core_option(parser: Parser) -> None:
     add(
         "--core",
         metavar="WHERE",
+        type=values.path,
         help="write an ELF core file for gdb: WHERE is a directory (for core.PID) or the file",
     )
 

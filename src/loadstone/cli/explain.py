@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING
 from loadstone.cli import machine_options
 from loadstone.cli.exec_options import add_exec_options, apply_exec_options
 from loadstone.cli.parser import Parser, add_program, program_words
+from loadstone.cli.programs import cannot_execute, status_of
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
     from loadstone.observe.image import Image
 
 _ABOUT = """\
-Tell the story of execve() for a program: what the kernel decides, by which numbers, and what the
-process looks like before its first instruction. Nothing of the program is run.
+Tell the story of execve() for a program: what the kernel decides, by which
+numbers, and what the process looks like before its first instruction. Nothing
+of the program is run.
 """
 _EXAMPLES = """\
 Examples:
   loadstone explain /bin/ls -l
-  loadstone explain --clear-env --env HOME=/home/user --env PATH=/usr/bin ./prog 123
-  loadstone explain --json ./prog | jq '.segments[] | select(.type == "PT_LOAD")'
+  loadstone explain --clear-env --env PATH=/usr/bin ./prog 123
+  loadstone explain --json ./prog | jq '.segments[] | .type'
 
-Exit status: 0; 1 when the kernel would refuse the program, with the errno and the rule;
-125 Loadstone's own failure.
+Exit status: 0; 1 when the kernel would refuse the program, with the errno and
+the rule; 127 when there is no such command to look at; 125 Loadstone's own
+failure.
 """
 
 
@@ -51,6 +54,12 @@ def main(argv: list[str]) -> int:
     guest = machine_options.environment(options)
     try:
         path = machine_options.find(options, words[0], guest)
+    except LinuxError as error:
+        if not options.json:
+            return cannot_execute(words[0], error)
+        _failed(True, words[0], error)
+        return status_of(error)
+    try:
         image = _image(options, path, words, guest)
     except LinuxError as error:
         return _failed(options.json, words[0], error)

@@ -26,7 +26,7 @@ NOT_RUNNING = {
     "fault_around": 65536,
     "fill_ahead": None,
     "page_cache": "warm",
-    "policy": "round-robin",
+    "policy": None,
     "schedule_seed": None,
     "max_processes": 4096,
     "max_files": 1 << 18,
@@ -46,20 +46,21 @@ def add_environment_options(parser: Parser) -> None:
         help="set a variable; may be repeated",
     )
     add("--clear-env", action="store_true", help="start from an empty environment")
-    add("--cwd", metavar="DIR", help="the directory it starts in (default: this one)")
+    add("--cwd", metavar="DIR", type=values.path, help="the directory it starts in (default: this one)")
 
 
 def add_file_options(parser: Parser) -> None:
     """What the program can see and change."""
-    add = parser.group("Which files it sees (by default the host's, read-only; what it writes is discarded)")
-    add("--rw", metavar="PATH", action="append", default=[], help="let it change PATH and all below; may be repeated")
-    add("--root", metavar="DIR", default="/", help="make DIR its root directory")
+    add = parser.group("Which files it sees (default: the host's, read-only; writes are discarded)")
+    several: dict[str, Any] = {"type": values.path, "action": "append", "default": []}
+    add("--rw", metavar="PATH", help="let it change PATH and all below; may be repeated", **several)
+    add("--root", metavar="DIR", type=values.path, default="/", help="make DIR its root directory")
     add("--bind", metavar="SRC:DST", type=values.bind, action="append", default=[], help="show SRC of the host at DST")
-    add("--noexec", metavar="DIR", action="append", default=[], help="let nothing be executed from the guest's DIR")
+    add("--noexec", metavar="DIR", help="let nothing be executed from the guest's DIR", **several)
     add(
         "--untrusted",
         action="store_true",
-        help="show only the program, its interpreter and libraries; clear the environment",
+        help="show only the program, its interpreter and libraries; empty environment",
     )
 
 
@@ -112,9 +113,12 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
 
     Raises HostError for what this version or this host cannot do.
     """
-    for given in [*options.rw, *(source for source, _ in options.bind)]:
+    handed = [("--rw", given) for given in options.rw] + [("--bind", source) for source, _ in options.bind]
+    for option, given in handed:
         if not os.path.exists(given):
-            raise HostError(f"{given}: there is no such file or directory to hand to the program")
+            raise HostError(f"{option} {given}: there is no such file or directory to hand to the program")
+    if options.policy is not None and options.schedule_seed is not None:
+        raise HostError("--policy and --schedule-seed: either a policy or the dice decide who runs next, not both")
     visible = None
     if options.untrusted:
         from loadstone.cli.exec_options import interpreters
@@ -139,7 +143,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "noexec": [os.path.abspath(path) for path in options.noexec],
         "timeout": options.timeout,
         "profile": kernel_profile(options),
-        "policy": options.policy,
+        "policy": options.policy or POLICIES[0],
         "schedule_seed": options.schedule_seed,
         "max_processes": options.max_processes,
         "max_files": options.max_files,

@@ -29,24 +29,23 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("run", "loadstone.cli.run", "run a program; its output and exit status are the program's own"),
     Command("explain", "loadstone.cli.explain", "tell how execve() would load a program, running none of it"),
-    Command(
-        "where", "loadstone.cli.where", "follow one address, symbol or file offset through file, memory and frames"
-    ),
+    Command("where", "loadstone.cli.where", "follow one place through file, memory and frames"),
     Command("timeline", "loadstone.cli.timeline", "draw who ran on which CPU when, from a record of events"),
     Command("maps", "loadstone.cli.maps", "print a program's memory map as /proc/PID/maps would"),
-    Command("verify", "loadstone.cli.verify", "compare a program's image with the one the host's kernel builds"),
-    Command("doctor", "loadstone.cli.doctor", "say what this host offers and what to do about what is missing"),
+    Command("verify", "loadstone.cli.verify", "compare a program's image with the host kernel's"),
+    Command("doctor", "loadstone.cli.doctor", "say what this host offers and what is missing"),
 )
 
 _EXAMPLES = """\
 Examples:
   loadstone run --stats /bin/ls -l       run ls, then show what loading it cost
-  loadstone explain /bin/ls              the exec, step by step, with its numbers
-  loadstone where /bin/ls main --at main where main is: file, segment, VMA, page tables, frame
+  loadstone explain /bin/ls              the exec, step by step
+  loadstone where /bin/ls main --at main where main is: file, VMA, tables, frame
   loadstone run --timeline t.svg make    a picture of make's processes over time
 
-`loadstone COMMAND --help` says what each takes. Exit status: the program's; 128+N killed by signal N; 127 not found;
-126 cannot be executed; 124 out of time; 125 Loadstone itself could not go on.
+`loadstone COMMAND --help` says what each takes. Exit status: the program's;
+128+N killed by signal N; 127 not found; 126 cannot be executed; 124 out of
+time; 125 Loadstone itself could not go on.
 """
 
 
@@ -160,7 +159,8 @@ def overview() -> str:
     rows = "".join(f"  {command.name:<{width}}   {command.summary}\n" for command in COMMANDS)
     return (
         "usage: loadstone COMMAND ...\n\n"
-        "Loads programs exactly as the kernel does, runs them on real page tables, and accounts for every page.\n\n"
+        "Loads programs exactly as the kernel does, runs them on real page tables, and\n"
+        "accounts for every page.\n\n"
         f"Commands:\n{rows}\n{_EXAMPLES}"
     )
 

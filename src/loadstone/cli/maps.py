@@ -8,8 +8,8 @@ from loadstone.cli.programs import cannot_execute
 from loadstone.errors import LinuxError
 
 _ABOUT = """\
-Print a program's memory map, in the format of /proc/PID/maps. With --at main or exit the program is
-run so far, its standard output going to standard error.
+Print a program's memory map, in the format of /proc/PID/maps. With --at main or
+exit the program is run so far, its standard output going to standard error.
 """
 _EXAMPLES = """\
 Examples:
@@ -22,7 +22,7 @@ Exit status: 0; 126 and 127 as a shell has them; 125 Loadstone's own failure.
 
 def parser() -> Parser:
     """The options of `maps`."""
-    made = Parser("maps", "[--at exec|main|exit] [OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
+    made = Parser("maps", "[--at WHEN] [OPTION]... [--] PROGRAM [ARG]...", _ABOUT, _EXAMPLES)
     stopped.add_moment(made)
     machine_options.add_all(made)
     add_program(made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -11,12 +10,10 @@ from loadstone.errors import HostError
 
 
 class Formatter(argparse.HelpFormatter):
-    """Help of at most 100 columns. Knowing the width saves argparse from importing `shutil` for every option."""
+    """Help of 80 columns. Knowing the width saves argparse from importing `shutil` for every option."""
 
     def __init__(self, prog: str) -> None:
-        columns = os.environ.get("COLUMNS", "")
-        width = int(columns) if columns.isdigit() and int(columns) else 100
-        super().__init__(prog, max_help_position=28, width=min(width, 100))
+        super().__init__(prog, max_help_position=25, width=80)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "".join(indent + line for line in text.splitlines(keepends=True))
@@ -47,7 +44,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` turns into one sentence and the hint."""
-        raise HostError(f"{self._command}: {message}", f"see loadstone {self._command} --help")
+        said = message.removeprefix("argument ")  # argparse's word for an option
+        raise HostError(f"{self._command}: {said}", f"see loadstone {self._command} --help")
 
 
 def program_words(parser: Parser, words: list[str]) -> list[str]:

@@ -27,8 +27,9 @@ TIMED_OUT = 124
 _MOST_NAMES = 5
 
 _ABOUT = """\
-Run a program in a machine of its own. Its input and output are yours, and its exit status is the
-command's. Options end at PROGRAM: what follows belongs to the program.
+Run a program in a machine of its own. Its input and output are yours, and its
+exit status is the command's. Options end at PROGRAM: what follows belongs to
+the program.
 """
 _EXAMPLES = """\
 Examples:
@@ -38,8 +39,8 @@ Examples:
   loadstone run --deterministic --record run.jsonl ./prog
   loadstone run --rw ./out --untrusted --timeout 10 ./from-the-internet
 
-Exit status: the program's; 128+N if signal N killed it; 127 not found; 126 cannot be executed;
-124 --timeout; 125 Loadstone's own failure.
+Exit status: the program's; 128+N if signal N killed it; 127 not found;
+126 cannot be executed; 124 --timeout; 125 Loadstone's own failure.
 """
 
 
@@ -49,10 +50,10 @@ def parser() -> Parser:
     add = made.group("What you get to see")
     add("--stats", action="store_true", help="afterwards, on stderr: mappings, page faults, frames, system calls")
     add("--processes", action="store_true", help="afterwards, on stderr: the process tree, and what each took")
-    add("--timeline", metavar="FILE.svg", help="draw who ran on which CPU when, and who waited for whom")
+    add("--timeline", metavar="FILE.svg", type=values.path, help="draw who ran on which CPU when, who waited for whom")
     add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map")
-    add("-o", dest="output", metavar="FILE", help="write the trace to FILE instead of stderr")
-    add("--record", metavar="FILE.jsonl", help="write every event to FILE.jsonl, one JSON object a line")
+    add("-o", dest="output", metavar="FILE", type=values.path, help="write the trace to FILE instead of stderr")
+    add("--record", metavar="FILE.jsonl", type=values.path, help="write every event to FILE.jsonl, one a line")
     machine_options.add_all(made)
     add_exec_options(made)
     add_core_option(made)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+
+from loadstone.cli import values
 from loadstone.cli.parser import Parser
 from loadstone.errors import HostError
 from loadstone.observe.processes import History
 from loadstone.observe.replay import read_record
 
 _ABOUT = """\
-Draw the processes of a recorded run: who ran on which CPU when, who was ready, blocked or stopped,
-who forked, executed, woke and waited for whom. The picture is one SVG file that any browser shows.
+Draw the processes of a recorded run: who ran on which CPU when, who was ready,
+blocked or stopped, who forked, executed, woke and waited for whom. The picture
+is one SVG file that any browser shows.
 """
 _EXAMPLES = """\
 Examples:
@@ -18,16 +22,19 @@ Examples:
   loadstone timeline run.jsonl --table
 
 `loadstone run --timeline run.svg PROGRAM` draws the same without a record.
+
+Exit status: 0; 125 when RECORD is none, or the picture cannot be written.
 """
 
 
 def parser() -> Parser:
     """The options of `timeline`."""
-    made = Parser("timeline", "[OPTION]... RECORD", _ABOUT, _EXAMPLES)
+    made = Parser("timeline", "[-o FILE.svg | --table] RECORD", _ABOUT, _EXAMPLES)
     add = made.group("Options")
-    add("-o", dest="output", metavar="FILE.svg", help="write the picture to FILE.svg instead of standard output")
+    about = "write the picture to FILE.svg instead of standard output"
+    add("-o", dest="output", metavar="FILE.svg", type=values.path, help=about)
     add("--table", action="store_true", help="print the process tree, and what each process took, instead")
-    made.add_argument("record", metavar="RECORD", help="what `loadstone run --record` wrote")
+    made.add_argument("record", metavar="RECORD", help=argparse.SUPPRESS)
     return made
 
 

@@ -8,6 +8,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SMALLEST_MEMORY = 1 << 20
 SMALL_STACK = 256 << 10  # with it execve() still takes 128 KiB of arguments, the least it ever does
 UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY
+MOST_JOBS = 256
 LARGEST_MEMORY = 1 << 46  # physical addresses that a page-table entry here can hold
 
 
@@ -32,12 +33,28 @@ def memory(text: str) -> int:
 def stack_limit(text: str) -> int:
     """RLIMIT_STACK in bytes: a size, `small` or `unlimited`."""
     words = {"small": SMALL_STACK, "unlimited": UNLIMITED}
-    return words[text] if text in words else size(text)
+    try:
+        value = words[text] if text in words else size(text)
+    except ArgumentTypeError:
+        value = -1
+    if not 0 <= value <= UNLIMITED:
+        raise ArgumentTypeError(f"{text!r} is neither small nor unlimited nor a size such as 8M, below 2^64 bytes")
+    return value
+
+
+def path(text: str) -> str:
+    """A path of the host's or the guest's: anything but nothing."""
+    if not text:
+        raise ArgumentTypeError("the path is empty")
+    return text
 
 
 def fault_around(text: str) -> int:
     """Bytes mapped around a file fault: a power of two of at least a page."""
-    value = size(text)
+    try:
+        value = size(text)
+    except ArgumentTypeError:
+        value = 0
     if value < 4096 or value & (value - 1) or value > 1 << 21:
         raise ArgumentTypeError(f"{text!r} is not a power of two from 4K (pure demand paging) to 2M; Linux has 64K")
     return value
@@ -61,26 +78,32 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and below 10^9")
     return value
 
 
 def positive(text: str) -> int:
     """A number of at least 1."""
-    value = integer(text)
-    if value < 1:
-        raise ArgumentTypeError(f"{text!r} is too small; the least is 1")
-    return value
+    return _number(text, 1, (1 << 64) - 1, "1 to 2^64 - 1")
+
+
+def jobs(text: str) -> int:
+    """How many processes share the work."""
+    return _number(text, 1, MOST_JOBS, f"1 to {MOST_JOBS}")
 
 
 def integer(text: str) -> int:
     """A number, decimal or 0x…, from 0 to 2^64 - 1."""
+    return _number(text, 0, (1 << 64) - 1, "0 to 2^64 - 1")
+
+
+def _number(text: str, least: int, most: int, allowed: str) -> int:
     try:
         value = int(text, 0)
     except ValueError:
         value = -1
-    if not 0 <= value < 1 << 64:
-        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 2^64 - 1")
+    if not least <= value <= most:
+        raise ArgumentTypeError(f"{text!r} is not a number from {allowed}")
     return value
 
 

@@ -8,27 +8,31 @@ The default compares process images. `--faults` (cli/verify_faults.py) and `--fu
 from __future__ import annotations
 
 import gc
+from argparse import Namespace
 
 from loadstone.cli import machine_options, values, verify_faults, verify_fuzz, verify_images
 from loadstone.cli.parser import Parser, add_program
 
 _ABOUT = """\
-Let the kernel of this machine and Loadstone build the same process image, and compare the two:
-mappings, break, entry, registers, auxiliary vector, every byte of the initial stack.
+Let the kernel of this machine and Loadstone build the same process image, and
+compare the two: mappings, break, entry, registers, auxiliary vector, every byte
+of the initial stack.
 
-This is the one command that lets the host execute the file: it is stopped before its first
-instruction, looked at through ptrace, and killed. Nothing of it runs; no file is changed.
-Only --faults --run-natively lets it run to its end.
+This is the one command that lets the host execute the file: it is stopped
+before its first instruction, looked at through ptrace, and killed. Nothing of
+it runs; no file is changed. Only --faults --run-natively lets it run to its
+end.
 """
 _EXAMPLES = """\
 Examples:
   loadstone verify /bin/ls -l                 one program with its arguments
-  loadstone verify /usr/bin /usr/sbin         every program and script below two directories
+  loadstone verify /usr/bin /usr/sbin         all programs and scripts below
   loadstone verify --each /bin/a* /bin/b*     each of these files
   loadstone verify --stack-limit unlimited /bin/true
   loadstone verify --faults --run-natively ls -l /usr/bin
 
-Exit status: 0 identical; 1 something differs; 127 not found; 125 Loadstone's own failure.
+Exit status: 0 identical; 1 something differs; 127 not found; 125 Loadstone's
+own failure.
 """
 
 
@@ -48,10 +52,54 @@ def parser() -> Parser:
     return made
 
 
+IMAGES = "images"
+_MODES = {"--faults": "faults", "--fuzz": "fuzz", "--conformance": "conformance", "--aslr": "aslr"}
+# Options that only some modes look at; without a mode, images are compared.
+_BELONGS = {
+    "--hostile": (IMAGES,),
+    "--kernel": (IMAGES,),
+    "--each": (IMAGES,),
+    "--jobs": (IMAGES, "--fuzz"),
+    "--report": (IMAGES, "--fuzz", "--conformance", "--aslr"),
+    "--run-natively": ("--faults",),
+    "--commands": ("--faults",),
+    "--engine": ("--faults",),
+    "--fault-around": ("--faults",),
+    "--timeout": ("--faults",),
+    "--seed": ("--fuzz", "--aslr"),
+    "--env": (IMAGES, "--faults"),
+    "--clear-env": (IMAGES, "--faults"),
+    "--cwd": (IMAGES, "--faults"),
+    "--stack-limit": (IMAGES, "--faults"),
+}
+
+
+def _given(value: object) -> bool:
+    """Whether an option was on the command line: what is not is None, False or an empty list. 0 is a value."""
+    return value is not None and value is not False and value != []
+
+
+def _check(made: Parser, options: Namespace) -> None:
+    """One mode at most, and no option that it does not look at."""
+    modes = [option for option, name in _MODES.items() if _given(getattr(options, name))]
+    if len(modes) > 1:
+        made.error(f"{', '.join(modes)}: one at a time")
+    mode = modes[0] if modes else IMAGES
+    for option, where in _BELONGS.items():
+        given = getattr(options, option.removeprefix("--").replace("-", "_"))
+        if not _given(given) or mode in where:
+            continue
+        needs = " or ".join(one for one in where if one != IMAGES)
+        if mode == IMAGES:
+            made.error(f"{option} means something with {needs} only")
+        made.error(f"{option} means nothing with {mode}")
+
+
 def main(argv: list[str]) -> int:
     """Run the command; the exit status."""
     made = parser()
     options = made.parse_args(argv)
+    _check(made, options)
     gc.enable()  # address spaces come and go here
     if verify_faults.wanted(options):
         return verify_faults.run(made, options)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadstone.verify.faults import Comparison
 
 DEFAULT_TIMEOUT = 60.0
+DEFAULT_FAULT_AROUND = 1 << 16
 
 
 def add_options(parser: Parser) -> None:
@@ -25,13 +26,18 @@ def add_options(parser: Parser) -> None:
     add = parser.group("Compare page faults")
     add("--faults", action="store_true", help="compare the page faults of the whole run with the kernel's trace")
     add("--run-natively", action="store_true", help="with --faults: agree that the host runs the program to its end")
-    add("--commands", metavar="FILE", help="with --faults: each line of FILE is a command; print a table")
+    add(
+        "--commands",
+        metavar="FILE",
+        type=values.path,
+        help="with --faults: each line of FILE is a command; print a table",
+    )
     engine = "auto, unicorn or kvm (default: kvm, where it can be used)"
     add("--engine", metavar="CORE", choices=machine_options.ENGINES, help=engine)
     around = "what Loadstone maps around a file fault (default: 64K, as the kernel)"
-    add("--fault-around", metavar="SIZE", type=values.fault_around, default=1 << 16, help=around)
+    add("--fault-around", metavar="SIZE", type=values.fault_around, help=around)
     limit = f"the longest a run may take (default: {DEFAULT_TIMEOUT:g})"
-    add("--timeout", metavar="SECONDS", type=values.seconds, default=DEFAULT_TIMEOUT, help=limit)
+    add("--timeout", metavar="SECONDS", type=values.seconds, help=limit)
     parser.set_defaults(untrusted=False, root="/", bind=[])
 
 
@@ -47,7 +53,11 @@ def run(parser: Parser, options: Namespace) -> int:
             "--faults: the host would run the program to its end, as you, with all that it does",
             "--run-natively says that you agree",
         )
+    options.fault_around = options.fault_around or DEFAULT_FAULT_AROUND
+    options.timeout = options.timeout or DEFAULT_TIMEOUT
     if options.commands is not None:
+        if options.words:
+            raise HostError(f"--commands has the programs in its file: {options.words[0]} is one too many")
         return _run_list(options, _commands(options.commands))
     words = program_words(parser, options.words)
     if os.path.isdir(words[0]):

@@ -22,10 +22,10 @@ DIFFERENT = 1
 def add_options(parser: Parser) -> None:
     """The options of these modes."""
     add = parser.group("Compare verdicts")
-    add("--fuzz", metavar="N", type=values.integer, help="give N mutated files to both, and compare their verdicts")
-    add("--seed", metavar="S", type=values.integer, default=0, help="of the mutations, or of --aslr (default: 0)")
+    add("--fuzz", metavar="N", type=values.positive, help="give N mutated files to both, and compare their verdicts")
+    add("--seed", metavar="S", type=values.integer, help="of the mutations, or of --aslr (default: 0)")
     add("--conformance", action="store_true", help="give a list of bad and odd files to both, and compare")
-    add("--aslr", metavar="N", type=values.integer, help="compare where N randomised execs put things on both sides")
+    add("--aslr", metavar="N", type=values.positive, help="compare where N randomised execs put things on both sides")
 
 
 def wanted(options: Namespace) -> bool:
@@ -39,8 +39,6 @@ def run(parser: Parser, options: Namespace) -> int:
 
     require_host()
     modes = (options.fuzz is not None, options.conformance, options.aslr is not None)
-    if sum(modes) > 1:
-        raise HostError("--fuzz, --conformance and --aslr: one at a time")
     if options.words:
         mode = next(name for name, asked in zip(("--fuzz", "--conformance", "--aslr"), modes, strict=True) if asked)
         raise HostError(f"{mode} makes its files itself and takes no program: {options.words[0]} is one too many")
@@ -52,10 +50,8 @@ def _fuzz(options: Namespace) -> int:
     from loadstone.verify.conditions import conditions
     from loadstone.verify.fuzz import fuzz
 
-    if options.fuzz < 1:
-        raise HostError(f"--fuzz {options.fuzz}: at least one mutant")
     with _progress("mutants", options.fuzz) as progress:
-        findings = fuzz(options.fuzz, options.seed, workers=options.jobs, progress=progress)
+        findings = fuzz(options.fuzz, options.seed or 0, workers=options.jobs, progress=progress)
     here = conditions()
     _show(options, findings_to_dict(findings, here), lambda stream: write_findings(findings, here, stream))
     return DIFFERENT if findings.wrong else 0
@@ -79,7 +75,7 @@ def _aslr(options: Namespace) -> int:
     from loadstone.verify.aslr import measure, program_names
 
     with _progress("programs", len(program_names())) as progress:
-        results = measure(options.aslr, options.seed, progress=progress)
+        results = measure(options.aslr, options.seed or 0, progress=progress)
     as_dict = randomisation_to_dict(results, options.aslr)
     _show(options, as_dict, lambda stream: write_randomisation(results, options.aslr, stream))
     return DIFFERENT if any(result.faults for result in results) else 0

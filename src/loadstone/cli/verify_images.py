@@ -29,9 +29,14 @@ def add_options(parser: Parser) -> None:
     hostile = "also with arguments that strain every rule: none at all, 1 MiB, every alignment, not UTF-8"
     add("--hostile", action="store_true", help=hostile)
     machine_options.add_kernel_option(add)
-    add("--jobs", metavar="N", type=values.integer, help="compare in N processes (default: one a CPU)")
+    add("--jobs", metavar="N", type=values.jobs, help="compare in N processes (default: one a CPU)")
     add("--each", action="store_true", help="take every word for a program or directory, none for an argument")
-    add("--report", metavar="FILE", help="write the result to FILE as JSON too, schema loadstone/verify/1")
+    add(
+        "--report",
+        metavar="FILE",
+        type=values.path,
+        help="write the result to FILE as JSON too, schema loadstone/verify/1",
+    )
 
 
 def run(parser: Parser, options: Namespace) -> int:

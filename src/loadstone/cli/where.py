@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from loadstone.api import Machine, Process
 
 _ABOUT = """\
-Follow one place through all three spaces: file offset, section, segment, VMA, page, every level of
-the page tables, frame, and who else maps that frame.
+Follow one place through all three spaces: file offset, section, segment, VMA,
+page, every level of the page tables, frame, and who else maps that frame.
 
-PLACE is an address (0x555555558040), a symbol (main, main+0x10), or a file's name and an offset in
-it (libc.so.6+0x1000). Arguments for the program follow PLACE; those that begin with - follow a --.
+PLACE is an address (0x555555558040), a symbol (main, main+0x10), or a file's
+name and an offset in it (libc.so.6+0x1000). Arguments for the program follow
+PLACE; those that begin with - follow a --.
 """
 _EXAMPLES = """\
 Examples:
@@ -32,7 +33,7 @@ Examples:
 
 def parser() -> Parser:
     """The options of `where`."""
-    usage = "[--at exec|main|exit] [OPTION]... PROGRAM PLACE [[--] ARG...]"
+    usage = "[--at WHEN] [OPTION]... PROGRAM PLACE [[--] ARG...]"
     made = Parser("where", usage, _ABOUT, _EXAMPLES)
     stopped.add_moment(made)
     machine_options.add_all(made)
