@@ -42,8 +42,8 @@ class Personality(Protocol):
     def interrupt(self, task: Task, pending: Any) -> Any:
         """Tell a waiting call that a signal came."""
 
-    def exception(self, task: Task, trap: Trap) -> None:
-        """Answer an exception of the CPU."""
+    def exception(self, task: Task, trap: Trap) -> Any:
+        """Answer an exception of the CPU; an object with a `wait` if the program has to wait in the instruction."""
 
     def before_user(self, task: Task) -> None:
         """Deliver what is pending before the task goes on."""

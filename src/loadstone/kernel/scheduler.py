@@ -305,7 +305,10 @@ class Scheduler:
                 if task.state != RUNNABLE or core.retired >= end or self._preempt or outside.stopped:
                     return
             elif trap.kind == EXCEPTION:
-                personality.exception(task, trap)
+                pending = personality.exception(task, trap)
+                if pending is not None:
+                    self._block(task, pending)
+                    return
                 if task.state != RUNNABLE:
                     return
             elif trap.kind != STOPPED_AT or self.on_breakpoint(task):

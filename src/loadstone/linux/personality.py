@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from errno import ENOEXEC, ENOSYS
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import LinuxError
 from loadstone.events import Exec, Program, publish
@@ -16,11 +16,11 @@ from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CPU
 from loadstone.linux.refusals import count
 from loadstone.linux.state import process_state, task_state
-from loadstone.linux.syscalls.dispatch import SystemCalls
+from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
 from loadstone.linux.vdso import make_vdso
 from loadstone.linux.world import ProcessWorld, open_passed
 from loadstone.machine.core import GENERAL_PROTECTION, PAGE_FAULT
-from loadstone.memory.fault import BadAccess
+from loadstone.memory.fault import BadAccess, Missing
 from loadstone.memory.vma import EXEC, WRITE
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ class Linux:
         self.restore_terminal = self.console.restore
         mount_kernel_files(kernel)
         self.system_call = self.calls.dispatch
-        self.resume = self.calls.resume
-        self.interrupt = self.calls.interrupt
         self.next_deadline = self.calls.timers.next_deadline
         self.expire_timers = self.calls.timers.expire
         self.before_user = delivery.deliver
@@ -105,19 +103,41 @@ class Linux:
 
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls.registry.row(_READ))
 
-    def exception(self, task: Task, trap: Trap) -> None:
-        """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal."""
+    def resume(self, task: Task, pending: Any, reason: str) -> Any:
+        """Go on with a call whose wait is over, or with the instruction that waited for a page."""
+        if pending.__class__ is Pending:
+            return self.calls.resume(task, pending, reason)
+        pending.go_on()
+        return None
+
+    def interrupt(self, task: Task, pending: Any) -> Any:
+        """Tell who waits that a signal came."""
+        if pending.__class__ is Pending:
+            return self.calls.interrupt(task, pending)
+        pending.go_on()
+        return None
+
+    def exception(self, task: Task, trap: Trap) -> Any:
+        """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal.
+
+        One that the program itself answers (userfaultfd) becomes a wait, which is returned.
+        """
         if trap.vector == PAGE_FAULT:
+            if isinstance(trap.failure, Missing):
+                from loadstone.linux.userfault import WaitingToucher
+
+                return WaitingToucher(task, trap.failure)
             assert isinstance(trap.failure, BadAccess)
             if trap.failure.access == EXEC and self._called_vsyscall(task, trap.failure.address):
-                return
+                return None
             exceptions.force_fault(task, trap.failure, _error_code(trap.failure))
         elif trap.vector == GENERAL_PROTECTION and self._read_time_stamp(task):
-            return
+            return None
         elif trap.vector == _INT80:
             self._refuse_int80(task)
         else:
             exceptions.force_exception(task, trap.vector, trap.error)
+        return None
 
     def new_slice(self, task: Task) -> None:
         """The data page that the vDSO reads is brought up to date."""

@@ -7,7 +7,7 @@ one, or a new one; write the page-table entry. Faults that cannot be resolved co
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import OutOfFrames
 from loadstone.events import Fault, publish
@@ -40,6 +40,22 @@ class BadAccess(NamedTuple):
     why: str
 
 
+class Missing(NamedTuple):
+    """A page that a program itself brings: `file` is its userfaultfd, in which who touches the page waits."""
+
+    address: int
+    access: int
+    file: Any
+
+
+class PageWanted(Exception):  # noqa: N818 - not an error: the kernel's own access has to wait
+    """The kernel, for a system call, touched a page that is `missing`. The call is made again when it is there."""
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+
 class _Resolved(NamedTuple):
     """How a fault was answered, for the event."""
 
@@ -55,10 +71,10 @@ _SHARED = _Resolved("shared")
 _PROTECTION = _Resolved("protection")
 
 
-def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str = USER) -> BadAccess | None:
+def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str = USER) -> BadAccess | Missing | None:
     """Answer one page fault: `access` (READ, WRITE or EXEC) to `address` by the instruction at `pc`.
 
-    None: the entry is there and permits the access. Raises OutOfFrames.
+    None: the entry is there and permits the access. Raises OutOfFrames, and in kernel mode PageWanted for Missing.
     """
     vma = space.vmas.find(address)
     cause = ""
@@ -75,6 +91,13 @@ def resolve(space: AddressSpace, address: int, access: int, pc: int, mode: str =
     resolved = _handle(space, vma, address & PAGE_MASK, access)
     if isinstance(resolved, BadAccess):
         return _refuse(space, resolved._replace(address=address), vma, pc, mode)
+    if isinstance(resolved, Missing):
+        if not resolved.file.brings(by_user=mode == USER):
+            why = "a page that userfaultfd has not brought"
+            return _refuse(space, BadAccess(SIGBUS, BUS_ADRERR, address, access, why), vma, pc, mode)
+        if mode == KERNEL:
+            raise PageWanted(resolved)
+        return resolved
     if resolved.major:
         space.major_faults += 1
     else:
@@ -102,6 +125,8 @@ def populate_page(space: AddressSpace, address: int, access: int) -> BadAccess |
     if entry & PRESENT and (access != WRITE or entry & WRITABLE):
         return None
     resolved = _handle(space, vma, address & PAGE_MASK, access)
+    if isinstance(resolved, Missing):
+        return BadAccess(SIGBUS, BUS_ADRERR, address, access, "a page that userfaultfd is to bring")
     return resolved if isinstance(resolved, BadAccess) else None
 
 
@@ -113,7 +138,7 @@ def _grow_stack(space: AddressSpace, address: int) -> Vma | None:
     return above
 
 
-def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved | BadAccess:
+def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved | BadAccess | Missing:
     """Kernel: handle_pte_fault."""
     slot = space.page_table.slot(page)
     entry = space.memory.words[slot]
@@ -126,6 +151,8 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
         return _PROTECTION
     if page in space.guards:
         return BadAccess(SIGSEGV, SEGV_MAPERR, page, access, "a guard page (MADV_GUARD_INSTALL)")
+    if vma.userfault is not None:
+        return Missing(page, access, vma.userfault)
     if vma.backing is None:
         return _anonymous(space, vma, page, slot, access)
     return _file(space, vma, vma.backing, page, slot, access)

@@ -68,6 +68,7 @@ def _copy_vma(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
         child.charge(pages)
     copy = vma.copy(vma.start, vma.end, vma.offset)
     copy.flags &= ~(LOCKED | LOCKONFAULT)
+    copy.forget_userfault()
     copy.anon_vma = ForkedAnonVma() if vma.anon_vma is not None and not vma.flags & WIPEONFORK else None
     child.vmas.insert(copy)
     child.usage.add(copy.flags, pages)

@@ -30,7 +30,7 @@ class ForkedAnonVma(AnonVma):
 class Proposal:
     """An area that is to be: a new one, or part of an old one with new attributes (kernel: vma_merge_struct)."""
 
-    __slots__ = ("anon_vma", "backing", "end", "file", "flags", "offset", "path", "start")
+    __slots__ = ("anon_vma", "backing", "end", "file", "flags", "offset", "path", "start", "userfault")
 
     def __init__(self, start: int, end: int, flags: int, offset: int, like: Vma | None = None) -> None:
         self.start = start
@@ -41,6 +41,7 @@ class Proposal:
         self.file = like.file if like else None
         self.path = like.path if like else ""
         self.anon_vma = like.anon_vma if like else None
+        self.userfault = like.userfault if like else None
 
 
 def merge_new(space: AddressSpace, new: Proposal, *, expand_only: bool = False) -> Vma | None:
@@ -174,7 +175,13 @@ def _right(space: AddressSpace, new: Proposal, left: Vma | None) -> Vma | None:
 
 def _alike(vma: Vma, new: Proposal) -> bool:
     """Kernel: is_mergeable_vma. The file is compared, not the inode: two opens do not merge."""
-    return vma.flags == new.flags and vma.backing is new.backing and vma.file is new.file and not vma.name
+    return (
+        vma.flags == new.flags
+        and vma.backing is new.backing
+        and vma.file is new.file
+        and vma.userfault is new.userfault
+        and not vma.name
+    )
 
 
 def _anon_mergeable(vma: Vma, new: Proposal) -> bool:

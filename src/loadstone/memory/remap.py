@@ -23,6 +23,7 @@ from loadstone.memory.vma import (
     PAGE,
     PAGE_SHIFT,
     SHARED,
+    UFFD_MISSING,
     Vma,
 )
 
@@ -238,10 +239,13 @@ def _copy_vma(space: AddressSpace, vma: Vma, request: _Request) -> Vma:
     offset = vma.offset + request.address - vma.start
     if vma.backing is None and vma.anon_vma is None:
         offset = start  # no page remembers the old place, so the new one can be merged with its neighbours
-    merged = merge_new(space, Proposal(start, end, vma.flags, offset, like=vma))
+    proposal = Proposal(start, end, vma.flags & ~UFFD_MISSING, offset, like=vma)
+    proposal.userfault = None
+    merged = merge_new(space, proposal)
     if merged:
         return merged
     copy = vma.copy(start, end, offset)
+    copy.forget_userfault()
     space.vmas.insert(copy)
     return copy
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
@@ -15,6 +15,7 @@ PAGE_MASK = ~(PAGE - 1)
 READ, WRITE, EXEC, SHARED = 1, 2, 4, 8
 MAYREAD, MAYWRITE, MAYEXEC, MAYSHARE = 0x10, 0x20, 0x40, 0x80
 GROWSDOWN = 0x100
+UFFD_MISSING = 0x200
 LOCKED = 0x2000
 IO = 0x4000
 DONTCOPY = 0x20000
@@ -44,7 +45,7 @@ class Vma:
     (the kernel's anonymous `vm_pgoff`), which decides whether two areas may merge.
     """
 
-    __slots__ = ("anon_vma", "backing", "end", "file", "flags", "name", "offset", "path", "start")
+    __slots__ = ("anon_vma", "backing", "end", "file", "flags", "name", "offset", "path", "start", "userfault")
 
     def __init__(
         self,
@@ -67,11 +68,12 @@ class Vma:
         self.name = name  # a special mapping's: "[vdso]"; "[heap]" and "[stack]" are worked out when shown
         self.path = path  # the mapped file's, as the guest sees it
         self.anon_vma = anon_vma
+        self.userfault: Any = None  # the userfaultfd that it is registered with (kernel: vm_userfaultfd_ctx)
         self.file = file  # the open file description (kernel: vm_file): areas of two opens of one file never merge
 
     def copy(self, start: int, end: int, offset: int) -> Vma:
         """Another area like this one, with another range (kernel: vm_area_dup and vma_set_range)."""
-        return Vma(
+        copy = Vma(
             start,
             end,
             self.flags,
@@ -82,6 +84,13 @@ class Vma:
             anon_vma=self.anon_vma,
             file=self.file,
         )
+        copy.userfault = self.userfault
+        return copy
+
+    def forget_userfault(self) -> None:
+        """A copy at another place, or in another address space, is nobody's (kernel: userfaultfd_reset_ctx)."""
+        self.userfault = None
+        self.flags &= ~UFFD_MISSING
 
     @property
     def perms(self) -> str:

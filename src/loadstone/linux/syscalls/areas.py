@@ -57,6 +57,7 @@ _NAMES = {
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
         syslog iopl ioperm vhangup quotactl setns""",
     "unsharing": """unshare""",
+    "userfaulting": """userfaultfd""",
 }
 
 AREAS = {name: area for area, names in _NAMES.items() for name in names.split()}

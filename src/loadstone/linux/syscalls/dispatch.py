@@ -18,6 +18,7 @@ from loadstone.linux.restart import ERESTARTNOINTR, ERESTARTSYS, Restart
 from loadstone.linux.restart import NAMES as RESTART_NAMES
 from loadstone.linux.syscalls.registry import Registry, SystemCall
 from loadstone.linux.timers import Timers
+from loadstone.memory.fault import PageWanted
 from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class SystemCalls:
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, None)
             return None
+        except PageWanted as wanted:
+            return self._wait_for_page(task, row, registers, wanted, None)
         except OutOfFrames:  # somebody will be killed for it; if that is another process, this one tries again
             self._restart(task, row, registers, Restart(ERESTARTNOINTR), None)
             raise
@@ -131,12 +134,25 @@ class SystemCalls:
             self._finish(task, row, registers, self._fail(task, row, error), shown)
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
+        except PageWanted as wanted:
+            return self._wait_for_page(task, row, registers, wanted, shown)
         except OutOfFrames:
             self._restart(task, row, registers, Restart(ERESTARTNOINTR), shown)
             raise
         else:
             return pending
         return None
+
+    def _wait_for_page(
+        self, task: Task, row: SystemCall, registers: tuple[int, ...], wanted: PageWanted, shown: list[str] | None
+    ) -> Pending | None:
+        """The call touched a page that a program brings by userfaultfd(2): it is made again when the page is there."""
+
+        def wait() -> Blocking:
+            yield from wanted.missing.file.wait_for(task, wanted.missing, interruptible=False)
+            raise Restart(ERESTARTNOINTR)
+
+        return self._advance(task, Pending(row, registers, wait(), shown), None)
 
     def _traced(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | None:
         shown = None
@@ -158,6 +174,8 @@ class SystemCalls:
         except (Restart, Interrupted) as restart:
             self._restart(task, row, registers, restart, shown)
             return None
+        except PageWanted as wanted:
+            return self._wait_for_page(task, row, registers, wanted, shown)
         except OutOfFrames:
             self._restart(task, row, registers, Restart(ERESTARTNOINTR), shown)
             raise

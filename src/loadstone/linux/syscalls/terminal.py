@@ -11,11 +11,12 @@ from errno import EBADF, EINVAL, EIO, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, ESRCH
 from fcntl import ioctl as host_ioctl
 from os import isatty
 from struct import pack, unpack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import jobs
+from loadstone.linux.anon_inodes import AnonymousFile
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import SIGTTOU
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.console import Console
     from loadstone.linux.syscalls.arguments import Address, Fd, IoctlRequest
+    from loadstone.linux.userfault import UserFaultFile
     from loadstone.vfs.file import OpenFile
     from loadstone.wait import Blocking
 
@@ -105,6 +107,10 @@ def ioctl(task: Task, fd: Fd, request: IoctlRequest, argument: Address) -> int |
 
         demand_connected(file, request)
         action = PSEUDO_TERMINAL.get(request, action)
+    if action is None and isinstance(file, AnonymousFile) and file.kind == "userfaultfd":
+        from loadstone.linux.syscalls import userfaulting
+
+        return userfaulting.answer(task, cast("UserFaultFile", file), request, argument)
     if action is None:
         if terminal >= 0 or request not in TERMINAL:
             count_refusal(task, f"ioctl {request:#x}")
