@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.observe.image import mappings_of
-from loadstone.observe.symbols import NotAnObject, ObjectFile, Symbolizer
+from loadstone.observe.object_file import NotAnObject, ObjectFile
+from loadstone.observe.symbols import Symbolizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ _LIBC_START = "__libc_start_main"
 
 
 class GuestFile:
-    """A file of the guest's, for whoever reads objects. Implements `observe.symbols.Source`."""
+    """A file of the guest's, for whoever reads objects. Implements `observe.object_file.Source`."""
 
     def __init__(self, inode: RegularFile) -> None:
         self._inode = inode

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.observe.maps import parse_maps
-from loadstone.observe.symbols import read_object
+from loadstone.observe.object_file import read_object
 from loadstone.verify.native import native_image
 from support.compilers import Compiler
 from support.run import ENVIRONMENT, command, loadstone, native

@@ -20,6 +20,7 @@ SEEDED = "bisect hashlib math numbers random statistics"  # what `random` brings
 ABSENT = (
     *("loadstone.report", "loadstone.verify", "loadstone.cli.explain", "loadstone.cli.where", "loadstone.control"),
     *("loadstone.observe.trace", "loadstone.observe.recorder", "loadstone.observe.symbols", "loadstone.observe.image"),
+    *("loadstone.observe.object_file", "loadstone.observe.processes", "loadstone.kernel.telling", "loadstone.tree"),
     *("loadstone.linux.proc", "loadstone.linux.strace", "loadstone.vfs.pipe"),
 )
 

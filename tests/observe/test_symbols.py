@@ -12,7 +12,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from loadstone.observe.maps import find_mapping, format_maps, parse_maps
-from loadstone.observe.symbols import BytesSource, NotAnObject, ObjectFile, Symbolizer, read_object
+from loadstone.observe.object_file import BytesSource, NotAnObject, ObjectFile, read_object
+from loadstone.observe.symbols import Symbolizer
 
 SOURCE = r"""
 #include <stdio.h>

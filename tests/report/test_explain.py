@@ -11,7 +11,7 @@ import pytest
 
 import loadstone
 from loadstone.errors import LinuxError
-from loadstone.observe.symbols import read_object
+from loadstone.observe.object_file import read_object
 from loadstone.report.explain import write_failure, write_story
 from support.compilers import Compiler
 

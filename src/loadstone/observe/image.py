@@ -16,7 +16,7 @@ from loadstone.linux.auxv import AT_NULL
 from loadstone.linux.auxv import name as auxv_name
 from loadstone.memory.maps_text import vma_name
 from loadstone.observe.maps import Mapping
-from loadstone.observe.symbols import NotAnObject, ObjectFile
+from loadstone.observe.object_file import NotAnObject, ObjectFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadstone.linux.execve import ExecImage, Stage
     from loadstone.linux.stack import InitialStack, Word
     from loadstone.memory.address_space import AddressSpace
-    from loadstone.observe.symbols import Section, Source, Symbol
+    from loadstone.observe.object_file import Section, Source, Symbol
 
 SCHEMA = "loadstone/image/1"
 PAGE = 4096

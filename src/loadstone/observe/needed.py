@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 
-from loadstone.observe.symbols import FileSource, NotAnObject
+from loadstone.observe.object_file import FileSource, NotAnObject
 
 PT_DYNAMIC, PT_INTERP, PT_LOAD = 2, 3, 1
 DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 1, 5, 15, 29

@@ -11,7 +11,8 @@ from typing import Any
 
 from loadstone.lean import NamedTuple
 from loadstone.observe.maps import Mapping as Area
-from loadstone.observe.symbols import LoadSegment, ObjectFile, Section, Symbolizer
+from loadstone.observe.object_file import LoadSegment, ObjectFile, Section
+from loadstone.observe.symbols import Symbolizer
 
 PAGE = 4096
 USER_END = 1 << 47

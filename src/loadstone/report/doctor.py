@@ -128,7 +128,7 @@ def _auto() -> Finding:
 def _vdso() -> Finding:
     from loadstone.linux.auxv import AT_SYSINFO_EHDR
     from loadstone.linux.profile import own_auxv, read_own_memory
-    from loadstone.observe.symbols import BytesSource, NotAnObject, ObjectFile
+    from loadstone.observe.object_file import BytesSource, NotAnObject, ObjectFile
 
     address = dict(own_auxv()).get(AT_SYSINFO_EHDR, 0)
     if not address:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from loadstone.errors import LinuxError
     from loadstone.linux.stack import Word
     from loadstone.observe.image import Arithmetic, Image
-    from loadstone.observe.symbols import Section
+    from loadstone.observe.object_file import Section
 
 PAGE = 4096
 MASK = (1 << 64) - 1
