@@ -8,6 +8,7 @@ import resource
 
 import pytest
 
+from loadstone.linux import proc_machine_text as machine_text
 from loadstone.linux import proc_text
 
 FACTS = proc_text.ProcessFacts(
@@ -90,15 +91,15 @@ def test_limits_are_byte_for_byte_the_hosts() -> None:
 
 
 def test_meminfo_has_the_hosts_fields_and_widths() -> None:
-    ours = shape(proc_text.meminfo(1 << 30, 1 << 29, 0, 0, 0, 0))
+    ours = shape(machine_text.meminfo(1 << 30, 1 << 29, 0, 0, 0, 0))
     assert ours == shape(host("/proc/meminfo"))
     host_line = host("/proc/meminfo").splitlines()[0]
-    assert len(proc_text.meminfo(1 << 30, 0, 0, 0, 0, 0).splitlines()[0]) == len(host_line)
+    assert len(machine_text.meminfo(1 << 30, 0, 0, 0, 0, 0).splitlines()[0]) == len(host_line)
 
 
 def test_cpuinfo_has_the_hosts_fields() -> None:
-    cpu = proc_text.CpuModel("GenuineIntel", 6, 60, "Test", 1, 2100.0, 16384, "fpu sse")
-    names = [line.split(b":")[0] for line in proc_text.cpuinfo(cpu, 2).splitlines()]
+    cpu = machine_text.CpuModel("GenuineIntel", 6, 60, "Test", 1, 2100.0, 16384, "fpu sse")
+    names = [line.split(b":")[0] for line in machine_text.cpuinfo(cpu, 2).splitlines()]
     theirs = [line.split(b":")[0] for line in host("/proc/cpuinfo").splitlines()]
     if b"cpu family\t" not in theirs:
         pytest.skip("the host is not an x86 machine")
@@ -108,14 +109,14 @@ def test_cpuinfo_has_the_hosts_fields() -> None:
 
 
 def test_uptime_loadavg_version_shapes() -> None:
-    assert proc_text.uptime(1_001_989_999_999, 5_000_000) == b"1001.98 0.00\n"
+    assert machine_text.uptime(1_001_989_999_999, 5_000_000) == b"1001.98 0.00\n"
     assert re.fullmatch(rb"\d+\.\d\d \d+\.\d\d\n", host("/proc/uptime"))
     pattern = rb"(\d+\.\d\d ){3}\d+/\d+ \d+\n"
-    assert re.fullmatch(pattern, proc_text.loadavg(1, 2, 3)) and re.fullmatch(pattern, host("/proc/loadavg"))
+    assert re.fullmatch(pattern, machine_text.loadavg(1, 2, 3)) and re.fullmatch(pattern, host("/proc/loadavg"))
 
 
 def test_machine_stat_lines_are_the_hosts() -> None:
-    ours = proc_text.machine_stat(os.cpu_count() or 1, 0, 0, 10**10, 1_700_000_000, 7, 1).decode().splitlines()
+    ours = machine_text.machine_stat(os.cpu_count() or 1, 0, 0, 10**10, 1_700_000_000, 7, 1).decode().splitlines()
     theirs = host("/proc/stat").decode().splitlines()
     if len([t for t in theirs if t.startswith("cpu")]) != (os.cpu_count() or 1) + 1:
         pytest.skip("not every CPU of the host is shown")
@@ -145,11 +146,16 @@ def test_mounts_and_mountinfo_rebuild_the_hosts() -> None:
             pytest.skip("the host's mounts carry propagation tags, which a guest's never do")
         kind, source, more = right.split(" ")
         major, minor = map(int, device.split(":"))
-        mounts.append(proc_text.Mount(int(number), int(parent), major, minor, root, point, options, kind, source, more))
+        mounts.append(
+            machine_text.Mount(int(number), int(parent), major, minor, root, point, options, kind, source, more)
+        )
     if any("\\" in m.point + m.source + m.root for m in mounts):
         pytest.skip("a mount of the host has an escaped name")
-    assert proc_text.mountinfo(mounts) == host("/proc/self/mountinfo")
-    ours, theirs = proc_text.mounts(mounts).decode().splitlines(), host("/proc/self/mounts").decode().splitlines()
+    assert machine_text.mountinfo(mounts) == host("/proc/self/mountinfo")
+    ours, theirs = (
+        machine_text.mounts(mounts).decode().splitlines(),
+        host("/proc/self/mounts").decode().splitlines(),
+    )
     assert [line.split()[:3] for line in ours] == [line.split()[:3] for line in theirs]
     assert [sorted(line.split()[3].split(",")) for line in ours] == [
         sorted(line.split()[3].split(",")) for line in theirs

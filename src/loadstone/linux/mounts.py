@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.proc import ProcRoot
-    from loadstone.linux.proc_text import Mount as Line
+    from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.vfs.devpts import ProcessSide
     from loadstone.vfs.generated import StaticDirectory
     from loadstone.vfs.inode import Entry, Inode
@@ -40,7 +40,7 @@ def mount_lines(vfs: Vfs) -> list[Line]:
 
 
 def _line(number: int, parent: int, device: int, point: str, mount: Mount) -> Line:
-    from loadstone.linux.proc_text import Mount as Line
+    from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.linux.structs import major, minor
 
     options = "rw,noexec,relatime" if mount.noexec else "rw,relatime"

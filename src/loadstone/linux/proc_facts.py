@@ -9,7 +9,8 @@ from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.console import Console
-from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, CpuModel, MemoryFacts, ProcessFacts
+from loadstone.linux.proc_machine_text import CpuModel
+from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
 from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK

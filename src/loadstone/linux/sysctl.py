@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import proc_text as text
-from loadstone.linux.proc import Directory, ProcFile
+from loadstone.linux.proc_files import Directory, ProcFile
 from loadstone.linux.shm import SHMALL, SHMMAX, SHMMNI
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.inode import Inode

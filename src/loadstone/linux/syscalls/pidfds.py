@@ -9,7 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
 from loadstone.linux import signals
 from loadstone.linux.pidfd import PidFile
-from loadstone.linux.proc import ProcessDirectory
+from loadstone.linux.proc_files import ProcessDirectory
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.signal import check_number, may_signal, queued

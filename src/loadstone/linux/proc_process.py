@@ -1,0 +1,337 @@
+"""The files of /proc/PID and of /proc/PID/task/TID: which there are, and where their facts come from."""
+
+from __future__ import annotations
+
+from errno import EACCES, EINVAL, ENOENT, EPERM
+from struct import pack
+from typing import TYPE_CHECKING, TypeVar
+
+from loadstone.errors import LinuxError
+from loadstone.linux import proc_machine_text
+from loadstone.linux import proc_text as text
+from loadstone.linux.mounts import mount_lines, mount_number
+from loadstone.linux.proc_facts import area_facts, memory_facts, process_facts
+from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
+from loadstone.linux.proc_memory import MemoryFile, PagemapFile
+from loadstone.linux.seq_file import LINES, SMAPS
+from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
+from loadstone.vfs.flags import O_CLOEXEC, S_IFDIR, S_IFLNK, S_IFREG
+from loadstone.vfs.generated import GeneratedDirectory, MagicLink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.proc_files import Make, Produce
+    from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.inode import Entry, Inode
+    from loadstone.vfs.location import Location
+
+_RECORDS = {"maps": LINES, "mounts": LINES, "mountinfo": LINES, "smaps": SMAPS}
+_OF_MEMORY = ("environ", "auxv", "cmdline", "statm", "maps", "smaps")
+
+
+def _nothing() -> bytes:
+    return b""
+
+
+Made = TypeVar("Made", bound=Directory)
+
+
+class ProcessFiles:
+    """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow."""
+
+    def __init__(self, kernel: Kernel, process: Process, task: Task, number: int) -> None:
+        self.kernel = kernel
+        self.process = process
+        self.task = task
+        self.number = number
+        self.now = kernel.clock.realtime_ns()
+
+    def of_process(self) -> Directory:
+        """/proc/PID."""
+        made = self._directory(ProcessDirectory, {"task": (S_IFDIR, self.tasks)}, links=9)
+        made.process = self.process
+        return made
+
+    def of_thread(self) -> Directory:
+        """/proc/PID/task/TID."""
+        children = self.maker(self.number + 99, 0o444, self.children, None, b"")
+        return self._directory(Directory, {"children": (S_IFREG, children)}, links=7)
+
+    def children(self) -> bytes:
+        """The numbers of its children; all of a process's are listed with its first thread."""
+        first = self.task is self.process.tasks[0]
+        return b"".join(b"%d " % pid for pid in self.process.children) if first else b""
+
+    def _directory(self, kind: type[Made], table: dict[str, tuple[int, Make]], links: int) -> Made:
+        """The files that both have, after those in `table`; `links` is st_nlink."""
+        number = self.number
+        table["fd"] = S_IFDIR, self.descriptors
+        table["fdinfo"] = S_IFDIR, self.descriptor_texts
+        files = self.files()
+        ended = self.process.status is not None
+        for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
+            if ended and name in _OF_MEMORY:  # a zombie has none
+                produce = _nothing
+            table[name] = S_IFREG, self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
+        table["mem"] = S_IFREG, lambda: MemoryFile(self.process, PROC_DEVICE, number + 100)
+        table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
+        for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
+            table[name] = S_IFLNK, self.linker(number + at, shown, place)
+        made = kind(table, inode=number, now_ns=self.now)
+        made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
+        made.nlink = links
+        return made
+
+    def maker(
+        self, number: int, mode: int, produce: Produce, accept: Callable[[bytes], None] | None, record: bytes
+    ) -> Make:
+        """What makes one text file."""
+        who = self.process.credentials
+        return lambda: ProcFile(
+            produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept, record=record
+        )
+
+    def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
+        """What makes one link."""
+
+        def make() -> Inode:
+            link = MagicLink(shown, place, device=PROC_DEVICE, inode=number)
+            link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid
+            link.atime_ns = link.mtime_ns = link.ctime_ns = self.now
+            return link
+
+        return make
+
+    def files(self) -> dict[str, tuple[int, Produce, Callable[[bytes], None] | None]]:
+        """Name -> (permissions, text, what takes writes), in the kernel's order (fs/proc/base.c)."""
+        kernel, process, task = self.kernel, self.process, self.task
+        mapped = b"%10d %10d %10d\n" % (0, 0, 4294967295)
+        return {
+            "environ": (0o400, self.environment, None),
+            "auxv": (0o400, self.auxiliary_vector, None),
+            "status": (0o444, lambda: text.status(process_facts(kernel, process, task)), None),
+            "personality": (0o400, lambda: b"%08x\n" % self.personality(), None),
+            "limits": (0o444, lambda: text.limits(process.limits), None),
+            "comm": (0o644, lambda: text.encode(task.name) + b"\n", self.rename),
+            "syscall": (0o400, lambda: b"running\n", None),
+            "cmdline": (0o444, self.command_line, None),
+            "stat": (0o444, lambda: text.stat(process_facts(kernel, process, task)), None),
+            "statm": (0o444, lambda: text.statm(memory_facts(process.space)), None),
+            "maps": (0o444, lambda: text.encode(process.space.render_maps()), None),
+            "mounts": (0o444, lambda: proc_machine_text.mounts(mount_lines(kernel.vfs)), None),
+            "mountinfo": (0o444, lambda: proc_machine_text.mountinfo(mount_lines(kernel.vfs)), None),
+            "smaps": (0o444, lambda: text.smaps(area_facts(process.space)), None),
+            "wchan": (0o444, lambda: b"0", None),
+            "schedstat": (0o444, lambda: b"0 0 0\n", None),
+            "cpuset": (0o444, lambda: b"/\n", None),
+            "cgroup": (0o444, lambda: b"0::/\n", None),
+            "oom_score": (0o444, lambda: b"0\n", None),
+            "oom_adj": (0o644, lambda: b"%d\n" % (self.oom_score_adj() * 17 // 1000), None),
+            "oom_score_adj": (0o644, lambda: b"%d\n" % self.oom_score_adj(), self.set_oom_score_adj),
+            "loginuid": (0o644, lambda: b"4294967295", self.refuse),
+            "sessionid": (0o444, lambda: b"4294967295", None),
+            "coredump_filter": (0o644, lambda: b"%08x\n" % process_state(process).coredump_filter, self.filter_core),
+            "io": (0o400, self.transfers, None),
+            "timerslack_ns": (0o666, lambda: b"%d\n" % self.timer_slack(), self.ignore),
+            "uid_map": (0o644, lambda: mapped, self.refuse),
+            "gid_map": (0o644, lambda: mapped, self.refuse),
+            "setgroups": (0o644, lambda: b"allow\n", self.refuse),
+            "timens_offsets": (
+                0o644,
+                lambda: b"monotonic           0         0\nboottime            0         0\n",
+                None,
+            ),
+        }
+
+    def links(self) -> dict[str, tuple[Callable[[], str], Callable[[], Location | None]]]:
+        """Name -> (text, place)."""
+        process, vfs = self.process, self.kernel.vfs
+
+        def alive(place: Callable[[], Location | None]) -> Location:
+            found = place() if process.status is None else None
+            if found is None:  # a zombie is nowhere
+                raise LinuxError(ENOENT)
+            return found
+
+        return {
+            "cwd": (lambda: vfs.path_of(alive(lambda: process.fs.cwd)), lambda: process.fs.cwd),
+            "root": (lambda: vfs.path_of(alive(lambda: process.fs.root)), lambda: process.fs.root),
+            "exe": (lambda: alive(lambda: process.executable).path, lambda: process.executable),
+        }
+
+    # Descriptors
+
+    def descriptors(self) -> Inode:
+        """fd/"""
+        files = self.process.files
+
+        def names() -> list[Entry]:
+            return [(str(fd), self.number + 0x1000 + fd, S_IFLNK >> 12) for fd, _ in files.items()]
+
+        def find(name: str) -> Inode | None:
+            file = self.open_file(name)
+            return None if file is None else self.descriptor_link(int(name), file)
+
+        made = GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 2, mode=0o500, now_ns=self.now)
+        made.size = len(files.items())
+        made.uid, made.gid = self.process.credentials.euid, self.process.credentials.egid
+        return made
+
+    def open_file(self, name: str) -> OpenFile | None:
+        """The open file of a descriptor's name, None if it is none or not open."""
+        if not (name.isdecimal() and name.isascii()) or (len(name) > 1 and name[0] == "0"):
+            return None
+        try:
+            return self.process.files.get(int(name))
+        except LinuxError:
+            return None
+
+    def descriptor_link(self, fd: int, file: OpenFile) -> Inode:
+        """fd/N: its permissions tell how the file was opened."""
+        mode = (0o500 if file.readable else 0) | (0o300 if file.writable else 0)
+        place = self.kernel.vfs.place_of
+        link = MagicLink(
+            lambda: file.path, lambda: place(file), device=PROC_DEVICE, inode=self.number + 0x1000 + fd, mode=mode
+        )
+        link.size = 64
+        link.atime_ns = link.mtime_ns = link.ctime_ns = self.now
+        link.uid, link.gid = self.process.credentials.euid, self.process.credentials.egid
+        return link
+
+    def descriptor_texts(self) -> Inode:
+        """fdinfo/"""
+        files = self.process.files
+
+        def names() -> list[Entry]:
+            return [(str(fd), self.number + 0x8000 + fd, S_IFREG >> 12) for fd, _ in files.items()]
+
+        def find(name: str) -> Inode | None:
+            file = self.open_file(name)
+            if file is None:
+                return None
+            fd = int(name)
+            return ProcFile(lambda: self.descriptor_text(fd), inode=self.number + 0x8000 + fd, now_ns=self.now)
+
+        return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 3, now_ns=self.now)
+
+    def descriptor_text(self, fd: int) -> bytes:
+        """fdinfo/N."""
+        files = self.process.files
+        file = files.get(fd)
+        flags = file.flags | (O_CLOEXEC if files.is_cloexec(fd) else 0)
+        mount = mount_number(self.kernel.vfs, file.location.mount) if file.location is not None else 1
+        return text.fdinfo(file.offset, flags, mount, file.inode.inode)
+
+    # Threads
+
+    def tasks(self) -> Inode:
+        """task/"""
+        process = self.process
+
+        def names() -> list[Entry]:
+            return [
+                (str(task.tid), process_number(task.tid, process.started_ns) + 0x4000, S_IFDIR >> 12)
+                for task in process.tasks
+            ]
+
+        def find(name: str) -> Inode | None:
+            for task in process.tasks:
+                if str(task.tid) == name:
+                    return ProcessFiles(
+                        self.kernel, process, task, process_number(task.tid, process.started_ns) + 0x4000
+                    ).of_thread()
+            return None
+
+        return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)
+
+    # Texts
+
+    def memory(self, start: int, end: int) -> bytes:
+        """The process's own bytes, as far as they are there."""
+        from loadstone.memory import user
+
+        if end <= start:
+            return b""
+        try:
+            return b"".join(user.pieces(self.process.space, start, end - start, False))
+        except LinuxError:
+            return b""
+
+    def command_line(self) -> bytes:
+        """The argument strings; if the program wrote over the last NUL, on into the environment (get_mm_cmdline)."""
+        stack = self.process.image.stack
+        start, end, more = stack.argument_start, stack.argument_end, stack.environment_end
+        data = self.memory(start, end)
+        if not data or data[-1] == 0:
+            return data
+        first = data.find(b"\0")
+        if first >= 0:
+            return data[: first + 1]
+        data += self.memory(end, min(more, start + 4096))
+        first = data.find(b"\0")
+        return data if first < 0 else data[: first + 1]
+
+    def environment(self) -> bytes:
+        """The environment's strings, as they are in memory now."""
+        stack = self.process.image.stack
+        return self.memory(stack.environment_start, stack.environment_end)
+
+    def auxiliary_vector(self) -> bytes:
+        """What exec put on the stack (mm->saved_auxv), with the AT_NULL that ends it."""
+        pairs = [(key, value & (1 << 64) - 1) for key, value in self.process.image.auxv if key]
+        return b"".join(pack("<QQ", key, value) for key, value in [*pairs, (0, 0)])
+
+    def personality(self) -> int:
+        """personality(2)."""
+        return process_state(self.process).personality
+
+    def timer_slack(self) -> int:
+        """PR_GET_TIMERSLACK, in ns."""
+        return process_state(self.process).settings.get(PR_GET_TIMERSLACK, DEFAULT_SLACK)
+
+    def rename(self, data: bytes) -> None:
+        """comm: at most 15 bytes."""
+        name = data.rstrip(b"\n").split(b"\0")[0][:15].decode("utf-8", "surrogateescape")
+        self.task.name = name
+        if self.task is self.process.tasks[0]:
+            self.process.name = name
+
+    def oom_score_adj(self) -> int:
+        """From -1000 to 1000."""
+        return process_state(self.process).oom_score_adj
+
+    def set_oom_score_adj(self, data: bytes) -> None:
+        """Kept, and of no effect; lowering it is root's."""
+        try:
+            value = int(data)
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        if not -1000 <= value <= 1000:
+            raise LinuxError(EINVAL)
+        if value < self.oom_score_adj() and self.process.credentials.euid:
+            raise LinuxError(EACCES)
+        process_state(self.process).oom_score_adj = value
+
+    def filter_core(self, data: bytes) -> None:
+        """Which mappings go into a core file: a number, decimal or 0x… (kstrtouint with base 0)."""
+        text = data.strip()
+        try:
+            value = int(text, 8 if text[:1] == b"0" and text[1:].isdigit() else 0)
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        process_state(self.process).coredump_filter = value & 0x1FF
+
+    def refuse(self, data: bytes) -> None:
+        """Not to be changed."""
+        raise LinuxError(EPERM)
+
+    def ignore(self, data: bytes) -> None:
+        """Accepted, and of no effect."""
+
+    def transfers(self) -> bytes:
+        """io: what was read and written is not counted."""
+        names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
+        return "".join(f"{name}: 0\n" for name in names).encode()
