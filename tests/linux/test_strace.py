@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from loadstone.linux.strace import quote, signal_set
+from loadstone.linux.strace_structs import signal_set
+from loadstone.linux.strace_values import quote
 from support.run import loadstone
 from support.twins import ARENA, Guest
 

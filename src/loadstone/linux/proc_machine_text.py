@@ -1,7 +1,7 @@
 """The text of the files in /proc itself, byte for byte in the kernel's formats. Pure functions from facts to bytes.
 
-Formats: the kernel's fs/proc/{meminfo,stat,uptime,loadavg}.c, arch/x86/kernel/cpu/proc.c and fs/proc_namespace.c; widths
-and field order are those of Linux 6.18. Sizes are in bytes unless a name says otherwise.
+Formats: the kernel's fs/proc/{meminfo,stat,uptime,loadavg}.c, arch/x86/kernel/cpu/proc.c and fs/proc_namespace.c;
+widths and field order are those of Linux 6.18. Sizes are in bytes unless a name says otherwise.
 """
 
 from __future__ import annotations
