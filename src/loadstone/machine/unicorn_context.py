@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from ctypes import c_void_p
 
 from loadstone.errors import HostError
 from loadstone.machine import unicorn_library as uc
 from loadstone.machine.native_code import RESULT_REGISTERS, Control
-from loadstone.machine.unicorn_engine import RIP, Engine
+from loadstone.machine.unicorn_engine import RIP, Batch, Engine
 
 _GENERAL = (
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
@@ -19,6 +18,18 @@ _unpack_call = struct.Struct("9Q").unpack_from  # Control.registers
 _pack_results = struct.Struct("4Q").pack_into  # Control.results and Control.result
 _CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
 ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
+_ALL = (*_GENERAL, "fcw", "mxcsr")
+
+# The x87 and SSE registers, 16 bytes each, in the order in which they must be set: the status word says which x87
+# register is ST0.
+_FLOATING = struct.Struct("<H14xH14x128sH14x256sI12x")  # FCW, FSW, ST0 to ST7, the tag word, XMM0 to XMM15, MXCSR
+_FLOATING_NUMBERS = (
+    *(uc.REGISTERS[name] for name in ("fcw", "fsw")),
+    *range(uc.REG_ST0, uc.REG_ST0 + 8),
+    uc.REGISTERS["ftw"],
+    *range(uc.REG_XMM0, uc.REG_XMM0 + 16),
+    uc.REGISTERS["mxcsr"],
+)
 _CS, _SS = uc.REGISTERS["cs"], uc.REGISTERS["ss"]
 _MASK64 = (1 << 64) - 1
 
@@ -71,7 +82,7 @@ class UnicornContext:
 
     def registers(self) -> dict[str, int]:
         """All of them, in ptrace's order, then FCW and MXCSR."""
-        return {name: self.read(name) for name in (*_GENERAL, "fcw", "mxcsr")}
+        return self._contexts.read_all(self)
 
     def system_call(self) -> tuple[int, ...]:
         """RAX and RDI RSI RDX R10 R8 R9 at the SYSCALL instruction."""
@@ -87,28 +98,17 @@ class UnicornContext:
 
     def save_fpu(self) -> bytes:
         """The 512-byte FXSAVE image (Intel SDM vol. 1, 10.5.1)."""
-        read = self._contexts.read_wide
-        tags = self.read("ftw")
+        fcw, fsw, x87, tags, sse, mxcsr = _FLOATING.unpack(self._contexts.read_floating(self))
         abridged = sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
-        head = struct.pack(
-            "<HHBxHQQII", self.read("fcw"), self.read("fsw"), abridged, 0, 0, 0, self.read("mxcsr"), 0xFFFF
-        )
-        x87 = b"".join(read(self, uc.REG_ST0 + i, 10).ljust(16, b"\0") for i in range(8))
-        sse = b"".join(read(self, uc.REG_XMM0 + i, 16) for i in range(16))
-        return (head + x87 + sse).ljust(512, b"\0")
+        head = struct.pack("<HHBxHQQII", fcw, fsw, abridged, 0, 0, 0, mxcsr, 0xFFFF)
+        image: bytes = head + x87 + sse
+        return image.ljust(512, b"\0")
 
     def load_fpu(self, image: bytes) -> None:
         """Set x87 and SSE state from an FXSAVE image."""
-        write = self._contexts.write_wide
         fcw, fsw, abridged, _, _, _, mxcsr = struct.unpack_from("<HHBxHQQI", image)
-        self.write("fcw", fcw)
-        self.write("fsw", fsw)
-        for i in range(8):
-            write(self, uc.REG_ST0 + i, image[32 + 16 * i : 42 + 16 * i])
-        self.write("ftw", sum(0 if abridged >> i & 1 else 3 << (2 * i) for i in range(8)))
-        for i in range(16):
-            write(self, uc.REG_XMM0 + i, image[160 + 16 * i : 176 + 16 * i])
-        self.write("mxcsr", mxcsr)
+        tags = sum(0 if abridged >> i & 1 else 3 << (2 * i) for i in range(8))
+        self._contexts.write_floating(self, _FLOATING.pack(fcw, fsw, image[32:160], tags, image[160:416], mxcsr))
 
     save_extended = save_fpu
     load_extended = load_fpu
@@ -139,6 +139,8 @@ class Contexts:
         self._spare_handles: list[c_void_p] = []  # of tasks that are gone
         self._control = engine.control
         self._shared = engine.shared
+        self._all = Batch(engine, [uc.REGISTERS[name] for name in _ALL], 8)
+        self._floating = Batch(engine, _FLOATING_NUMBERS, 16)
         self._pristine = UnicornContext(self, engine.new_handle())
         engine.save(self._pristine.handle)
         self.current = self._pristine
@@ -166,27 +168,29 @@ class Contexts:
         self._settle()
         self._engine.write(number, value & _MASK64)
 
-    def read_wide(self, context: UnicornContext, number: int, size: int) -> bytes:
-        """A register of more than 64 bits."""
+    def read_all(self, context: UnicornContext) -> dict[str, int]:
+        """All registers of 64 bits or less, by ptrace's names."""
         self.load(context)
         self._settle()
-        buffer = ctypes.create_string_buffer(16)
-        self._engine.read_register(self._engine.uc, number, ctypes.addressof(buffer))
-        return buffer.raw[:size]
+        return dict(zip(_ALL, self._all.read(), strict=True))
 
-    def write_wide(self, context: UnicornContext, number: int, value: bytes) -> None:
-        """Set a register of more than 64 bits."""
+    def read_floating(self, context: UnicornContext) -> bytes:
+        """The x87 and SSE registers, laid out as _FLOATING."""
         self.load(context)
         self._settle()
-        buffer = ctypes.create_string_buffer(value, 16)
-        self._engine.write_register(self._engine.uc, number, ctypes.addressof(buffer))
+        self._floating.read()
+        return bytes(self._floating.values)
+
+    def write_floating(self, context: UnicornContext, image: bytes) -> None:
+        """Set the x87 and SSE registers, laid out as _FLOATING."""
+        self.load(context)
+        self._settle()
+        self._floating.write(image)
 
     def read_call(self, context: UnicornContext) -> tuple[int, ...]:
         """The registers of the system call at which the engine has stopped, with this context in it."""
         assert context is self.current
         number, a, b, c, d, e, f, pc, flags = _unpack_call(self._shared, _CALL_AT)
-        if flags & ALIGNMENT_CHECK:
-            raise no_alignment_checks()
         self.next_pc = pc
         context.return_to = (pc, flags)
         return number, a, b, c, d, e, f

@@ -34,7 +34,7 @@ from loadstone.machine.vex import NewBlocks
 
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
 _pack_start = struct.Struct("qQqQ").pack_into  # Control: budget, reason, skip, pc
-_unpack_stop = struct.Struct("qQq40xQq64xQ").unpack_from  # budget, reason, skip, ring_count, vector, eflags
+_unpack_stop = struct.Struct("qQq40xQq56xQQ").unpack_from  # budget, reason, skip, ring_count, vector; RIP, RFLAGS
 
 
 class UnicornCore:
@@ -64,6 +64,7 @@ class UnicornCore:
         self._interrupted = False
         self._breakpoints: dict[int, c_void_p] = {}
         engine = self._engine = Engine(memory)
+        self._rewritten = memory.rewritten
         self._enter, self._control_address = engine.hooks.enter, engine.hooks.address
         self._blocks = NewBlocks(engine, memory)
         self._translations = Translations(engine, memory, self._blocks.forget)
@@ -84,8 +85,9 @@ class UnicornCore:
 
     def run(self, context: UnicornContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` bytes of instructions."""
-        contexts, translations, shared = self._contexts, self._translations, self._engine.shared
-        contexts.load(context)
+        contexts, translations, traps, shared = self._contexts, self._translations, self._traps, self._engine.shared
+        if context is not contexts.current:
+            contexts.load(context)
         if space is not translations.space:
             self._switch(space)
         pc = contexts.next_pc if contexts.next_pc >= 0 else context.pc
@@ -96,10 +98,11 @@ class UnicornCore:
             if self._interrupted:
                 self._interrupted = False
                 return _INTERRUPTED_TRAP
-            translations.forget_stale()
+            if translations.stale_tlb or self._rewritten:
+                translations.forget_stale()
             _pack_start(shared, 0, left, native_code.REASON_NONE, skip, pc)
             status = self._enter(self._control_address)
-            left, reason, skip, new_blocks, vector, flags = _unpack_stop(shared)
+            left, reason, skip, new_blocks, vector, stopped, flags = _unpack_stop(shared)
             if self._fill.error is not None:
                 error, self._fill.error = self._fill.error, None
                 raise error
@@ -107,16 +110,20 @@ class UnicornCore:
                 self._blocks.check_first(space, pc)
             if new_blocks:
                 self._blocks.check(space)
-            trap = self._traps.of(status, reason, vector)
-            self._count(trap)
+            if flags & ALIGNMENT_CHECK:
+                raise no_alignment_checks()
+            if reason == native_code.REASON_SYSCALL and not status and vector < 0 and not traps.refused:
+                self.exits.system_calls += 1
+                trap: Trap | None = SYSTEM_CALL_TRAP
+            else:
+                trap = traps.of(status, reason, vector, stopped)
+                self._count(trap)
             if trap is not None:
-                if flags & ALIGNMENT_CHECK:
-                    raise no_alignment_checks()
                 if skip < 0 and trap is not STOPPED_AT_TRAP:
                     context.stopped_at = -1
                 self.retired += budget - left
                 return trap
-            pc = context.pc
+            pc = stopped
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED at the end of the slice at the latest."""
@@ -126,14 +133,14 @@ class UnicornCore:
         """Return STOPPED_AT before the instruction at `address` is executed."""
         if address not in self._breakpoints:
             self._breakpoints[address] = self._engine.hook(uc.HOOK_CODE, self._engine.hooks.code, address, address)
-            self._translations.stale_code = True
+            self._translations.forget_all_code()
 
     def unbreak(self, address: int) -> None:
         """Take a breakpoint back."""
         handle = self._breakpoints.pop(address, None)
         if handle is not None:
             self._engine.unhook(handle)
-            self._translations.stale_code = True
+            self._translations.forget_all_code()
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
@@ -155,10 +162,8 @@ class UnicornCore:
         self._fill.forget_instructions()
 
     def _count(self, trap: Trap | None) -> None:
-        """Count a stop of the engine. Page faults are counted where they are resolved, which is inside a hook."""
-        if trap is SYSTEM_CALL_TRAP:
-            self.exits.system_calls += 1
-        elif trap is None or trap.kind != EXCEPTION:
+        """Count a stop that is no system call. Page faults are counted where they are resolved: inside a hook."""
+        if trap is None or trap.kind != EXCEPTION:
             self.exits.interrupts += 1
         elif trap.vector != PAGE_FAULT:
             self.exits.exceptions += 1

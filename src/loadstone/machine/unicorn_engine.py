@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Sequence
 from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any
 
@@ -150,6 +151,30 @@ class Engine:
         self.library = _Closed()
         self.start = self.read_register = self.write_register = self.write_batch = _refuse_closed
         self.hooks.enter = _refuse_closed
+
+
+class Batch:
+    """Some live registers that are read or set in one call; their values are `values`, `size` bytes each."""
+
+    def __init__(self, engine: Engine, numbers: Sequence[int], size: int) -> None:
+        count = len(numbers)
+        self.values = bytearray(count * size)
+        self._engine = engine
+        self._pin = ctypes.c_char.from_buffer(self.values)
+        first = ctypes.addressof(self._pin)
+        pointers = (c_void_p * count)(*range(first, first + count * size, size))
+        self._arguments = (c_int * count)(*numbers), pointers, count
+
+    def read(self) -> memoryview:
+        """The values as words of 64 bits."""
+        self.values[:] = bytes(len(self.values))
+        self._engine.library.uc_reg_read_batch(self._engine.uc, *self._arguments)
+        return memoryview(self.values).cast("Q")
+
+    def write(self, values: bytes) -> None:
+        """Set the registers."""
+        self.values[:] = values
+        self._engine.library.uc_reg_write_batch(self._engine.uc, *self._arguments)
 
 
 def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:

@@ -30,7 +30,7 @@ class Translations:
 
     Attributes:
         space: the address space that the TLB is of.
-        stale_tlb, stale_code: must be forgotten before the program goes on.
+        stale_tlb: something must be forgotten before the program goes on.
         dropping: the code of a frame is being dropped, and asked for at FRAMES_BASE.
         written: a byte a frame, 1 if it may be writable in the TLB.
         flushes: of the TLB, so far.
@@ -40,7 +40,6 @@ class Translations:
     def __init__(self, engine: Engine, memory: PhysicalMemory, on_forgotten_code: Callable[[], None]) -> None:
         self.space: Any = None
         self.stale_tlb = True
-        self.stale_code = False
         self.dropping = False
         self.written = mmap.mmap(-1, memory.frames)
         self.flushes = 0
@@ -50,6 +49,7 @@ class Translations:
         self._memory = memory
         self._tlb_limit = _TLB_ENTRIES
         self._quarantine_limit = min(_QUARANTINE_LIMIT, memory.frames // 16)  # little of a small memory waits
+        self._stale_code = False
         self._pins = [ctypes.c_char.from_buffer(marks) for marks in (memory.executed, self.written)]
         self._control.executed, self._control.written = map(ctypes.addressof, self._pins)
 
@@ -74,13 +74,25 @@ class Translations:
         """Drop the translations of the code in a frame before the next start."""
         self._memory.rewritten.append(frame)
 
+    def forget_all_code(self) -> None:
+        """Translate all code anew from the next start on."""
+        self._stale_code = self.stale_tlb = True
+
     def forget_stale(self) -> None:
-        """Forget what must not be seen any more; called before every start."""
+        """Forget what must not be seen any more, before a start: if `stale_tlb`, or frames were rewritten.
+
+        Frames come into quarantine only when entries go, which makes the TLB stale.
+        """
         memory = self._memory
         if len(memory.quarantine) > self._quarantine_limit or len(memory.rewritten) > _FEW_FRAMES:
-            self.stale_code = True
-        if self.stale_code:
-            self._forget_all_code()
+            self._stale_code = True
+        if self._stale_code:
+            self._stale_code = False
+            self.stale_tlb = True
+            self._engine.flush_code()
+            memory.rewritten.clear()
+            memory.end_quarantine()
+            self.on_forgotten_code()
         elif memory.rewritten:
             for frame in set(memory.rewritten):
                 self.drop_code(frame)
@@ -131,11 +143,3 @@ class Translations:
     def close(self) -> None:
         """Let go of what the engine read."""
         self._pins.clear()
-
-    def _forget_all_code(self) -> None:
-        self.stale_code = False
-        self.stale_tlb = True
-        self._engine.flush_code()
-        self._memory.rewritten.clear()
-        self._memory.end_quarantine()
-        self.on_forgotten_code()

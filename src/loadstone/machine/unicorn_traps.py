@@ -55,10 +55,15 @@ _GATES_OF_RING_3 = (BREAKPOINT, OVERFLOW, 0x80)  # what `int n` may name; with a
 _PORT_STRINGS = tuple((ONE_BYTE, opcode) for opcode in range(0x6C, 0x70))  # INS and OUTS
 _RING_0_CALLED_INVALID = (0x07, 0x33, 0x35)  # 0F xx: SYSRET, RDPMC, SYSEXIT, which Unicorn holds for no instructions
 _INT, _INT1 = 0xCD, 0xF1
+_TIME_STAMP = (b"\x0f\x31", b"\x0f\x01\xf9")  # RDTSC and RDTSCP, which load no selector
 
 
 class Traps:
-    """Makes traps of stops; `on_privileged` is a hook, which notes what stopped the engine."""
+    """Makes traps of stops.
+
+    Attributes:
+        refused: the engine stopped at what only ring 0 may do, and ran on to the end of the block.
+    """
 
     def __init__(
         self, engine: Engine, memory: PhysicalMemory, contexts: Contexts, translations: Translations, fill: TlbFill
@@ -68,7 +73,7 @@ class Traps:
         self._contexts = contexts
         self._translations = translations
         self._fill = fill
-        self._refused = False  # it stopped at what only ring 0 may do
+        self.refused = False
         self._before_exceptions = engine.new_handle()
         self._scratch, self._refused_state = engine.new_handle(), engine.new_handle()
         self._exception_offset = -1
@@ -76,76 +81,74 @@ class Traps:
 
     def on_privileged(self, _uc: int) -> int:
         """IN, OUT, INS, OUTS and SYSENTER, which Unicorn executes in any ring."""
-        if not self._refused:
-            self._refused = True
+        if not self.refused:
+            self.refused = True
             self._engine.save(self._refused_state)
             self._engine.stop()
         return 0
 
-    def of(self, status: int, reason: int, vector: int) -> Trap | None:
-        """What a stop means, by the engine's status, and the reason and the vector in Control; None to go on."""
-        if self._refused:
+    def of(self, status: int, reason: int, vector: int, pc: int) -> Trap | None:
+        """What a stop at `pc` means, by the engine's status, and reason and vector in Control; None to go on."""
+        if self.refused:
             return self._back_to_refused()
         if self._fill.failure is not None:
-            return self._failed_access()
+            return self._failed_access(pc)
         if status == uc.ERR_INSN_INVALID:
-            return self._invalid()
+            return self._invalid(pc)
         if status == uc.ERR_EXCEPTION:
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if status != uc.ERR_OK:
-            why = self._engine.library.uc_strerror(status).decode()
-            raise HostError(f"Unicorn stopped at {self._pc():#x}: {why}")
+            raise HostError(f"Unicorn stopped at {pc:#x}: {self._engine.library.uc_strerror(status).decode()}")
         if vector >= 0:
-            return self._exception(vector)
+            return self._exception(vector, pc)
+        if reason == native_code.REASON_BREAKPOINT:
+            self._context().stopped_at = pc
+            return STOPPED_AT_TRAP
         if reason == native_code.REASON_SYSCALL:
             return SYSTEM_CALL_TRAP
-        if reason == native_code.REASON_BREAKPOINT:
-            self._context().stopped_at = self._pc()
-            return STOPPED_AT_TRAP
         if reason == native_code.REASON_SLICE:
             return SLICE_END_TRAP
         return None
 
-    def _failed_access(self) -> Trap:
+    def _failed_access(self, pc: int) -> Trap:
         """A page fault that the kernel did not resolve, or an address that there is not."""
         failure, self._fill.failure = self._fill.failure, None
-        if self._instruction_at(self._pc()) in _PORT_STRINGS:  # whether it may is asked before where
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+        if self._instruction_at(pc) in _PORT_STRINGS:  # whether it may is asked before where
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if isinstance(failure, NotCanonical):
-            return self._not_canonical(failure.access)
-        return Trap(EXCEPTION, PAGE_FAULT, failure, self._pc())
+            return self._not_canonical(failure.access, pc)
+        return Trap(EXCEPTION, PAGE_FAULT, failure, pc)
 
-    def _exception(self, vector: int) -> Trap:
+    def _exception(self, vector: int, pc: int) -> Trap:
         """The exception or software interrupt in which the engine stopped."""
         self._engine.control.vector = -1
         if vector in _CONTRIBUTORY:
             self._forget_exception(vector)
-        pc = self._pc()
         if vector not in _GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
             self._engine.write(RIP, pc - 2)
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=_gate_error(vector))
         error = DEBUG_STEP if vector == DEBUG else 0
-        if (
-            vector == GENERAL_PROTECTION and self._contexts.current is not None
-        ):  # it names the selector, without its ring
-            error = loaded_selector(self._code_at(pc, LONGEST), self._contexts.current.read) & ~3
+        if vector == GENERAL_PROTECTION:
+            code = self._code_at(pc, LONGEST)
+            if not code.startswith(_TIME_STAMP):  # it names the selector, without its ring
+                error = loaded_selector(code, self._context().read) & ~3
         return Trap(EXCEPTION, vector, None, pc, error=error)
 
-    def _not_canonical(self, access: int) -> Trap:
+    def _not_canonical(self, access: int, pc: int) -> Trap:
         """No page fault: the CPU refuses the address, of a jump before it jumps, of an operand by its segment."""
         if access != ACCESS_EXECUTE:
-            vector = STACK_FAULT if in_stack_segment(self._code_at(self._pc(), LONGEST)) else GENERAL_PROTECTION
-            return Trap(EXCEPTION, vector, None, self._pc())
+            vector = STACK_FAULT if in_stack_segment(self._code_at(pc, LONGEST)) else GENERAL_PROTECTION
+            return Trap(EXCEPTION, vector, None, pc)
         block = self._engine.control.block
         jump = ending_jump(self._code_at(block, FRAME_SIZE))
         if jump is not None:
-            self._engine.write(RIP, block + jump.start)
+            pc = block + jump.start
+            self._engine.write(RIP, pc)
             self._context().sp -= jump.stack
-        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
 
-    def _invalid(self) -> Trap:
+    def _invalid(self, pc: int) -> Trap:
         """What Unicorn holds for no instruction: most are none."""
-        pc = self._pc()
         refuse_vex(self._memory, self._translations.space, pc)
         table, opcode = self._instruction_at(pc)
         if table == TWO_BYTE and opcode in _RING_0_CALLED_INVALID:
@@ -159,11 +162,11 @@ class Traps:
 
     def _back_to_refused(self) -> Trap:
         """Only ring 0 may do what the program did; the rest of its block ran, and is undone in the registers."""
-        self._refused = False
+        self.refused = False
         self._fill.failure = None
         self._engine.control.vector = -1
         self._engine.restore(self._refused_state)
-        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._pc())
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._engine.read(RIP))
 
     def _forget_exception(self, vector: int) -> None:
         """Tell the engine that the exception was taken; it would make the next one a double fault.
@@ -191,9 +194,6 @@ class Traps:
     def _context(self) -> UnicornContext:
         assert self._contexts.current is not None
         return self._contexts.current
-
-    def _pc(self) -> int:
-        return self._engine.read(RIP)
 
     def _code_at(self, pc: int, size: int) -> bytes:
         return code_at(self._memory, self._translations.space.page_table, pc, size)
