@@ -582,6 +582,14 @@ def test_avx_in_a_first_block_at_an_address_where_another_program_had_none(bare:
         bare.run(context=other, space=space)
 
 
+def test_avx_in_a_first_block_that_has_changed(bare: Bare) -> None:
+    """Unicorn tells of every block that it translates, the first after a start as well."""
+    for text in ("syscall; nop; nop", "mov eax, 1; syscall"):
+        assert bare.start(text).kind == SYSTEM_CALL
+    with pytest.raises(HostError, match=f"vzeroupper.* at {CODE:#x}"):
+        bare.start("vzeroupper; syscall")
+
+
 def test_bmi_runs_right(bare: Bare) -> None:
     bare.start("""mov eax, 0xf0f0; mov ebx, 0xff00; andn ecx, eax, ebx; blsr edx, ebx; pext esi, ebx, eax
     shlx edi, eax, edx; rorx r8d, eax, 4; syscall""")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadstone.machine.vex import find_vex, find_vex_in_block
+from loadstone.machine.vex import find_vex
 from machine.code import assemble, find, lengths, text_of
 
 pytest.importorskip("capstone")
@@ -54,8 +54,7 @@ def test_instructions_of_whole_files(name: str) -> None:
 def test_avx_is_found_behind_other_instructions(text: str) -> None:
     before = assemble("push rbp; mov rbp, rsp; mov eax, 0xc5c4c5c4; movdqu xmm0, [rdi + 0xc5]")
     assert find_vex(before + assemble(text) + b"\xc3") == len(before)
-    assert find_vex_in_block(before + assemble(text) + b"\xc3") == len(before)
-    assert find_vex(before) == find_vex_in_block(before) == -1
+    assert find_vex(before) == -1
 
 
 @pytest.mark.parametrize("text", [
@@ -66,13 +65,6 @@ def test_avx_is_found_behind_other_instructions(text: str) -> None:
 ])  # fmt: skip
 def test_bmi_is_allowed(text: str) -> None:
     assert find_vex(assemble(text)) == -1
-
-
-def test_a_block_ends_where_control_goes_elsewhere() -> None:
-    code = assemble("ret; vzeroupper")
-    assert find_vex_in_block(code) == -1
-    assert find_vex(code) == 1
-    assert find_vex_in_block(assemble("syscall; vzeroupper")) == -1
 
 
 def test_an_instruction_that_is_cut_off_is_not_judged() -> None:

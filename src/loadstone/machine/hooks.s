@@ -151,8 +151,9 @@ on_block:
 1:  mov qword ptr [rcx + REASON], 2
     jmp [rcx + STOP]
 
-# void on_edge(uc, block, previous, control): a block was translated. Note it in the ring if a byte of it may be a VEX
-# prefix (C4, C5) or if it cannot be seen from here; stop when the ring is nearly full.
+# void on_edge(uc, block, previous, control): a block was translated. (Unicorn tells of all but the very first, which is in
+# the stub that enters ring 3.) Note it in the ring if a byte of it may be a VEX prefix (C4, C5) or if it cannot be seen
+# from here; stop when the ring is nearly full.
     .balign 16, 0xcc
 on_edge:
     mov r8, rcx

@@ -67,7 +67,7 @@ class UnicornCore:
         self._rewritten = memory.rewritten
         self._enter, self._control_address = engine.hooks.enter, engine.hooks.address
         self._blocks = NewBlocks(engine, memory)
-        self._translations = Translations(engine, memory, self._blocks.forget)
+        self._translations = Translations(engine, memory)
         self._fill = TlbFill(engine, memory, self._translations, resolve, wants_address, self.exits)
         self._add_hooks()
         enter_ring_3(engine, memory, self._fill.frame)
@@ -106,8 +106,6 @@ class UnicornCore:
             if self._fill.error is not None:
                 error, self._fill.error = self._fill.error, None
                 raise error
-            if pc not in self._blocks.entered:
-                self._blocks.check_first(space, pc)
             if new_blocks:
                 self._blocks.check(space)
             if flags & ALIGNMENT_CHECK:
@@ -158,7 +156,6 @@ class UnicornCore:
 
     def _switch(self, space: Space) -> None:
         self._translations.switch(space)
-        self._blocks.entered.clear()
         self._fill.forget_instructions()
 
     def _count(self, trap: Trap | None) -> None:

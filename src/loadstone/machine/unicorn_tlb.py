@@ -22,7 +22,12 @@ from loadstone.machine.unicorn_engine import KERNEL_BASE, Engine
 from loadstone.machine.unicorn_translations import FRAMES_BASE, Translations
 
 _KERNEL_HALF = (1 << 64) - (1 << 47)
-_ACCESS = {uc.MEM_READ: ACCESS_READ, uc.MEM_WRITE: ACCESS_WRITE, uc.MEM_FETCH: ACCESS_EXECUTE}
+# Of a leaf entry: the bits that matter, what they must be, and the access, by the kind of fill.
+_NEEDED = {
+    uc.MEM_READ: (PRESENT, PRESENT, ACCESS_READ),
+    uc.MEM_WRITE: (PRESENT | WRITABLE, PRESENT | WRITABLE, ACCESS_WRITE),
+    uc.MEM_FETCH: (PRESENT | NO_EXECUTE, PRESENT, ACCESS_EXECUTE),
+}
 
 # Instructions that read the GDT: MOV and POP to a segment register, far RET, IRET, far JMP and CALL; LSS LFS LGS, LAR,
 # LSL, SLDT and its like.
@@ -85,56 +90,57 @@ class TlbFill:
 
     def __call__(self, address: int, kind: int, pc: int) -> int:
         """The hook's resolver (see hooks.s); `kind`: MEM_READ, MEM_WRITE or MEM_FETCH."""
-        if self._translations.dropping:
+        translations = self._translations
+        if translations.dropping:
             return self._answer(address - FRAMES_BASE, uc.PROT_EXEC)
         try:
-            return self._resolve(address, kind, pc)
+            if address >= USER_TOP:
+                return self._beyond_user(address, kind, pc)
+            table = translations.space.page_table
+            slot = table.find(address)
+            entry = self._memory.words[slot] if slot >= 0 else 0
+            bits, needed, access = _NEEDED[kind]
+            if entry & bits != needed:
+                if not self._fault(address, kind, access, pc, bool(entry & PRESENT)):
+                    return REFUSED
+            else:
+                self._exits.translations += 1
+                writes_elsewhere = kind == uc.MEM_WRITE and bool(entry & NO_EXECUTE)
+                translations.guard((entry & FRAME_MASK) >> 12, kind == uc.MEM_FETCH, writes_elsewhere)
+            translations.flush_if_due()
+            return LOOK_AGAIN
         except BaseException as error:  # an exception would be lost in the C code between here and the core
             self.error = error
             self._engine.stop()
             return REFUSED
-        finally:
-            self.filling = -1
 
-    def _resolve(self, address: int, kind: int, pc: int) -> int:
-        if address >= USER_TOP:
-            if self._may_have_machine_page(address, kind, pc):
-                return self._answer(self.frame * FRAME_SIZE, uc.PROT_READ if self.contexts else uc.PROT_ALL)
-            if address < _KERNEL_HALF:
-                self.failure = NotCanonical(address, _ACCESS[kind])
-                return REFUSED
-        words = self._memory.words
-        translations = self._translations
-        table = translations.space.page_table
-        slot = table.find(address) if address < USER_TOP else -1
-        entry = words[slot] if slot >= 0 else 0
-        if _allows(entry, kind):
-            self._exits.translations += 1
-        while not _allows(entry, kind):
-            self._exits.page_faults += 1
-            if not self._fault(address, kind, pc, bool(entry & PRESENT)):
-                return REFUSED
-            entry = words[table.find(address)]
-        if kind != uc.MEM_READ:
-            frame = (entry & FRAME_MASK) >> 12
-            translations.guard(frame, kind == uc.MEM_FETCH, kind == uc.MEM_WRITE and bool(entry & NO_EXECUTE))
-        translations.flush_if_due()
-        return LOOK_AGAIN
-
-    def _fault(self, address: int, kind: int, pc: int, present: bool) -> bool:
+    def _fault(self, address: int, kind: int, access: int, pc: int, present: bool) -> bool:
         """Have the kernel resolve a page fault; whether it did."""
-        self.filling = address & -FRAME_SIZE
-        space = self._translations.space
-        access = _ACCESS[kind]
+        self._exits.page_faults += 1
         if kind == uc.MEM_READ and not present and self._modifies(pc):
             access = ACCESS_WRITE
-        if self._wants_address():
-            failure: Any = self.resolve(space, self._exact(address, kind, pc), access, pc)
-        else:
-            failure = self.resolve(space, address, access, 0)
+        self.filling = address & -FRAME_SIZE
+        try:
+            space = self._translations.space
+            if self._wants_address():
+                failure: Any = self.resolve(space, self._exact(address, kind, pc), access, pc)
+            else:
+                failure = self.resolve(space, address, access, 0)
+        finally:
+            self.filling = -1
         if failure is not None:
             self.failure = failure._replace(address=self._exact(address, kind, pc))
         return failure is None
+
+    def _beyond_user(self, address: int, kind: int, pc: int) -> int:
+        """What lies above user addresses: nothing for the program, but for the core's own page."""
+        if self._may_have_machine_page(address, kind, pc):
+            return self._answer(self.frame * FRAME_SIZE, uc.PROT_READ if self.contexts else uc.PROT_ALL)
+        if address < _KERNEL_HALF:
+            self.failure = NotCanonical(address, _NEEDED[kind][2])
+        else:
+            self._fault(address, kind, _NEEDED[kind][2], pc, False)
+        return REFUSED
 
     def _answer(self, physical: int, permissions: int) -> int:
         """Translate this once to what no page table says."""
@@ -172,12 +178,3 @@ class TlbFill:
 
     def _code_at(self, pc: int, size: int) -> bytes:
         return code_at(self._memory, self._translations.space.page_table, pc, size)
-
-
-def _allows(entry: int, kind: int) -> bool:
-    """Whether a leaf entry permits the access."""
-    if not entry & PRESENT:
-        return False
-    if kind == uc.MEM_WRITE:
-        return bool(entry & WRITABLE)
-    return kind != uc.MEM_FETCH or not entry & NO_EXECUTE

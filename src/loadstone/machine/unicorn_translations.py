@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
@@ -34,16 +34,14 @@ class Translations:
         dropping: the code of a frame is being dropped, and asked for at FRAMES_BASE.
         written: a byte a frame, 1 if it may be writable in the TLB.
         flushes: of the TLB, so far.
-        on_forgotten_code: called when translated code was dropped.
     """
 
-    def __init__(self, engine: Engine, memory: PhysicalMemory, on_forgotten_code: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, memory: PhysicalMemory) -> None:
         self.space: Any = None
         self.stale_tlb = True
         self.dropping = False
         self.written = mmap.mmap(-1, memory.frames)
         self.flushes = 0
-        self.on_forgotten_code = on_forgotten_code
         self._engine = engine
         self._control = engine.control
         self._memory = memory
@@ -92,7 +90,6 @@ class Translations:
             self._engine.flush_code()
             memory.rewritten.clear()
             memory.end_quarantine()
-            self.on_forgotten_code()
         elif memory.rewritten:
             for frame in set(memory.rewritten):
                 self.drop_code(frame)
@@ -125,7 +122,6 @@ class Translations:
         self.dropping = False
         self._memory.executed[frame] = 0
         self.stale_tlb = True
-        self.on_forgotten_code()
 
     def guard(self, frame: int, fetched: bool, writes_elsewhere: bool) -> None:
         """Make a frame code that is `fetched`; make one that is written through a page that does not execute none."""

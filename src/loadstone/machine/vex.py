@@ -10,59 +10,33 @@ from loadstone.errors import HostError
 from loadstone.machine.code import code_at
 from loadstone.machine.core import Space
 from loadstone.machine.instruction import LEGACY, LONGEST, MAP_3A, MAP_38, VEX, Instruction, decode, instructions
-from loadstone.machine.paging import FRAME_MASK
-from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
+from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.unicorn_engine import Engine
 
 # VEX instructions that Unicorn runs right, by (map, opcode): BMI1 and BMI2
 # (ANDN; BLS*; BZHI, PEXT, PDEP; MULX; BEXTR, SHLX, SARX, SHRX; RORX).
 _BMI = frozenset(((MAP_38, 0xF2), (MAP_38, 0xF3), (MAP_38, 0xF5), (MAP_38, 0xF6), (MAP_38, 0xF7), (MAP_3A, 0xF0)))
-_FIRST_BLOCK = 64  # bytes of it that are looked at
 
 
 class NewBlocks:
-    """The blocks that were translated since somebody looked.
-
-    Attributes:
-        entered: addresses in the space of now at which the engine was started and whose block was looked at. Such a
-            block has no edge into it, so that no hook tells of it.
-        checked: blocks looked at that may hold a VEX prefix, so far.
-    """
+    """The blocks that were translated since somebody looked: the edge hook notes those that may hold a VEX prefix."""
 
     def __init__(self, engine: Engine, memory: PhysicalMemory) -> None:
-        self.entered: set[int] = set()
-        self.checked = 0
-        self._entered_places: set[int] = set()  # the same as physical addresses: true for every space
         self._control = engine.control
         self._ring = engine.hooks.ring
         self._memory = memory
 
-    def forget(self) -> None:
-        """Code has changed."""
-        self.entered.clear()
-        self._entered_places.clear()
-
     def check(self, space: Space) -> None:
-        """Look at the blocks in the ring, before anything they did leaves the machine."""
+        """Look at them, before anything they did leaves the machine."""
         ring = self._ring
         count = self._control.ring_count
         self._control.ring_count = 0
         for i in range(count):
-            self.checked += 1
             pc = ring[2 * i]
             code = code_at(self._memory, space.page_table, pc, ring[2 * i + 1])
-            _judge(pc, code, find_vex(code))
-
-    def check_first(self, space: Space, pc: int) -> None:
-        """Look at the block at which the engine was started: at what follows up to the page's end."""
-        self.entered.add(pc)
-        place = space.page_table.entry(pc) & FRAME_MASK | pc % FRAME_SIZE
-        if place in self._entered_places:
-            return
-        self._entered_places.add(place)
-        code = code_at(self._memory, space.page_table, pc, min(_FIRST_BLOCK, FRAME_SIZE - pc % FRAME_SIZE))
-        if b"\xc4" in code or b"\xc5" in code:
-            _judge(pc, code, find_vex_in_block(code))
+            at = find_vex(code)
+            if at >= 0:
+                _refuse(pc + at, code[at:])
 
 
 def refuse_vex(memory: PhysicalMemory, space: Space, pc: int) -> None:
@@ -84,23 +58,8 @@ def find_vex(code: bytes) -> int:
     return -1
 
 
-def find_vex_in_block(code: bytes) -> int:
-    """The same, for the block that begins at `code`: up to the first transfer of control."""
-    for found in instructions(code):
-        if _is_wrong(found):
-            return found.start
-        if found.transfers_control:
-            return -1
-    return -1
-
-
 def _is_wrong(found: Instruction) -> bool:
     return found.encoding != LEGACY and not (found.encoding == VEX and (found.map, found.opcode) in _BMI)
-
-
-def _judge(pc: int, code: bytes, at: int) -> None:
-    if at >= 0:
-        _refuse(pc + at, code[at:])
 
 
 def _refuse(pc: int, code: bytes) -> None:
