@@ -31,6 +31,11 @@ end
 print(sum)
 """
 
+ERLANG = """
+F = fun(F, N, S) when N > 0 -> F(F, N - 1, (S * 31 + N) rem 65521); (_, _, S) -> S end,
+io:format("~p~n", [F(F, 2000, 7)]), halt().
+"""
+
 
 def options(engine: str) -> tuple[str, ...]:
     """The options for a core, or a skip with the reason."""
@@ -56,6 +61,15 @@ def test_rewriting_is_no_page_fault(way: str, compiled: Compiler) -> None:
             return machine.kernel.cores[0].exits.page_faults
 
     assert faults(200) == faults(20)
+
+
+@pytest.mark.skipif(not shutil.which("erl"), reason="erl is not installed")
+def test_erlang_whose_machine_code_is_mapped_twice() -> None:
+    """Its JIT writes code at one address and runs it at another, unless told otherwise (`erl +JMsingle`)."""
+    one_thread_each = ("+S", "1:1", "+SDcpu", "1:1", "+SDio", "1", "+A", "1")
+    no_busy_waiting = ("+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
+    quietly = ("-noshell", "-noinput", "-boot", "no_dot_erlang")
+    same("erl", *one_thread_each, *no_busy_waiting, *quietly, "-eval", ERLANG, options=("--engine", "unicorn"))
 
 
 @pytest.mark.skipif(not shutil.which("luajit"), reason="luajit is not installed")
