@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from errno import EACCES, ENOENT
+from errno import EACCES, ENAMETOOLONG, ENOENT
+from os import fsencode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import BytesOpen, DirectoryFile
-from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, S_IFDIR, S_IFLNK, S_IFREG, d_type
+from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, PATH_MAX, S_IFDIR, S_IFLNK, S_IFREG, d_type
 from loadstone.vfs.inode import Entry, Inode
 
 if TYPE_CHECKING:
@@ -156,6 +157,13 @@ class MagicLink(DynamicLink):
     ) -> None:
         super().__init__(text, device=device, inode=inode, mode=mode)
         self.place = place
+
+    def readlink(self) -> str:
+        """The path of the place, now; ENAMETOOLONG when it is deeper than a path can say (d_path's buffer)."""
+        text = self.text()
+        if len(fsencode(text)) >= PATH_MAX:
+            raise LinuxError(ENAMETOOLONG)
+        return text
 
     def follow(self) -> Location | None:
         """The place; ENOENT if there is none."""

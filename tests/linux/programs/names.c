@@ -115,6 +115,17 @@ int main(void) {
   T(rename("one", "two"));
   show("two");
   list(".");
+  for (int i = 0; i < 17; i++) {  // deeper than a path can say
+    char name[256];
+    memset(name, 'a' + i, 255);
+    name[255] = 0;
+    if (mkdir(name, 0700) || chdir(name)) perror(name);
+  }
+  T(S(getcwd, path, sizeof path));
+  T(S(getcwd, path, 1));
+  T(readlink("/proc/self/cwd", path, sizeof path));
+  T(open("deep", O_CREAT | O_RDWR, 0600) > 0);
+  for (int i = 0; i < 17; i++) T(chdir(".."));
   T(chdir("c"));
   T(getcwd(path, sizeof path) != 0);
   printf("     %s\n", strrchr(path, '/'));

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE
+from errno import EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ERANGE
 from os import fsencode
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import (
     IN_ACCESS,
     O_PATH,
+    PATH_MAX,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     RENAME_WHITEOUT,
@@ -71,6 +72,8 @@ def getcwd(task: Task, buffer: OutBytes, size: Size) -> int:
     if fs.cwd.deleted:
         raise LinuxError(ENOENT)
     path = fsencode(task.kernel.vfs.path_of(fs.cwd, fs.root)) + b"\0"
+    if len(path) > PATH_MAX:  # the C library finds the way up by itself then
+        raise LinuxError(ENAMETOOLONG)
     if len(path) > size:
         raise LinuxError(ERANGE)
     copy_out(task.process.space, buffer, path)
