@@ -5,6 +5,13 @@ from __future__ import annotations
 import errno as _errno
 import os
 
+_USUAL = {_errno.EOPNOTSUPP: "EOPNOTSUPP", _errno.EDEADLK: "EDEADLK"}  # of the names that one number has
+
+
+def errno_name(number: int) -> str:
+    """The name that the kernel gives an errno: `ENOEXEC`; the number where it has none."""
+    return _USUAL.get(number) or _errno.errorcode.get(number, str(number))
+
 
 class LinuxError(Exception):
     """An operation that failed with an errno, and one sentence for a person.
@@ -26,7 +33,7 @@ class LinuxError(Exception):
     @property
     def name(self) -> str:
         """The errno's name: `ENOEXEC`."""
-        return _errno.errorcode.get(self.errno, str(self.errno))
+        return errno_name(self.errno)
 
     def __str__(self) -> str:
         text = f"{os.strerror(self.errno)} ({self.name})"

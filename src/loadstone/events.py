@@ -51,6 +51,8 @@ class Syscall(NamedTuple):
     errno: str | None
     restarted: bool
     text: str  # the strace-style line without the result; "" unless somebody wants the texts
+    shown: str = ""  # with it the result as strace shows it, where that is not the number, and what it adds to it
+    note: str = ""
 
 
 class Map(NamedTuple):
@@ -161,6 +163,7 @@ class Signal(NamedTuple):
     code: int
     address: int
     action: str
+    text: str = ""  # siginfo_t in strace's manner; "" unless somebody wants the texts of system calls
 
 
 class Exit(NamedTuple):

@@ -98,7 +98,7 @@ def test_calls(line: str, call: tuple[Any, ...], memory: dict[str, bytes]) -> No
 
 
 def test_long_strings_are_cut() -> None:
-    assert shown("prctl", 15, ARENA, at_0=b"x" * 40 + b"\0").startswith("prctl(PR_SET_NAME, 0x10000000")
+    assert shown("prctl", 15, ARENA, at_0=b"x" * 40 + b"\0") == 'prctl(PR_SET_NAME, "xxxxxxxxxxxxxxx"...)'
 
 
 def test_looking_does_not_touch_memory() -> None:

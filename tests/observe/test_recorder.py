@@ -107,11 +107,11 @@ def test_trace_lines() -> None:
         assert "\n" not in line(record)
 
 
-def test_tracer_names_a_second_process() -> None:
+def test_tracer_names_other_threads_than_the_first() -> None:
     written: list[str] = []
     tracer = Tracer(written.append)
     tracer(CALL)
-    tracer(CALL._replace(pid=7))
+    tracer(CALL._replace(pid=7, tid=7))
     assert not written[0].startswith("[pid")
     assert written[1].startswith("[pid 7] write(")
     assert event_kinds(("syscall",)) == ("syscall", "signal", "exit")

@@ -89,7 +89,12 @@ def _stops_nobody(task: Task, number: int) -> bool:
 def _announce(task: Task, info: SigInfo, action: str) -> None:
     subscribers = task.kernel.events.signal
     if subscribers:
-        record = Signal(task.process.pid, task.tid, name(info.number), info.code, info.address, action)
+        text = ""
+        if task.kernel.events.texts:
+            from loadstone.linux.strace_structs import signal_info
+
+            text = signal_info(info)
+        record = Signal(task.process.pid, task.tid, name(info.number), info.code, info.address, action, text)
         publish(subscribers, record)
 
 

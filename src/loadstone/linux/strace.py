@@ -1,22 +1,26 @@
 """System calls as a person reads them, in strace(1)'s manner: `openat(AT_FDCWD, "/etc/passwd", O_RDONLY)`.
 
 Imported only when somebody listens to system calls. `before` shows what a call is given, `after` adds what it gave
-back.
+back. How an argument is shown is its type's matter (syscalls.arguments), unless LAYOUTS (strace_calls.py) knows better.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.linux import strace_calls
+from loadstone.linux.strace_calls import CALLS, LATE, LAYOUTS, LOOKS_AT_RESULT
 from loadstone.linux.strace_flags import FLAGS
+from loadstone.linux.strace_sockets import SOCKETS
 from loadstone.linux.strace_structs import STRUCTURES
+from loadstone.linux.strace_times import TIMES
 from loadstone.linux.strace_values import VALUES, Formatter, Subject, address
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.registry import SystemCall
 
-FORMATTERS: dict[str, Formatter] = {**VALUES, **STRUCTURES, **FLAGS}
+FORMATTERS: dict[str, Formatter] = {**VALUES, **STRUCTURES, **TIMES, **FLAGS, **SOCKETS, **CALLS}
 
 
 def before(task: Task, row: SystemCall, registers: tuple[int, ...]) -> list[str]:
@@ -26,8 +30,8 @@ def before(task: Task, row: SystemCall, registers: tuple[int, ...]) -> list[str]
     """
     arguments = _decode(row, registers)
     shown = []
-    for index, kind in enumerate(row.kinds):
-        text = "" if kind.late else FORMATTERS[kind.show](Subject(task, arguments, index, 0))
+    for index, (name, late) in enumerate(_shape(row)):
+        text = "" if late else FORMATTERS[name](Subject(task, arguments, index, 0))
         shown.append("" if text == f"{arguments[index]:#x}" else text)
     return shown
 
@@ -39,31 +43,40 @@ def after(task: Task, row: SystemCall, registers: tuple[int, ...], result: int, 
     if shown is None:  # somebody began to listen while the call waited
         shown = before(task, row, registers)
     arguments = _decode(row, registers)
+    subject = Subject(task, arguments, 0, result)
+    if row.name == "clone":
+        return f"clone({', '.join(strace_calls.clone(subject))})"
+    if row.name == "rt_sigreturn":
+        return f"rt_sigreturn({strace_calls.mask_now(subject)})"
     failed = -4096 < result < 0
-    for index, kind in enumerate(row.kinds):
+    for index, (name, late) in enumerate(_shape(row)):
+        subject = Subject(task, arguments, index, result)
         if not shown[index]:
-            subject = Subject(task, arguments, index, result)
-            shown[index] = address(subject) if failed and kind.late else FORMATTERS[kind.show](subject)
-    return f"{row.name}({', '.join(shown[: _count_used(row.name, arguments)])})"
+            unwritten = failed and late and name not in LOOKS_AT_RESULT
+            shown[index] = address(subject) if unwritten else FORMATTERS[name](subject)
+        elif name == "length_at" and not failed:
+            now = FORMATTERS[name](subject)
+            shown[index] = shown[index] if now == shown[index] else f"{shown[index][:-1]} => {now[1:]}"
+    return f"{row.name}({', '.join(shown[place] for place in strace_calls.used(row.name, arguments))})"
 
 
-_MAKES_FILE = 0o20200100  # O_CREAT, O_TMPFILE
-_MREMAP_FIXED = 2
-# Arguments each futex command looks at: WAIT and the ones with a time-out 4, WAKE 3, the two-word ones 5 or 6.
-_FUTEX_ARGUMENTS = (4, 3, 3, 5, 6, 6, 4, 2, 2, 6, 6, 5, 6, 4)
+def note(task: Task, row: SystemCall, registers: tuple[int, ...], result: int) -> tuple[str, str]:
+    """The result as it is shown, "" for a plain number, and what is added to it in parentheses, "" for nothing."""
+    if row.name == "rt_sigreturn":
+        return strace_calls.restored(task), ""
+    arguments = _decode(row, registers)
+    shown = strace_calls.result(row.name, arguments, result)
+    return shown, strace_calls.note(row.name, Subject(task, arguments, 0, result))
 
 
-def _count_used(name: str, arguments: tuple[int, ...]) -> int:
-    """How many arguments mean something in this call."""
-    if name in ("open", "openat"):
-        count = len(arguments)
-        return count if arguments[count - 2] & _MAKES_FILE & ~0o200000 else count - 1
-    if name == "mremap":
-        return 5 if arguments[3] & _MREMAP_FIXED else 4
-    if name == "futex":
-        command = arguments[1] & 0x7F
-        return _FUTEX_ARGUMENTS[command] if command < len(_FUTEX_ARGUMENTS) else 6
-    return len(arguments)
+def _shape(row: SystemCall) -> list[tuple[str, bool]]:
+    """For each argument the name of its formatter, and whether it is shown after the call."""
+    layout = LAYOUTS.get(row.name, ())
+    named = {index: name for index, name in enumerate(layout) if name}
+    return [
+        (named[index], named[index] in LATE) if index in named else (kind.show, kind.late)
+        for index, kind in enumerate(row.kinds)
+    ]
 
 
 def _decode(row: SystemCall, registers: tuple[int, ...]) -> tuple[int, ...]:

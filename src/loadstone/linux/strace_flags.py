@@ -22,19 +22,20 @@ def named(value: int, table: Table, nothing: str) -> str:
     return "|".join(parts)
 
 
-def _bits(prefix: str, names: str, nothing: str = "0", first: int = 1) -> Formatter:
+def bits(prefix: str, names: str, nothing: str = "0", first: int = 1) -> Formatter:
     """Flags whose names are in the order of their bits; `-` for a bit without a name."""
     table = tuple((first << shift, prefix + label) for shift, label in enumerate(names.split()) if label != "-")
     return lambda subject: named(subject.value & (1 << 64) - 1, table, nothing)
 
 
-def _numbers(prefix: str, names: str, first: int = 0) -> Formatter:
+def numbers(prefix: str, names: str, first: int = 0) -> Formatter:
     """One of several numbers; `-` for one without a name."""
     table = {number: prefix + label for number, label in enumerate(names.split(), first) if label != "-"}
-    return _choice(table)
+    return choice(table)
 
 
-def _choice(table: dict[int, str]) -> Formatter:
+def choice(table: dict[int, str]) -> Formatter:
+    """One of the numbers in the table; others as numbers."""
     return lambda subject: (
         table.get(subject.value) or (str(subject.value) if -1024 < subject.value < 1024 else f"{subject.value:#x}")
     )
@@ -104,19 +105,26 @@ _CLONE = (
 )
 
 
+def clone_text(value: int) -> str:
+    """The flags of clone(2), and the signal at the end of the child."""
+    number = value & 0xFF
+    parts = [named(value & ~0xFF, _CLONE_TABLE, ""), signals.name(number) if 0 < number <= 64 else ""]
+    return "|".join(part for part in parts if part) or "0"
+
+
+_CLONE_TABLE = tuple((0x100 << shift, f"CLONE_{label}") for shift, label in enumerate(_CLONE.split()))
+
+
 def clone_flags(subject: Subject) -> str:
     """The flags, and the signal at the end of the child."""
-    table = tuple((0x100 << shift, f"CLONE_{label}") for shift, label in enumerate(_CLONE.split()))
-    number = subject.value & 0xFF
-    parts = [named(subject.value & ~0xFF, table, ""), signals.name(number) if 0 < number <= 64 else ""]
-    return "|".join(part for part in parts if part) or "0"
+    return clone_text(subject.value)
 
 
 _IOCTLS = {
     0x5401: "TCGETS", 0x5402: "TCSETS", 0x5403: "TCSETSW", 0x5404: "TCSETSF", 0x540B: "TCFLSH", 0x540F: "TIOCGPGRP",
     0x5410: "TIOCSPGRP", 0x5412: "TIOCSTI", 0x5413: "TIOCGWINSZ", 0x5414: "TIOCSWINSZ", 0x541B: "FIONREAD",
     0x540E: "TIOCSCTTY", 0x541C: "TIOCLINUX", 0x541D: "TIOCCONS", 0x5421: "FIONBIO", 0x5429: "TIOCGSID",
-    0x5450: "FIONCLEX", 0x5451: "FIOCLEX", 0x802C542A: "TCGETS2", 0x40049409: "FICLONE",
+    0x5450: "FIONCLEX", 0x5451: "FIOCLEX", 0x802C542A: "TCGETS2", 0x40049409: "BTRFS_IOC_CLONE or FICLONE",
 }  # fmt: skip
 _FCNTL_FIRST = "DUPFD GETFD SETFD GETFL SETFL GETLK SETLK SETLKW SETOWN GETOWN SETSIG GETSIG"
 _FCNTL = {
@@ -133,6 +141,7 @@ _PRCTL = {
     40: "PR_GET_TID_ADDRESS", 41: "PR_SET_THP_DISABLE", 42: "PR_GET_THP_DISABLE", 47: "PR_CAP_AMBIENT",
     0x53564D41: "PR_SET_VMA", 0x59616D61: "PR_SET_PTRACER",
 }  # fmt: skip
+PRCTL_STRINGS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 _ARCH = {
     0x1001: "ARCH_SET_GS", 0x1002: "ARCH_SET_FS", 0x1003: "ARCH_GET_FS", 0x1004: "ARCH_GET_GS",
     0x1011: "ARCH_GET_CPUID", 0x1012: "ARCH_SET_CPUID", 0x1021: "ARCH_GET_XCOMP_SUPP", 0x1022: "ARCH_GET_XCOMP_PERM",
@@ -159,42 +168,60 @@ _AT_FLAGS = "SYMLINK_NOFOLLOW REMOVEDIR SYMLINK_FOLLOW NO_AUTOMOUNT EMPTY_PATH S
 _STATX = "TYPE MODE NLINK UID GID ATIME MTIME CTIME INO SIZE BLOCKS BTIME MNT_ID"
 
 
+def statx_fields(value: int) -> str:
+    """Fields of struct statx."""
+    usual = ((0xFFF, "STATX_ALL"), (0x7FF, "STATX_BASIC_STATS"))
+    table = tuple((1 << shift, f"STATX_{label}") for shift, label in enumerate(_STATX.split()))
+    return named(value, usual + table, "0")
+
+
 def statx_mask(subject: Subject) -> str:
     """Which fields are asked for."""
-    usual = {0x7FF: "STATX_BASIC_STATS", 0xFFF: "STATX_ALL"}.get(subject.value)
-    table = tuple((1 << shift, f"STATX_{label}") for shift, label in enumerate(_STATX.split()))
-    return usual or named(subject.value, table, "0")
+    return statx_fields(subject.value)
+
+
+def statx_flags(subject: Subject) -> str:
+    """How a path is followed, after how fresh the attributes must be."""
+    value = subject.value
+    sync = {0: "AT_STATX_SYNC_AS_STAT", 0x2000: "AT_STATX_FORCE_SYNC", 0x4000: "AT_STATX_DONT_SYNC"}
+    rest = at_flags(subject._replace(arguments=(value & ~0x6000,), position=0)) if value & ~0x6000 else ""
+    first = sync.get(value & 0x6000, "AT_STATX_SYNC_TYPE")
+    return f"{first}|{rest}" if rest else first
+
+
+at_flags = bits("AT_", _AT_FLAGS, first=0x100)
 
 
 FLAGS: dict[str, Formatter] = {
-    "prot": _bits("PROT_", "READ WRITE EXEC SEM", "PROT_NONE"),
+    "prot": bits("PROT_", "READ WRITE EXEC SEM", "PROT_NONE"),
     "map_flags": map_flags,
-    "remap_flags": _bits("MREMAP_", "MAYMOVE FIXED DONTUNMAP"),
-    "sync_flags": _bits("MS_", "ASYNC INVALIDATE SYNC"),
-    "lock_flags": _bits("MLOCK_", "ONFAULT"),
-    "advice": _numbers("MADV_", _ADVICE),
+    "remap_flags": bits("MREMAP_", "MAYMOVE FIXED DONTUNMAP"),
+    "sync_flags": bits("MS_", "ASYNC INVALIDATE SYNC"),
+    "lock_flags": bits("MLOCK_", "ONFAULT"),
+    "advice": numbers("MADV_", _ADVICE),
     "open_flags": open_flags,
-    "at_flags": _bits("AT_", _AT_FLAGS, first=0x100),
-    "access_mode": _bits("", "X_OK W_OK R_OK", "F_OK"),
-    "whence": _numbers("SEEK_", "SET CUR END DATA HOLE"),
-    "fcntl": _choice(_FCNTL),
-    "ioctl": _choice(_IOCTLS),
+    "at_flags": at_flags,
+    "statx_flags": statx_flags,
+    "access_mode": bits("", "X_OK W_OK R_OK", "F_OK"),
+    "whence": numbers("SEEK_", "SET CUR END DATA HOLE"),
+    "fcntl": choice(_FCNTL),
+    "ioctl": choice(_IOCTLS),
     "statx_mask": statx_mask,
-    "rename_flags": _bits("RENAME_", "NOREPLACE EXCHANGE WHITEOUT"),
-    "file_advice": _numbers("POSIX_FADV_", "NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED NOREUSE"),
+    "rename_flags": bits("RENAME_", "NOREPLACE EXCHANGE WHITEOUT"),
+    "file_advice": numbers("POSIX_FADV_", "NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED NOREUSE"),
     "signal": signal,
-    "mask_how": _numbers("SIG_", "BLOCK UNBLOCK SETMASK"),
-    "clock": _numbers("CLOCK_", _CLOCKS),
-    "sleep_flags": _bits("TIMER_", "ABSTIME"),
-    "itimer_which": _numbers("ITIMER_", "REAL VIRTUAL PROF"),
-    "resource": _numbers("RLIMIT_", _RESOURCES),
-    "usage_who": _choice({0: "RUSAGE_SELF", -1: "RUSAGE_CHILDREN", 1: "RUSAGE_THREAD"}),
-    "priority_which": _numbers("PRIO_", "PROCESS PGRP USER"),
-    "policy": _numbers("SCHED_", "OTHER FIFO RR BATCH - IDLE DEADLINE"),
+    "mask_how": numbers("SIG_", "BLOCK UNBLOCK SETMASK"),
+    "clock": numbers("CLOCK_", _CLOCKS),
+    "sleep_flags": bits("TIMER_", "ABSTIME"),
+    "itimer_which": numbers("ITIMER_", "REAL VIRTUAL PROF"),
+    "resource": numbers("RLIMIT_", _RESOURCES),
+    "usage_who": choice({0: "RUSAGE_SELF", -1: "RUSAGE_CHILDREN", 1: "RUSAGE_THREAD"}),
+    "priority_which": numbers("PRIO_", "PROCESS PGRP USER"),
+    "policy": numbers("SCHED_", "OTHER FIFO RR BATCH - IDLE DEADLINE"),
     "futex": futex,
-    "prctl": _choice(_PRCTL),
-    "arch_prctl": _choice(_ARCH),
-    "random_flags": _bits("GRND_", "NONBLOCK RANDOM INSECURE"),
+    "prctl": choice(_PRCTL),
+    "arch_prctl": choice(_ARCH),
+    "random_flags": bits("GRND_", "NONBLOCK RANDOM INSECURE"),
     "clone_flags": clone_flags,
-    "membarrier": _choice(_MEMBARRIER),
+    "membarrier": choice(_MEMBARRIER),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from struct import Struct
 
 from loadstone.linux import signals
-from loadstone.linux.strace_flags import ACTION_FLAGS, STACK_FLAGS, named
-from loadstone.linux.strace_values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct
+from loadstone.linux.signals import SigInfo
+from loadstone.linux.strace_flags import ACTION_FLAGS, STACK_FLAGS, named, statx_fields
+from loadstone.linux.strace_values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct, whole
 
 _TYPES = {0o010000: "S_IFIFO", 0o020000: "S_IFCHR", 0o040000: "S_IFDIR", 0o060000: "S_IFBLK", 0o100000: "S_IFREG",
           0o120000: "S_IFLNK", 0o140000: "S_IFSOCK"}  # fmt: skip
@@ -26,13 +27,23 @@ def _size_or_device(file_mode: int, size: int, rdev: int) -> str:
     return f"st_size={size}"
 
 
+_ATTRIBUTES = (
+    (0x4, "STATX_ATTR_COMPRESSED"), (0x10, "STATX_ATTR_IMMUTABLE"), (0x20, "STATX_ATTR_APPEND"),
+    (0x40, "STATX_ATTR_NODUMP"), (0x800, "STATX_ATTR_ENCRYPTED"), (0x1000, "STATX_ATTR_AUTOMOUNT"),
+    (0x2000, "STATX_ATTR_MOUNT_ROOT"), (0x100000, "STATX_ATTR_VERITY"), (0x200000, "STATX_ATTR_DAX"),
+)  # fmt: skip
+
+
 stat = struct(
     Struct("<24xI12xQq"),
     lambda v: f"{{st_mode={_file_mode(v[0])}, {_size_or_device(v[0], v[2], v[1])}, ...}}",
 )
 statx = struct(
     Struct("<I4xQ12xH10xQ"),
-    lambda v: f"{{stx_mask={v[0]:#x}, stx_attributes={v[1]:#x}, stx_mode={_file_mode(v[2])}, stx_size={v[3]}, ...}}",
+    lambda v: (
+        f"{{stx_mask={statx_fields(v[0])}, stx_attributes={named(v[1], _ATTRIBUTES, '0')}, "
+        f"stx_mode={_file_mode(v[2])}, stx_size={v[3]}, ...}}"
+    ),
 )
 
 
@@ -49,19 +60,16 @@ def entries(subject: Subject) -> str:
 pair = struct(Struct("<ii"), lambda v: f"[{v[0]}, {v[1]}]")
 out_int = struct(Struct("<i"), lambda v: f"[{v[0]}]")
 out_long = struct(Struct("<q"), lambda v: f"[{v[0]}]")
-timespec = struct(Struct("<qq"), lambda v: f"{{tv_sec={v[0]}, tv_nsec={v[1]}}}")
-timeval = struct(Struct("<qq"), lambda v: f"{{tv_sec={v[0]}, tv_usec={v[1]}}}")
-itimer = struct(
-    Struct("<4q"),
-    lambda v: f"{{it_interval={{tv_sec={v[0]}, tv_usec={v[1]}}}, it_value={{tv_sec={v[2]}, tv_usec={v[3]}}}}}",
-)
 rlimit = struct(Struct("<QQ"), lambda v: f"{{rlim_cur={_limit(v[0])}, rlim_max={_limit(v[1])}}}")
 sysinfo = struct(
-    Struct("<q3QQQ"),
-    lambda v: f"{{uptime={v[0]}, loads=[{v[1]}, {v[2]}, {v[3]}], totalram={v[4]}, freeram={v[5]}, ...}}",
+    Struct("<q3Q6QHxxxxxxQQI"),
+    lambda v: (
+        f"{{uptime={v[0]}, loads=[{v[1]}, {v[2]}, {v[3]}], totalram={v[4]}, freeram={v[5]}, sharedram={v[6]}, "
+        f"bufferram={v[7]}, totalswap={v[8]}, freeswap={v[9]}, procs={v[10]}, totalhigh={v[11]}, freehigh={v[12]}, "
+        f"mem_unit={v[13]}}}"
+    ),
 )
 sigset = struct(Struct("<Q"), lambda v: signal_set(v[0]))
-siginfo = struct(Struct("<iii4xiI"), lambda v: _siginfo(*v))
 altstack = struct(
     Struct("<QIxxxxQ"),
     lambda v: (
@@ -78,9 +86,55 @@ def _limit(value: int) -> str:
     return f"{value // 1024}*1024" if value and value % 1024 == 0 else str(value)
 
 
-def _siginfo(number: int, errno: int, code: int, pid: int, uid: int) -> str:
-    codes = {0: "SI_USER", -1: "SI_QUEUE", -6: "SI_TKILL", 0x80: "SI_KERNEL", -2: "SI_TIMER"}
-    return f"{{si_signo={signals.name(number)}, si_code={codes.get(code, code)}, si_pid={pid}, si_uid={uid}}}"
+_CODES = {0: "SI_USER", -1: "SI_QUEUE", -2: "SI_TIMER", -3: "SI_MESGQ", -4: "SI_ASYNCIO", -5: "SI_SIGIO",
+          -6: "SI_TKILL", 0x80: "SI_KERNEL"}  # fmt: skip
+_CODES_OF = {
+    "SIGCHLD": "CLD_EXITED CLD_KILLED CLD_DUMPED CLD_TRAPPED CLD_STOPPED CLD_CONTINUED",
+    "SIGSEGV": "SEGV_MAPERR SEGV_ACCERR SEGV_BNDERR SEGV_PKUERR",
+    "SIGBUS": "BUS_ADRALN BUS_ADRERR BUS_OBJERR",
+    "SIGFPE": "FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB",
+    "SIGILL": "ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK",
+    "SIGTRAP": "TRAP_BRKPT TRAP_TRACE",
+}
+_CHILD = Struct("<iIi4xqq")
+_SENT = Struct("<iIQ")
+_TIMER = Struct("<iiQ")
+
+
+_SIGINFO = Struct("<iii4x32s")
+
+
+def siginfo(subject: Subject) -> str:
+    """siginfo_t."""
+    data = whole(subject, _SIGINFO) if subject.value else None
+    if data is None:
+        return address(subject)
+    number, errno, code, fields = _SIGINFO.unpack(data)
+    return signal_info(SigInfo(number, code, fields, errno))
+
+
+def signal_info(info: SigInfo) -> str:
+    """siginfo_t: what its code says is in it."""
+    name, code, fields = signals.name(info.number), info.code, info.fields.ljust(32, b"\0")
+    own = _CODES_OF.get(name, "").split()
+    label = _CODES.get(code) or (own[code - 1] if 0 < code <= len(own) else str(code))
+    head = f"si_signo={name}, si_code={label}"
+    if name == "SIGCHLD" and code > 0:
+        pid, uid, status, user, system = _CHILD.unpack_from(fields)
+        shown = str(status) if code == 1 else signals.name(status)
+        return f"{{{head}, si_pid={pid}, si_uid={uid}, si_status={shown}, si_utime={user}, si_stime={system}}}"
+    if code in (-1, -2):
+        first, second, value = (_TIMER if code == -2 else _SENT).unpack_from(fields)
+        names = ("si_timerid", "si_overrun") if code == -2 else ("si_pid", "si_uid")
+        data = f"si_int={value & 0xFFFF_FFFF}, si_ptr={hex(value) if value else 'NULL'}"
+        return f"{{{head}, {names[0]}={first}, {names[1]}={second}, {data}}}"
+    if code in (0, -6):
+        pid, uid, _ = _SENT.unpack_from(fields)
+        return f"{{{head}, si_pid={pid}, si_uid={uid}}}"
+    if own and name != "SIGCHLD":
+        where = int.from_bytes(fields[:8], "little")
+        return f"{{{head}, si_addr={hex(where) if where else 'NULL'}}}"
+    return f"{{{head}}}"
 
 
 def sigaction(subject: Subject) -> str:
@@ -113,7 +167,53 @@ def uname(subject: Subject) -> str:
     return f"{{sysname={sysname}, nodename={nodename}, ...}}"
 
 
-_POLL = ((1, "POLLIN"), (2, "POLLPRI"), (4, "POLLOUT"), (8, "POLLERR"), (16, "POLLHUP"), (32, "POLLNVAL"))
+_POLL = "IN PRI OUT ERR HUP NVAL RDNORM RDBAND WRNORM WRBAND MSG - - RDHUP"
+_POLL_TABLE = tuple((1 << shift, f"POLL{label}") for shift, label in enumerate(_POLL.split()) if label != "-")
+
+
+def poll_events(value: int) -> str:
+    """The events of poll(2)."""
+    return named(value & 0xFFFF, _POLL_TABLE, "0")
+
+
+def statfs(subject: Subject) -> str:
+    """struct statfs."""
+    data = whole(subject, _STATFS) if subject.result >= 0 else None
+    if data is None:
+        return address(subject)
+    kind, *sizes, first, second, longest, fragment, flags = _STATFS.unpack(data)
+    names = ("f_bsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree")
+    numbers = ", ".join(f"{name}={value}" for name, value in zip(names, sizes, strict=True))
+    identity = f"{{val=[{hex(first) if first else 0}, {hex(second) if second else 0}]}}"
+    return (
+        f"{{f_type={_FILE_SYSTEMS.get(kind, hex(kind))}, {numbers}, f_fsid={identity}, f_namelen={longest}, "
+        f"f_frsize={fragment}, f_flags={named(flags, _MOUNT_FLAGS, '0')}}}"
+    )
+
+
+_STATFS = Struct("<qqQQQQQIIqqq")
+_FILE_SYSTEMS = {
+    0xEF53: "EXT2_SUPER_MAGIC", 0x01021994: "TMPFS_MAGIC", 0x9FA0: "PROC_SUPER_MAGIC", 0x62656572: "SYSFS_MAGIC",
+    0x794C7630: "OVERLAYFS_SUPER_MAGIC", 0x58465342: "XFS_SUPER_MAGIC", 0x9123683E: "BTRFS_SUPER_MAGIC",
+    0x1CD1: "DEVPTS_SUPER_MAGIC", 0x50495045: "PIPEFS_MAGIC", 0x534F434B: "SOCKFS_MAGIC",
+}  # fmt: skip
+_MOUNTS = "RDONLY NOSUID NODEV NOEXEC SYNCHRONOUS VALID MANDLOCK WRITE APPEND IMMUTABLE NOATIME NODIRATIME RELATIME"
+_MOUNT_FLAGS = tuple((1 << shift, f"ST_{label}") for shift, label in enumerate(_MOUNTS.split()))
+
+
+def sigevent(subject: Subject) -> str:
+    """struct sigevent."""
+    data = whole(subject, _SIGEVENT) if subject.value else None
+    if data is None:
+        return address(subject)
+    value, number, kind = _SIGEVENT.unpack(data)
+    names = {0: "SIGEV_SIGNAL", 1: "SIGEV_NONE", 2: "SIGEV_THREAD", 4: "SIGEV_THREAD_ID"}
+    shown = f"sival_int={value & 0xFFFF_FFFF}, sival_ptr={hex(value) if value else 'NULL'}"
+    data_text = f"sigev_value={{{shown}}}, " if value else ""
+    return f"{{{data_text}sigev_signo={signals.name(number)}, sigev_notify={names.get(kind, kind)}}}"
+
+
+_SIGEVENT = Struct("<Qii")
 
 
 def poll(subject: Subject) -> str:
@@ -123,26 +223,9 @@ def poll(subject: Subject) -> str:
         raw = peek(subject.task, subject.value + 8 * index, 8)
         if len(raw) < 8:
             return address(subject)
-        fd, wanted, found = Struct("<ihh").unpack(raw)
-        back = f", revents={named(found, _POLL, '0')}" if found else ""
-        shown.append(f"{{fd={fd}, events={named(wanted, _POLL, '0')}{back}}}")
+        fd, wanted, _ = Struct("<ihh").unpack(raw)
+        shown.append(f"{{fd={fd}, events={poll_events(wanted)}}}")
     return "[" + ", ".join(shown) + "]"
-
-
-def timespecs(subject: Subject) -> str:
-    """Two times, with the special values of utimensat(2)."""
-    if not subject.value:
-        return "NULL"
-    data = peek(subject.task, subject.value, 32)
-    if len(data) < 32:
-        return address(subject)
-    values = Struct("<4q").unpack(data)
-    special = {(1 << 30) - 1: "UTIME_NOW", (1 << 30) - 2: "UTIME_OMIT"}
-    parts = [
-        special.get(nano) or f"{{tv_sec={second}, tv_nsec={nano}}}"
-        for second, nano in zip(values[::2], values[1::2], strict=True)
-    ]
-    return "[" + ", ".join(parts) + "]"
 
 
 STRUCTURES: dict[str, Formatter] = {
@@ -150,13 +233,10 @@ STRUCTURES: dict[str, Formatter] = {
     "statx": statx,
     "entries": entries,
     "pair": pair,
+    "out_pair": pair,
     "out_int": out_int,
     "out_long": out_long,
     "poll": poll,
-    "timespec": timespec,
-    "timespecs": timespecs,
-    "timeval": timeval,
-    "itimer": itimer,
     "sigset": sigset,
     "sigaction": sigaction,
     "siginfo": siginfo,
@@ -164,4 +244,6 @@ STRUCTURES: dict[str, Formatter] = {
     "rlimit": rlimit,
     "uname": uname,
     "sysinfo": sysinfo,
+    "statfs": statfs,
+    "sigevent": sigevent,
 }

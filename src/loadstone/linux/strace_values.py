@@ -179,30 +179,42 @@ def out_bytes(subject: Subject) -> str:
     return _data(subject.task, subject.value, max(subject.result, 0))
 
 
+def random_bytes(subject: Subject) -> str:
+    """Bytes without meaning, all in hexadecimal; the result says how many."""
+    data = peek(subject.task, subject.value, min(max(subject.result, 0), STRING_LIMIT))
+    return '"' + "".join(f"\\x{byte:02x}" for byte in data) + '"' + ("..." if subject.result > STRING_LIMIT else "")
+
+
+def directory_name(subject: Subject) -> str:
+    """A path that the call wrote; the result counts its NUL."""
+    return quote(peek(subject.task, subject.value, subject.result)[:-1])
+
+
 _IOVEC = Struct("<QQ")
 
 
-def _vector(subject: Subject, length: int) -> str:
+def vector_at(task: Task, place: int, count: int, length: int) -> str:
+    """`count` struct iovec at `place`, with the first `length` of their bytes."""
     shown = []
-    for index in range(max(min(subject.argument(1), VECTOR_LIMIT), 0)):
-        raw = peek(subject.task, subject.value + 16 * index, 16)
+    for index in range(max(min(count, VECTOR_LIMIT), 0)):
+        raw = peek(task, place + 16 * index, 16)
         if len(raw) < 16:
-            return address(subject)
+            return f"{place:#x}" if place else "NULL"
         start, size = _IOVEC.unpack(raw)
         here = min(size, max(length, 0))
         length -= here
-        shown.append(f"{{iov_base={_data(subject.task, start, here)}, iov_len={size}}}")
+        shown.append(f"{{iov_base={_data(task, start, here)}, iov_len={size}}}")
     return "[" + ", ".join(shown) + "]"
 
 
 def in_vector(subject: Subject) -> str:
     """struct iovec with the bytes to be written."""
-    return _vector(subject, 1 << 63)
+    return vector_at(subject.task, subject.value, subject.argument(1), 1 << 63)
 
 
 def out_vector(subject: Subject) -> str:
     """struct iovec with the bytes that were read."""
-    return _vector(subject, subject.result)
+    return vector_at(subject.task, subject.value, subject.argument(1), subject.result)
 
 
 def struct(layout: Struct, show: Callable[[tuple[int, ...]], str]) -> Formatter:
@@ -230,6 +242,8 @@ VALUES: dict[str, Formatter] = {
     "environment": environment,
     "in_bytes": in_bytes,
     "out_bytes": out_bytes,
+    "random_bytes": random_bytes,
+    "directory_name": directory_name,
     "in_vector": in_vector,
     "out_vector": out_vector,
 }

@@ -80,5 +80,5 @@ _MAKERS: dict[str, Callable[[Line], Any]] = {
     "wake": _maker(events.Wake),
     "exit": _maker(events.Exit),
     "switch": _maker(events.Switch, {"source": "from", "target": "to"}),
-    "syscall": _maker(events.Syscall, absent={"result": -1, "errno": None, "text": ""}),
+    "syscall": _maker(events.Syscall, absent={"result": -1, "errno": None, "text": "", "shown": "", "note": ""}),
 }

@@ -8,16 +8,15 @@ exec   load_elf_binary       3. map the segments …
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
-from errno import errorcode
 from typing import Any
 
 from loadstone import events
 from loadstone.observe.text import printable
 
 KINDS = ("exec", "fault", "syscall", "map")
-_ERRNO = {name: number for number, name in errorcode.items()}
 
 
 def event_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,7 +25,7 @@ def event_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Tracer:
-    """Subscribe it to a machine's events. Lines name the process once there is more than one."""
+    """Subscribe it to a machine's events. Lines of other threads than the first one begin with their number."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -34,10 +33,10 @@ class Tracer:
 
     def __call__(self, record: Any) -> None:
         """Write the line of one event."""
-        pid = getattr(record, "pid", 0)
+        tid = getattr(record, "tid", 0)
         if not self._first:
-            self._first = pid
-        mark = f"[pid {pid}] " if pid and pid != self._first else ""
+            self._first = tid
+        mark = f"[pid {tid}] " if tid and tid != self._first else ""
         self._write(f"{mark}{line(record)}\n")
 
 
@@ -61,10 +60,21 @@ def _fault(e: events.Fault) -> str:
 
 def _syscall(e: events.Syscall) -> str:
     call = e.text or f"{e.name}({', '.join(f'{value:#x}' for value in e.args)})"
+    if e.errno in _RESTARTS:
+        return f"{call} = ? {e.errno} ({_RESTARTS[e.errno]})"
     if e.errno:
-        number = _ERRNO.get(e.errno, 0)
-        return f"{call} = -1 {e.errno} ({os.strerror(number)})" if number else f"{call} = ? {e.errno}"
-    return f"{call} = {_result(e.name, e.result)}"
+        number = getattr(errno, e.errno, 0)
+        return f"{call} = -1 {e.errno} ({os.strerror(number)})" if number else f"{call} = -1 {e.errno}"
+    note = f" ({e.note})" if e.note else ""
+    return f"{call} = {e.shown or _result(e.name, e.result)}{note}"
+
+
+_RESTARTS = {
+    "ERESTARTSYS": "To be restarted if SA_RESTART is set",
+    "ERESTARTNOINTR": "To be restarted",
+    "ERESTARTNOHAND": "To be restarted if no handler",
+    "ERESTART_RESTARTBLOCK": "Interrupted by signal",
+}
 
 
 def _result(name: str, value: int) -> str:
@@ -90,6 +100,8 @@ def _switch(e: events.Switch) -> str:
 
 
 def _signal(e: events.Signal) -> str:
+    if e.text:
+        return f"--- {e.signal} {e.text} ---"
     return f"--- {e.signal} code {e.code} address {e.address:#x}: {e.action} ---"
 
 

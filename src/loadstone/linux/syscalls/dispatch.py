@@ -6,10 +6,10 @@ wait comes back as `Pending`; the scheduler goes on with it through `resume` or 
 
 from __future__ import annotations
 
-from errno import ENOSYS, errorcode
+from errno import ENOSYS
 from typing import TYPE_CHECKING
 
-from loadstone.errors import LinuxError, OutOfFrames
+from loadstone.errors import LinuxError, OutOfFrames, errno_name
 from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
@@ -232,13 +232,15 @@ class SystemCalls:
         pid, tid, cpu = task.process.pid, task.tid, task.cpu
         errno = restart
         if errno is None and -4096 < result < 0:
-            errno = errorcode.get(-result, str(-result))
-        text = ""
+            errno = errno_name(-result)
+        text, note = "", ("", "")
         if self._events.texts:
             from loadstone.linux import strace
 
             text = strace.after(task, row, registers, result, shown)
-        record = Syscall(pid, tid, cpu, row.number, row.name, registers[1:], result, errno, restart is not None, text)
+            note = strace.note(task, row, registers, result)
+        restarted = restart is not None
+        record = Syscall(pid, tid, cpu, row.number, row.name, registers[1:], result, errno, restarted, text, *note)
         publish(self._events.syscall, record)
 
     def _row(self, number: int) -> SystemCall:
