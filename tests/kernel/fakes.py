@@ -156,7 +156,9 @@ class Machine:
 
     def start(self, program: Program, name: str = "program") -> Task:
         pid = 1000 + len(self.processes)
-        process: Any = SimpleNamespace(kernel=self, pid=pid, name=name, tasks=[], status=None, space=SimpleNamespace())
+        process: Any = SimpleNamespace(
+            kernel=self, pid=pid, name=name, tasks=[], status=None, space=SimpleNamespace(), apart=None
+        )
         context: Any = SimpleNamespace(program=program, result=None, left=0, call=None, stopped_at="")
         task = Task(process, pid, context, SimpleNamespace(attention=False, arrival=None))
         self.processes[pid] = process
