@@ -42,7 +42,8 @@ int main(int argc, char **argv) {
   printf("%d %d\n", WTERMSIG(status), !!WCOREDUMP(status));
   fflush(stdout);
   snprintf(command, sizeof command,
-           "for f in *; do [ -f \"$f\" ] && echo \"$f $(stat -c '%%a %%s' \"$f\") $(grep -c \"page of the child's\" \"$f\")\""
+           "for f in *; do [ -f \"$f\" ] &&"
+           " echo \"$f $(stat -c '%%a %%s' \"$f\") $(grep -c \"page of the child's\" \"$f\")\""
            " | sed s/%d/PID/; done", pid);
   return system(command);
 }
