@@ -116,6 +116,8 @@ def test_tracer_names_other_threads_than_the_first() -> None:
     assert written[1].startswith("[pid 7] write(")
     assert event_kinds(("syscall",)) == ("syscall", "signal", "exit")
     assert event_kinds(("fault",)) == ("fault",)
+    assert event_kinds(("process",)) == ("fork", "program", "run", "wake", "exit")
+    assert event_kinds(("syscall", "process")) == ("syscall", "signal", "exit", "fork", "program", "run", "wake")
 
 
 def test_printable_writes_out_what_a_terminal_obeys() -> None:

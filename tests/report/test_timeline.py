@@ -89,6 +89,16 @@ def test_short_stays_are_seen_and_paler_than_long_ones() -> None:
     assert all(box.cover < 0.5 and box.width >= 0.7 for box in boxes[1:-1])
 
 
+def test_a_long_stay_is_its_thread_s_though_a_short_one_came_right_before() -> None:
+    history = History(details=True)
+    history(events.Program(1000, 1000, 0, "/bin/sh", "/bin/dash", "sh", ("sh",)))
+    history(events.Fork(1000, 1000, 1001, 17, False, 10))
+    history(events.Run(1000, 1000, 0, 0, 1_000, "blocked", 1, "a child"))
+    history(events.Run(1001, 1001, 0, 1_000, 10_000_000, "exited", 1, ""))
+    (box,) = lay_out(history).lanes[0].boxes
+    assert (box.of, box.cover) == (1001, pytest.approx(1, abs=0.01))
+
+
 def test_the_axis_has_round_times() -> None:
     for length in (7, 950, 12_345, 446_000_000, 16_800_000_000, 3_600_000_000_000):
         history = History(details=True)

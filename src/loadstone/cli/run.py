@@ -51,7 +51,7 @@ def parser() -> Parser:
     add("--stats", action="store_true", help="afterwards, on stderr: mappings, page faults, frames, system calls")
     add("--processes", action="store_true", help="afterwards, on stderr: the process tree, and what each took")
     add("--timeline", metavar="FILE.svg", type=values.path, help="draw who ran on which CPU when, who waited for whom")
-    add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map")
+    add("--trace", metavar="KINDS", type=values.kinds, help="a line for each of: exec,fault,syscall,map,process")
     add("-o", dest="output", metavar="FILE", type=values.path, help="write the trace to FILE instead of stderr")
     add("--record", metavar="FILE.jsonl", type=values.path, help="write every event to FILE.jsonl, one a line")
     machine_options.add_all(made)

@@ -1,4 +1,4 @@
-"""`--trace exec,fault,syscall,map`: one readable line for each event, while it happens.
+"""`--trace exec,fault,syscall,map,process`: one readable line for each event, while it happens.
 
 openat(AT_FDCWD, "/etc/ld.so.cache", O_RDONLY|O_CLOEXEC) = 3
 fault  read   7ffff7fe5a10  file, minor, +15 around    ld-linux-x86-64.so.2+0x1ba10   pc 7ffff7fe5a10
@@ -16,12 +16,20 @@ from typing import Any
 from loadstone import events
 from loadstone.observe.text import printable
 
-KINDS = ("exec", "fault", "syscall", "map")
+KINDS = ("exec", "fault", "syscall", "map", "process")
+_MORE = {"syscall": ("signal", "exit"), "process": ("fork", "program", "run", "wake", "exit")}
 
 
 def event_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds of event to subscribe to: with system calls come the signals and exits that belong among them."""
-    return (*kinds, "signal", "exit") if "syscall" in kinds else kinds
+    """The kinds of event to subscribe to for those of KINDS.
+
+    With system calls come the signals and exits that belong among them; `process` is who came into being, became
+    which program, stayed on which CPU and was woken by whom.
+    """
+    wanted = [kind for kind in kinds if kind != "process"]
+    for kind in kinds:
+        wanted += [more for more in _MORE.get(kind, ()) if more not in wanted]
+    return tuple(wanted)
 
 
 class Tracer:
@@ -111,7 +119,7 @@ def _fork(e: events.Fork) -> str:
 
 def _run(e: events.Run) -> str:
     on = f" on {e.waits_for}" if e.waits_for else ""
-    return f"run    {e.start / 1e6:.3f} ms to {e.end / 1e6:.3f} ms on cpu {e.cpu}: {e.why}{on} after {e.work:,}"
+    return f"run    {e.start / 1e6:.3f} ms to {e.end / 1e6:.3f} ms on CPU {e.cpu}, then {e.why}{on}"
 
 
 def _wake(e: events.Wake) -> str:
@@ -119,7 +127,7 @@ def _wake(e: events.Wake) -> str:
 
 
 def _program(e: events.Program) -> str:
-    return f"program {e.program}: {' '.join(e.arguments)}"
+    return f"became {e.program}: {' '.join(e.arguments)}"
 
 
 def _exit(e: events.Exit) -> str:

@@ -212,7 +212,8 @@ def _stays(stays: Iterable[tuple[Span, int]], axis: Axis) -> list[Box]:
         same = before is not None and before.of == tid and before.span.cpu == span.cpu
         if before is not None and x - before.end < SMALLEST and (same or before.width < SMALLEST * 2):
             filled = before.cover * before.width + end - x
-            made[-1] = before._replace(width=end - before.x, cover=filled / (end - before.x))
+            longer = before if same or end - x < before.width else Box(x, end - x, span, tid)
+            made[-1] = longer._replace(x=before.x, width=end - before.x, cover=filled / (end - before.x))
         else:
             made.append(Box(x, max(end - x, SMALLEST), span, tid, min(1.0, (end - x) / SMALLEST)))
     return made
