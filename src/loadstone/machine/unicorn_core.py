@@ -72,6 +72,7 @@ class UnicornCore:
         self._add_hooks()
         enter_ring_3(engine, memory, self._fill.frame)
         self._contexts = self._fill.contexts = Contexts(engine)
+        engine.check_exits(False)
         self._traps = Traps(engine, memory, self._contexts, self._translations, self._fill)
 
     @property
@@ -131,6 +132,7 @@ class UnicornCore:
         """Return STOPPED_AT before the instruction at `address` is executed."""
         if address not in self._breakpoints:
             self._breakpoints[address] = self._engine.hook(uc.HOOK_CODE, self._engine.hooks.code, address, address)
+            self._engine.check_exits(True)
             self._translations.forget_all_code()
 
     def unbreak(self, address: int) -> None:
@@ -138,6 +140,7 @@ class UnicornCore:
         handle = self._breakpoints.pop(address, None)
         if handle is not None:
             self._engine.unhook(handle)
+            self._engine.check_exits(bool(self._breakpoints))
             self._translations.forget_all_code()
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:

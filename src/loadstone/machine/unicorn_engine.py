@@ -65,6 +65,7 @@ class Engine:
         self._cell = c_uint64()
         self._cell_address = ctypes.addressof(self._cell)
         self._handles: list[c_void_p] = []
+        self._no_exit_request = -1  # its address; 0: not known
 
     def read(self, number: int) -> int:
         """A live register, unsigned."""
@@ -138,6 +139,18 @@ class Engine:
     def drop_code(self, address: int) -> None:
         """Forget the code translated from the frame that is at `address`, whatever address it was translated for."""
         self.library.uc_ctl(self.uc, c_int(uc.CTL_TB_REMOVE_CACHE), c_uint64(address), c_uint64(address + FRAME_SIZE))
+
+    def check_exits(self, everywhere: bool) -> None:
+        """Whether code translated from now on can be stopped anywhere, or only where a block begins.
+
+        By default Unicorn calls a function after each load and store, which asks whether to stop. That is a sixth to a
+        third of what programs take, and only a breakpoint needs it: all else that stops the engine does so at the end
+        of a block, or leaves it by itself. Inside Unicorn there is a flag for this, but no function to set it.
+        """
+        if self._no_exit_request < 0:
+            self._no_exit_request = uc.find_no_exit_request(self.library, self.uc)
+        if self._no_exit_request:
+            ctypes.c_bool.from_address(self._no_exit_request).value = not everywhere
 
     def close(self) -> None:
         """Close it; its saved contexts go with it."""

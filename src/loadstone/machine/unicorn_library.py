@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
 
@@ -37,6 +38,14 @@ REGISTERS = {
     "fs_base": 250, "gs_base": 251, "fcw": 246, "mxcsr": 249,
     "fsw": 31, "ftw": 247, "cr0": 50, "cr2": 52, "cr4": 54,
 }  # fmt: skip
+
+# Unicorn 2.1.4, as uc_version() has it; and its `uc_struct` from `context_content` on: that, the size of the registers
+# in a saved context (with 40 bytes in front), padding, next_pc, hook_insert, first_tb, no_exit_request, init_done.
+_KNOWN_VERSION = 0x020104FF
+_CONTEXT_HEAD = 40
+_STRUCT_PART = struct.Struct("<iii8x4B")
+_STRUCT_HEAD = 4096  # bytes of uc_struct that are looked through; it has 14 KiB
+
 REG_ST0, REG_XMM0, REG_GDTR, REG_TR = 114, 122, 243, 245
 
 
@@ -51,6 +60,7 @@ PRIVILEGED_CALLBACK = CFUNCTYPE(c_uint32, c_void_p)  # IN, OUT, SYSENTER, whose 
 _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "uc_open": (c_int, c_int, POINTER(c_void_p)),
     "uc_close": (c_void_p,),
+    "uc_version": (c_void_p, c_void_p),
     "uc_mem_map_ptr": (c_void_p, c_uint64, c_size_t, c_uint32, c_void_p),
     "uc_hook_del": (c_void_p, c_void_p),
     "uc_emu_start": (c_void_p, c_uint64, c_uint64, c_uint64, c_size_t),
@@ -96,3 +106,18 @@ def check(library: ctypes.CDLL, status: int, what: str) -> None:
     """Raise HostError unless `status` is UC_ERR_OK."""
     if status != ERR_OK:
         raise HostError(f"Unicorn: {what}: {library.uc_strerror(status).decode()}")
+
+
+def find_no_exit_request(library: ctypes.CDLL, engine: c_void_p) -> int:
+    """The address of the engine's `no_exit_request`, a flag; 0 if this is not the library whose layout is known.
+
+    The engine must have run, so that what lies around the flag has the values by which it is recognised.
+    """
+    base = engine.value or 0
+    if library.uc_version(None, None) != _KNOWN_VERSION:
+        return 0
+    head = ctypes.string_at(base, _STRUCT_HEAD)
+    at = head.find(struct.pack("<iii", 1, library.uc_context_size(engine) - _CONTEXT_HEAD, 0))
+    if at < 0 or _STRUCT_PART.unpack_from(head, at)[3:] != (0, 1, 0, 1):
+        return 0
+    return base + at + _STRUCT_PART.size - 2
