@@ -44,9 +44,10 @@ def print_processes(roots: list[Process], switches: tuple[int, int], paper: Pape
         for heading in shown
     ]
     paper.table(columns, [(line[0], _cut(line[1], label), *line[2:-1], _cut(line[-1], wait)) for line in cells])
+    runs = "; runs: times it came onto a CPU" if "runs" in shown else ""
     paper.paragraph(
         f"the CPUs went to another process {count(switches[0], 'time')}, to another thread of the same one "
-        f"{count(switches[1], 'time')}; (brackets): forked, executed nothing; runs: times it came onto a CPU",
+        f"{count(switches[1], 'time')}; (brackets): forked, executed nothing{runs}",
         style=DIM,
     )
 

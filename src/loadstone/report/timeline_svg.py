@@ -15,6 +15,7 @@ from loadstone.report.timeline import AXIS, TOP, Arrow, Box, Lane, Picture, Row,
 from loadstone.report.units import duration
 
 _COLOURS = 8  # of CPUs; then they come again
+_TALL = 700  # pixels from which the times stand below the rows, too
 _STYLE = """
 svg { --paper:#ffffff; --ink:#1d2733; --dim:#66717e; --faint:#e6eaee; --line:#b6c0ca; --band:#f6f8fa; --bad:#c8322b;
   --ready:#f2c14e; --c0:#2f6fd0; --c1:#d9722e; --c2:#2b9a73; --c3:#9b51c2; --c4:#c23a6b; --c5:#1496a8; --c6:#8a7a1f;
@@ -103,13 +104,17 @@ def _legend(picture: Picture) -> list[str]:
 
 
 def _axis(picture: Picture) -> list[str]:
-    bottom = picture.height - 12
+    bottom = picture.height - 16
     y = TOP + AXIS - 10
-    return [
-        f'<path d="M{tick.x:.1f} {y + 5}V{bottom:.0f}" class="g"/>'
-        f'<text x="{tick.x:.1f}" y="{y}" class="d s c">{tick.label}</text>'
+    labels = (y, bottom + 11) if picture.height > _TALL else (y,)
+    marks = [f'<path d="M{tick.x:.1f} {y + 5}V{bottom:.0f}" class="g"/>' for tick in picture.ticks]
+    marks += [
+        f'<text x="{tick.x:.1f}" y="{place:.0f}" class="d s c">{tick.label}</text>'
         for tick in picture.ticks
-    ] + [
+        for place in labels
+    ]
+    return [
+        *marks,
         f'<text x="{picture.width - 94}" y="{y}" class="d s e">CPU time</text>',
         f'<text x="{picture.width - 84}" y="{y}" class="d s">status</text>',
     ]
