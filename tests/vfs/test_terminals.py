@@ -85,6 +85,10 @@ class Kernel:
     def flow(self, what: int) -> None:
         termios.tcflow(self.slave, what)
 
+    def packets(self, on: int) -> int:
+        fcntl.ioctl(self.master, termios.TIOCPKT, struct.pack("<i", on))
+        return int.from_bytes(fcntl.ioctl(self.master, 0x80045438, bytes(4)), "little")
+
 
 class Ours:
     """A pair of a namespace."""
@@ -130,7 +134,7 @@ class Ours:
         return getattr(self, side).ready()
 
     def waiting(self, side: str) -> int:
-        return (self.master.available() or 0) if side == "master" else self.pair.discipline.available()
+        return self.pair.waiting_output() if side == "master" else self.pair.discipline.available()
 
     def flush(self, which: int) -> None:
         if which != termios.TCOFLUSH:
@@ -140,6 +144,10 @@ class Ours:
 
     def flow(self, what: int) -> None:
         self.pair.stop(what == termios.TCOOFF)
+
+    def packets(self, on: int) -> int:
+        self.pair.packets.switch(bool(on))
+        return int(self.pair.packets.on)
 
 
 @pytest.fixture
@@ -200,13 +208,16 @@ def some_step(pick: random.Random) -> tuple[str, ...]:
     )[0]  # fmt: skip
 
 
+@pytest.mark.parametrize("packets", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_terminal_is_the_kernels(seed: int, sides: tuple[Kernel, Ours]) -> None:
+def test_terminal_is_the_kernels(seed: int, packets: bool, sides: tuple[Kernel, Ours]) -> None:
     pick = random.Random(seed)
     kernel, ours = sides
     done = []
-    for _ in range(250):
+    for number in range(250):
         name, *arguments = step = some_step(pick)
+        if packets and number % 50 == 0:
+            step, name, arguments = ("packets", "on"), "packets", [number != 150]
         theirs = attempt(functools.partial(getattr(kernel, name), *arguments))
         mine = attempt(functools.partial(getattr(ours, name), *arguments))
         settle(kernel, ours)

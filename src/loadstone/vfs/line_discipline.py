@@ -61,7 +61,7 @@ class LineDiscipline:
         output: where echoes go.
         typed: what was typed and not read.
         signal: called with the number that a key sends to the foreground group.
-        flush: called when a signal throws away what the program wrote and nobody has read.
+        flush: called when a signal throws away what was typed, and what the program wrote and nobody has read.
     """
 
     __slots__ = (
@@ -191,7 +191,7 @@ class LineDiscipline:
             if byte == cc[VSTART]:
                 self.start_output()
             else:
-                self.output.stopped = True
+                self.output.stop()
             return
         if modes.lflag & ISIG:
             for place, number in ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP)):
@@ -222,8 +222,8 @@ class LineDiscipline:
             self.output.forget_echoes()
             self.flush()
             self.discard()
-        if self.modes.iflag & IXON and not self.output.held:
-            self.output.stopped = False
+        if self.modes.iflag & IXON:
+            self.output.start()
         if self.modes.lflag & ECHO:
             self.output.echo(byte)
         else:
@@ -236,8 +236,7 @@ class LineDiscipline:
 
     def start_output(self) -> None:
         """Let what a key has stopped go on."""
-        if not self.output.held:
-            self.output.stopped = False
+        self.output.start()
         self.output.flush_echoes()
 
     def _echo_data(self, byte: int) -> None:

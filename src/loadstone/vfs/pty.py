@@ -16,10 +16,12 @@ from loadstone.vfs.flags import (
     POLLHUP,
     POLLIN,
     POLLOUT,
+    POLLPRI,
     POLLRDNORM,
     POLLWRNORM,
 )
 from loadstone.vfs.line_discipline import LineDiscipline
+from loadstone.vfs.pty_packets import DATA, FLUSH_READ, FLUSH_WRITE, Packets
 from loadstone.vfs.regular import scatter
 from loadstone.vfs.terminal_modes import CREAD, CS8, CSIZE, PARENB, Modes
 from loadstone.vfs.terminal_output import TerminalOutput
@@ -50,13 +52,14 @@ class Pty:
         foreground: the process group that gets its signals; 0 for none.
         master_closed: nobody plays keyboard any more.
         slaves: the open files of the program's side, hung up or not.
+        packets: packet mode of the master.
         left: every program has closed its side: the master reads EIO, until one opens it again.
     """
 
     __slots__ = (
         "_keys", "_settled", "discipline", "foreground", "left", "locked", "master_closed", "master_input",
-        "master_room", "number", "output", "screen", "session", "size", "slave_input", "slave_room", "slaves",
-        "terminals",
+        "master_room", "number", "output", "packets", "screen", "session", "size", "slave_input", "slave_room",
+        "slaves", "terminals",
     )  # fmt: skip
 
     def __init__(self, terminals: Terminals, number: int) -> None:
@@ -70,8 +73,9 @@ class Pty:
         self.screen = bytearray()  # written by programs, not read by the master yet
         self._settled = _ALL  # of the screen's bytes, those that were there before the keys that are dealt with now
         self._keys = bytearray()  # written by the master; the line discipline has no room for it yet
-        self.output = TerminalOutput(Modes(), self.show, self._room)
-        self.discipline = LineDiscipline(self.output, self._signal, self.drop_output)
+        self.packets = Packets(lambda: self._notify(self.master_input, POLLIN))
+        self.output = TerminalOutput(Modes(), self.show, self._room, self.packets.tell_flow)
+        self.discipline = LineDiscipline(self.output, self._signal, self._drop_both)
         name = f"/dev/pts/{number}"
         self.slave_input = WaitQueue(f"input on {name}")
         self.slave_room = WaitQueue(f"room for output on {name}")
@@ -105,11 +109,21 @@ class Pty:
         """
         del self.screen[min(READ_MOST, self._settled) :]
         self._notify(self.slave_room, POLLOUT)
+        self.packets.tell(FLUSH_WRITE)
+
+    def _drop_both(self) -> None:
+        """A signal key was typed; the line discipline throws away what was typed before."""
+        self.drop_output()
+        self.packets.tell(FLUSH_READ)
 
     def drop_screen(self) -> None:
         """Nothing that was written is read any more."""
         self.screen.clear()
         self._notify(self.slave_room, POLLOUT)
+
+    def waiting_output(self) -> int:
+        """How many bytes one read of the master can take (FIONREAD)."""
+        return min(len(self.screen), READ_MOST)
 
     def take_output(self, count: int) -> bytes:
         """What the master reads."""
@@ -157,6 +171,7 @@ class Pty:
         self.discipline.discard()
         self._keys.clear()
         self._notify(self.master_room, POLLOUT)
+        self.packets.tell(FLUSH_READ)
 
     def drop_keys(self) -> None:
         """Throw away what was typed and has not reached the line discipline."""
@@ -168,6 +183,7 @@ class Pty:
     def set_modes(self, modes: Modes) -> None:
         """Take new modes; a pseudo-terminal always has 8 bits without parity."""
         modes.cflag = modes.cflag & ~(CSIZE | PARENB) | CS8 | CREAD
+        self.packets.tell_modes(self.discipline.modes, modes)
         self.discipline.set_modes(modes)
         self.feed()
         self._notify(self.slave_input)
@@ -176,9 +192,9 @@ class Pty:
     def stop(self, stopped: bool) -> None:
         """TCXONC: hold output, or let it go on. What a key has stopped, holding takes over."""
         if stopped:
-            self.output.held = True
+            self.output.stop(hold=True)
         elif self.output.held:
-            self.output.held = self.output.stopped = False  # echoes follow with what is written next
+            self.output.start(held=True)  # echoes follow with what is written next
             self._notify(self.slave_room, POLLOUT)
 
     # Opening and closing
@@ -197,6 +213,7 @@ class Pty:
         session, self.session, self.foreground = self.session, 0, 0
         self.discipline.discard()
         self.discipline.set_modes(Modes())
+        self.packets.tell(FLUSH_READ | FLUSH_WRITE)
         if session:
             self.terminals.side.hang_up(session)
         self._notify(self.slave_input)
@@ -234,18 +251,22 @@ class MasterFile(OpenFile):
         self.write_queue = tty.master_room
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
-        """What programs wrote; EIO when all of them have gone."""
+        """What programs wrote; EIO when all of them have gone. In packet mode, what happened comes first."""
         self.demand_readable()
         if offset is not None:
             raise LinuxError(ESPIPE)
         count = total(pieces)
         if not count:
             return 0
-        if not self.tty.screen:
-            if self.tty.left:
-                raise LinuxError(EIO)
+        packets = self.tty.packets
+        if packets.on and packets.status:
+            data = packets.take()
+        elif self.tty.screen:
+            data = DATA + self.tty.take_output(count - 1) if packets.on else self.tty.take_output(count)
+        elif self.tty.left:
+            raise LinuxError(EIO)
+        else:
             raise WouldBlock(self.tty.master_input)
-        data = self.tty.take_output(count)
         scatter(pieces, memoryview(data))
         return len(data)
 
@@ -262,12 +283,18 @@ class MasterFile(OpenFile):
         return done
 
     def available(self) -> int | None:
-        """FIONREAD: what one read can give; None so that a read asks the file itself."""
-        return min(len(self.tty.screen), READ_MOST) or None
+        """What one read can give; None so that a read asks the file itself."""
+        packets = self.tty.packets
+        if packets.on and packets.status:
+            return 1
+        waiting = self.tty.waiting_output()
+        return waiting + packets.on if waiting else None
 
     def ready(self) -> int:
         """Source: n_tty_poll()."""
         bits = POLLIN | POLLRDNORM if self.tty.screen else 0
+        if self.tty.packets.on and self.tty.packets.status:
+            bits |= POLLPRI | POLLIN | POLLRDNORM
         if self.tty.key_room() > 0:
             bits |= POLLOUT | POLLWRNORM
         return bits | POLLHUP if self.tty.left else bits

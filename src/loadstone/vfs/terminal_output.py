@@ -53,15 +53,19 @@ def to_upper(byte: int) -> int:
 class TerminalOutput:
     """The output side of a line discipline: columns, what OPOST changes, and the queue of echoes.
 
-    `put` takes bytes for the screen, `room` says how many it takes now.
+    `put` takes bytes for the screen, `room` says how many it takes now, `tell` hears that output stops (True)
+    or goes on (False).
     """
 
-    __slots__ = ("_canon_column", "_column", "_echoes", "held", "modes", "put", "room", "stopped")
+    __slots__ = ("_canon_column", "_column", "_echoes", "held", "modes", "put", "room", "stopped", "tell")
 
-    def __init__(self, modes: Modes, put: Callable[[bytes], None], room: Callable[[], int]) -> None:
+    def __init__(
+        self, modes: Modes, put: Callable[[bytes], None], room: Callable[[], int], tell: Callable[[bool], None]
+    ) -> None:
         self.modes = modes
         self.put = put
         self.room = room
+        self.tell = tell
         self.stopped = False  # by Ctrl-S: nothing leaves until it is started again
         self.held = False  # by TCOOFF, which only TCOON ends
         self._column = 0
@@ -71,6 +75,25 @@ class TerminalOutput:
     def free(self) -> int:
         """How many bytes can leave now."""
         return 0 if self.stopped or self.held else self.room()
+
+    def stop(self, *, hold: bool = False) -> None:
+        """Let nothing leave: a key for it was typed, or a program said so (`hold`)."""
+        stood = self.stopped or self.held
+        if hold:
+            self.held = True
+        else:
+            self.stopped = True
+        if not stood:
+            self.tell(True)
+
+    def start(self, *, held: bool = False) -> None:
+        """Let it leave again; what a program holds only with `held` (start_tty, tco_stopped)."""
+        if self.held and not held:
+            return
+        stood = self.stopped or self.held
+        self.stopped = self.held = False
+        if stood:
+            self.tell(False)
 
     # What the program writes
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # include/uapi/asm-generic/ioctls.h
 TIOCGPTN, TIOCSPTLCK, TIOCGPTLCK, TIOCGPTPEER, TIOCSIG = 0x80045430, 0x40045431, 0x80045439, 0x5441, 0x40045436
-TIOCGDEV = 0x80045432
+TIOCGDEV, TIOCGPKT = 0x80045432, 0x80045438
 TERMIO = Struct("<4HB8sx")  # struct termio of System V
 TCIFLUSH, TCOFLUSH, TCIOFLUSH = range(3)
 TCOOFF, TCOON, TCIOFF, TCION = range(4)
@@ -158,7 +158,7 @@ def _drain(call: Call) -> int:
 
 def _bytes_to_read(call: Call) -> int:
     tty = _tty(call)
-    left = (call.file.available() or 0) if _is_master(call) else tty.discipline.available()
+    left = tty.waiting_output() if _is_master(call) else tty.discipline.available()
     return call.write(INT.pack(left))
 
 
@@ -263,6 +263,16 @@ def _get_lock(call: Call) -> int:
     return call.write(INT.pack(int(_demand_master(call).locked)))
 
 
+def _set_packets(call: Call) -> int:
+    """TIOCPKT: every read of the master begins with a byte that says what it is."""
+    _demand_master(call).packets.switch(bool(INT.unpack(call.read(INT.size))[0]))
+    return 0
+
+
+def _get_packets(call: Call) -> int:
+    return call.write(INT.pack(int(_demand_master(call).packets.on)))
+
+
 def _open_peer(call: Call) -> int:
     """TIOCGPTPEER: the other side, without its name, which another mount could hide."""
     tty, process = _demand_master(call), call.task.process
@@ -326,5 +336,7 @@ PSEUDO_TERMINAL: dict[int, Callable[[Call], int]] = {
     TIOCGPTLCK: _get_lock,
     TIOCGPTPEER: _open_peer,
     TIOCGDEV: _device,
+    any_terminal.TIOCPKT: _set_packets,
+    TIOCGPKT: _get_packets,
     TIOCSIG: _send_signal,
 }

@@ -1,0 +1,19 @@
+cat > packets.py <<'PYTHON'
+import fcntl, os, pty, select, struct, termios
+master, slave = pty.openpty()
+fcntl.ioctl(master, termios.TIOCPKT, struct.pack("i", 1))
+os.write(slave, b"shown")
+print(os.read(master, 100), os.read(slave, 0))
+os.write(master, b"\x13\x11")
+print(select.select([], [], [master], 5)[2] == [master], os.read(master, 100))
+termios.tcflush(slave, termios.TCIOFLUSH)
+print(os.read(master, 100))
+fcntl.ioctl(master, termios.TIOCPKT, struct.pack("i", 0))
+os.write(slave, b"plain")
+print(os.read(master, 100))
+try:
+    fcntl.ioctl(slave, termios.TIOCPKT, struct.pack("i", 1))
+except OSError as error:
+    print(error)
+PYTHON
+python3 packets.py
