@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from errno import ENOMEM
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from loadstone.clock import Clock, VirtualClock
 from loadstone.errors import HostError, LinuxError, OutOfFrames
@@ -52,6 +52,7 @@ from loadstone.vfs.file_table import MOST_DESCRIPTORS
 if TYPE_CHECKING:
     from loadstone.control import Breakpoints
     from loadstone.machine.core import Core
+    from loadstone.machine.kvm_core import KvmCore
     from loadstone.memory.fill_ahead import FillAhead
     from loadstone.observe.image import Image
     from loadstone.tree import Processes
@@ -195,7 +196,7 @@ class Machine:
             if "host-time-stamps" in core.capabilities and not self.kernel.options.deterministic:
                 self.linux.vdso.vvar.follow_host()
             if "answers-reads" in core.capabilities:
-                self.linux.answer_reads(core)
+                self.linux.answer_reads(cast("KvmCore", core))
         return self.kernel.cores[0]
 
     @property

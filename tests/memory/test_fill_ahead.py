@@ -115,6 +115,59 @@ def test_off_while_somebody_listens_unless_always(world: World) -> None:
     assert walk(world, ALIGNED + 16 * PAGE, 16) == [0, 1, 3, 7, 15]
 
 
+def in_no_order(pages: int, seed: int = 1) -> list[int]:
+    """The addresses of the pages of one table in an order that no walk has."""
+    return [ALIGNED + number * PAGE for number in random.Random(seed).sample(range(pages), pages)]
+
+
+def test_a_table_that_is_used_in_no_order_is_filled_in_blocks(world: World) -> None:
+    world.anonymous(512, at=ALIGNED)
+    faults = 0
+    for number, page in enumerate(in_no_order(512), 1):
+        faults += touch(world.space, page, W)
+        assert present(world) <= 5 * number  # that much is filled in vain, at most
+        if number == 15:
+            assert (faults, present(world)) == (15, 15)
+    assert faults < 130
+    assert present(world) == world.space.resident_pages == 512
+    assert max(around for _, _, around in world.kinds()) < 32
+
+
+def test_blocks_stay_in_the_mapping_and_leave_what_is_there(world: World) -> None:
+    world.anonymous(100, at=ALIGNED + 7 * PAGE)
+    copy_out(world.space, ALIGNED + 50 * PAGE, b"mine")
+    pages = [ALIGNED + (7 + number) * PAGE for number in random.Random(2).sample(range(100), 100)]
+    for page in pages:
+        touch(world.space, page, W)
+    assert present(world) == 100
+    assert copy_in(world.space, ALIGNED + 50 * PAGE, 4) == b"mine"
+    assert world.memory.usage()["anonymous"] == 100
+
+
+def test_a_table_that_is_read_before_it_is_written_gets_frames_for_reads(world: World) -> None:
+    """As hash tables are used. Where nobody writes, reads go on sharing the zero frame."""
+    world.anonymous(512, at=ALIGNED)
+    faults = sum(touch(world.space, page, access) for page in in_no_order(512) for access in (R, W))
+    assert faults < 160
+    world.anonymous(512, at=ALIGNED + (2 << 21))
+    used = world.memory.usage()["anonymous"]
+    assert sum(touch(world.space, page + (2 << 21), R) for page in in_no_order(512)) > 500
+    assert world.memory.usage()["anonymous"] == used
+
+
+def test_a_walk_goes_on_behind_a_block(world: World) -> None:
+    world.anonymous(1024, at=ALIGNED)
+    for page in in_no_order(64):
+        touch(world.space, page, W)
+    assert len(walk(world, ALIGNED + 64 * PAGE, 400)) < 20
+
+
+def test_no_blocks_after_madv_random(world: World) -> None:
+    world.anonymous(512, at=ALIGNED)
+    world.space.advise(ALIGNED, 512 * PAGE, MADV_RANDOM)
+    assert sum(touch(world.space, page, W) for page in in_no_order(512)) == 512
+
+
 def test_what_a_call_has_in_its_hands_is_not_taken_back() -> None:
     """A read of zeros into new memory, the end of which does not fit: the pages it started with stay its own."""
     world = filling(World(frames=1024))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from loadstone.vfs.flags import SEEK_CUR
+from loadstone.vfs.flags import IN_ACCESS, SEEK_CUR
 from loadstone.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Stream:
         """The program has read on."""
         file = self._file
         if file is not None:
+            file.tell(IN_ACCESS)
             self._next = file.seek(length, SEEK_CUR)
             self._where = (self._descriptor, id(file), self._next)
         self._owner.answered(reads, length)

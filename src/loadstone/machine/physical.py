@@ -163,14 +163,23 @@ class PhysicalMemory:
                     self._give_back()
 
     def release_all(self, frames: list[int]) -> None:
-        """`release` for each: most of a process's frames are shared, and only lose a reference."""
-        references = self._references
+        """`release` for each: most of a process's frames are shared, and only lose a reference, or are its own."""
+        references, owners, executed = self._references, self._owners, self.executed
+        own: list[int] = []
         for frame in frames:
             left = references[frame] - 1
             if left > 0:
                 references[frame] = left
+            elif owners[frame] == ANONYMOUS and not executed[frame]:
+                references[frame] = 0
+                owners[frame] = FREE
+                own.append(frame)
             else:
                 self.release(frame)
+        self._count(ANONYMOUS, -len(own))
+        self._free += own
+        if len(self._free) >= _GIVE_BACK:
+            self._give_back()
 
     def end_quarantine(self) -> None:
         """The cores hold no translation any more: frames with code in them can be used again."""

@@ -47,6 +47,7 @@ class AddressSpace:
         guards: the addresses of its guard pages (see memory.guard).
         has_forked: whether it was copied by a fork.
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
+        scattered: by 2 MiB of addresses, faults on new memory that were of no walk, and how many wrote after a read.
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
         users: the processes that are in it; more than one after vfork.
         at_end: told when the last one has left, before its pages go.
@@ -75,6 +76,7 @@ class AddressSpace:
         "page_table",
         "read_implies_exec",
         "resident_pages",
+        "scattered",
         "shootdown",
         "start_brk",
         "start_code",
@@ -119,6 +121,7 @@ class AddressSpace:
         self.fault_around = fault_around
         self.fill_ahead = fill_ahead
         self.walks: dict[int, int] = {}
+        self.scattered: dict[int, tuple[int, int]] = {}
         self.guards: set[int] = set()
         self.has_forked = False
         self.minor_faults = self.major_faults = 0

@@ -15,7 +15,7 @@ from loadstone.lean import NamedTuple
 from loadstone.machine.paging import AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.merge import prepare_anon_vma
-from loadstone.memory.neighbours import leaf_entry, map_around, own_around
+from loadstone.memory.neighbours import fill_block, leaf_entry, map_around, own_around
 from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
 
 if TYPE_CHECKING:
@@ -162,18 +162,21 @@ def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int)
     """Kernel: do_anonymous_page. Reads share the zero frame until the first write."""
     memory = space.memory
     ahead = space.fill_ahead
-    if access == WRITE:
+    early = AHEAD if access == READ and vma.flags & WRITE and ahead and ahead.will_be_written(space, page) else 0
+    if access == WRITE or early:
         prepare_anon_vma(space, vma)
         pages = ahead.extent(space, vma, slot, page, WRITE) if ahead is not None else 1
         if pages > 1 and _fill(space, vma, slot, pages):
             return _ANONYMOUS._replace(around=pages - 1)
-        _install(space, slot, leaf_entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY)
-        return _ANONYMOUS
+        _install(space, slot, leaf_entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY | early)
+        filled = fill_block(space, vma, page, slot, WRITE, bool(early))
+        return _ANONYMOUS._replace(around=filled) if filled else _ANONYMOUS
     pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1
     memory.hold(memory.zero_frame, pages)
     entry = leaf_entry(vma, memory.zero_frame, False)
     if pages == 1 or ahead is None:
         memory.words[slot] = entry
+        fill_block(space, vma, page, slot, READ)
         return _ZERO_PAGE
     memory.words[slot : slot + pages] = memoryview(array("Q", (entry,)) * pages)
     ahead.count(memory, pages)
@@ -248,6 +251,7 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
         if pages > 1 and _fill(space, vma, slot, pages):
             space.shootdown.retire(space.page_table.root, page, page + pages * PAGE, [frame] * pages)
             return _COPIED._replace(around=pages - 1)
+        fill_block(space, vma, page, slot, WRITE, True)
     if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
         memory.words[slot] = leaf_entry(vma, frame, True) | DIRTY
         own_around(space, vma, page, slot)

@@ -1,12 +1,17 @@
-"""Filling pages ahead of a program that walks through new anonymous memory, so that it faults less often.
+"""Filling pages ahead of a program that uses new anonymous memory, so that it faults less often.
 
 An optimisation of Loadstone's own, with no counterpart in the kernel: a fault costs us as much as a hundred pages. A
-fault where the last one of a walk left off fills twice as many pages as that did, up to the limit, so no more is ever
-filled in vain than the walk has touched before. A page that is filled ahead reads as it would have if it had faulted by
-itself; a program can tell from fault counts and from what is resident (mincore, RSS, pagemap), not from anything else.
+page that is filled ahead reads as it would have if it had faulted by itself; a program can tell from fault counts and
+from what is resident (mincore, RSS, pagemap), not from anything else.
 
-- Filled are pages that follow the faulting one in its VMA and its page table, and that have the very entry it had:
-  none, or the zero frame. Not in stacks, which grow the other way, nor after MADV_RANDOM.
+- Walks: a fault where the last one of a walk left off fills twice as many pages as that did, up to the limit, so no
+  more is ever filled in vain than the walk has touched before. Filled are pages that follow the faulting one in its VMA
+  and its page table, and that have the very entry it had: none, or the zero frame.
+- Tables that are used in no order: from the 16th such fault in the 2 MiB of a page table on, one fills the absent pages
+  of the aligned block around its own, two pages, then four from the 32nd on, and so on up to 32. A hundred faults fill
+  the table; in vain is filled four times what was touched, at most. Where pages were read first and then written, as
+  in a hash table that is looked up and then entered, one that is read gets a frame of its own at once.
+- Not in stacks, which grow the other way, nor after MADV_RANDOM.
 - It stops where a sixteenth of physical memory is left. Should that run short as well, what was filled and holds
   nothing but zeros is taken back, once, and nothing is filled ahead from then on: no machine is full sooner for it.
 - Fault records would not be the kernel's, so by default it is off while anybody listens to faults.
@@ -18,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.machine.paging import AHEAD, FRAME_MASK, WRITABLE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT, FRAME_SIZE
-from loadstone.memory.vma import GROWSDOWN, LOCKED, PAGE, PAGE_SHIFT
+from loadstone.memory.vma import GROWSDOWN, LOCKED, PAGE, PAGE_SHIFT, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +38,10 @@ MOST_PAGES = 512
 
 _RAND_READ = 0x10000  # memory.flags.RAND_READ, without importing all of it
 _WALKS = 8  # remembered per address space, as many as programs fill arrays at once
+_TABLES = 64  # page tables whose faults in no order are counted, per address space
+_SCATTERED = 8  # faults for each page of a block
+_MOST_IN_BLOCK = 32
+_TABLE_SHIFT = 21
 _ENTRIES_IN_TABLE = 512
 _KEPT_FREE = 16  # the part of physical memory that is not filled ahead
 _ZEROS = bytes(FRAME_SIZE)
@@ -65,12 +74,38 @@ class FillAhead:
         """Whether `pages` more leave the part of physical memory free that is kept."""
         return self._cache.memory.used + pages <= self._most_frames
 
+    def will_be_written(self, space: AddressSpace, page: int) -> bool:
+        """Whether a page that is read now will be written next, as far as the faults around it tell."""
+        faults, pairs = space.scattered.get(page >> _TABLE_SHIFT, (0, 0))
+        return faults >= 2 * _SCATTERED and 3 * pairs >= faults and not self._is_kept_out(space) and self.has_room(1)
+
+    def block(self, space: AddressSpace, vma: Vma, page: int, access: int, after_read: bool) -> int:
+        """How many pages to fill in the aligned block around `page`, whose fault continued no walk; 1: its own only.
+
+        That fault is counted, and a walk may go on behind the block. `after_read`: a write to a page that was read.
+        """
+        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | _RAND_READ):
+            return 1
+        table = page >> _TABLE_SHIFT
+        known = space.scattered
+        faults, pairs = known.pop(table, (0, 0))
+        if len(known) >= _TABLES:
+            del known[next(iter(known))]
+        known[table] = faults + 1, pairs + after_read
+        size = min(1 << (faults // _SCATTERED).bit_length() >> 1, _MOST_IN_BLOCK, self.limit)
+        if size < 2 or access != WRITE or not self.has_room(size):
+            return 1
+        walks = space.walks
+        if walks.pop(page + PAGE | WRITE, 0):
+            walks[(page & -size * PAGE) + size * PAGE | WRITE] = size
+        return size
+
     def extent(self, space: AddressSpace, vma: Vma, slot: int, page: int, access: int) -> int:
         """How many pages a fault at `page` is to fill, its own included, all of them with the entry that is in `slot`.
 
         `access` is READ or WRITE: a program that reads ahead of where it writes makes two walks.
         """
-        if not (self.always or self.unseen(space)) or vma.flags & (GROWSDOWN | _RAND_READ) or space.guards:
+        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | _RAND_READ):
             return 1
         walks = space.walks
         wanted = min(walks.pop(page | access, 0) * 2 or 1, self.limit)
@@ -95,6 +130,9 @@ class FillAhead:
         self.limit = 0
         for space in self._cache.spaces:
             self.taken_back += _release_untouched(space)
+
+    def _is_kept_out(self, space: AddressSpace) -> bool:
+        return not (self.always or self.unseen(space)) or bool(space.guards)
 
     def _alike(self, memory: PhysicalMemory, slot: int, most: int) -> int:
         """How many entries from `slot` on say the same, at most `most`; 1 when memory is nearly full."""

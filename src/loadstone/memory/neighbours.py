@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, permissions
+from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
 from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
 
@@ -73,6 +73,37 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
             mapped += 1
     space.resident_pages += mapped
     return mapped - 1
+
+
+def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int, after_read: bool = False) -> int:
+    """A fault on anonymous memory that continued no walk: give the absent pages of the block around it frames of their
+    own, where fill_ahead says so; how many.
+
+    A read is only counted. (The page itself has its entry, or gets it from the caller.)
+    """
+    ahead = space.fill_ahead
+    size = ahead.block(space, vma, page, access, after_read) if ahead is not None else 1
+    if ahead is None or size < 2:
+        return 0
+    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
+    window = in_table & -size
+    first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT)) - in_table + slot
+    end = min(window + size, in_table + ((vma.end - page) >> PAGE_SHIFT)) - in_table + slot
+    memory = space.memory
+    words = memory.words
+    absent = [here for here, entry in enumerate(words[first:end].tolist(), first) if not entry and here != slot]
+    if not absent:
+        return 0
+    try:
+        frames = memory.allocate_many(len(absent), ANONYMOUS)
+    except OutOfFrames:
+        return 0
+    bits = leaf_entry(vma, 0, True) | DIRTY | AHEAD
+    for here, frame in zip(absent, frames, strict=True):
+        words[here] = frame << FRAME_SHIFT | bits
+    space.resident_pages += len(absent)
+    ahead.count(memory, 1 + len(absent))
+    return len(absent)
 
 
 def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
