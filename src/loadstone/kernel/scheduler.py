@@ -300,14 +300,14 @@ class Scheduler:
             if trap.kind == SYSTEM_CALL:
                 pending = system_call(task)
                 if pending is not None:
-                    self._block(task, pending)
+                    self.block(task, pending)
                     return
                 if task.state != RUNNABLE or core.retired >= end or self._preempt or outside.stopped:
                     return
             elif trap.kind == EXCEPTION:
                 pending = personality.exception(task, trap)
                 if pending is not None:
-                    self._block(task, pending)
+                    self.block(task, pending)
                     return
                 if task.state != RUNNABLE:
                     return
@@ -325,7 +325,7 @@ class Scheduler:
             pending = personality.resume(task, pending, task.woken_by)
         self.kernel_time.since(began)
         if pending is not None:
-            self._block(task, pending)
+            self.block(task, pending)
         return task.state == RUNNABLE and task.pending is None
 
     def _place(self, task: Task) -> Cpu:
@@ -382,8 +382,8 @@ class Scheduler:
 
     # -- waiting ------------------------------------------------------------------------------------------------------
 
-    def _block(self, task: Task, pending: object) -> None:
-        """The task waits in a system call."""
+    def block(self, task: Task, pending: object) -> None:
+        """The task waits in a system call, or for its tracer."""
         task.pending = pending
         wait: Wait = task.pending.wait
         if task.signals.attention and wait.interruptible:  # a signal was there before the wait

@@ -7,8 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.lean import NamedTuple
+from loadstone.lean import NamedTuple, Protocol
 from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.signals import SIGCHLD, SIGCONT
 from loadstone.wait import Wait
 
@@ -26,35 +27,60 @@ _RUSAGE = Struct("<16q")
 _PAGE_KIB = 4
 
 
-class Report(NamedTuple):
-    """What a wait found: the child, and a change of it. `code` is a CLD_…, `value` its si_status."""
+class Selectable(Protocol):
+    """What a wait selects by."""
 
-    child: Process
+    @property
+    def pid(self) -> int:
+        """The number of a process, or of a traced thread."""
+
+    @property
+    def group(self) -> int:
+        """Its process group."""
+
+
+class Report(NamedTuple):
+    """What a wait found: the child or traced thread `pid` of user `uid`, and a change of it.
+
+    `code` is a CLD_…, `value` its si_status. `status` is the status word of wait(2).
+    """
+
+    pid: int
+    uid: int
     code: int
     value: int
     usage: Usage
-
-    @property
-    def status(self) -> int:
-        """The status word of wait(2)."""
-        if self.code == CLD_CONTINUED:
-            return 0xFFFF
-        if self.code == CLD_STOPPED:
-            return self.value << 8 | 0x7F
-        ended = self.child.status
-        assert ended is not None
-        return ended.signal | (0x80 if ended.core_dumped else 0) if ended.signal else ended.code << 8
+    status: int
 
 
-def wait_for_child(task: Task, selects: Callable[[Process], bool], options: int) -> Generator[Wait, str, Report | None]:
+def _of_child(child: Process, code: int, value: int, usage: Usage) -> Report:
+    return Report(child.pid, child.credentials.uid, code, value, usage, _status(child, code, value))
+
+
+def _status(child: Process, code: int, value: int) -> int:
+    if code == CLD_CONTINUED:
+        return 0xFFFF
+    if code == CLD_STOPPED:
+        return value << 8 | 0x7F
+    ended = child.status
+    assert ended is not None
+    return ended.signal | (0x80 if ended.core_dumped else 0) if ended.signal else ended.code << 8
+
+
+def wait_for_child(
+    task: Task, selects: Callable[[Selectable], bool], options: int
+) -> Generator[Wait, str, Report | None]:
     """The first child that `selects` holds for and that has changed as `options` ask; None with WNOHANG.
 
     Raises LinuxError(ECHILD) if there is none to wait for.
     """
     process = task.process
     while True:
+        traced = _traced_change(task, selects, options)
+        if isinstance(traced, Report):
+            return traced
         candidates = [child for child in process.children.values() if selects(child) and _is_kind(child, options)]
-        if not candidates:
+        if not candidates and not traced:
             raise LinuxError(ECHILD, "no child to wait for")
         for child in candidates:
             report = _change_of(child, options)
@@ -63,6 +89,16 @@ def wait_for_child(task: Task, selects: Callable[[Process], bool], options: int)
         if options & WNOHANG:
             return None
         yield Wait((process.child_events,))
+
+
+def _traced_change(task: Task, selects: Callable[[Selectable], bool], options: int) -> Report | bool:
+    """What has happened to a thread that the process traces; whether there is such a thread (ptrace_do_wait)."""
+    tracing = linux_of(task).calls.tracing
+    if tracing is None:
+        return False
+    from loadstone.linux.traced_wait import traced_change
+
+    return traced_change(tracing, task.process, selects, options)
 
 
 def _is_kind(child: Process, options: int) -> bool:
@@ -86,14 +122,14 @@ def _change_of(child: Process, options: int) -> Report | None:
         return None
     if not options & WNOWAIT:
         child.unreported = None
-    return Report(child, CLD_STOPPED if stopped else CLD_CONTINUED, number, child.total_usage())
+    return _of_child(child, CLD_STOPPED if stopped else CLD_CONTINUED, number, child.total_usage())
 
 
 def _reap(child: Process, options: int) -> Report:
     """A zombie is told of; unless WNOWAIT keeps it, it is gone, and its parent has what it took."""
     usage = child.usage.copy()
     usage.add(child.children_usage)
-    report = Report(child, *exit_code(child), usage)
+    report = _of_child(child, *exit_code(child), usage)
     if not options & WNOWAIT:
         assert child.parent is not None
         child.parent.children_usage.add(usage)

@@ -9,6 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Fork, publish
 from loadstone.kernel.process import Process, Task
 from loadstone.lean import NamedTuple
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.profile import RLIMIT_NPROC
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import ProcessSignals, TaskSignals
@@ -18,6 +19,7 @@ from loadstone.memory.user import copy_out, pieces
 from loadstone.wait import Interrupted, Wait, WaitQueue
 
 if TYPE_CHECKING:
+    from loadstone.linux.ptrace import Stop
     from loadstone.machine.core import Context
     from loadstone.wait import Blocking
 
@@ -72,12 +74,16 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
         how = flags | asked.exit_signal
         now = kernel.scheduler.time_ns()
         publish(kernel.events.fork, Fork(task.process.pid, task.tid, child.tid, how, thread, now))
-    if not flags & CLONE_VFORK:
-        kernel.start(child)
-        return child.tid
-    child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
+    tracing = linux_of(task).calls.tracing
+    stop = tracing.born(task, child, flags, asked.exit_signal) if tracing is not None else None
+    if flags & CLONE_VFORK:
+        child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
     kernel.start(child)
-    return _wait_for_vfork(child)
+    if flags & CLONE_VFORK:
+        return _wait_for_vfork(task, child, stop)
+    if stop is not None and tracing is not None:
+        tracing.tracees[task].soon(stop)
+    return child.tid
 
 
 def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: int) -> None:
@@ -103,13 +109,20 @@ def _abandon(task: Task, child: Task) -> None:
         process.space.release()
 
 
-def _wait_for_vfork(child: Task) -> Blocking:
+def _wait_for_vfork(task: Task, child: Task, stop: Stop | None) -> Blocking:
+    """Wait until the child no longer needs the memory; a tracer is told before and after."""
     tid = child.tid
+    tracing = linux_of(task).calls.tracing
+    tracee = tracing.tracees.get(task) if tracing is not None else None
     try:
+        if tracee is not None and stop is not None:
+            yield from tracee.stop_in_call(stop)
         while child.vfork_done is not None:
             yield Wait((child.vfork_done,), interruptible=False)
     except Interrupted:  # killed
         return tid
+    if tracee is not None:
+        tracee.vfork_done(tid)
     return tid
 
 

@@ -40,6 +40,7 @@ from loadstone.linux.signals import (
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.ptrace import Tracee
     from loadstone.linux.signals import Action, SigInfo
 
 
@@ -53,12 +54,21 @@ def deliver(task: Task) -> None:
     has ended.
     """
     signals = task.signals
-    if task.process.stopped_by:
+    tracing = linux_of(task).calls.tracing
+    tracee = tracing.tracees.get(task) if tracing is not None else None
+    if task.process.stopped_by and tracee is None:
         task.state = STOPPED
         return
     signals.attention = False
-    while (info := take(task, ~task.signals.mask)) is not None:
+    if tracee is not None and tracee.before_user():
+        return
+    answer = tracee.answer() if tracee is not None else None
+    while (info := answer or take(task, ~task.signals.mask)) is not None:
         number = info.number
+        if tracee is not None and answer is None and number != SIGKILL:
+            tracee.signal_stop(info)
+            return
+        answer = None
         action = task.process.signals.action(number)
         if action.handler not in (SIG_DFL, SIG_IGN) and number != SIGKILL:
             _announce(task, info, "handler")
@@ -67,7 +77,8 @@ def deliver(task: Task) -> None:
             _announce(task, info, "ignored")
         else:
             _announce(task, info, "default")
-            _default(task, info)
+            if tracee is None or not _stops_for_tracer(task, tracee, info):
+                _default(task, info)
             return
     _restart_silently(task)
     if signals.saved_mask is not None:
@@ -75,6 +86,20 @@ def deliver(task: Task) -> None:
         recalculate(task)
         if signals.attention:
             deliver(task)
+
+
+def _stops_for_tracer(task: Task, tracee: Tracee, info: SigInfo) -> bool:
+    """Whether a traced thread stops in front of its default action, or for it."""
+    if bit(info.number) & STOPPING:
+        tracee.group_stop(info.number)
+        return True
+    if info.number == SIGKILL:
+        return False
+    tracing = linux_of(task).calls.tracing
+    stop = tracing.before_end(task, info.number, lambda: _default(task, info)) if tracing is not None else None
+    if stop is not None:
+        task.kernel.scheduler.block(task, stop)
+    return stop is not None
 
 
 def _stops_nobody(task: Task, number: int) -> bool:

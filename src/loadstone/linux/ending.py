@@ -31,6 +31,14 @@ def leave_memory(task: Task) -> None:
     _release_vfork_parent(task)
 
 
+def task_ended(task: Task) -> None:
+    """A thread has run for the last time."""
+    leave_memory(task)
+    tracing = linux_of(task).calls.tracing
+    if tracing is not None:
+        tracing.ended(task)
+
+
 def _release_locks(task: Task) -> None:
     """Locks that the task has are marked (kernel: futex_exit_release); most threads have none when they end."""
     if task.robust_list:
@@ -65,7 +73,10 @@ def _clear_tid(task: Task) -> None:
 
 def process_ended(process: Process) -> None:
     """A process is a zombie now (kernel: exit_notify)."""
-    linux_of(process.tasks[0]).calls.timers.forget(process)
+    calls = linux_of(process.tasks[0]).calls
+    calls.timers.forget(process)
+    if calls.tracing is not None:
+        calls.tracing.tracer_ended(process)
     jobs.leave_terminal(process)
     _rehome_children(process)
     jobs.hang_up_orphans(process, process.parent)

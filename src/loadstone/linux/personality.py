@@ -19,7 +19,7 @@ from loadstone.linux.state import process_state, task_state
 from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
 from loadstone.linux.vdso import make_vdso
 from loadstone.linux.world import ProcessWorld, open_passed
-from loadstone.machine.core import GENERAL_PROTECTION, PAGE_FAULT
+from loadstone.machine.core import DEBUG, GENERAL_PROTECTION, PAGE_FAULT
 from loadstone.memory.fault import BadAccess, Missing
 from loadstone.memory.vma import EXEC, WRITE
 
@@ -94,7 +94,7 @@ class Linux:
         self.expire_timers = self.calls.timers.expire
         self.before_user = delivery.deliver
         self.signal_name = signals.name
-        self.task_ended = ending.leave_memory
+        self.task_ended = ending.task_ended
         self.process_ended = ending.process_ended
 
     def answer_reads(self, core: KvmCore) -> None:
@@ -104,18 +104,16 @@ class Linux:
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls.registry.row(_READ))
 
     def resume(self, task: Task, pending: Any, reason: str) -> Any:
-        """Go on with a call whose wait is over, or with the instruction that waited for a page."""
+        """Go on with a call whose wait is over, or behind a wait for a page or for a tracer."""
         if pending.__class__ is Pending:
             return self.calls.resume(task, pending, reason)
-        pending.go_on()
-        return None
+        return pending.go_on()
 
     def interrupt(self, task: Task, pending: Any) -> Any:
         """Tell who waits that a signal came."""
         if pending.__class__ is Pending:
             return self.calls.interrupt(task, pending)
-        pending.go_on()
-        return None
+        return pending.go_on()
 
     def exception(self, task: Task, trap: Trap) -> Any:
         """A page fault that memory could not resolve, or another exception of the CPU, becomes a signal.
@@ -131,13 +129,23 @@ class Linux:
             if trap.failure.access == EXEC and self._called_vsyscall(task, trap.failure.address):
                 return None
             exceptions.force_fault(task, trap.failure, _error_code(trap.failure))
-        elif trap.vector == GENERAL_PROTECTION and self._read_time_stamp(task):
-            return None
         elif trap.vector == _INT80:
             self._refuse_int80(task)
-        else:
+        elif not self._is_harmless(task, trap.vector):
             exceptions.force_exception(task, trap.vector, trap.error)
         return None
+
+    def _is_harmless(self, task: Task, vector: int) -> bool:
+        """Whether an exception is nothing that the program hears of: the time was read, or a watchpoint not hit."""
+        if vector == GENERAL_PROTECTION:
+            return self._read_time_stamp(task)
+        return vector == DEBUG and self._stepped_over(task)
+
+    def _stepped_over(self, task: Task) -> bool:
+        """Whether a tracer's watchpoints made the thread go one instruction further, and none of them is hit."""
+        tracing = self.calls.tracing
+        tracee = tracing.tracees.get(task) if tracing is not None else None
+        return tracee is not None and tracee.stepped()
 
     def new_slice(self, task: Task) -> None:
         """The data page that the vDSO reads is brought up to date."""
@@ -205,7 +213,10 @@ class Linux:
             image.space.release()
             why = f"{path} is a program for {image.isa}: it can be explained, but there is no core that runs it"
             raise LinuxError(ENOEXEC, why)
+        former = task.tid
         self._commit(task, image)
+        if self.calls.tracing is not None:
+            self.calls.tracing.executed(task, former)
         if self._kernel.events.program:
             self._tell_program(task, path, argv)
 

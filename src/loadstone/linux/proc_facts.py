@@ -9,6 +9,7 @@ from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, held
 from loadstone.linux.console import Console
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.proc_machine_text import CpuModel
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.ptrace import Tracee
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
     from loadstone.vfs.pty import Pty
@@ -120,6 +122,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
         capabilities=held(who),
         capability_bound=ALL_CAPABILITIES,
+        tracer=tracee.tracer.pid if (tracee := _tracee(task)) is not None else 0,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
         nice=task.nice,
         cpus=kernel.options.cpu_count,
@@ -145,11 +148,19 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     )
 
 
+def _tracee(task: Task) -> Tracee | None:
+    tracing = linux_of(task).calls.tracing
+    return tracing.tracees.get(task) if tracing is not None else None
+
+
 def _state(kernel: Kernel, task: Task) -> str:
     if task.process.status is not None or task.state == ENDED:
         return "Z"
     if task is kernel.scheduler.current or task.state == RUNNABLE:
         return "R"
+    tracee = _tracee(task)
+    if tracee is not None and tracee.stop is not None:
+        return "t"
     return "T" if task.state == STOPPED else "S"
 
 

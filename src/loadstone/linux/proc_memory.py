@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.machine.paging import FRAME_MASK, PRESENT, PROTNONE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
-from loadstone.memory import user
 from loadstone.memory.guard import guarded
+from loadstone.memory.peek import peek, poke
 from loadstone.memory.vma import PAGE, PAGE_SHIFT, Vma
 from loadstone.vfs.file import SeekableFile, total
 from loadstone.vfs.flags import S_IFREG
@@ -49,34 +49,30 @@ class MemoryOpen(SeekableFile):
         return self._transfer(pieces, offset, False)
 
     def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
-        """Copy into the process, as far as its mappings allow that to itself."""
+        """Copy into the process, whatever its mappings allow to itself (FOLL_FORCE): debuggers set breakpoints so."""
         self.demand_writable()
         return self._transfer(pieces, offset, True)
 
     def _transfer(self, pieces: Sequence[memoryview], offset: int | None, write: bool) -> int:
         start = self.offset if offset is None else offset
-        at = start
-        for piece in pieces:
-            try:
-                found = user.pieces(self.process.space, at, len(piece), write)
-            except LinuxError:
-                break
-            done = 0
-            for there in found:
-                here = piece[done : done + len(there)]
-                if write:
-                    there[:] = here
-                else:
-                    here[:] = there
-                done += len(there)
-            at += done
-            if done < len(piece):
-                break
-        if at == start and any(len(piece) for piece in pieces):
-            raise LinuxError(EIO)
+        space, done = self.process.space, 0
+        try:
+            for piece in pieces:
+                left = piece
+                while left:
+                    here = left[: PAGE - (start + done) % PAGE]
+                    if write:
+                        poke(space, start + done, bytes(here))
+                    else:
+                        here[:] = peek(space, start + done, len(here))
+                    done += len(here)
+                    left = left[len(here) :]
+        except LinuxError:
+            if not done:
+                raise LinuxError(EIO, f"nothing to be had at {start:#x}") from None
         if offset is None:
-            self.offset = at
-        return at - start
+            self.offset = start + done
+        return done
 
 
 class _OfProcess(Inode):

@@ -65,6 +65,7 @@ class ProcessFacts(NamedTuple):
     capabilities: int = 0
     capability_bound: int = 0
     no_new_privileges: int = 0
+    tracer: int = 0
     nice: int = 0
     cpus: int = 1
     flags: int = 0x400000  # PF_RANDOMIZE, which execve sets whether or not anything is random
@@ -139,7 +140,7 @@ def status(p: ProcessFacts) -> bytes:
         "Ngid:\t0",
         f"Pid:\t{p.pid}",
         f"PPid:\t{p.parent}",
-        "TracerPid:\t0",
+        f"TracerPid:\t{p.tracer}",
         "Uid:\t" + "\t".join(map(str, p.uids)),
         "Gid:\t" + "\t".join(map(str, p.gids)),
         f"FDSize:\t{p.fd_slots}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ENDED, WAITING
 from loadstone.lean import NamedTuple
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.wait import WaitQueue
 
@@ -275,6 +276,10 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         from loadstone.linux import jobs
 
         jobs.go_on(process, number)
+    if number == SIGCONT and _is_traced(process, number):
+        tracing = linux_of(process.tasks[0]).calls.tracing
+        assert tracing is not None
+        tracing.continued(process)
     if _is_ignored(process, number):
         return
     if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
@@ -316,7 +321,13 @@ def _is_ignored(process: Process, number: int) -> bool:
     """Whether a signal is lost at once. A blocked one is not: its action may be another when it is unblocked."""
     if any(bit(number) & (task.signals.mask | task.signals.waited_for) for task in process.tasks):
         return False
-    return ignores(process.signals.action(number), number)
+    return ignores(process.signals.action(number), number) and not _is_traced(process, number)
+
+
+def _is_traced(process: Process, number: int) -> bool:
+    """Whether a tracer will want to see the signal, ignored or not."""
+    tracing = linux_of(process.tasks[0]).calls.tracing
+    return tracing is not None and number != SIGKILL and any(task in tracing.tracees for task in process.tasks)
 
 
 def ignores(action: Action, number: int) -> bool:

@@ -54,9 +54,11 @@ _NAMES = {
     "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages seccomp
         pkey_alloc pkey_free pkey_mprotect""",
     "refused": """pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
-        clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at
+        clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at
         syslog iopl ioperm vhangup quotactl setns""",
     "unsharing": """unshare""",
+    "tracing": """ptrace""",
+    "other_memory": """process_vm_readv process_vm_writev""",
     "userfaulting": """userfaultfd""",
 }
 

@@ -24,8 +24,10 @@ from loadstone.wait import Interrupted
 if TYPE_CHECKING:
     from loadstone.events import Events
     from loadstone.kernel.process import Task
+    from loadstone.linux.ptrace import StopWait, Tracing
     from loadstone.wait import Blocking, Wait
 
+CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")  # number and arguments
 # Told before they are carried out: afterwards there is nobody who made the call.
 _WITHOUT_RETURN = ("exit", "exit_group")
 
@@ -55,6 +57,7 @@ class SystemCalls:
     Attributes:
         unimplemented: calls that were answered with ENOSYS, by name.
         futexes, timers: what calls of different processes share.
+        tracing: who is traced by whom; None while nobody ever was.
     """
 
     def __init__(self, events: Events, isa: str = "x86_64") -> None:
@@ -63,6 +66,7 @@ class SystemCalls:
         self.refused: dict[str, int] = {}  # what the guest may not do: sockets, mounts, typing on the terminal
         self.futexes = Futexes()
         self.timers = Timers()
+        self.tracing: Tracing | None = None
         self._events = events
         self._rows: dict[int, SystemCall] = {}
 
@@ -76,7 +80,7 @@ class SystemCalls:
         rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
         return {row.name: row.calls for row in rows}
 
-    def dispatch(self, task: Task) -> Pending | None:
+    def dispatch(self, task: Task) -> Pending | StopWait | None:
         """Run the call in `task`'s registers. None when it is done; its result is then in the registers.
 
         `OutOfFrames` passes through: it is not the call's to answer.
@@ -84,8 +88,9 @@ class SystemCalls:
         registers = task.context.system_call()
         row = self._rows.get(registers[0]) or self._row(registers[0])
         row.calls += 1
-        if self._events.syscall:
-            return self._traced(task, row, registers)
+        if self._events.syscall or self.tracing is not None:
+            stop = self.tracing.before_call(task, registers, self._make) if self.tracing is not None else None
+            return stop or self._watched(task, row, registers)
         if row.invoke is None:
             self._unknown(task, row, registers, None)
             return None
@@ -154,16 +159,31 @@ class SystemCalls:
 
         return self._advance(task, Pending(row, registers, wait(), shown), None)
 
-    def _traced(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | None:
+    def _make(self, task: Task) -> Pending | StopWait | None:
+        """The call in a traced thread's registers, which its tracer may have changed."""
+        values = task.context.registers()
+        registers = tuple(values[name] for name in CALL_REGISTERS)
+        if self.tracing is not None and self.tracing.makes(task, registers):
+            task.context.set_result(-ENOSYS)
+            self.tracing.after_call(task)
+            return None
+        return self._watched(task, self._rows.get(registers[0]) or self._row(registers[0]), registers)
+
+    def _watched(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | StopWait | None:
+        """A call that somebody hears of: a listener to events, or a tracer."""
         shown = None
         if self._events.texts:
             from loadstone.linux import strace
 
             shown = strace.before(task, row, registers)
         if row.name in _WITHOUT_RETURN and row.invoke is not None:
-            self._emit(task, row, registers, 0, shown, None)
-            row.invoke(task, registers)
-            return None
+            if self._events.syscall:
+                self._emit(task, row, registers, 0, shown, None)
+            end, status = row.invoke, (registers[1] & 0xFF) << 8
+            stop = self.tracing.before_end(task, status, lambda: end(task, registers)) if self.tracing else None
+            if stop is None:
+                end(task, registers)
+            return stop
         if row.invoke is None:
             self._unknown(task, row, registers, shown)
             return None
@@ -201,6 +221,8 @@ class SystemCalls:
             task.context.set_result(result)
         if self._events.syscall:
             self._emit(task, row, registers, result or 0, shown, None)
+        if self.tracing is not None:
+            self.tracing.after_call(task)
 
     def _restart(
         self,
@@ -219,6 +241,8 @@ class SystemCalls:
             signals.restart_block = restart.block
         if self._events.syscall:
             self._emit(task, row, registers, -kind, shown, RESTART_NAMES[kind])
+        if self.tracing is not None:
+            self.tracing.after_call(task)
 
     def _emit(
         self,

@@ -29,7 +29,7 @@ def _denied(name: str) -> Callable[[Task], int]:
 
 
 DENIED = """pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
-    clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf ptrace open_by_handle_at syslog
+    clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at syslog
     iopl ioperm quotactl setns"""
 
 globals().update({name: _denied(name) for name in DENIED.split()})

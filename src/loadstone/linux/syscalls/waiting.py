@@ -36,8 +36,8 @@ from loadstone.wait import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.kernel.process import Process, Task
-    from loadstone.linux.children import Report
+    from loadstone.kernel.process import Task
+    from loadstone.linux.children import Report, Selectable
     from loadstone.linux.syscalls.arguments import Address, Int, Pid
     from loadstone.wait import Blocking
 
@@ -66,10 +66,10 @@ def _wait4(task: Task, pid: int, status: int, options: int, usage: int) -> Block
         write_struct(task, status, INT, _signed(report.status))
     if usage:
         copy_out(task.process.space, usage, pack_usage(report.usage))
-    return report.child.pid
+    return report.pid
 
 
-def _selector(task: Task, pid: int) -> Callable[[Process], bool]:
+def _selector(task: Task, pid: int) -> Callable[[Selectable], bool]:
     """Which children a wait4 is for. The caller's group is the one of now, whatever it becomes while it waits."""
     if pid == -1:
         return lambda child: True
@@ -103,7 +103,7 @@ def waitid(task: Task, which: Int, pid: Pid, info: Address, options: Int, usage:
 
 
 def _waitid(
-    task: Task, selects: Callable[[Process], bool], info: int, options: int, usage: int, nonblocking: bool
+    task: Task, selects: Callable[[Selectable], bool], info: int, options: int, usage: int, nonblocking: bool
 ) -> Blocking:
     """A pidfd with O_NONBLOCK turns the wait that would block into EAGAIN."""
     try:
@@ -126,7 +126,7 @@ def _write_info(task: Task, address: int, report: Report | None) -> None:
     head = who = (0, 0, 0)
     if report is not None:
         head = (SIGCHLD, 0, report.code)
-        who = (report.child.pid, report.child.credentials.uid, report.value)
+        who = (report.pid, report.uid, report.value)
     write_struct(task, address, _SIGNO_ERRNO_CODE, *head)
     write_struct(task, address + _WHO_OFFSET, _WHO, *who)
 

@@ -1,0 +1,95 @@
+"""process_vm_readv(2) and process_vm_writev(2): bytes between two processes (mm/process_vm_access.c)."""
+
+from __future__ import annotations
+
+from errno import EFAULT, EINVAL, EPERM
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.linux.of_task import task_of
+from loadstone.linux.syscalls.registry import FULL, syscall
+from loadstone.memory.user import copy_in, gather, pieces
+
+if TYPE_CHECKING:
+    from loadstone.kernel.process import Task
+    from loadstone.linux.syscalls.arguments import Address, Pid, ULong
+
+_IOVEC = Struct("<QQ")
+_MOST_VECTORS = 1024  # UIO_MAXIOV
+
+
+@syscall(FULL)
+def process_vm_readv(
+    task: Task, pid: Pid, local: Address, local_count: ULong, remote: Address, remote_count: ULong, flags: ULong
+) -> ULong:
+    """Copy from another process's memory to the caller's."""
+    return _transfer(task, pid, (local, local_count), (remote, remote_count), flags, write=False)
+
+
+@syscall(FULL)
+def process_vm_writev(
+    task: Task, pid: Pid, local: Address, local_count: ULong, remote: Address, remote_count: ULong, flags: ULong
+) -> ULong:
+    """Copy from the caller's memory to another process's."""
+    return _transfer(task, pid, (local, local_count), (remote, remote_count), flags, write=True)
+
+
+def _transfer(task: Task, pid: int, local: tuple[int, int], remote: tuple[int, int], flags: int, *, write: bool) -> int:
+    """How many bytes were copied: up to the shorter side's length, and to the first byte that cannot be had there."""
+    if flags:
+        raise LinuxError(EINVAL)
+    here, there = _vectors(task, *local), _vectors(task, *remote)
+    if not sum(length for _, length in here) or not there:
+        return 0
+    other = task_of(task, pid).process
+    who, whom = task.process.credentials, other.credentials
+    same = (who.uid, who.uid, who.gid, who.gid) == (whom.uid, whom.euid, whom.gid, whom.egid)
+    if other is not task.process and who.euid and not same:
+        raise LinuxError(EPERM, "a process of another user")
+    mine = gather(task.process.space, here, not write)
+    done = 0
+    for address, length in there:
+        wanted = min(length, sum(map(len, mine)))
+        if not wanted:
+            continue
+        try:
+            theirs = pieces(other.space, address, wanted, write)
+        except LinuxError:
+            break
+        copied = _copy(mine, theirs) if write else _copy(theirs, mine)
+        done += copied
+        mine = _rest(mine, copied)
+        if copied < wanted:
+            break
+    if not done and any(length for _, length in there):
+        raise LinuxError(EFAULT)
+    return done
+
+
+def _vectors(task: Task, address: int, count: int) -> list[tuple[int, int]]:
+    if count > _MOST_VECTORS:
+        raise LinuxError(EINVAL, f"{count} vectors")
+    vectors = list(_IOVEC.iter_unpack(copy_in(task.process.space, address, count * _IOVEC.size))) if count else []
+    if any(length >> 63 for _, length in vectors):
+        raise LinuxError(EINVAL, "a negative length")
+    return vectors
+
+
+def _copy(source: list[memoryview], target: list[memoryview]) -> int:
+    data = memoryview(b"".join(source))
+    done = 0
+    for piece in target:
+        part = data[done : done + len(piece)]
+        piece[: len(part)] = part
+        done += len(part)
+    return done
+
+
+def _rest(runs: list[memoryview], count: int) -> list[memoryview]:
+    left = []
+    for run in runs:
+        if count < len(run):
+            left.append(run[count:])
+        count = max(0, count - len(run))
+    return left
