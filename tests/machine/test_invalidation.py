@@ -287,7 +287,7 @@ def test_recycled_page_table_frame_of_another_region(bare: Changing) -> None:
     used: list[set[int]] = [set(), set()]  # the frames of page tables, by region
     for turn in range(160):
         space = bare.another()
-        order = (0, 1) if turn % 2 else (1, 0)
+        order = (0, 1) if turn // 2 % 2 else (1, 0)  # every other turn a frame has its old role
         for region in order:
             bare.page(space, regions[region], 1000 + region)
         for region in order:
