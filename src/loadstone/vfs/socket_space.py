@@ -10,7 +10,8 @@ from loadstone.vfs.file import OpenFile, total
 from loadstone.vfs.flags import O_NONBLOCK, O_RDWR, S_IFSOCK
 from loadstone.vfs.inode import Inode
 from loadstone.vfs.socket_messages import Who
-from loadstone.vfs.sockets import KINDS, Ended, Socket
+from loadstone.vfs.sockets import SOCK_STREAM, Ended, Socket
+from loadstone.vfs.unix_sockets import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class SocketFile(OpenFile):
     @property
     def breaks_silently(self) -> bool:
         """Whether EPIPE comes without SIGPIPE: for all but streams."""
-        return self.socket.kind != KINDS[1].kind
+        return self.socket.kind != SOCK_STREAM
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """As recv(2) without flags; open files that come along are closed again."""

@@ -32,7 +32,8 @@ from loadstone.vfs.flags import O_CLOEXEC, O_NONBLOCK, O_PATH, S_IFMT, S_IFSOCK,
 from loadstone.vfs.inode import demand
 from loadstone.vfs.socket_messages import Who
 from loadstone.vfs.socket_space import SocketFile
-from loadstone.vfs.sockets import KINDS, SHUT_BOTH, DatagramSocket, Ended
+from loadstone.vfs.sockets import SHUT_BOTH, Ended
+from loadstone.vfs.unix_sockets import KINDS, DatagramSocket
 from loadstone.wait import TIMED_OUT, Interrupted
 
 if TYPE_CHECKING:
