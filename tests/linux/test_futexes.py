@@ -50,3 +50,35 @@ def test_who_has_what_a_real_time_task_waits_for_runs_before_others() -> None:
     policy.moved(owner)
     chosen = [policy.next(), policy.next(), policy.next()]
     assert [one.name if one else None for one in chosen] == ["owner", "middle", None]
+
+
+UNREADABLE = r"""
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) {
+  char *area = mmap(0, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  FILE *file = tmpfile();
+  ftruncate(fileno(file), 4096);
+  char *shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
+  ftruncate(fileno(file), 0);
+  munmap(area, 4096);
+  mprotect(area + 4096, 4096, PROT_NONE);
+  mprotect(area + 8192, 4096, PROT_READ);
+  char *words[] = {area, area + 4096, area + 8192, shared};
+  for (int i = 0; i < 4; i++)
+    for (int op = 0; op < 3; op++) {
+      long r = op == 2 ? syscall(SYS_futex, area + 8192, FUTEX_CMP_REQUEUE, 1, 1L, words[i], 0)
+                       : syscall(SYS_futex, words[i], FUTEX_WAKE | (op ? FUTEX_PRIVATE_FLAG : 0), 1, 0, 0, 0);
+      printf("%d %d: %s\n", i, op, r < 0 ? strerrorname_np(errno) : "0");
+    }
+}
+"""
+
+
+def test_words_that_cannot_be_read(compiled: Compiler) -> None:
+    assert same(compiled("#define _GNU_SOURCE\n" + UNREADABLE)).text.count("EFAULT") == 6

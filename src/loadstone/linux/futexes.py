@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import linux_of
+from loadstone.memory.fault import populate_page
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.memory.vma import MAYSHARE
+from loadstone.memory.vma import MAYSHARE, READ, WRITE
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def key_of(space: AddressSpace, address: int, *, shared: bool) -> Key:
         raise LinuxError(EFAULT, f"{address:#x} is not an address of the program")
     if shared:
         vma = space.find(address)
-        if vma is None:
-            raise LinuxError(EFAULT, f"nothing is mapped at {address:#x}")
+        access = vma.flags & WRITE or vma.flags & READ if vma is not None else 0
+        if vma is None or not access or populate_page(space, address, access) is not None:
+            raise LinuxError(EFAULT, f"{address:#x} cannot be read")
         if vma.flags & MAYSHARE:
             return vma.backing, address - vma.start + vma.offset
     return space, address

@@ -13,6 +13,7 @@ PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS = 3, 7,
 PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER = 2, 37
 _NOT_INHERITED = (PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER)
 DEFAULT_SLACK = 50_000  # ns
+INHERITED_SLACK = -PR_GET_TIMERSLACK  # a setting that no prctl reads: what PR_SET_TIMERSLACK with 0 goes back to
 
 # include/uapi/linux/personality.h
 UNAME26, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, READ_IMPLIES_EXEC = 0x0020000, 0x0040000, 0x0200000, 0x0400000
@@ -50,6 +51,8 @@ class ProcessState:
         child.personality, child.membarrier = self.personality, self.membarrier
         child.oom_score_adj, child.coredump_filter = self.oom_score_adj, self.coredump_filter
         child.settings = {key: value for key, value in self.settings.items() if key not in _NOT_INHERITED}
+        if PR_GET_TIMERSLACK in self.settings:
+            child.settings[INHERITED_SLACK] = self.settings[PR_GET_TIMERSLACK]
         return child
 
     def exec(self, read_implies_exec: bool) -> None:

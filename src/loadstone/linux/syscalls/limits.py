@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import INIT
 from loadstone.linux.of_task import task_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -122,6 +123,8 @@ def getpriority(task: Task, which: PriorityWhich, who: Int) -> int:
 def setpriority(task: Task, which: PriorityWhich, who: Int, nice: Int) -> int:
     """setpriority(2)."""
     nice = max(-20, min(nice, 19))
+    if (which, who) == (_PRIO_PROCESS, INIT):
+        raise LinuxError(EPERM, "the machine's own process")
     for target in _priority_targets(task, which, who):
         _set_nice(task, target, nice)
     return 0

@@ -13,6 +13,7 @@ from loadstone.linux.capabilities import LAST_CAPABILITY
 from loadstone.linux.of_task import task_of
 from loadstone.linux.state import (
     DEFAULT_SLACK,
+    INHERITED_SLACK,
     PR_GET_DUMPABLE,
     PR_GET_KEEPCAPS,
     PR_GET_NO_NEW_PRIVS,
@@ -194,6 +195,8 @@ def set_robust_list(task: Task, head: Address, size: Size) -> int:
 @syscall(FULL)
 def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
     """get_robust_list(2)."""
+    if pid == INIT and task.process.credentials.euid:
+        raise LinuxError(EPERM, "the machine's own process")
     other = task_of(task, pid)
     who, whom = task.process.credentials, other.process.credentials
     if other.process is not task.process and who.uid and (who.uid, who.gid) != (whom.uid, whom.gid):
@@ -329,7 +332,7 @@ def _write_setting(settings: dict[int, int], option: int, value: int, rest: int)
     elif (option, value) in _AS_IT_IS:
         pass
     elif option == PR_SET_TIMERSLACK:
-        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else DEFAULT_SLACK
+        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else settings.get(INHERITED_SLACK, DEFAULT_SLACK)
     elif option == PR_SET_CHILD_SUBREAPER:
         settings[PR_GET_CHILD_SUBREAPER] = int(value != 0)
     elif option == PR_SET_NO_NEW_PRIVS and value == 1 and not rest:

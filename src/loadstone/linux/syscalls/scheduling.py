@@ -54,6 +54,9 @@ def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     present = (1 << task.kernel.options.cpu_count) - 1
     wanted = int.from_bytes(copy_in(task.process.space, mask, min(size, 1024)), "little") & present
     target = task_of(task, pid)
+    who, whom = task.process.credentials, target.process.credentials
+    if who.euid not in (0, whom.uid, whom.euid):
+        raise LinuxError(EPERM, "another user's thread")
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
     target.affinity = wanted
