@@ -351,6 +351,10 @@ def test_timeline_of_a_record(here: Path) -> None:
     live = loadstone("run", "--deterministic", "--processes", "/bin/sh", "-c", "/bin/true; exit 3", cwd=here)
     table = loadstone("timeline", "--table", record)
     assert table.text.strip() in live.errors
+    closer = loadstone("timeline", "--from", "500us", "--to", "0.9ms", record)
+    assert b"here 500 us to 900 us" in closer.stdout
+    late = loadstone("timeline", "--from", "1000s", record)
+    assert late.status == 125 and "--from is after the end of the run" in late.errors
     assert "true" in table.text
 
 
@@ -360,6 +364,8 @@ def test_timeline_of_what_is_no_record(here: Path) -> None:
         (("text",), "text, line 1: this is no JSON object"),
         (("missing",), "missing cannot be read: No such file or directory"),
         (("--table", "-o", "x", "text"), "--table prints a table instead"),
+        (("--table", "--from", "1ms", "text"), "--from and --to are of the picture"),
+        (("--from", "2ms", "--to", "1ms", "text"), "--from is not before --to"),
         ((), "RECORD"),
     ):
         got = loadstone("timeline", *words, cwd=here)

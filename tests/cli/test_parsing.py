@@ -110,6 +110,13 @@ def test_sizes(text: str, size: int) -> None:
     assert values.size(text) == size
 
 
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"), [("0s", 0), ("7ns", 7), ("1.5us", 1500), ("430ms", 430_000_000), ("1e3s", 10**12)]
+)
+def test_moments(text: str, nanoseconds: int) -> None:
+    assert values.moment(text) == nanoseconds
+
+
 @pytest.mark.parametrize("text", ["", "K", "1.5M", "-1", "4Q", "0x10", "\u0661", "1 G B"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
@@ -208,7 +215,8 @@ def test_a_wrong_value_names_the_option_and_what_is_allowed(command: str, option
         assert problem.startswith(f"{command}: {option}: ")
         assert repr(text) in problem or problem.endswith("the path is empty") or not text
         assert re.search(
-            r"choose from|number|size|from 1M to 64T|power of two|of the form|empty|what to trace", problem
+            r"choose from|number|size|a time such as|from 1M to 64T|power of two|of the form|empty|what to trace",
+            problem,
         ), problem
         assert hint == f"see loadstone {command} --help"
 

@@ -110,6 +110,33 @@ def test_the_axis_has_round_times() -> None:
         assert ticks[-1].x <= WIDTH
 
 
+def test_a_window_shows_who_lived_then_and_nothing_outside() -> None:
+    history = shell(40)
+    begin, end = 1_020_000, 1_050_000
+    picture = lay_out(history, (begin, end))
+    lived = [
+        thread.tid for thread in history.threads()
+        if thread.born <= end and thread.ended is not None and thread.ended >= begin
+    ]  # fmt: skip
+    assert [row.thread.tid for row in picture.rows] == lived
+    assert all(picture.rows[row.parent].process is row.process.parent for row in picture.rows if row.parent >= 0)
+    right = picture.axis.place(end)
+    boxes = [box for part in (*picture.rows, *picture.lanes) for box in part.boxes]
+    assert all(picture.axis.left <= box.x <= box.end <= right + 0.8 for box in boxes)
+    assert all(picture.axis.left <= tick.x <= right for tick in picture.ticks)
+    assert all(picture.axis.left <= arrow.x <= right for arrow in picture.arrows)
+    wanted = sum(min(span.end, end) - max(span.start, begin) for thread in history.threads() for span in thread.spans
+                 if span.cpu == 0 and span.start <= end and span.end >= begin)  # fmt: skip
+    assert picture.lanes[0].busy == pytest.approx(wanted / (end - begin), rel=0.05)
+    assert "here 1.02 ms to 1.05 ms" in draw(history, ["sh"], "kvm", (begin, end))
+
+
+@pytest.mark.parametrize("window", [(0, 1 << 62), (0, 5_000_000), (1, 2), (999_999, 1_000_001)])
+def test_a_window_of_any_size_is_drawn(window: tuple[int, int]) -> None:
+    root = ElementTree.fromstring(draw(shell(5), ["sh"], "unicorn", window))
+    assert list(root.iter(f"{SVG}text"))
+
+
 @pytest.mark.parametrize("width", [80, 110])
 def test_the_table_fits(width: int) -> None:
     stream = io.StringIO()

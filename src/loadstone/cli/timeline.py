@@ -10,6 +10,7 @@ from loadstone.errors import HostError
 from loadstone.observe.processes import History
 from loadstone.observe.replay import read_record
 
+_NEVER = 1 << 62
 _ABOUT = """\
 Draw the processes of a recorded run: who ran on which CPU when, who was ready,
 blocked or stopped, who forked, executed, woke and waited for whom. The picture
@@ -19,6 +20,7 @@ _EXAMPLES = """\
 Examples:
   loadstone run --deterministic --record run.jsonl make -j4
   loadstone timeline run.jsonl -o run.svg
+  loadstone timeline run.jsonl --from 430ms --to 450ms -o closer.svg
   loadstone timeline run.jsonl --table
 
 `loadstone run --timeline run.svg PROGRAM` draws the same without a record.
@@ -29,10 +31,12 @@ Exit status: 0; 125 when RECORD is none, or the picture cannot be written.
 
 def parser() -> Parser:
     """The options of `timeline`."""
-    made = Parser("timeline", "[-o FILE.svg | --table] RECORD", _ABOUT, _EXAMPLES)
+    made = Parser("timeline", "[OPTION]... RECORD", _ABOUT, _EXAMPLES)
     add = made.group("Options")
     about = "write the picture to FILE.svg instead of standard output"
     add("-o", dest="output", metavar="FILE.svg", type=values.path, help=about)
+    add("--from", dest="begin", metavar="TIME", type=values.moment, help="begin there: 430ms, 1.2s (default: 0)")
+    add("--to", dest="end", metavar="TIME", type=values.moment, help="end there (default: the end)")
     add("--table", action="store_true", help="print the process tree, and what each process took, instead")
     made.add_argument("record", metavar="RECORD", help=argparse.SUPPRESS)
     return made
@@ -44,6 +48,11 @@ def main(argv: list[str]) -> int:
     options = made.parse_args(argv)
     if options.table and options.output:
         made.error("-o is where the picture is written to; --table prints a table instead")
+    window = (options.begin or 0, options.end if options.end is not None else _NEVER)
+    if options.table and window != (0, _NEVER):
+        made.error("--from and --to are of the picture; the table is of the whole run")
+    if window[0] >= window[1]:
+        made.error("--from is not before --to")
     try:
         with open(options.record, encoding="utf-8", errors="surrogateescape") as file:
             header, events = read_record(file, options.record, History.KINDS)
@@ -57,7 +66,7 @@ def main(argv: list[str]) -> int:
     if options.table:
         _print_table(history)
     else:
-        _write_picture(history, header, options.output)
+        _write_picture(history, header, options.output, window)
     return 0
 
 
@@ -69,13 +78,17 @@ def _print_table(history: History) -> None:
     print_processes(history.roots, (history.process_switches, history.thread_switches), Paper(output()))
 
 
-def _write_picture(history: History, header: dict[str, object], path: str | None) -> None:
+def _write_picture(history: History, header: dict[str, object], path: str | None, window: tuple[int, int]) -> None:
     from loadstone.cli.main import output
     from loadstone.report.timeline import draw
+    from loadstone.report.units import duration
 
     command = header.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else [""]
-    picture = draw(history, words, str(header.get("engine", "?")))
+    zero = min(process.born for process in history.processes)
+    if window[0] >= history.until - zero:
+        raise HostError("--from is after the end of the run", f"it lasted {duration(history.until - zero)}")
+    picture = draw(history, words, str(header.get("engine", "?")), window)
     if path is None:
         output().write(picture)
         return

@@ -82,6 +82,19 @@ def seconds(text: str) -> float:
     return value
 
 
+def moment(text: str) -> int:
+    """A time since the start, in ns: a number with its unit, ns, us, ms or s."""
+    units = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    try:
+        value = float(text.removesuffix(unit)) * units[unit]
+    except (KeyError, ValueError):
+        value = -1.0
+    if not 0 <= value < 1e18:
+        raise ArgumentTypeError(f"{text!r} is not a time such as 430ms: a number of ns, us, ms or s")
+    return round(value)
+
+
 def positive(text: str) -> int:
     """A number of at least 1."""
     return _number(text, 1, (1 << 64) - 1, "1 to 2^64 - 1")

@@ -34,15 +34,30 @@ class Scale(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide."""
+    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide; what is up to `end` is shown."""
 
     left: float
     begin: int
+    end: int
     stretch: float
 
     def place(self, time: int) -> float:
         """Where a moment is."""
         return self.left + (time - self.begin) * self.stretch
+
+    def shows(self, time: int) -> bool:
+        """Whether a moment is on the picture."""
+        return self.begin <= time <= self.end
+
+
+class Line(NamedTuple):
+    """A thread that is shown: its place in the tree, and its states as far as they are shown."""
+
+    process: Process
+    thread: Thread
+    depth: int
+    above: int  # the line of the process it hangs from, -1 for none
+    spans: list[Span]
 
 
 class Box(NamedTuple):
@@ -115,38 +130,62 @@ class Picture(NamedTuple):
     names: dict[int, str]  # of threads, short
 
 
-def draw(history: History, words: Sequence[str], engine: str) -> str:
-    """The picture as SVG. `history` must have details; `words`: the command line; `engine`: the CPU core's name."""
+def draw(history: History, words: Sequence[str], engine: str, window: tuple[int, int] | None = None) -> str:
+    """The picture as SVG. `history` must have details; `words`: the command line; `engine`: the CPU core's name.
+
+    `window`: from when to when, in ns since the first process began; default: all of it.
+    """
     from loadstone.report.timeline_svg import svg
 
-    return svg(lay_out(history), history, command_line(words), engine)
+    return svg(lay_out(history, window), history, command_line(words), engine)
 
 
-def lay_out(history: History) -> Picture:
-    """Place everything."""
-    threads = list(_in_tree_order(history.roots))
-    scale = _scale(len(threads))
-    labels = [_label(process, thread) for process, thread, *_ in threads]
-    indents = [depth * indent(scale) for _, _, depth, _ in threads]
+def lay_out(history: History, window: tuple[int, int] | None = None) -> Picture:
+    """Place everything that is in the window."""
+    zero = min((process.born for process in history.processes), default=0)
+    begin, end = (zero + window[0], min(zero + window[1], history.until)) if window else (zero, history.until)
+    lines = _lines(history, begin, end)
+    scale = _scale(len(lines))
+    labels = [_label(line.process, line.thread) for line in lines]
+    indents = [line.depth * indent(scale) for line in lines]
     wanted = max((at + len(label) * scale.letters * _MONOSPACE for at, label in zip(indents, labels, strict=True)),
                  default=0)  # fmt: skip
     left = min(wanted, WIDEST_LABELS) + 78
-    begin = min((process.born for process in history.processes), default=0)
-    axis = Axis(left, begin, (WIDTH - RIGHT - left) / max(history.until - begin, 1))
+    axis = Axis(left, begin, end, (WIDTH - RIGHT - left) / max(end - begin, 1))
     cpus = history.cpus
     top = TOP + AXIS + LANE * len(cpus) + 14
     rows = [
         Row(
-            top + scale.row * (at + 0.5), depth, above, _fit(label, left - 78 - indents[at], scale), process, thread,
-            _boxes(thread.spans, thread.tid, axis),
+            top + scale.row * (at + 0.5), line.depth, line.above, _fit(label, left - 78 - indents[at], scale),
+            line.process, line.thread, _boxes(line.spans, line.thread.tid, axis),
         )
-        for at, ((process, thread, depth, above), label) in enumerate(zip(threads, labels, strict=True))
+        for at, (line, label) in enumerate(zip(lines, labels, strict=True))
     ]  # fmt: skip
-    lanes = [_lane(cpu, TOP + AXIS + LANE * (at + 0.5), threads, axis) for at, cpu in enumerate(cpus)]
+    lanes = [_lane(cpu, TOP + AXIS + LANE * (at + 0.5), lines, axis) for at, cpu in enumerate(cpus)]
     return Picture(
         WIDTH, top + scale.row * len(rows) + 20, axis, scale, rows, lanes, _arrows(history.links, rows, axis),
-        _ticks(history.until - begin, axis), _names(history),
+        _ticks(axis, zero), _names(history),
     )  # fmt: skip
+
+
+def _lines(history: History, begin: int, end: int) -> list[Line]:
+    """The threads that lived in the time, parents before their children."""
+    made: list[Line] = []
+    numbers: dict[int, int] = {}  # of those that are shown, by their number among all
+    for number, (process, thread, depth, above) in enumerate(_in_tree_order(history.roots)):
+        ended = thread.ended if thread.ended is not None else history.until
+        if thread.born <= end and ended >= begin:
+            numbers[number] = len(made)
+            made.append(Line(process, thread, depth, numbers.get(above, -1), _clipped(thread.spans, begin, end)))
+    return made
+
+
+def _clipped(spans: list[Span], begin: int, end: int) -> list[Span]:
+    return [
+        span._replace(start=max(span.start, begin), end=min(span.end, end))
+        for span in spans
+        if span.start <= end and span.end >= begin
+    ]
 
 
 def indent(scale: Scale) -> int:
@@ -219,12 +258,9 @@ def _stays(stays: Iterable[tuple[Span, int]], axis: Axis) -> list[Box]:
     return made
 
 
-def _lane(cpu: int, y: float, threads: list[tuple[Process, Thread, int, int]], axis: Axis) -> Lane:
+def _lane(cpu: int, y: float, lines: list[Line], axis: Axis) -> Lane:
     stays = sorted(
-        (span.start, span.end, thread.tid, span)
-        for _, thread, *_ in threads
-        for span in thread.spans
-        if span.cpu == cpu
+        (span.start, span.end, line.thread.tid, span) for line in lines for span in line.spans if span.cpu == cpu
     )
     boxes = _stays(((span, tid) for _, _, tid, span in stays), axis)
     last = max((end for _, end, *_ in stays), default=axis.begin)
@@ -237,7 +273,8 @@ def _arrows(links: list[Link], rows: list[Row], axis: Axis) -> list[Arrow]:
     where = {row.thread.tid: row.y for row in rows}
     made: dict[tuple[float, int, int, str], Arrow] = {}
     for link in links:
-        if link.source not in where or link.target not in where or link.source == link.target:
+        known = link.source in where and link.target in where and link.source != link.target
+        if not known or not axis.shows(link.time):
             continue
         kind = link.kind if link.kind == "fork" else "exit" if link.what.startswith(EXIT_WAKES) else "wake"
         x = axis.place(link.time)
@@ -247,12 +284,15 @@ def _arrows(links: list[Link], rows: list[Row], axis: Axis) -> list[Arrow]:
     return list(made.values())
 
 
-def _ticks(length: int, axis: Axis) -> list[Tick]:
-    """At round times: 1, 2 or 5 of a power of ten apart."""
+def _ticks(axis: Axis, zero: int) -> list[Tick]:
+    """At round times since `zero`: 1, 2 or 5 of a power of ten apart."""
     step = 1
-    while length // step > MOST_TICKS:
+    while (axis.end - axis.begin) // step > MOST_TICKS:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2
-    size, unit = next((size, unit) for size, unit in _UNITS if step >= size)
-    digits = 0 if step % size == 0 else 1
-    labels = [f"{at / size:.{digits}f} {unit}" if at else "0" for at in range(0, length + 1, step)]
-    return [Tick(axis.place(axis.begin + at * step), label) for at, label in enumerate(labels)]
+    first = -(-(axis.begin - zero) // step) * step
+    size, unit = next((size, unit) for size, unit in _UNITS if max(first, step) >= size)
+    digits = len(str(size // step)) - 1 if step < size else 0 if step % size == 0 else 1
+    return [
+        Tick(axis.place(zero + at), f"{at / size:.{digits}f} {unit}" if at else "0")
+        for at in range(first, axis.end - zero + 1, step)
+    ]

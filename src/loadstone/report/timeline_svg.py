@@ -70,6 +70,10 @@ def _title(picture: Picture, history: History, title: str, engine: str) -> list[
         count(history.process_switches, "process switch", "process switches"),
         count(history.thread_switches, "thread switch", "thread switches"), f"engine {engine}",
     ]  # fmt: skip
+    zero = min((process.born for process in history.processes), default=0)
+    begin, end = picture.axis.begin - zero, picture.axis.end - zero
+    if begin or picture.axis.end < history.until:
+        facts.append(f"here {duration(begin)} to {duration(end)}")
     most = int((picture.width - 40) / 10.3)
     title = title if len(title) <= most else title[: most - 1] + "…"
     return [
@@ -240,14 +244,14 @@ def _marks(row: Row, picture: Picture) -> list[str]:
     half = picture.scale.bar / 2
     wide = half * 0.62
     parts = []
-    for program in row.process.programs:
+    for program in filter(lambda program: picture.axis.shows(program.time), row.process.programs):
         x, y = picture.axis.place(program.time), row.y - half
         parts.append(
             f'<path d="M{x - wide:.1f} {y - 2:.1f}H{x + wide:.1f}L{x:.1f} {y + half:.1f}z" class="exec">'
             f"<title>{_safe(f'exec {program.program}: ' + ' '.join(program.arguments))}</title></path>"
         )
     end = row.process.end
-    if end is not None:
+    if end is not None and picture.axis.shows(end.time):
         x = max(box.end for box in row.boxes)
         kind = "end" if status(row.process) == "0" else "failed"
         side = max(half * 0.9, 3)
