@@ -34,7 +34,7 @@ class Scale(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide; what is up to `end` is shown."""
+    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide, `end` the last one."""
 
     left: float
     begin: int
