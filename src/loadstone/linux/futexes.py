@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.pi_futexes import Ownership, PiState
     from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.vma import Vma
 
 Key = tuple[object, int]
 """A private futex: address space and address. A shared one: the mapped file and the offset in it."""
@@ -151,12 +152,19 @@ def key_of(space: AddressSpace, address: int, *, shared: bool) -> Key:
         raise LinuxError(EFAULT, f"{address:#x} is not an address of the program")
     if shared:
         vma = space.find(address)
-        access = vma.flags & WRITE or vma.flags & READ if vma is not None else 0
-        if vma is None or not access or populate_page(space, address, access) is not None:
-            raise LinuxError(EFAULT, f"{address:#x} cannot be read")
+        if vma is None or not _has_word(space, vma, address):
+            raise LinuxError(EFAULT, f"{address:#x} is no word that anybody could change")
         if vma.flags & MAYSHARE:
             return vma.backing, address - vma.start + vma.offset
     return space, address
+
+
+def _has_word(space: AddressSpace, vma: Vma, address: int) -> bool:
+    """Whether the page can be brought in, and is not private memory that is only read (kernel: get_futex_key)."""
+    access = vma.flags & WRITE or vma.flags & READ
+    if not access or (access == READ and vma.backing is None):
+        return False
+    return populate_page(space, address, access) is None
 
 
 def wake(task: Task, address: int, count: int, bitset: int = MATCH_ANY, *, shared: bool) -> int:
