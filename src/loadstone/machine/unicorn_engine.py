@@ -39,7 +39,7 @@ class Engine:
     Attributes:
         library: the C functions. uc: the engine's handle, their first argument.
         hooks, control: the hooks in machine code and what they share with Python; `shared` is that as bytes.
-        start, read_register, write_register, write_batch: C functions that are called often.
+        read_register, write_register, write_batch: C functions that are called often.
     """
 
     def __init__(self, memory: PhysicalMemory) -> None:
@@ -58,7 +58,6 @@ class Engine:
         self.control.memory = memory.base
         self.control.uc = self.uc.value
         self.shared = memoryview(self.control).cast("B")
-        self.start = library.uc_emu_start
         self.read_register = library.uc_reg_read
         self.write_register = library.uc_reg_write
         self.write_batch = library.uc_reg_write_batch
@@ -90,7 +89,7 @@ class Engine:
         self.library.uc_context_reg_write(handle, number, self._cell_address)
 
     def stop(self) -> None:
-        """Have `start` return after the block that runs."""
+        """Have the engine stop when its block has ended."""
         self.library.uc_emu_stop(self.uc)
 
     def new_handle(self) -> c_void_p:
@@ -162,7 +161,7 @@ class Engine:
         self.uc = c_void_p()
         self.hooks.close()
         self.library = _Closed()
-        self.start = self.read_register = self.write_register = self.write_batch = _refuse_closed
+        self.read_register = self.write_register = self.write_batch = _refuse_closed
         self.hooks.enter = _refuse_closed
 
 
@@ -211,7 +210,8 @@ def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
     engine.write(numbers["rsp"], KERNEL_BASE + _STACK)
     engine.control.fills = -1  # the walk in machine code has no tables yet
     engine.control.budget = FRAME_SIZE
-    uc.check(engine.library, engine.start(engine.uc, KERNEL_BASE + _IRETQ, target, 0, 0), "entering ring 3")
+    status = engine.library.uc_emu_start(engine.uc, KERNEL_BASE + _IRETQ, target, 0, 0)
+    uc.check(engine.library, status, "entering ring 3")
     at_exec = {"eflags": _RFLAGS_AT_ENTRY, "fcw": 0x37F, "mxcsr": 0x1F80, "ftw": 0xFFFF}
     for name, number in numbers.items():
         if name not in ("cs", "ss", "cr0", "cr2", "cr4", "fsw"):

@@ -32,16 +32,7 @@ _NEEDED = {
 # Instructions that read the GDT: MOV and POP to a segment register, far RET, IRET, far JMP and CALL; LSS LFS LGS, LAR,
 # LSL, SLDT and its like.
 _LOADS_SELECTOR = (b"\x8e", b"\xcf", b"\xcb", b"\xca", b"\xff")
-_LOADS_SELECTOR_0F = (
-    b"\x0f\xa1",
-    b"\x0f\xa9",
-    b"\x0f\xb2",
-    b"\x0f\xb4",
-    b"\x0f\xb5",
-    b"\x0f\x02",
-    b"\x0f\x03",
-    b"\x0f\x00",
-)
+_LOADS_SELECTOR_0F = tuple(bytes((0x0F, opcode)) for opcode in (0xA1, 0xA9, 0xB2, 0xB4, 0xB5, 0x02, 0x03, 0x00))
 
 
 class NotCanonical(NamedTuple):
@@ -59,7 +50,7 @@ class TlbFill:
         frame: the core's own page.
         failure: why the access was refused: what the resolver said, or NotCanonical. Whoever takes it clears it.
         error: what was raised in the hook, where it would be lost. Whoever takes it clears it.
-        filling: the page that a page fault is being resolved for, -1 outside of the hook.
+        filling: the page that a page fault is being resolved for, -1 outside of that.
     """
 
     def __init__(
