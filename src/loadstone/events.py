@@ -169,8 +169,8 @@ class Signal(NamedTuple):
 class Exit(NamedTuple):
     """A process ended with `status`, or by `signal`.
 
-    What it took, its threads taken together: `cpu_ns` of CPU time, page faults, times it came to run, and the pages
-    that were resident at most.
+    What it took, its threads taken together: `cpu_ns` of CPU time, `system_ns` of it in the kernel, page faults, times
+    it came to run, and the pages that were resident at most.
     """
 
     pid: int
@@ -183,6 +183,7 @@ class Exit(NamedTuple):
     major_faults: int = 0
     switches: int = 0
     peak_pages: int = 0
+    system_ns: int = 0
 
 
 KINDS = ("fault", "syscall", "map", "exec", "switch", "signal", "fork", "exit", "run", "wake", "program")

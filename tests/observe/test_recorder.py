@@ -23,7 +23,7 @@ ALL = [
     events.Switch(0, 1, 2, "blocked"),
     events.Signal(1, 1, "SIGSEGV", 1, 16, "default"),
     events.Exit(1, 1, 0, "SIGSEGV"),
-    events.Exit(1, 2, 3, None, 9_000, 4_000, 5, 1, 2, 77),
+    events.Exit(1, 2, 3, None, 9_000, 4_000, 5, 1, 2, 77, 1_000),
     events.Run(1, 2, 1, 1_000, 4_000, "blocked", 700, 'data in "a" pipe'),
     events.Wake(1, 2, 5_000, 3, "woken"),
     events.Program(1, 2, 6_000, "./x", "/bin/sh", "x", ("x", 'a "b"', "\udcff")),
@@ -62,7 +62,7 @@ def test_every_kind_of_event_is_a_line_of_json() -> None:
     assert (switch["from"], switch["to"], switch["why"], switch["pid"]) == (1, 2, "blocked", 1)
     assert (signal["code"], signal["action"]) == (1, "default")
     assert (died["signal"], exited["signal"], exited["status"]) == ("SIGSEGV", None, 3)
-    assert (exited["time"], exited["cpu_ns"], exited["peak_pages"]) == (9_000, 4_000, 77)
+    assert (exited["time"], exited["cpu_ns"], exited["peak_pages"], exited["system_ns"]) == (9_000, 4_000, 77, 1_000)
     run, wake, program, fork = process
     assert (run["cpu"], run["start"], run["end"], run["waits_for"]) == (1, 1_000, 4_000, 'data in "a" pipe')
     assert (wake["time"], wake["by"], wake["why"], wake["cpu"]) == (5_000, 3, "woken", 1)

@@ -83,7 +83,7 @@ def comparable(event: Any) -> tuple[object, ...]:
     if isinstance(event, kinds.Run):
         return "run", *event._replace(start=0, end=0, work=0)
     if isinstance(event, Exit):
-        return "exit", *event._replace(time=0, cpu_ns=0)
+        return "exit", *event._replace(time=0, cpu_ns=0, system_ns=0)
     if isinstance(event, Fork | Wake | Program):
         return type(event).__name__, *event._replace(time=0)
     return type(event).__name__, *event

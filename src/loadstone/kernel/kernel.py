@@ -224,7 +224,7 @@ class Kernel:
             took = process.usage
             record = Exit(
                 process.pid, process.tasks[0].tid, status.code, name, self.scheduler.time_ns(), took.cpu_ns,
-                took.minor_faults, took.major_faults, took.switches, took.peak_pages,
+                took.minor_faults, took.major_faults, took.switches, took.peak_pages, took.system_ns,
             )  # fmt: skip
             publish(self.events.exit, record)
         if not process.keeps_memory:

@@ -131,7 +131,7 @@ class Recorder:
             f"{self._head('exit', sequence, e.pid, e.tid)},"
             f'"status":{e.status},"signal":{signal},"time":{e.time},"cpu_ns":{e.cpu_ns},'
             f'"minor_faults":{e.minor_faults},"major_faults":{e.major_faults},"switches":{e.switches},'
-            f'"peak_pages":{e.peak_pages}}}'
+            f'"peak_pages":{e.peak_pages},"system_ns":{e.system_ns}}}'
         )
 
     def _run(self, sequence: int, e: events.Run) -> str:

@@ -78,7 +78,7 @@ _MAKERS: dict[str, Callable[[Line], Any]] = {
     "program": _maker(events.Program),
     "run": _maker(events.Run),
     "wake": _maker(events.Wake),
-    "exit": _maker(events.Exit),
+    "exit": _maker(events.Exit, absent={"system_ns": 0}),
     "switch": _maker(events.Switch, {"source": "from", "target": "to"}),
     "syscall": _maker(events.Syscall, absent={"result": -1, "errno": None, "text": "", "shown": "", "note": ""}),
 }

@@ -222,7 +222,9 @@ def _about(row: Row) -> str:
     if process.end is not None:
         end = process.end
         faults = end.minor_faults + end.major_faults
-        lines.append(f"{duration(end.cpu_ns)} CPU, {faults:,} page faults, {process.calls:,} system calls")
+        kernel = f", {duration(end.system_ns)} of it in the kernel" if end.system_ns else ""
+        lines.append(f"{duration(end.cpu_ns)} of CPU time{kernel}")
+        lines.append(f"{faults:,} page faults, {process.calls:,} system calls, {end.peak_pages:,} pages at most")
     if process.longest_wait is not None:
         lines.append(f"longest wait: {duration(process.longest_wait.duration)} for {process.longest_wait.what}")
     return "\n".join(lines)
