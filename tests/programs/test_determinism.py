@@ -133,3 +133,11 @@ def test_a_program_does_not_replace_the_record(tmp_path: Path) -> None:
     done, record = recorded(["/bin/bash", "-c", script], tmp_path, tmp_path / "listed" / "record", "--rw", "listed")
     assert done.text == "1\nmine\n", done.errors
     assert record.startswith(b'{"schema":')
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_what_is_made_is_newer_than_what_was_found(here: Path) -> None:
+    (here / "Makefile").write_text("note: in\n\t@echo made; cp in note\n")
+    (here / "in").write_text("text")
+    got = loadstone("run", "--deterministic", "/bin/sh", "-c", "make; make -q && echo up to date", cwd=here)
+    assert (got.text, got.guest_stderr) == ("made\nup to date\n", b"")
