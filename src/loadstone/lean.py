@@ -6,6 +6,7 @@ what it costs to run `/bin/true`. Type checkers see the real ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["NamedTuple", "Protocol"]
@@ -22,7 +23,8 @@ else:
 
         def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
             fields = tuple(body.get("__annotations__", ()))
-            body["_field_defaults"] = {field: body[field] for field in fields if field in body}
+            defaults = body["_field_defaults"] = {field: body[field] for field in fields if field in body}
+            body["_last_defaults"] = tuple(defaults.values())
             for index, field in enumerate(fields):
                 body[field] = _tuplegetter(index, "")
             body["_fields"] = body["__match_args__"] = fields
@@ -60,19 +62,21 @@ else:
         def __getnewargs__(self) -> tuple[Any, ...]:
             return tuple(self)
 
-    def _complete(cls: type, values: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+    def _complete(cls: type, values: tuple[Any, ...], named: dict[str, Any]) -> Sequence[Any]:
         """All fields of a new tuple, of which some came by name and some not at all."""
         fields = cls._fields
+        missing = len(fields) - len(values)
+        if not named and 0 < missing <= len(cls._last_defaults):  # the fields with defaults are the last ones
+            return values + cls._last_defaults[-missing:]
+        if not values and named.keys() == set(fields):
+            return [named[field] for field in fields]
         given = dict(zip(fields, values))  # noqa: B905 - too many are told below
-        doubled = given.keys() & named.keys()
-        unknown = named.keys() - set(fields)
-        if len(values) > len(fields) or doubled or unknown:
-            what = (
-                f"{len(values)} values for {len(fields)} fields" if not doubled | unknown else sorted(doubled | unknown)
-            )
-            raise TypeError(f"{cls.__name__}: {what}")
+        if missing < 0 or not named.keys() <= set(fields[len(values) :]):
+            doubled, unknown = given.keys() & named.keys(), named.keys() - set(fields)
+            what = f"{len(values)} values for {len(fields)} fields"
+            raise TypeError(f"{cls.__name__}: {sorted(doubled | unknown) if doubled | unknown else what}")
         given = {**cls._field_defaults, **given, **named}
         try:
             return [given[field] for field in fields]
-        except KeyError as missing:
-            raise TypeError(f"{cls.__name__}: no value for {missing}") from None
+        except KeyError as missing_field:
+            raise TypeError(f"{cls.__name__}: no value for {missing_field}") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadstone.machine.paging import ACCESSED, PRESENT, WRITABLE
+from loadstone.machine.paging import ACCESSED, AHEAD, PRESENT, WRITABLE
 from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.fill_ahead import FillAhead
 from loadstone.memory.user import copy_in, copy_out
@@ -41,12 +41,63 @@ def writable(space: AddressSpace, start: int, pages: int) -> list[int]:
 
 def test_what_is_cached_is_mapped_in_one_fault(world: World) -> None:
     file = File(200 * PAGE)
-    world.cache.bring(file, 0, 150)
     world.file(file, 200, at=ALIGNED)
+    world.cache.bring(file, 0, 150)
     copy_in(world.space, ALIGNED + 100 * PAGE, 1)
     assert (present(world.space, ALIGNED, 200), world.space.minor_faults) == (151, 1)
     assert len(file.pages.frames if file.pages else ()) == 151  # nothing was read for it
     assert world.space.resident_pages == 151
+
+
+def test_a_segment_is_mapped_when_its_loader_puts_it_in_its_place(world: World) -> None:
+    file = File(600 * PAGE)
+    world.cache.bring(file, 0, 3)
+    world.cache.bring(file, 8, 520)
+    world.file(file, 600, at=ALIGNED)  # the head, and room for the rest
+    text = world.file(file, 590, R | X, at=ALIGNED + 4 * PAGE, first=4)
+    assert present(world.space, ALIGNED, 600) == 4 + 513
+    assert [entry & PRESENT for entry in entries(world.space, text, 5)] == [0, 0, 0, 0, 1]  # the others nobody has read
+    assert (world.space.minor_faults, world.space.resident_pages) == (0, 517)
+    for number in (0, 3, 4, 10, 507, 508, 519, 593, 599):
+        assert copy_in(world.space, ALIGNED + number * PAGE, PAGE) == file.page(number)
+    world.space.unmap(ALIGNED, 600 * PAGE)
+    assert file.pages is not None
+    assert {world.memory.references(frame) for frame in file.pages.frames.values()} == {1}
+
+
+def test_what_nobody_may_read_and_what_is_data_is_not_mapped_ahead(world: World) -> None:
+    file = File(8 * PAGE)
+    world.cache.bring(file, 0, 7)
+    world.file(file, 4, 0, at=ALIGNED)
+    world.file(file, 4, R | W, at=ALIGNED + 4 * PAGE, first=4)
+    assert present(world.space, ALIGNED, 8) == 0
+
+
+def test_a_page_that_leaves_the_cache_is_not_mapped_from_memory(world: World) -> None:
+    file = File(8 * PAGE)
+    world.cache.bring(file, 0, 7)
+    world.file(file, 8, R | X, at=ALIGNED)
+    del file.data[4 * PAGE :]
+    world.cache.truncate(file, 4 * PAGE)
+    world.cache.bring(file, 0, 3)
+    world.file(file, 8, R | X, at=ALIGNED)
+    assert present(world.space, ALIGNED, 8) == 4
+
+
+def test_a_small_anonymous_mapping_is_filled_as_a_whole(world: World) -> None:
+    start = world.anonymous(16, at=ALIGNED)
+    copy_out(world.space, start + 5 * PAGE, b"x")
+    assert writable(world.space, start, 16) == list(range(16))
+    assert [n for n, entry in enumerate(entries(world.space, start, 16)) if entry & AHEAD] == [*range(5), *range(6, 16)]
+    assert (world.space.resident_pages, world.space.minor_faults) == (16, 1)
+    assert copy_in(world.space, start, 16 * PAGE) == bytes(5 * PAGE) + b"x" + bytes(11 * PAGE - 1)
+
+
+@pytest.mark.parametrize(("pages", "first"), [(17, 0), (4, 510)])  # too large; in two page tables
+def test_another_anonymous_mapping_is_not(world: World, pages: int, first: int) -> None:
+    start = world.anonymous(pages, at=ALIGNED + first * PAGE)
+    copy_out(world.space, start + PAGE, b"x")
+    assert writable(world.space, start, pages) == [1]
 
 
 def test_who_looks_at_faults_sees_the_window_of_the_kernel(world: World) -> None:
@@ -129,7 +180,7 @@ def test_a_child_has_the_file_pages_of_its_parent(world: World) -> None:
     copy_in(world.space, text, 1)
     child = world.space.clone()
     assert entries(child, text, 20) == entries(world.space, text, 20)
-    assert child.resident_pages == world.space.resident_pages == 16  # the window
+    assert child.resident_pages == world.space.resident_pages == 10
     assert file.pages is not None
     frame = file.pages.frames[0]
     assert world.memory.references(frame) == 3  # the cache's, and two spaces'

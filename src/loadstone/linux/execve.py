@@ -251,12 +251,13 @@ class Binprm:
         descriptor: its number, once there is one.
         passes_credentials: the credentials are to come from `passed` (execfd_creds).
         preserves_argv0: a format kept argv[0], as AT_FLAGS will say.
+        tells: whether somebody wants the stages.
     """
 
     __slots__ = (
         "arguments", "credentials", "descriptor", "draws", "file_name", "ignored_set_id", "interp", "opened", "passed",
         "passes_credentials", "passes_file", "preserves_argv0", "program", "rules", "scripts", "secure", "setting",
-        "stack_limit", "stages", "world",
+        "stack_limit", "stages", "tells", "world",
     )  # fmt: skip
 
     def __init__(
@@ -289,6 +290,7 @@ class Binprm:
         )
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []
+        self.tells = True
         self.secure = False
         self.ignored_set_id: Program | None = None
         self.passes_file = self.passes_credentials = self.preserves_argv0 = False
@@ -327,7 +329,8 @@ class Binprm:
 
     def stage(self, function: str, step: int, text: str) -> None:
         """Record what `function` did."""
-        self.stages.append(Stage(function, step, text))
+        if self.tells:
+            self.stages.append(Stage(function, step, text))
 
     def open(self, path: str) -> Program:
         """open_exec(): a file that is about to be executed or mapped as an interpreter."""
@@ -347,7 +350,9 @@ def execve(
     draws: Draws | None = None,
     stages: list[Stage] | None = None,
     opened: Opened | None = None,
+    program: Program | None = None,
     setting: Setting = _ALONE,
+    tells: bool = True,
 ) -> ExecImage:
     """Build the image of `path` (do_execveat_common).
 
@@ -361,6 +366,8 @@ def execve(
         draws: address-space randomisation, or None.
         stages: a list that receives the stages as they happen, so that a failed exec can be told too.
         opened: what execveat(2) found already; `path` is then only its name.
+        program: what `check_open` said to that, if it was asked.
+        tells: whether the image is to have its stages.
         setting: what the machine it runs in adds.
 
     Raises:
@@ -373,7 +380,8 @@ def execve(
     bprm = Binprm(world, path, who, limits(RLIMIT_STACK), draws, opened, setting)
     if stages is not None:
         bprm.stages = stages
-    bprm.program = check_open(bprm.world, path, who, opened)
+    bprm.tells = tells
+    bprm.program = check_open(bprm.world, path, who, opened) if program is None else program
     inode = bprm.program.inode
     bprm.stage(
         "do_open_execat",

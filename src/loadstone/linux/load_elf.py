@@ -16,6 +16,7 @@ from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.linux.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
+from loadstone.memory.neighbours import map_ahead
 from loadstone.memory.placement import unmapped_area
 from loadstone.memory.user import copy_out, read_string
 from loadstone.memory.vma import DONTDUMP, EXEC, GROWSDOWN, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
@@ -53,6 +54,8 @@ def load_elf_binary(bprm: Binprm, plan: ElfPlan) -> ExecImage:
 
 
 def _tell_headers(bprm: Binprm, plan: ElfPlan) -> None:
+    if not bprm.tells:
+        return
     header = plan.header
     kind = "ET_EXEC" if header.type == ET_EXEC else "ET_DYN"
     bprm.stage(
@@ -204,6 +207,7 @@ class _Loader(NewImage):
             )
             if reserve > size:
                 space.unmap(address + size, reserve - size)
+                _map_ahead(space, address)
         if address >= self.place.task_size:
             raise LinuxError(EINVAL, f"a segment would be at {address:#x}, outside the address space", SIGSEGV)
         delta = address - segment.start
@@ -254,6 +258,8 @@ class _Loader(NewImage):
         return load & MASK64
 
     def _tell(self, file: Program, plan: ElfPlan, segment: Segment, address: int, bias: int) -> None:
+        if not self.bprm.tells:
+            return
         header = plan.program_headers[segment.index]
         perms = "".join(letter if segment.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
         parts = []
@@ -288,6 +294,7 @@ class _Loader(NewImage):
             space.insert_special(address, size, flags, name, bprm.world.vdso.backing(name))
             if name == "[vdso]":
                 self.vdso_address = address
+                _map_ahead(space, address)
             address += size
         names = ", ".join(special.name for special in mappings)
         bprm.stage("arch_setup_additional_pages", 4, f"{names} are at {start:#x}-{address:#x}")
@@ -438,6 +445,12 @@ class _Loader(NewImage):
             "function to register with atexit",
         )
         return image
+
+
+def _map_ahead(space: AddressSpace, address: int) -> None:
+    vma = space.find(address)
+    if vma is not None:
+        map_ahead(space, vma)
 
 
 # arch/x86/entry/vdso/vma.c: map_vdso

@@ -15,6 +15,7 @@ from loadstone.linux.stack import STACK_DEFAULT
 from loadstone.memory.fault import populate_page
 from loadstone.memory.flags import MAP_FIXED, PROT_WRITE
 from loadstone.memory.mapping import unmap_range
+from loadstone.memory.neighbours import fill_below
 from loadstone.memory.placement import Layout, unmapped_area
 from loadstone.memory.stack import create_stack, expand_stack, finish_stack, shift_stack
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from loadstone.linux.profile import KernelProfile
     from loadstone.memory.address_space import AddressSpace
 
+_STACK_AHEAD = 3  # pages below the strings: tables, and what nearly every program's stack grows to
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 _STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
 
@@ -101,6 +103,7 @@ class NewImage:
         if first != top:
             shift_stack(space, vma, first - top)
         vma = finish_stack(space, vma, top - arguments.depth, runs, self.profile.stack_expand)
+        fill_below(space, vma, top - arguments.pages, _STACK_AHEAD)
         bprm.stage(
             "setup_arg_pages",
             4,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from loadstone.linux.answered_reads import AnsweredReads
     from loadstone.linux.coredump import CoreFiles, CoreSettings
     from loadstone.linux.execve import ExecImage, Opened, Stage
+    from loadstone.linux.execve import Program as ProgramFile
     from loadstone.linux.shm import Segments
     from loadstone.machine.core import Trap
     from loadstone.machine.kvm_core import KvmCore
@@ -200,15 +201,21 @@ class Linux:
         return lambda: self.console.go_on(modes)
 
     def execute(
-        self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes], opened: Opened | None = None
-    ) -> None:
+        self, task: Task, path: str, argv: Sequence[bytes], envp: Sequence[bytes], opened: Opened | None = None,
+        program: ProgramFile | None = None,
+    ) -> None:  # fmt: skip
         """execve: build the new image, then make the task that program. Raises LinuxError with the old image intact.
 
         An error past the point of no return has `fatal_signal`; the caller ends the process by it. `opened` is what
-        execveat(2) found.
+        execveat(2) found, and `program` what `check` said to it. The image has its stages where somebody listens, and
+        that of a process's first program.
         """
-        stages: list[Stage] = _Told(self._kernel.events.exec, task, path) if self._kernel.events.exec else []
-        image = self.world(task.process).execve(path, argv, envp, draws=self._draws, stages=stages, opened=opened)
+        listeners = self._kernel.events.exec
+        stages: list[Stage] = _Told(listeners, task, path) if listeners else []
+        image = self.world(task.process).execve(
+            path, argv, envp, draws=self._draws, stages=stages, opened=opened, program=program,
+            tells=bool(listeners) or task.process.image is None,
+        )  # fmt: skip
         if image.isa != "x86_64":
             image.space.release()
             why = f"{path} is a program for {image.isa}: it can be explained, but there is no core that runs it"
@@ -265,7 +272,8 @@ class Linux:
         context = task.context
         context.reset()
         for register, value in image.registers.items():
-            context.write(register, value)
+            if value:
+                context.write(register, value)
         process.has_executed = True
         if old is not None:
             old.release()

@@ -89,6 +89,8 @@ class ProcessWorld:
         draws: Draws | None = None,
         stages: list[Stage] | None = None,
         opened: Opened | None = None,
+        program: Program | None = None,
+        tells: bool = True,
     ) -> ExecImage:
         """Build the image of `path` for the process. Raises LinuxError; see `linux.execve.execve`."""
         return execve(
@@ -101,7 +103,9 @@ class ProcessWorld:
             draws=None if self._persona & ADDR_NO_RANDOMIZE else draws,
             stages=stages,
             opened=opened,
+            program=program,
             setting=self._setting,
+            tells=tells,
         )
 
     def check(self, path: str, opened: Opened | None = None) -> Program:

@@ -52,7 +52,7 @@ class StaleTranslations:
 
     def add_range(self, root: int, start: int, end: int) -> None:
         """Those of [start, end) in one address space are, whose entries still point at the same frames."""
-        table = PageTable.of_root(self._memory, root)
+        table = PageTable.of_root(self._memory, root, start, end)
         self.add((entry & FRAME_MASK) >> FRAME_SHIFT for _, _, entry in table.entries(start, end))
 
     def add_all(self) -> None:

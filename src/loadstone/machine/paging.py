@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from loadstone.errors import OutOfFrames
 from loadstone.lean import NamedTuple
 from loadstone.machine.physical import ENTRIES, TABLE, PhysicalMemory
 
@@ -37,6 +38,7 @@ KERNEL_SLOT = 511
 USER_SLOTS = 256
 LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
 _SHIFTS = (39, 30, 21, 12)
+_REGION_SHIFT = 21  # a page table maps 2 MiB
 _TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY  # as the kernel's _PAGE_TABLE
 _EMPTY = bytes(ENTRIES * 8)
 
@@ -64,25 +66,35 @@ class Step(NamedTuple):
 class PageTable:
     """The page tables of one address space. `root` is the frame of the page directory (what CR3 points at)."""
 
-    __slots__ = ("_leaves", "_memory", "_root_word", "_tables", "_words", "root")
+    __slots__ = ("_directories", "_leaves", "_memory", "_root_word", "_words", "root")
 
     def __init__(self, memory: PhysicalMemory, kernel_entry: int = 0) -> None:
         self._memory = memory
         self._words = memory.words
         self.root = memory.allocate(TABLE)
         self._root_word = self.root * ENTRIES
-        self._tables = {self.root: None}  # the frames of all tables, in the order in which they were made
+        self._directories = [self.root]  # the frames of the tables of the upper levels
         self._leaves: dict[int, int] = {}  # 2 MiB region -> word index of its page table: spares the walk to it
         if kernel_entry:
             self._words[self._root_word + KERNEL_SLOT] = kernel_entry
 
     @classmethod
-    def of_root(cls, memory: PhysicalMemory, root: int) -> PageTable:
-        """The page tables that exist under the page directory in frame `root`, to look into: not this one's."""
+    def of_root(cls, memory: PhysicalMemory, root: int, start: int, end: int) -> PageTable:
+        """The page tables of [start, end) that exist under the page directory in frame `root`, to look into."""
+        words = memory.words
+        found = [(0, root)]
+        for shift in _SHIFTS[:3]:
+            first, last = start >> shift, (end - 1) >> shift
+            found = [
+                (number, (entry & FRAME_MASK) >> 12)
+                for above, frame in found
+                for number in range(max(first, above * ENTRIES), min(last, above * ENTRIES + ENTRIES - 1) + 1)
+                if (entry := words[frame * ENTRIES + number % ENTRIES])
+            ]
         table = cls.__new__(cls)
-        table._memory, table._words = memory, memory.words
+        table._memory, table._words = memory, words
         table.root, table._root_word = root, root * ENTRIES
-        table._tables, table._leaves = {}, {}
+        table._directories, table._leaves = [], {region: frame * ENTRIES for region, frame in found}
         return table
 
     def find(self, address: int) -> int:
@@ -118,11 +130,17 @@ class PageTable:
             here = table + (address >> shift & 511)
             entry = words[here]
             if not entry:
-                frame = self._memory.allocate(TABLE)
-                self._tables[frame] = None
+                try:
+                    frame = self._memory.allocate(TABLE)
+                except OutOfFrames:
+                    self._free_branch(address)
+                    raise
                 words[here] = entry = frame << 12 | _TABLE_BITS
+                if shift == _REGION_SHIFT:
+                    self._leaves[address >> _REGION_SHIFT] = frame * ENTRIES
+                else:
+                    self._directories.append(frame)
             table = (entry & FRAME_MASK) >> 3
-        self._leaves[address >> 21] = table
         return table + (address >> 12 & 511)
 
     def entries(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -135,10 +153,14 @@ class PageTable:
     def runs(self, start: int, end: int) -> Iterator[tuple[int, int, list[int]]]:
         """(first address, first slot, entries) of the part of every page table that maps some of [start, end)."""
         words = self._words
-        for table, base in self._leaf_tables(start, end):
-            first = max(start, base) >> 12 & 511
-            last = (min(end, base + (1 << 21)) - 1) >> 12 & 511
-            yield base + (first << 12), table + first, words[table + first : table + last + 1].tolist()
+        for region, leaf in self._leaf_tables(start, end):
+            first = max(start, region << 21)
+            last = min(end, region + 1 << 21) - 1
+            yield (
+                first,
+                leaf + (first >> 12 & 511),
+                words[leaf + (first >> 12 & 511) : leaf + (last >> 12 & 511) + 1].tolist(),
+            )
 
     def walk(self, address: int) -> list[Step]:
         """Each level from the page directory down, ending with the first entry that is 0, or with the leaf."""
@@ -154,12 +176,14 @@ class PageTable:
         return steps
 
     def prune(self, start: int, end: int) -> None:
-        """Free the tables that map [start, end) and hold no entry at all any more."""
-        self._prune(self.root, 0, 0, start, end)
+        """Free the page tables of [start, end) that hold no entry any more, and what is empty above them then."""
+        for region, leaf in self._leaf_tables(start, end):
+            if self._is_empty(leaf // ENTRIES):
+                self._free_branch(region << _REGION_SHIFT)
 
     def table_frames(self) -> int:
         """How many frames the tables take, the page directory included."""
-        return len(self._tables)
+        return len(self._directories) + len(self._leaves)
 
     def frames(self) -> list[int]:
         """The frame of every leaf entry of the program's half, in ascending order of address."""
@@ -171,42 +195,34 @@ class PageTable:
 
     def release(self) -> None:
         """Free every table and the page directory. What the leaf entries pointed at is the caller's to release."""
-        self._memory.release_all(list(self._tables))
-        self._tables.clear()
+        self._memory.release_all([leaf // ENTRIES for _, leaf in sorted(self._leaves.items())])
+        self._memory.release_all(self._directories[::-1])
         self._leaves.clear()
+        self._directories.clear()
 
-    def _leaf_tables(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(word index of the table, first address it maps) of the page tables that exist for [start, end)."""
-        words = self._words
-        base = start & -(1 << 21)
-        while base < end:
-            table = self._root_word
-            for shift in _SHIFTS[:3]:
-                entry = words[table + (base >> shift & 511)]
-                if not entry:
-                    base = (base | (1 << shift) - 1) + 1
-                    break
-                table = (entry & FRAME_MASK) >> 3
-            else:
-                yield table, base
-                base += 1 << 21
+    def _leaf_tables(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(2 MiB region, word index of its page table) of the page tables that exist for [start, end), ascending."""
+        first, last = start >> 21, (end - 1) >> 21
+        leaves = self._leaves
+        if first == last:
+            return [(first, leaves[first])] if first in leaves else []
+        if last - first < len(leaves):
+            return [(region, leaves[region]) for region in range(first, last + 1) if region in leaves]
+        return sorted(item for item in leaves.items() if first <= item[0] <= last)
 
-    def _prune(self, table: int, level: int, base: int, start: int, end: int) -> None:
-        shift = _SHIFTS[level]
-        words = self._words
-        first = max(start - base, 0) >> shift
-        last = min((end - 1 - base) >> shift, 511 if level else USER_SLOTS - 1)
-        for index in range(first, last + 1):
-            word = table * ENTRIES + index
-            entry = words[word]
-            if not entry:
-                continue
-            below = (entry & FRAME_MASK) >> 12
-            if level < 2:
-                self._prune(below, level + 1, base + (index << shift), start, end)
-            if bytes(self._memory.page(below)) == _EMPTY:  # a copy: comparing views goes byte by byte
-                words[word] = 0
-                del self._tables[below]
+    def _free_branch(self, address: int) -> None:
+        """Free the page table of `address`, if it is empty or missing, and the tables above that are empty then."""
+        for step in reversed(self.walk(address)[:3]):
+            if step.entry:
+                below = (step.entry & FRAME_MASK) >> 12
+                if not self._is_empty(below):
+                    return
+                self._words[step.table * ENTRIES + step.number] = 0
+                if step.level == "PD":
+                    del self._leaves[address >> _REGION_SHIFT]
+                else:
+                    self._directories.remove(below)
                 self._memory.release(below)
-                if level == 2:
-                    self._leaves.pop((base >> shift) + index, None)
+
+    def _is_empty(self, table: int) -> bool:
+        return bytes(self._memory.page(table)) == _EMPTY  # a copy: comparing views goes byte by byte

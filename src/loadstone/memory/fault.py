@@ -15,7 +15,7 @@ from loadstone.lean import NamedTuple
 from loadstone.machine.paging import AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.merge import prepare_anon_vma
-from loadstone.memory.neighbours import fill_block, leaf_entry, map_around, own_around
+from loadstone.memory.neighbours import fill_block, fill_small, leaf_entry, map_around, own_around
 from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int)
         if pages > 1 and _fill(space, vma, slot, pages):
             return _ANONYMOUS._replace(around=pages - 1)
         _install(space, slot, leaf_entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY | early)
+        fill_small(space, vma, page, slot)
         filled = fill_block(space, vma, page, slot, WRITE, bool(early))
         return _ANONYMOUS._replace(around=filled) if filled else _ANONYMOUS
     pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1

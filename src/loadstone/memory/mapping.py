@@ -29,6 +29,7 @@ from loadstone.memory.flags import (
 )
 from loadstone.memory.lock import check_lock_limit, may_lock, populate
 from loadstone.memory.merge import Proposal, merge_new
+from loadstone.memory.neighbours import map_ahead
 from loadstone.memory.placement import round_hint, unmapped_area
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import (
@@ -71,6 +72,9 @@ class FileAccess(NamedTuple):
     execute: bool = True
 
 
+_ANY_ACCESS = FileAccess()
+
+
 def page_align(length: int) -> int:
     """`length` rounded up to whole pages, as C does it: what is next to 2^64 becomes 0 (kernel: PAGE_ALIGN)."""
     return (length + PAGE - 1) & PAGE_MASK & _ALL_BITS
@@ -95,7 +99,7 @@ def map_area(
     `access` without a backing: the file is /dev/zero, whose pages are anonymous ones.
     """
     if access is None and backing is not None:
-        access = FileAccess()
+        access = _ANY_ACCESS
     if not length:
         raise LinuxError(EINVAL, "a mapping of no bytes")
     if offset & (PAGE - 1):
@@ -137,9 +141,21 @@ def map_area(
     new = Proposal(address, address + length, vm_flags, offset)
     new.backing, new.file, new.path = backing, backing if file is None else file, path
     _place(space, new)
+    if flags & MAP_FIXED and backing is not None:
+        _map_segment_ahead(space, address, backing)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, address, address + length)
     return address
+
+
+def _map_segment_ahead(space: AddressSpace, address: int, backing: Backing) -> None:
+    """A file was mapped at a fixed address: as a loader puts a segment over its first mapping, which is then below."""
+    vma = space.vmas.find(address)
+    assert vma is not None
+    below = space.vmas.before(vma)
+    if below is not None and below.backing is backing:
+        map_ahead(space, below)
+    map_ahead(space, vma)
 
 
 def unmap(space: AddressSpace, start: int, length: int) -> None:

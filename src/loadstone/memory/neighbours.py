@@ -5,7 +5,9 @@ favours of Loadstone's, given on the terms of filling ahead (see memory.fill_ahe
 They matter to processes, which fork copies and exec builds anew, page by page:
 
 - a read fault on a file maps all the cached pages that the same page table and mapping have;
-- a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it.
+- mapping a part of a program or library maps its cached pages at once, but for data, which is written first;
+- a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it;
+- a write fault in a small anonymous mapping, as a library has for .bss, fills all of it.
 
 A page-cache page is copied ahead only where the mapping belongs to a program or library: of any other file the program
 may expect to see what is written to it later.
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import OutOfFrames
 from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, permissions
 from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
-from loadstone.memory.vma import EXEC, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
+from loadstone.memory.flags import RAND_READ
+from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 _ENTRIES_IN_TABLE = 512
 _OWNED_AROUND = 32  # pages, aligned in the page table: 128 KiB
+_EMPTY = bytes(8 * _ENTRIES_IN_TABLE)
+_TABLE_MASK = (1 << 21) - 1  # of an address: where in its page table
+_SMALL = 16  # pages of a mapping that is filled as a whole
 _SEGMENTS = 5  # mappings of one library, in which its code is looked for
 
 
@@ -59,10 +65,13 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
         frames = cache.bring(backing, *((low, high) if cache.warm and backing.writeback else (index, index)))
     except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
         frames = cache.bring(backing, index, index)
-    if space.fill_ahead is not None and space.fill_ahead.unseen(space):
-        low, high = lowest, highest
     slot = space.page_table.slot(page) - index
     bits = leaf_entry(vma, 0, writable)
+    if space.fill_ahead is not None and space.fill_ahead.unseen(space):
+        low, high = lowest, highest
+        mapped = _map_window(space, backing, slot, low, high, bits)
+        if mapped:
+            return mapped - 1
     mapped = 0
     words, hold, guards = space.memory.words, space.memory.hold, space.guards
     for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
@@ -104,6 +113,69 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
     space.resident_pages += len(absent)
     ahead.count(memory, 1 + len(absent))
     return len(absent)
+
+
+def map_ahead(space: AddressSpace, vma: Vma) -> None:
+    """Map what is cached of the program or library behind `vma`, which is new and mapped as its loader does it."""
+    ahead, backing = space.fill_ahead, vma.backing
+    if ahead is None or backing is None or backing.pages is None or not (ahead.unseen(space) and ahead.has_room(1)):
+        return
+    if vma.flags & WRITE or not vma.flags & PROTECTION:
+        return
+    bits = leaf_entry(vma, 0, False)
+    page = vma.start
+    while page < vma.end:
+        end = min(vma.end, (page | _TABLE_MASK) + 1)
+        first = (vma.offset + page - vma.start) >> PAGE_SHIFT
+        last = min(first + ((end - page) >> PAGE_SHIFT), -(-backing.size >> PAGE_SHIFT)) - 1
+        if first <= last and backing.pages.window(first, last, bits)[1]:
+            _map_window(space, backing, space.page_table.slot(page) - first, first, last, bits)
+        page = end
+
+
+def _map_window(space: AddressSpace, backing: Backing, slot: int, first: int, last: int, bits: int) -> int:
+    """Map the cached pages among first..last with `bits`; how many. `slot` is that of page 0 of the file.
+
+    None are if any entry is there already, or a guard page in the space.
+    """
+    words = space.memory.words[slot + first : slot + last + 1]
+    if backing.pages is None or space.guards or words.tobytes() != _EMPTY[: words.nbytes]:
+        return 0
+    entries, frames = backing.pages.window(first, last, bits)
+    words[:] = entries
+    space.memory.hold_all(frames)
+    space.resident_pages += len(frames)
+    return len(frames)
+
+
+def fill_below(space: AddressSpace, vma: Vma, page: int, pages: int) -> None:
+    """Give the `pages` below `page` frames, which are in the stack `vma` of a new image: it will grow into them."""
+    ahead, memory = space.fill_ahead, space.memory
+    start = max(page - pages * PAGE, vma.start)
+    if ahead is None or not (ahead.unseen(space) and ahead.has_room(pages)) or start ^ page > _TABLE_MASK:
+        return
+    bits = leaf_entry(vma, 0, True) | AHEAD
+    slot = space.page_table.slot(start)
+    for here, frame in enumerate(memory.allocate_many((page - start) >> PAGE_SHIFT, ANONYMOUS), slot):
+        memory.words[here] = frame << FRAME_SHIFT | bits
+        space.resident_pages += 1
+
+
+def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
+    """A write fault has given `page` of an anonymous mapping a frame: if it is small, give its other pages one too."""
+    ahead, memory = space.fill_ahead, space.memory
+    pages = (vma.end - vma.start) >> PAGE_SHIFT
+    first = slot - ((page - vma.start) >> PAGE_SHIFT)
+    if ahead is None or pages > _SMALL or (first ^ first + pages - 1) >= _ENTRIES_IN_TABLE:
+        return
+    if vma.flags & (GROWSDOWN | RAND_READ) or space.guards or not (ahead.unseen(space) and ahead.has_room(pages)):
+        return
+    empty = [here for here, entry in enumerate(memory.words[first : first + pages].tolist(), first) if not entry]
+    bits = leaf_entry(vma, 0, True) | AHEAD
+    for here, frame in zip(empty, memory.allocate_many(len(empty), ANONYMOUS), strict=True):
+        memory.words[here] = frame << FRAME_SHIFT | bits
+    space.resident_pages += len(empty)
+    ahead.count(memory, len(empty) + 1)
 
 
 def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:

@@ -7,10 +7,11 @@ read-ahead around it (mm/filemap.c: do_sync_mmap_readahead).
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.physical import CACHE, PhysicalMemory
+from loadstone.machine.physical import CACHE, FRAME_SHIFT, PhysicalMemory
 from loadstone.memory.vma import PAGE, PAGE_SHIFT
 from loadstone.memory.zap import zap
 
@@ -19,21 +20,43 @@ if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
 
 READ_AHEAD_PAGES = 32  # VM_READAHEAD_PAGES: 128 KiB
+_MOST_WINDOWS = 32  # of one file: a library has a handful
 
 
 class FilePages:
     """The pages of one file that are in memory (the kernel's address_space of an inode).
 
     Attributes:
-        frames: page index -> frame. The cache holds one reference to each.
+        frames: page index -> frame. The cache holds one reference to each. Only the cache changes it.
         dirty: indices of pages that were written through a mapping and not yet written back.
     """
 
-    __slots__ = ("dirty", "frames")
+    __slots__ = ("_windows", "dirty", "frames")
 
     def __init__(self) -> None:
         self.frames: dict[int, int] = {}
         self.dirty: set[int] = set()
+        self._windows: dict[tuple[int, int, int], tuple[memoryview, list[int]]] = {}  # until a page comes or goes
+
+    def window(self, first: int, last: int, bits: int) -> tuple[memoryview, list[int]]:
+        """The page-table entries that map pages first..last with `bits`, 0 where one is not cached; and their frames.
+
+        They are made once for all processes that map the same part of a program or library.
+        """
+        key = (first, last, bits)
+        found = self._windows.get(key)
+        if found is None:
+            frames = list(map(self.frames.get, range(first, last + 1)))
+            entries = array("Q", [0 if frame is None else frame << FRAME_SHIFT | bits for frame in frames])
+            found = memoryview(entries), [frame for frame in frames if frame is not None]
+            if len(self._windows) >= _MOST_WINDOWS:
+                self._windows.clear()
+            self._windows[key] = found
+        return found
+
+    def changed(self) -> None:
+        """A page came or went."""
+        self._windows.clear()
 
 
 class PageCache:
@@ -75,7 +98,7 @@ class PageCache:
             end = index + 1
             while end <= last and end not in frames:
                 end += 1
-            self._read(backing, frames, index, end - index)
+            self._read(backing, pages, index, end - index)
             index = end
         return frames
 
@@ -125,9 +148,10 @@ class PageCache:
             for index in list(pages.frames):
                 self._drop(pages, index)
 
-    def _read(self, backing: Backing, frames: dict[int, int], index: int, count: int) -> None:
+    def _read(self, backing: Backing, pages: FilePages, index: int, count: int) -> None:
         """Read `count` pages that are missing, into consecutive frames if there are any."""
-        memory = self.memory
+        memory, frames = self.memory, pages.frames
+        pages.changed()
         try:
             first = memory.allocate_run(count, CACHE)
         except OutOfFrames:
@@ -152,6 +176,7 @@ class PageCache:
     def _drop(self, pages: FilePages, index: int) -> None:
         self.memory.release(pages.frames.pop(index))
         pages.dirty.discard(index)
+        pages.changed()
 
     def _unmap(self, backing: Backing, first: int, end: int = 1 << 52) -> None:
         """Take pages first..end - 1 out of every address space, private copies too (unmap_mapping_range)."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.machine.paging import DIRTY, FRAME_MASK
-from loadstone.machine.physical import CACHE
+from loadstone.machine.physical import CACHE, ENTRIES, FRAME_SHIFT
 from loadstone.memory.vma import PAGE_SHIFT, SHARED, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
+
+_EMPTY = memoryview(bytes(8 * ENTRIES)).cast("Q")
 
 
 def zap(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
@@ -27,17 +29,22 @@ def clear(space: AddressSpace, vma: Vma, start: int, end: int) -> list[int]:
     A page written through a shared mapping passes its dirty bit on to the page cache.
     """
     words = space.memory.words
-    zero_frame = space.memory.zero_frame
-    frames = []
-    for address, slot, entry in space.page_table.entries(start, end):
-        words[slot] = 0
-        frame = (entry & FRAME_MASK) >> 12
-        frames.append(frame)
-        if frame != zero_frame:
-            space.resident_pages -= 1
-        if entry & DIRTY and vma.flags & SHARED:
-            pass_dirty_on(space, vma, address, frame)
+    frames: list[int] = []
+    for address, slot, entries in space.page_table.runs(start, end):
+        here = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in filter(None, entries)]
+        if here:
+            if vma.flags & SHARED:
+                _pass_dirty_bits_on(space, vma, address, entries)
+            words[slot : slot + len(entries)] = _EMPTY[: len(entries)]
+            frames += here
+    space.resident_pages -= len(frames) - frames.count(space.memory.zero_frame)
     return frames
+
+
+def _pass_dirty_bits_on(space: AddressSpace, vma: Vma, address: int, entries: list[int]) -> None:
+    for number, entry in enumerate(entries):
+        if entry & DIRTY:
+            pass_dirty_on(space, vma, address + (number << PAGE_SHIFT), (entry & FRAME_MASK) >> FRAME_SHIFT)
 
 
 def pass_dirty_on(space: AddressSpace, vma: Vma, address: int, frame: int) -> None:

@@ -11,6 +11,7 @@ from loadstone.linux.execve import Opened
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
 from loadstone.memory.user import read_string, read_words
+from loadstone.memory.vma import PAGE
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -23,7 +24,8 @@ _POINTER = 8
 
 def execute(task: Task, path: str, arguments: int, environment: int, opened: Opened | None = None) -> None:
     """Replace the image of `task`. LinuxError leaves the old one as it was."""
-    linux_of(task).world(task.process).check(path, opened)  # before the strings are looked at: alloc_bprm
+    linux = linux_of(task)
+    program = linux.world(task.process).check(path, opened)  # before the strings are looked at: alloc_bprm
     argument_pointers = _pointers(task, arguments)
     environment_pointers = _pointers(task, environment)
     budget = [_MAX_TOTAL]
@@ -31,7 +33,7 @@ def execute(task: Task, path: str, arguments: int, environment: int, opened: Ope
     envp = [_string(task, pointer, budget) for pointer in reversed(environment_pointers)][::-1]
     argv = [_string(task, pointer, budget) for pointer in reversed(argument_pointers)][::-1]
     try:
-        linux_of(task).execute(task, path, argv, envp, opened)
+        linux.execute(task, path, argv, envp, opened, program)
     except LinuxError as error:
         if error.fatal_signal is None:
             raise
@@ -79,13 +81,14 @@ def _pointers(task: Task, address: int) -> list[int]:
     """A vector of pointers up to its NULL; no vector is an empty one."""
     found: list[int] = []
     while address:
-        (pointer,) = read_words(task.process.space, address, 1)
-        if not pointer:
-            break
-        found.append(pointer)
+        in_page = (-address % PAGE or PAGE) // _POINTER  # read as one: all of a page can be read, or nothing
+        pointers = read_words(task.process.space, address, max(1, in_page))
+        if 0 in pointers:
+            return found + list(pointers[: pointers.index(0)])
+        found += pointers
         if len(found) * _POINTER > _MAX_TOTAL:
             raise LinuxError(E2BIG, "the list of arguments has no end")
-        address += _POINTER
+        address += _POINTER * len(pointers)
     return found
 
 
