@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from loadstone.linux.strace_sockets import name_of
 from loadstone.linux.strace_structs import signal_set
 from loadstone.linux.strace_values import quote
 from support.run import loadstone
@@ -42,6 +43,28 @@ def shown(name: str, *arguments: int, **before: bytes) -> str:
 )
 def test_strings_are_c_literals(data: bytes, text: str) -> None:
     assert quote(data) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\x01\0/run/x\0junk", '{sa_family=AF_UNIX, sun_path="/run/x"}'),
+        (b"\x01\0\0abc", '{sa_family=AF_UNIX, sun_path=@"abc"}'),
+        (b"\x01\0", "{sa_family=AF_UNIX}"),
+        (
+            b"\x02\0\0P\x7f\0\0\x01" + bytes(8),
+            '{sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}',
+        ),
+        (
+            b"\x0a\0\x1f\x90" + bytes(4) + bytes(15) + b"\x01" + bytes(4),
+            "{sa_family=AF_INET6, sin6_port=htons(8080), sin6_flowinfo=htonl(0), "
+            'inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}',
+        ),
+    ],
+)
+def test_addresses_of_sockets(data: bytes, text: str) -> None:
+    """As strace 6.1 shows them, copied from its output."""
+    assert name_of(data) == text
 
 
 def test_signal_sets() -> None:

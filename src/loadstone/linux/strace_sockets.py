@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import inet_ntop
 from struct import Struct
 
 from loadstone.linux.strace_flags import bits, choice, named, numbers
@@ -63,6 +64,13 @@ def name_of(data: bytes) -> str:
     if family == AF_INET and len(data) >= 8:
         port, where = int.from_bytes(data[2:4], "big"), ".".join(map(str, data[4:8]))
         return f'{head}, sin_port=htons({port}), sin_addr=inet_addr("{where}")}}'
+    if family == AF_INET6 and len(data) >= 24:
+        port, flow = int.from_bytes(data[2:4], "big"), int.from_bytes(data[4:8], "big")
+        where, scope = inet_ntop(AF_INET6, data[8:24]), int.from_bytes(data[24:28], "little")
+        return (
+            f"{head}, sin6_port=htons({port}), sin6_flowinfo=htonl({flow}), "
+            f'inet_pton(AF_INET6, "{where}", &sin6_addr), sin6_scope_id={scope}}}'
+        )
     return f"{head}, sa_data={quote(data[2:])}}}"
 
 
