@@ -19,7 +19,8 @@ from machine.bare import Bare
     "name",
     [
         "ARCH_X86", "MODE_64", "PROT_READ", "PROT_WRITE", "PROT_EXEC", "PROT_ALL", "HOOK_INTR", "HOOK_INSN",
-        "HOOK_CODE", "HOOK_BLOCK", "HOOK_EDGE_GENERATED", "HOOK_TLB_FILL", "MEM_READ", "MEM_WRITE", "MEM_FETCH",
+        "HOOK_CODE", "HOOK_BLOCK", "HOOK_EDGE_GENERATED", "HOOK_TLB_FILL",
+        "HOOK_MEM_FETCH_UNMAPPED", "MEM_READ", "MEM_WRITE", "MEM_FETCH",
         "ERR_OK", "ERR_INSN_INVALID", "ERR_EXCEPTION", "TLB_VIRTUAL",
     ],
 )  # fmt: skip

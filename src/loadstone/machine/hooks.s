@@ -89,6 +89,12 @@ on_syscall:
     mov qword ptr [rsi + REASON], 1
     jmp [rsi + STOP]
 
+# bool on_nothing(...): never called; that there is a hook is what counts.
+    .balign 16, 0xcc
+on_nothing:
+    xor eax, eax
+    ret
+
 # void on_interrupt(uc, vector, control): an exception or software interrupt of the program.
     .balign 16, 0xcc
 on_interrupt:

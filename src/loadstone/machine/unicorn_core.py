@@ -22,6 +22,7 @@ from ctypes import c_int, c_void_p
 
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
+from loadstone.machine.code import USER_TOP
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, Exits, Resolver, Space, Trap
 from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
@@ -69,7 +70,7 @@ class UnicornCore:
         self._blocks = NewBlocks(engine, memory)
         self._translations = Translations(engine, memory)
         self._fill = TlbFill(engine, memory, self._translations, resolve, wants_address, self.exits)
-        self._add_hooks()
+        self._add_hooks(memory.size)
         enter_ring_3(engine, memory, self._fill.frame)
         self._contexts = self._fill.contexts = Contexts(engine)
         engine.check_exits(False)
@@ -168,7 +169,7 @@ class UnicornCore:
         elif trap.vector != PAGE_FAULT:
             self.exits.exceptions += 1
 
-    def _add_hooks(self) -> None:
+    def _add_hooks(self, memory_end: int) -> None:
         engine, hooks = self._engine, self._engine.hooks
         self._callbacks = (native_code.FILL_CALLBACK(self._fill), uc.PRIVILEGED_CALLBACK(self._privileged))
         resolve, privileged = (ctypes.cast(callback, c_void_p).value or 0 for callback in self._callbacks)
@@ -181,6 +182,10 @@ class UnicornCore:
         engine.hook(uc.HOOK_BLOCK, hooks.block)
         engine.hook(uc.HOOK_EDGE_GENERATED, hooks.edge)
         engine.hook(uc.HOOK_INTR, hooks.interrupt)
+        # After each translation Unicorn goes through its TLB to have stores to that page checked, unless there is a
+        # memory hook for the code's address. They are checked anyway: see `Translations.guard`. Physical addresses are
+        # lower than this hook's, so that it concerns nothing else.
+        engine.hook(uc.HOOK_MEM_FETCH_UNMAPPED, hooks.nothing, memory_end, USER_TOP - 1)
 
     def _privileged(self, engine: int) -> int:
         return self._traps.on_privileged(engine)
