@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -150,13 +151,21 @@ class Ours:
         return int(self.pair.packets.on)
 
 
+@contextmanager
+def both_sides() -> Iterator[tuple[Kernel, Ours]]:
+    kernel = Kernel()
+    try:
+        yield kernel, Ours()
+    finally:
+        for fd in (kernel.slave, kernel.master):
+            if fd >= 0:
+                os.close(fd)
+
+
 @pytest.fixture
 def sides() -> Iterator[tuple[Kernel, Ours]]:
-    kernel = Kernel()
-    yield kernel, Ours()
-    for fd in (kernel.slave, kernel.master):
-        if fd >= 0:
-            os.close(fd)
+    with both_sides() as pair:
+        yield pair
 
 
 def attempt(action: Callable[[], Any]) -> Any:
@@ -208,11 +217,9 @@ def some_step(pick: random.Random) -> tuple[str, ...]:
     )[0]  # fmt: skip
 
 
-@pytest.mark.parametrize("packets", [False, True])
-@pytest.mark.parametrize("seed", range(12))
-def test_terminal_is_the_kernels(seed: int, packets: bool, sides: tuple[Kernel, Ours]) -> None:
+def first_difference(seed: int, packets: bool, kernel: Kernel, ours: Ours) -> str:
+    """Where the two sides part on the steps of this seed, with what came before it; empty if they do not."""
     pick = random.Random(seed)
-    kernel, ours = sides
     done = []
     for number in range(250):
         name, *arguments = step = some_step(pick)
@@ -221,8 +228,24 @@ def test_terminal_is_the_kernels(seed: int, packets: bool, sides: tuple[Kernel, 
         theirs = attempt(functools.partial(getattr(kernel, name), *arguments))
         mine = attempt(functools.partial(getattr(ours, name), *arguments))
         settle(kernel, ours)
+        if packets and name == "write":
+            time.sleep(0.001)  # a status that joins another one does not show in what settle() looks at
         done.append(f"{step} -> {theirs}")
-        assert mine == theirs, "\n".join(done[-25:])
+        if mine != theirs:
+            return "\n".join((*done[-25:], f"here {mine}"))
+    return ""
+
+
+@pytest.mark.parametrize("packets", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_terminal_is_the_kernels(seed: int, packets: bool) -> None:
+    """Every byte and answer of 250 steps; three tries, because on a busy host the kernel's work queue comes late."""
+    for _ in range(3):
+        with both_sides() as (kernel, ours):
+            difference = first_difference(seed, packets, kernel, ours)
+        if not difference:
+            return
+    pytest.fail(difference)
 
 
 def test_a_line_that_is_too_long_loses_what_follows(sides: tuple[Kernel, Ours]) -> None:
