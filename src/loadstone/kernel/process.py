@@ -23,20 +23,25 @@ INIT = 1  # the number of the machine itself, to which orphans go
 
 
 class Credentials:
-    """User and group numbers: real, effective, saved and file-system ones, and the supplementary groups."""
+    """User and group numbers: real, effective, saved and file-system ones, and the supplementary groups.
 
-    __slots__ = ("egid", "euid", "fsgid", "fsuid", "gid", "groups", "sgid", "suid", "uid")
+    `capabilities`: the personality's, where they are not what goes with the user numbers; else None.
+    """
+
+    __slots__ = ("capabilities", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "sgid", "suid", "uid")
 
     def __init__(self, uid: int, gid: int, groups: tuple[int, ...] = ()) -> None:
         self.uid = self.euid = self.suid = self.fsuid = uid
         self.gid = self.egid = self.sgid = self.fsgid = gid
         self.groups = groups
+        self.capabilities: Any = None
 
     def copy(self) -> Credentials:
         """What fork gives the child."""
         other = Credentials(self.uid, self.gid, self.groups)
         other.euid, other.suid, other.fsuid = self.euid, self.suid, self.fsuid
         other.egid, other.sgid, other.fsgid = self.egid, self.sgid, self.fsgid
+        other.capabilities = self.capabilities
         return other
 
 

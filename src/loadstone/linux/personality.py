@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Exec, Program, publish
 from loadstone.kernel.process import ExitStatus
 from loadstone.linux import delivery, ending, exceptions, rseq, signals, vsyscall
+from loadstone.linux.capabilities import execute_with
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
@@ -338,5 +339,7 @@ def _error_code(bad: BadAccess) -> int:
 
 def _settle_credentials(who: Credentials) -> None:
     """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones."""
+    if who.capabilities is not None:
+        execute_with(who)
     who.suid = who.fsuid = who.euid
     who.sgid = who.fsgid = who.egid

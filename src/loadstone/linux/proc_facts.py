@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
-from loadstone.linux.capabilities import ALL_CAPABILITIES, held
+from loadstone.linux.capabilities import ALL_CAPABILITIES, Capabilities, capabilities_of
 from loadstone.linux.console import Console
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.proc_machine_text import CpuModel
@@ -85,8 +85,8 @@ def init_facts() -> ProcessFacts:
     """The machine itself, in the place of a first process."""
     return ProcessFacts(
         pid=INIT, tgid=INIT, parent=0, group=0, session=0, name="init", state="S", uids=(0,) * 4, gids=(0,) * 4,
-        groups=(), umask=0, fd_slots=64, threads=1, memory=None, capabilities=ALL_CAPABILITIES,
-        capability_bound=ALL_CAPABILITIES,
+        groups=(), umask=0, fd_slots=64, threads=1, memory=None,
+        capabilities=Capabilities(ALL_CAPABILITIES, ALL_CAPABILITIES), capability_bound=ALL_CAPABILITIES,
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         ignored=ignored,
         caught=caught,
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
-        capabilities=held(who),
+        capabilities=capabilities_of(who),
         capability_bound=ALL_CAPABILITIES,
         tracer=tracee.tracer.pid if (tracee := _tracee(task)) is not None else 0,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),

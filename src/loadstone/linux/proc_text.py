@@ -62,7 +62,7 @@ class ProcessFacts(NamedTuple):
     ignored: int = 0
     caught: int = 0
     signal_limit: int = 0
-    capabilities: int = 0
+    capabilities: Sequence[int] = (0, 0, 0)  # effective, permitted, inheritable
     capability_bound: int = 0
     no_new_privileges: int = 0
     tracer: int = 0
@@ -161,9 +161,9 @@ def status(p: ProcessFacts) -> bytes:
         f"SigBlk:\t{p.blocked:016x}",
         f"SigIgn:\t{p.ignored:016x}",
         f"SigCgt:\t{p.caught:016x}",
-        f"CapInh:\t{0:016x}",
-        f"CapPrm:\t{p.capabilities:016x}",
-        f"CapEff:\t{p.capabilities:016x}",
+        f"CapInh:\t{p.capabilities[2]:016x}",
+        f"CapPrm:\t{p.capabilities[1]:016x}",
+        f"CapEff:\t{p.capabilities[0]:016x}",
         f"CapBnd:\t{p.capability_bound:016x}",
         f"CapAmb:\t{0:016x}",
         f"NoNewPrivs:\t{p.no_new_privileges}",

@@ -1,6 +1,6 @@
 """System calls on who the process is: user and group numbers, capabilities (kernel/sys.c, kernel/capability.c).
 
-A process is privileged (has every capability but CAP_SYS_RESOURCE's effects on the host) when its effective user is 0.
+A process whose effective user is 0 has every capability, until it gives some up.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.capabilities import ALL_CAPABILITIES, held
+from loadstone.linux.capabilities import (
+    ALL_CAPABILITIES,
+    CAP_SETGID,
+    CAP_SETUID,
+    Capabilities,
+    capabilities_of,
+    capable,
+    change_user,
+)
+from loadstone.linux.state import PR_GET_KEEPCAPS, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 
@@ -52,12 +61,18 @@ def setuid(task: Task, uid: Uid) -> int:
     """setuid(2)."""
     who = task.process.credentials
     _demand_valid(uid)
-    if who.euid == 0:
-        who.uid = who.suid = uid
-    elif uid not in (who.uid, who.suid):
+    if capable(who, CAP_SETUID):
+        _change_user(task, uid, uid, uid)
+    elif uid in (who.uid, who.suid):
+        _change_user(task, who.uid, uid, who.suid)
+    else:
         raise LinuxError(EPERM)
-    who.euid = who.fsuid = uid
     return 0
+
+
+def _change_user(task: Task, uid: int, euid: int, suid: int) -> None:
+    keeps = process_state(task.process).settings.get(PR_GET_KEEPCAPS, 0)
+    change_user(task.process.credentials, uid, euid, suid, keeps=bool(keeps))
 
 
 @syscall(FULL)
@@ -65,7 +80,7 @@ def setgid(task: Task, gid: Gid) -> int:
     """setgid(2)."""
     who = task.process.credentials
     _demand_valid(gid)
-    if who.euid == 0:
+    if capable(who, CAP_SETGID):
         who.gid = who.sgid = gid
     elif gid not in (who.gid, who.sgid):
         raise LinuxError(EPERM)
@@ -77,16 +92,12 @@ def setgid(task: Task, gid: Gid) -> int:
 def setreuid(task: Task, uid: Uid, euid: Uid) -> int:
     """setreuid(2)."""
     who = task.process.credentials
-    if who.euid != 0 and (uid not in (KEEP, who.uid, who.euid) or euid not in (KEEP, who.uid, who.euid, who.suid)):
+    allowed = uid in (KEEP, who.uid, who.euid) and euid in (KEEP, who.uid, who.euid, who.suid)
+    if not allowed and not capable(who, CAP_SETUID):
         raise LinuxError(EPERM)
-    old = who.uid
-    if uid != KEEP:
-        who.uid = uid
-    if euid != KEEP:
-        who.euid = euid
-    if uid != KEEP or euid not in (KEEP, old):
-        who.suid = who.euid
-    who.fsuid = who.euid
+    effective = who.euid if euid == KEEP else euid
+    saved = effective if uid != KEEP or euid not in (KEEP, who.uid) else who.suid
+    _change_user(task, who.uid if uid == KEEP else uid, effective, saved)
     return 0
 
 
@@ -94,7 +105,8 @@ def setreuid(task: Task, uid: Uid, euid: Uid) -> int:
 def setregid(task: Task, gid: Gid, egid: Gid) -> int:
     """setregid(2)."""
     who = task.process.credentials
-    if who.euid != 0 and (gid not in (KEEP, who.gid, who.egid) or egid not in (KEEP, who.gid, who.egid, who.sgid)):
+    allowed = gid in (KEEP, who.gid, who.egid) and egid in (KEEP, who.gid, who.egid, who.sgid)
+    if not allowed and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
     old = who.gid
     if gid != KEEP:
@@ -111,12 +123,10 @@ def setregid(task: Task, gid: Gid, egid: Gid) -> int:
 def setresuid(task: Task, uid: Uid, euid: Uid, suid: Uid) -> int:
     """setresuid(2)."""
     who = task.process.credentials
-    if who.euid != 0 and any(new not in (KEEP, who.uid, who.euid, who.suid) for new in (uid, euid, suid)):
+    now = (who.uid, who.euid, who.suid)
+    if any(new not in (KEEP, *now) for new in (uid, euid, suid)) and not capable(who, CAP_SETUID):
         raise LinuxError(EPERM)
-    who.uid = who.uid if uid == KEEP else uid
-    who.euid = who.euid if euid == KEEP else euid
-    who.suid = who.suid if suid == KEEP else suid
-    who.fsuid = who.euid
+    _change_user(task, *(old if new == KEEP else new for new, old in zip((uid, euid, suid), now, strict=True)))
     return 0
 
 
@@ -124,7 +134,8 @@ def setresuid(task: Task, uid: Uid, euid: Uid, suid: Uid) -> int:
 def setresgid(task: Task, gid: Gid, egid: Gid, sgid: Gid) -> int:
     """setresgid(2)."""
     who = task.process.credentials
-    if who.euid != 0 and any(new not in (KEEP, who.gid, who.egid, who.sgid) for new in (gid, egid, sgid)):
+    known = (KEEP, who.gid, who.egid, who.sgid)
+    if any(new not in known for new in (gid, egid, sgid)) and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
     who.gid = who.gid if gid == KEEP else gid
     who.egid = who.egid if egid == KEEP else egid
@@ -156,7 +167,7 @@ def setfsuid(task: Task, uid: Uid) -> Uid:
     """setfsuid(2): the old one, whether it changed or not."""
     who = task.process.credentials
     old = who.fsuid
-    if uid != KEEP and (who.euid == 0 or uid in (who.uid, who.euid, who.suid, who.fsuid)):
+    if uid != KEEP and (capable(who, CAP_SETUID) or uid in (who.uid, who.euid, who.suid, who.fsuid)):
         who.fsuid = uid
     return old
 
@@ -166,7 +177,7 @@ def setfsgid(task: Task, gid: Gid) -> Gid:
     """setfsgid(2)."""
     who = task.process.credentials
     old = who.fsgid
-    if gid != KEEP and (who.euid == 0 or gid in (who.gid, who.egid, who.sgid, who.fsgid)):
+    if gid != KEEP and (capable(who, CAP_SETGID) or gid in (who.gid, who.egid, who.sgid, who.fsgid)):
         who.fsgid = gid
     return old
 
@@ -189,7 +200,7 @@ def getgroups(task: Task, size: Int, groups: Address) -> int:
 def setgroups(task: Task, size: Int, groups: Address) -> int:
     """setgroups(2)."""
     who = task.process.credentials
-    if who.euid != 0:
+    if not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
     if not 0 <= size <= _NGROUPS_MAX:
         raise LinuxError(EINVAL)
@@ -201,10 +212,10 @@ def setgroups(task: Task, size: Int, groups: Address) -> int:
 # include/uapi/linux/capability.h
 _VERSION_1, _VERSION_2, _VERSION_3 = 0x19980330, 0x20071026, 0x20080522
 _CAPABILITY_WORDS = {_VERSION_1: 1, _VERSION_2: 2, _VERSION_3: 2}
-_HEADER = Struct("<Ii")
+_HEADER, _SETS = Struct("<Ii"), Struct("<III")  # effective, permitted, inheritable: 32 bits of each
 
 
-@syscall(PARTIAL, "only of the calling process; root has all capabilities, others none")
+@syscall(PARTIAL, "only of the calling process")
 def capget(task: Task, header: Address, data: Address) -> int:
     """capget(2)."""
     words, pid = _capability_header(task, header, probe=not data)
@@ -213,27 +224,28 @@ def capget(task: Task, header: Address, data: Address) -> int:
     if pid < 0:
         raise LinuxError(EINVAL)
     _own(task.process, pid)
-    mask = held(task.process.credentials)
-    parts = [(mask >> 32 * word) & 0xFFFF_FFFF for word in range(words)]
-    copy_out(task.process.space, data, b"".join(Struct("<III").pack(part, part, 0) for part in parts))
+    held = capabilities_of(task.process.credentials)
+    parts = [[mask >> 32 * word & 0xFFFF_FFFF for mask in held] for word in range(words)]
+    copy_out(task.process.space, data, b"".join(_SETS.pack(*part) for part in parts))
     return 0
 
 
-@syscall(PARTIAL, "a change is checked and accepted, and changes nothing")
+@syscall(PARTIAL, "those on users and groups decide; what else needs privilege goes by the effective user")
 def capset(task: Task, header: Address, data: Address) -> int:
     """capset(2)."""
     words, pid = _capability_header(task, header)
     if pid not in (0, task.tid):
         raise LinuxError(EPERM)
-    wanted = 0
-    for word, (effective, permitted, _) in enumerate(
-        Struct("<III").iter_unpack(copy_in(task.process.space, data, 12 * words))
-    ):
-        if effective & ~permitted:
-            raise LinuxError(EPERM, "a capability would be effective without being permitted")
-        wanted |= permitted << 32 * word
-    if wanted & ALL_CAPABILITIES & ~held(task.process.credentials):
+    sets = [0, 0, 0]
+    for word, parts in enumerate(_SETS.iter_unpack(copy_in(task.process.space, data, _SETS.size * words))):
+        for index, part in enumerate(parts):
+            sets[index] |= (part << 32 * word) & ALL_CAPABILITIES
+    new, old = Capabilities(*sets), capabilities_of(task.process.credentials)
+    if new.effective & ~new.permitted:
+        raise LinuxError(EPERM, "a capability would be effective without being permitted")
+    if new.permitted & ~old.permitted or new.inheritable & ~(old.inheritable | old.permitted):
         raise LinuxError(EPERM, "a capability that the process does not have")
+    task.process.credentials.capabilities = new
     return 0
 
 

@@ -1,0 +1,77 @@
+"""Capabilities over changes of user, PR_SET_KEEPCAPS, capset and exec: the sets, and what they allow, as natively."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from support.compilers import Compiler
+from support.run import same
+
+SOURCE = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+static struct __user_cap_data_struct data[2];
+static void show(const char *what, int r) {
+  int error = errno;
+  syscall(SYS_capget, &header, data);
+  /* whether there are any, and CAP_SETGID: the bounding set differs from host to host */
+  unsigned effective = data[0].effective, permitted = data[0].permitted;
+  printf("%s %s: eff %d %d per %d %d inh %x | %d %d | setgroups %d\n", what, r < 0 ? strerrorname_np(error) : "0",
+         effective != 0, !!(effective & 64), permitted != 0, !!(permitted & 64), data[0].inheritable,
+         getuid(), geteuid(), (int)syscall(SYS_setgroups, 0, 0));
+}
+static int set(unsigned effective, unsigned permitted, unsigned inheritable) {
+  data[0] = (struct __user_cap_data_struct){effective, permitted, inheritable};
+  data[1] = (struct __user_cap_data_struct){0, 0, 0};
+  return syscall(SYS_capset, &header, data);
+}
+static void child(int way) {
+  printf("== %d\n", way);
+  show("start", 0);
+  if (way & 1) show("keep", prctl(PR_SET_KEEPCAPS, 1));
+  if (way & 2) show("give up", set(64 | 128, 64 | 128 | 1, 64));
+  if (way & 4) show("seteuid", seteuid(1000));
+  if (way & 4) show("and back", seteuid(0));
+  show("setresuid", setresuid(1000, 1000, 1000));
+  show("activate", set(64, 64, 0));
+  show("too much", set(1 << 20, 1 << 20, 0));
+  show("effective only", set(128, 64, 0));
+  show("setuid back", setuid(0));
+  show("setresuid back", setresuid(0, 0, 0));
+  fflush(stdout);
+  if (way & 8)
+    execl("/bin/sh", "sh", "-c", "grep -E 'Cap(Inh|Prm|Eff)' /proc/self/status | sed 's/[1-9a-f][0-9a-f]*$/X/'", NULL);
+  exit(0);
+}
+int main(void) {
+  for (int way = 0; way < 16; way++) {
+    fflush(stdout);
+    if (fork() == 0) child(way);
+    wait(0);
+  }
+}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+def test_sets_over_changes_of_user(compiled: Compiler) -> None:
+    assert len(same(compiled(SOURCE)).text.splitlines()) > 100
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_setpriv_drops_everything() -> None:
+    line = ("/usr/bin/env", "setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "id")
+    assert "uid=1000" in same(*line).text
