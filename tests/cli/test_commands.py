@@ -19,7 +19,7 @@ from loadstone.observe.maps import parse_maps
 from loadstone.observe.object_file import read_object
 from loadstone.verify.native import native_image
 from support.compilers import Compiler
-from support.run import ENVIRONMENT, command, loadstone, native
+from support.run import ENVIRONMENT, command, loadstone, native, of_unicorn
 
 DYING = r"""
 #include <stdlib.h>
@@ -245,6 +245,16 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path) -> 
     line = f"cd '{tmp_path}'; mkdir gone; cd gone; rmdir ../gone; {' '.join(command('run', '/bin/pwd'))}"
     done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, env=dict(ENVIRONMENT), check=False)
     assert (done.stdout, done.returncode) == (b"/\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit", "problem"), [("ulimit -v 300000", "no memory left"), ("ulimit -n 9", "no more descriptors")]
+)
+def test_a_limit_of_the_host_is_no_bug(limit: str, problem: str) -> None:
+    line = f"{limit}; exec {' '.join(command('run', *of_unicorn(), '/bin/bash', '-c', ': | :'))}"
+    done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, env=dict(ENVIRONMENT), check=False)
+    assert done.returncode == 125, done.stderr
+    assert problem in done.stderr.decode() and b"bug" not in done.stderr
 
 
 def test_discarded_writes_name_the_option_that_keeps_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EDQUOT, EIO, ENOSPC
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from importlib import import_module
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -16,6 +16,10 @@ from loadstone.errors import HostError, LinuxError
 OWN_FAILURE = 125
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as for any program that writes to a reader that left
+_NO_MEMORY = (
+    "this host has no memory left for Loadstone",
+    "try a smaller --memory, a higher ulimit -v, or end other programs",
+)
 
 
 class Command(NamedTuple):
@@ -84,17 +88,26 @@ def run_command(argv: Sequence[str]) -> int:
         complain(*(error.args if isinstance(error, HostError) else (str(error),)))
         return OWN_FAILURE
     except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT, EIO):
-            _confess(error)
-        else:
-            complain(f"what there is to say cannot be written: {error.strerror}")
+        _explain_host_error(error)
         return OWN_FAILURE
     except MemoryError:
-        complain("this host has no memory left for Loadstone", "try a smaller --memory, or end other programs")
+        complain(*_NO_MEMORY)
         return OWN_FAILURE
     except Exception as error:
         _confess(error)
         return OWN_FAILURE
+
+
+def _explain_host_error(error: OSError) -> None:
+    """What the host refused Loadstone itself: room, memory, descriptors. Anything else is a bug."""
+    if error.errno in (ENOSPC, EDQUOT, EIO):
+        complain(f"what there is to say cannot be written: {error.strerror}")
+    elif error.errno == ENOMEM:
+        complain(*_NO_MEMORY)
+    elif error.errno in (EMFILE, ENFILE):
+        complain(f"the host gives Loadstone no more descriptors: {error.strerror}", "raise the limit: ulimit -n")
+    else:
+        _confess(error)
 
 
 def complain(problem: object, hint: object = "", *_: object) -> None:
