@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_what_the_host_changes_is_seen_after_the_next_call(data: Path, compiled:
     assert os.waitpid(child, 0)[1] == 0
     for fd in (reader, answers, asked):
         os.close(fd)
+
+
+def test_a_debugger_in_the_machine_sees_every_read(data: Path, compiled: Compiler, tmp_path: Path) -> None:
+    answering()
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    program, log = compiled(READER, "static"), tmp_path / "log"
+    words = [strace, "-o", str(log), "-e", "trace=read", program, str(data)]
+    done = loadstone("run", "--engine", "kvm", "--rw", str(tmp_path), "--", *words)
+    assert done.status == 0, done.errors
+    assert log.read_text().count("read(") == -(-SIZE // PART) + 1
 
 
 def test_the_frames_come_back(data: Path, compiled: Compiler) -> None:

@@ -10,7 +10,7 @@ is filled here. The program, its system-call counts and the file offset see noth
 - Before the program goes on, the offer must still be true: the same descriptor and offset, and a file that nobody has
   changed since, in the machine (size, times) or on the host (fstat). What the host changes is seen at the next exit,
   a tick later at the latest.
-- Not while anybody listens to system calls, and not for files that are mapped, whose pages programs write unseen.
+- Not while anybody listens to system calls or traces a process, and not for files that are mapped, whose pages programs write unseen.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from loadstone.vfs.regular import RegularFile
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
-    from loadstone.linux.syscalls.registry import SystemCall
+    from loadstone.linux.syscalls.dispatch import SystemCalls
     from loadstone.machine.kvm_core import KvmCore
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file import OpenFile
 
+_READ = 0  # the number of read(2)
 _FIRST = 2  # reads in the first offer
 
 
@@ -39,10 +40,11 @@ class AnsweredReads:
         reads, length: how many were answered in the guest, and their bytes.
     """
 
-    def __init__(self, kernel: Kernel, core: KvmCore, row: SystemCall) -> None:
+    def __init__(self, kernel: Kernel, core: KvmCore, calls: SystemCalls) -> None:
         self._kernel = kernel
         self._core = core
-        self._row = row
+        self._calls = calls
+        self._row = calls.registry.row(_READ)
         self._streams: dict[AddressSpace, Stream] = {}
         self.reads = self.length = 0
 
@@ -64,9 +66,11 @@ class AnsweredReads:
         self.length += length
 
     def is_still(self, process: Process) -> bool:
-        """Whether `process` runs, and nobody looks at system calls."""
+        """Whether `process` runs, and nobody looks at system calls: a listener, or a debugger in the machine."""
         current = self._kernel.scheduler.current
-        return current is not None and current.process is process and not self._kernel.events.syscall
+        if current is None or current.process is not process:
+            return False
+        return not self._kernel.events.syscall and self._calls.tracing is None
 
     def _forget(self, space: AddressSpace) -> None:
         self._core.forget_answers(space)

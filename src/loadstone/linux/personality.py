@@ -43,7 +43,6 @@ _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
 _TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
 _INT80 = 0x80
-_READ = 0  # the number of read(2)
 _MOST_KILLS = 8  # that are told of
 
 
@@ -103,7 +102,7 @@ class Linux:
         """Have `core` answer reads by itself where nobody looks."""
         from loadstone.linux.answered_reads import AnsweredReads
 
-        self.answered_reads = AnsweredReads(self._kernel, core, self.calls.registry.row(_READ))
+        self.answered_reads = AnsweredReads(self._kernel, core, self.calls)
 
     def resume(self, task: Task, pending: Any, reason: str) -> Any:
         """Go on with a call whose wait is over, or behind a wait for a page or for a tracer."""
