@@ -173,6 +173,13 @@ class Tracee:
             signals.send_task(self.task, signals.from_process(number, self.tracer.pid, self.tracer.credentials.uid))
         self.task.kernel.scheduler.wake(self.resumed.wake())
 
+    def let_off(self) -> None:
+        """It is traced no longer: no stop is to come, nothing is watched."""
+        self.debug = None
+        self._coming.clear()
+        if self.stop is not None:
+            self.go_on(RUNS, 0)
+
     def call_ends(self) -> None:
         """The system call is over, or will be made again."""
         if self.mode == STOPS_AT_CALLS:
@@ -289,10 +296,7 @@ class Tracing:
     def detach(self, tracee: Tracee, number: int = 0) -> None:
         """The thread is traced no longer, and goes on."""
         self.tracees.pop(tracee.task, None)
-        tracee.debug = None
-        tracee._coming.clear()
-        if tracee.stop is not None:
-            tracee.go_on(RUNS, 0)
+        tracee.let_off()
         if number:
             who = tracee.tracer
             signals.send_task(tracee.task, signals.from_process(number, who.pid, who.credentials.uid))
