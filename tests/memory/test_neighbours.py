@@ -188,6 +188,24 @@ def test_a_child_has_the_file_pages_of_its_parent(world: World) -> None:
     assert world.memory.references(frame) == 2
 
 
+@pytest.mark.parametrize("advice", [10, 18])  # MADV_DONTFORK, MADV_WIPEONFORK
+def test_a_child_gets_no_page_that_is_not_for_it(world: World, advice: int) -> None:
+    file = File(4 * PAGE)
+    world.cache.bring(file, 0, 3)
+    text = world.file(file, 4, R | X, at=ALIGNED)
+    secret = world.anonymous(4, at=ALIGNED + 8 * PAGE)
+    start = world.anonymous(4, at=ALIGNED + 16 * PAGE)
+    for area in (secret, start):
+        copy_out(world.space, area, b"mine" * PAGE)
+    world.space.advise(secret, 4 * PAGE, advice)
+    child = world.space.clone()
+    assert present(child, secret, 4) == present(child, text, 4) == 0
+    assert (present(child, start, 4), child.resident_pages) == (4, 4)
+    assert copy_in(child, text, PAGE) == file.page(0)
+    assert copy_in(child, start, 4) == b"mine"
+    child.release()
+
+
 def test_who_looks_at_faults_forks_as_the_kernel_does(world: World) -> None:
     file = File(20 * PAGE)
     text = world.file(file, 20, R | X, at=ALIGNED)

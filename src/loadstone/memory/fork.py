@@ -2,7 +2,8 @@
 
 Where nobody looks at faults (see memory.fill_ahead), fork also does what faults of both sides would do at once:
 
-- The child gets the parent's entries for the pages of files; a fault would bring back those of one page table.
+- The child of a small process gets copies of its page tables, pages of files included, of which a fault would bring
+  back those of one table; unless there is a mapping whose pages are not for the child.
 - What a process wrote since it forked last, it and its child will write again: the child gets copies of those pages,
   and the parent's stay writable. The dirty bits tell: fork takes the right to write from every other page.
 """
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 _MOST_COPIED = 64  # pages that one fork copies
+_MOST_GIVEN = 8192  # pages of a process whose page tables are given as they are: 32 MiB
 _WRITTEN = WRITABLE | DIRTY
+_APART = DONTCOPY | WIPEONFORK | SHARED  # mappings whose entries a child does not get, or gets as they are
 
 
 def clone(parent: AddressSpace) -> AddressSpace:
@@ -44,17 +47,19 @@ def clone(parent: AddressSpace) -> AddressSpace:
     ahead = parent.fill_ahead
     favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
     copies = _MOST_COPIED if favour and parent.has_forked else 0
+    vmas = list(parent.vmas)
+    whole = favour and parent.resident_pages <= _MOST_GIVEN and not any(vma.flags & _APART for vma in vmas)
     try:
-        for vma in list(parent.vmas):
+        if whole:
+            _give_tables(parent, child)
+        for vma in vmas:
             if vma.flags & DONTCOPY:
                 continue
-            _copy_vma(parent, child, vma)
+            _copy_vma(child, vma)
             if vma.flags & WIPEONFORK:
                 continue
-            if vma.anon_vma is not None or vma.flags & (PFNMAP | MIXEDMAP):
-                copies -= _share_pages(parent, child, vma, copies)
-            elif favour and not vma.flags & SHARED:
-                _give_file_pages(parent, child, vma)
+            if vma.anon_vma is not None or (vma.flags & (PFNMAP | MIXEDMAP) and not whole):
+                copies -= _share_pages(parent, child, vma, copies, given=whole)
     except BaseException:
         child.release()
         raise
@@ -62,7 +67,7 @@ def clone(parent: AddressSpace) -> AddressSpace:
     return child
 
 
-def _copy_vma(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
+def _copy_vma(child: AddressSpace, vma: Vma) -> None:
     pages = pages_of(vma)
     if vma.flags & ACCOUNT:
         child.charge(pages)
@@ -74,24 +79,24 @@ def _copy_vma(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
     child.usage.add(copy.flags, pages)
 
 
-def _give_file_pages(parent: AddressSpace, child: AddressSpace, vma: Vma) -> None:
-    """Give the child the parent's entries of a private mapping that has none but page-cache pages, all read-only."""
+def _give_tables(parent: AddressSpace, child: AddressSpace) -> None:
+    """Give the child copies of the parent's page tables, with a reference to every frame in them."""
     memory = parent.memory
-    words = memory.words
-    for address, slot, entries in parent.page_table.runs(vma.start, vma.end):
+    words, zeros = memory.words, memory.zero_frame
+    for address, slot, entries in parent.page_table.runs(0, parent.layout.task_size):
         frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in filter(None, entries)]
         if frames:
             target = child.page_table.slot(address)
             words[target : target + len(entries)] = words[slot : slot + len(entries)]
             memory.hold_all(frames)
-            child.resident_pages += len(frames)
+            child.resident_pages += len(frames) - frames.count(zeros)
 
 
-def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: int) -> int:
+def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: int, *, given: bool) -> int:
     """Give the child the parent's entries; in private mappings neither may write any more (copy_present_ptes).
 
     The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
-    As a favour up to `copies` pages are copied instead; how many were.
+    As a favour up to `copies` pages are copied instead; how many were. `given`: `_give_tables` was here.
     """
     memory = parent.memory
     words, hold = memory.words, memory.hold
@@ -103,14 +108,15 @@ def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: in
             continue
         target = child.page_table.slot(address)
         if copied < copies and not vma.flags & SHARED:
-            copied += _copy_written(child, target, entries, copies - copied)
+            copied += _copy_written(child, target, entries, copies - copied, given=given)
         for index, entry in enumerate(entries):
             if not entry:
                 continue
             frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-            hold(frame)
+            if not given:
+                hold(frame)
+                shared += frame != zeros
             words[target + index] = entry & kept
-            shared += frame != zeros
             if entry & WRITABLE & ~kept:
                 words[slot + index] = entry & ~WRITABLE
                 if entry & DIRTY:
@@ -121,7 +127,7 @@ def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: in
     return copied
 
 
-def _copy_written(child: AddressSpace, target: int, entries: list[int], most: int) -> int:
+def _copy_written(child: AddressSpace, target: int, entries: list[int], most: int, *, given: bool) -> int:
     """Give the child copies of pages that were written, `most` at most, in slots from `target` on; how many.
 
     They are taken out of `entries`, the parent's.
@@ -130,8 +136,11 @@ def _copy_written(child: AddressSpace, target: int, entries: list[int], most: in
     written = [index for index, entry in enumerate(entries) if entry & _WRITTEN == _WRITTEN][:most]
     for index in written:
         entry, entries[index] = entries[index], 0
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
         copy = memory.allocate(ANONYMOUS)
-        memory.copy((entry & FRAME_MASK) >> FRAME_SHIFT, copy)
+        memory.copy(frame, copy)
         memory.words[target + index] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
-    child.resident_pages += len(written)
+        if given:
+            memory.release(frame)
+    child.resident_pages += 0 if given else len(written)
     return len(written)
