@@ -232,6 +232,8 @@ def _calls(paper: Paper, summary: Summary) -> None:
             Column("which", style=DIM),
         ]
         paper.table(columns, rows)
+    if summary.engine == "kvm":
+        paper.paragraph("no read is answered in the guest, since system calls are counted as they come", style=DIM)
     if summary.unimplemented:
         calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.unimplemented.items()))
         paper.paragraph(f"NOT IMPLEMENTED, answered with ENOSYS: {calls}", style=WARNING)
