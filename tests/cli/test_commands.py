@@ -368,6 +368,13 @@ def test_timeline_of_a_record(here: Path) -> None:
     assert "true" in table.text
 
 
+def test_processes_of_a_machine_in_which_everybody_waits_for_ever(here: Path) -> None:
+    script = "mkfifo p; cat p & read x < p"
+    got = loadstone("run", "--deterministic", "--processes", "/bin/bash", "-c", script, cwd=here)
+    assert got.status == 125 and "every task waits for ever" in got.errors
+    assert re.search(r"└─ cat p +- .*, data in", got.errors), got.errors
+
+
 def test_timeline_of_what_is_no_record(here: Path) -> None:
     (here / "text").write_text("hello\n")
     for words, said in (

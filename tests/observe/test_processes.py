@@ -77,6 +77,19 @@ def test_the_tree_with_commands_and_results() -> None:
     ]
 
 
+def test_who_still_lives_has_waited_until_the_last_that_was_told() -> None:
+    history = history_of(EVENTS[:7])
+    history.pause()
+    shell, child = history.processes
+    assert shell.longest_wait == Wait(50, "a child")
+    assert shell.threads[1000].spans[-1] == (100, 150, BLOCKED, -1, "a child")
+    assert shell.end is None and child.threads[1001].spans[-1].end == 150
+    for event in EVENTS[7:]:
+        history(event)
+    whole = history_of(EVENTS)
+    assert [t.totals for t in history.threads()] == [t.totals for t in whole.threads()]
+
+
 def test_without_details_only_totals_are_kept() -> None:
     whole, short = history_of(EVENTS), history_of(EVENTS, details=False)
     assert not short.links and not any(thread.spans for thread in short.threads())

@@ -14,7 +14,7 @@ from loadstone.cli.exec_options import add_core_option, add_exec_options, apply_
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
 from loadstone.cli.programs import cannot_execute
-from loadstone.errors import LinuxError
+from loadstone.errors import HostError, LinuxError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +100,9 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
             ended = machine.finish(wait_for_all=options.wait_all)
             status = machine.switched_off or status
             seconds = time.perf_counter() - started
+        except HostError:  # as when everybody waits for ever: who waits for what is worth seeing
+            _show_processes(machine, observers, options, words)
+            raise
         finally:
             observers.finish()
         _closing_words(machine, observers, words[0], status, ended)
@@ -120,6 +123,7 @@ def _show_processes(machine: Machine, observers: Observers, options: Namespace, 
     history = observers.history
     if history is None:
         return
+    history.pause()
     if options.processes and sys.stderr is not None:
         from loadstone.report.paper import Paper
         from loadstone.report.processes import print_processes
@@ -150,6 +154,10 @@ def _closing_words(
     if machine.unimplemented:
         calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
         lines.append(f"asked for and not implemented: {calls}")
+    outside = [name for name in machine.refused if name.startswith("network: ")]
+    if outside:
+        what = outside[0].removeprefix("network: ") + (f", and {len(outside) - 1} more" if len(outside) > 1 else "")
+        lines.append(f"there is no network outside of the machine; refused: {what}")
     lines += core_lines(machine)
     if machine.ignored_set_id:
         names = ", ".join(machine.ignored_set_id)

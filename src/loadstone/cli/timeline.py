@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
                 history(event)
     except OSError as error:
         raise HostError(f"{options.record} cannot be read: {error.strerror}") from error
+    history.pause()
     if not history.processes:
         raise HostError(f"{options.record} tells of no process; was it recorded by an older version?")
     if options.table:

@@ -88,6 +88,12 @@ class Thread:
         self.ended = time
         return wait
 
+    def pause(self, time: int, keep: bool) -> Wait | None:
+        """Nothing more is told, though it lives; the wait in which it is."""
+        wait = self._close(time, keep)
+        self._since = time
+        return wait
+
     @property
     def what(self) -> str:
         """What it is blocked on now; "" if it is not."""
@@ -204,6 +210,13 @@ class History:
         """All threads of all processes."""
         for process in self.processes:
             yield from process.threads.values()
+
+    def pause(self) -> None:
+        """Nothing more is told for now: who lives is in their state up to the latest time that was told."""
+        for process in self._alive.values():
+            for thread in process.threads.values():
+                if thread.ended is None:
+                    process.waited(thread.pause(self.until, self._details))
 
     def _process(self, pid: int, tid: int, time: int) -> Process:
         process = self._alive.get(pid)

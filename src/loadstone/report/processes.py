@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from loadstone.observe.processes import Process
+from loadstone.observe.processes import RUNNING, Process
 from loadstone.observe.text import printable
 from loadstone.report.paper import DIM, Column, Paper, count
 from loadstone.report.units import duration
@@ -137,7 +137,8 @@ def _sums(processes: list[Process]) -> tuple[str, str, str, str]:
     faults = sum(end.minor_faults + end.major_faults for end in ends)
     stays = sum(thread.stays for process in processes for thread in process.threads.values())
     calls = sum(process.calls for process in processes)
-    return duration(sum(end.cpu_ns for end in ends)), f"{faults:,}", f"{calls:,}", f"{stays:,}"
+    living = sum(process.total(RUNNING) for process in processes if process.end is None)
+    return duration(sum(end.cpu_ns for end in ends) + living), f"{faults:,}", f"{calls:,}", f"{stays:,}"
 
 
 def _cut(text: str, width: int) -> str:
