@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -136,8 +137,11 @@ def test_a_program_does_not_replace_the_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_what_is_made_is_newer_than_what_was_found(here: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--rw", ".")])
+def test_what_is_made_is_newer_than_what_was_found(options: tuple[str, ...], here: Path) -> None:
     (here / "Makefile").write_text("note: in\n\t@echo made; cp in note\n")
     (here / "in").write_text("text")
-    got = loadstone("run", "--deterministic", "/bin/sh", "-c", "make; make -q && echo up to date", cwd=here)
-    assert (got.text, got.guest_stderr) == ("made\nup to date\n", b"")
+    line = "make; make -q && echo up to date; sleep 0.1; touch in; make; make -q && echo up to date"
+    got = loadstone("run", "--deterministic", *options, "/bin/sh", "-c", line, cwd=here)
+    assert (got.text, got.guest_stderr) == ("made\nup to date\n" * 2, b"")
+    assert (here / "in").stat().st_mtime <= time.time(), "the host is left with a file from the future"
