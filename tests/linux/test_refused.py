@@ -13,6 +13,7 @@ HEADER = (Path(__file__).parent / "programs" / "check.h").read_text()
 SOCKETS = (
     HEADER
     + """
+#include <arpa/inet.h>
 #include <sys/socket.h>
 int main(void) {
   int pair[2], on = 1, fd = open("/dev/null", O_RDWR);
@@ -25,9 +26,11 @@ int main(void) {
   T(shutdown(fd, 2));
   T(accept(99, 0, 0));
   T(socket(AF_INET, 0777, 0));
-  if (argc_is_more) T(socket(AF_INET, SOCK_STREAM, 0));
+  struct sockaddr_in far = {AF_INET, htons(80), {htonl(0xc0000201)}};
   if (argc_is_more) T(socket(AF_NETLINK, SOCK_RAW, 0));
-  if (argc_is_more) T(socketpair(AF_INET, SOCK_STREAM, 0, pair));
+  if (argc_is_more) T(socket(AF_INET, SOCK_RAW, 1));
+  if (argc_is_more) T(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&far, sizeof far));
+  if (argc_is_more) T(sendto(socket(AF_INET, SOCK_DGRAM, 0), "x", 1, 0, (void *)&far, sizeof far));
   return 0;
 }
 """
@@ -63,11 +66,13 @@ def test_calls_on_what_is_no_socket(compiled: Compiler) -> None:
     assert loadstone("run", "--", program).text == native(program).text
 
 
-def test_no_socket_of_the_network_is_made(compiled: Compiler) -> None:
+def test_nobody_outside_is_reached(compiled: Compiler) -> None:
     program = compiled(SOCKETS.replace("argc_is_more", "1"), "pie")
     done = loadstone("run", "--stats", "--", program)
-    assert results(done.text)[-3:] == ["-1 EAFNOSUPPORT"] * 3
-    assert "AF_INET" in done.errors and "AF_NETLINK" in done.errors
+    assert results(done.text)[-4:] == ["-1 EAFNOSUPPORT", "-1 EACCES", "-1 ENETUNREACH", "-1 ENETUNREACH"]
+    assert "AF_NETLINK" in done.errors and "network: send to 192.0.2.1:80" in done.errors
+    note = "there is no network outside of the machine; refused: a socket for raw packets, and 2 more"
+    assert done.errors.count(note) == 1
 
 
 def test_the_machine_is_not_the_guests(compiled: Compiler, tmp_path: Path) -> None:

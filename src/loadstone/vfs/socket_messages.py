@@ -8,6 +8,7 @@ from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.inet_ports import Endpoint
     from loadstone.vfs.sockets import Socket
 
 _PAGE: Final = 4096
@@ -72,7 +73,7 @@ class Message:
 
 
 class Received(NamedTuple):
-    """What a call got: bytes copied, the message's whole length, who sent it, and what came with it.
+    """What a call got: bytes copied, the message's whole length, who sent it (for UDP: from where), what came with it.
 
     The open files in `extra` are held for the receiver, who closes them.
     """
@@ -81,6 +82,7 @@ class Received(NamedTuple):
     length: int = 0
     sender: Socket | None = None
     extra: Extra = NOTHING
+    source: Endpoint | None = None
 
 
 def _allocated(size: int) -> int:

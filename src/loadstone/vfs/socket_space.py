@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadstone.clock import Clock
+    from loadstone.vfs.inet_ports import Ports
     from loadstone.vfs.location import Location
 
 SOCKFS_DEVICE = 8
@@ -108,7 +109,7 @@ class SocketSpace:
         paths: those bound to a path, by its inode.
     """
 
-    __slots__ = ("_last_inode", "_last_name", "abstract", "caller", "clock", "paths", "wake")
+    __slots__ = ("_last_inode", "_last_name", "_ports", "abstract", "caller", "clock", "paths", "wake")
 
     def __init__(self, wake: Callable[[list[object]], object], clock: Clock) -> None:
         self.wake = wake
@@ -118,10 +119,19 @@ class SocketSpace:
         self.paths: dict[Inode, Socket] = {}
         self._last_inode = FIRST_INODE
         self._last_name = 0
+        self._ports: dict[int, Ports] = {}
 
     def make(self, kind: int, who: Who) -> Socket:
         """A new socket of one of `KINDS`."""
         return KINDS[kind](self, who)
+
+    def ports(self, kind: int) -> Ports:
+        """The ports of TCP (SOCK_STREAM) or UDP (SOCK_DGRAM)."""
+        from loadstone.vfs.inet_ports import Ports
+
+        if kind not in self._ports:
+            self._ports[kind] = Ports()
+        return self._ports[kind]
 
     def new_inode(self, who: Who) -> Inode:
         """An inode for a socket."""

@@ -27,6 +27,7 @@ from loadstone.linux.syscalls.sockets import (
 from loadstone.linux.syscalls.transfer import read_struct, read_time
 from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, copy_out
+from loadstone.vfs.inet_sockets import MOST_OF_DATAGRAM, InetSocket, UdpSocket
 from loadstone.vfs.socket_messages import Extra, Received
 from loadstone.vfs.sockets import CONNECTED, SOCK_DGRAM, SOCK_STREAM
 from loadstone.wait import Interrupted
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Fd, InBytes, Int, InTime, OutBytes, Size, UInt
     from loadstone.linux.syscalls.readwrite import Segments
+    from loadstone.vfs.inet_ports import Endpoint
     from loadstone.vfs.socket_space import SocketFile
     from loadstone.wait import Blocking
 
@@ -111,6 +113,13 @@ def _send(task: Task, file: SocketFile, segments: Segments, raw: bytes, extra: E
     if flags & MSG_OOB:
         raise LinuxError(EOPNOTSUPP)
     kind = file.socket.kind
+    if isinstance(file.socket, InetSocket):
+        from loadstone.linux import inet
+
+        target = inet.target_in(task, file.socket, raw)
+        if kind == SOCK_STREAM:
+            return _send_stream(task, file, segments, Extra(), flags)
+        return _send_datagram(task, file, segments, target, flags)
     if kind == SOCK_STREAM:
         if raw:
             raise LinuxError(EISCONN if file.socket.state == CONNECTED else EOPNOTSUPP)
@@ -131,6 +140,22 @@ def _send_message(
         if sum(map(len, views)) < size:
             raise LinuxError(EFAULT)
         return file.socket.send(views, extra, None if name is None else lambda: find(task, name))
+
+    return patiently(task, file, attempt, SO_SNDTIMEO, bool(flags & MSG_DONTWAIT))
+
+
+def _send_datagram(task: Task, file: SocketFile, segments: Segments, target: Endpoint | None, flags: int) -> Blocking:
+    """A UDP message."""
+    size = length_of(segments) if segments else 0
+
+    def attempt() -> int:
+        views = gather(task.process.space, segments, 0, size, False) if 0 < size <= MOST_OF_DATAGRAM else []
+        if sum(map(len, views)) < size <= MOST_OF_DATAGRAM:
+            raise LinuxError(EFAULT)
+        if size > MOST_OF_DATAGRAM:
+            raise LinuxError(EMSGSIZE)
+        assert isinstance(file.socket, UdpSocket)
+        return file.socket.send_to(views, target)
 
     return patiently(task, file, attempt, SO_SNDTIMEO, bool(flags & MSG_DONTWAIT))
 
@@ -309,5 +334,9 @@ class Receive:
 
     def sender_address(self) -> bytes:
         """The sender's address; nothing if it has no name."""
-        sender = self.received.sender
+        sender, socket = self.received.sender, self._file.socket
+        if isinstance(socket, InetSocket):
+            from loadstone.linux.inet_addresses import packed
+
+            return packed(socket, self.received.source) if self.received.source is not None else b""
         return packed_address(sender.name) if sender is not None and sender.name is not None else b""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
+from errno import EINVAL, ENOPROTOOPT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.control_messages import SOL_SOCKET, UCRED
 from loadstone.linux.structs import INT, SECOND, TIMEVAL
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.linux.syscalls.sockets import AF_UNIX, SO_RCVTIMEO, SO_SNDTIMEO, packed_address, socket_file
+from loadstone.linux.syscalls.sockets import SO_RCVTIMEO, SO_SNDTIMEO, peer_of, socket_file
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.sockets import LISTENING
+from loadstone.vfs.inet_sockets import InetSocket
+from loadstone.vfs.sockets import AF_UNIX, LISTENING, SOCK_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,13 @@ def setsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, leng
     """Set an option."""
     socket = socket_file(task, fd).socket
     if level != SOL_SOCKET:
-        raise LinuxError(EOPNOTSUPP)
+        if not isinstance(socket, InetSocket):
+            raise LinuxError(EOPNOTSUPP)
+        from loadstone.linux import inet_options
+
+        raw = copy_in(task.process.space, value, min(max(length, 0), 64))
+        inet_options.put(socket, level, option, raw)
+        return 0
     if length < INT.size:
         raise LinuxError(EINVAL)
     (number,) = INT.unpack(copy_in(task.process.space, value, INT.size))
@@ -48,6 +55,8 @@ def setsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, leng
         if length < 8:
             raise LinuxError(EINVAL)
         socket.settings[option] = int.from_bytes(copy_in(task.process.space, value, 8), "little")
+        if isinstance(socket, InetSocket):
+            socket.linger = socket.settings[option]
     elif option == SO_PASSCRED:
         socket.passes_credentials = bool(number)
     elif option in (SO_SNDBUF, SO_SNDBUFFORCE):
@@ -61,6 +70,9 @@ def setsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, leng
         raise LinuxError(EPERM)
     elif option in _TRUTHS:
         socket.settings[option] = int(bool(number))
+        if isinstance(socket, InetSocket):
+            socket.reuses_address = bool(socket.settings.get(SO_REUSEADDR))
+            socket.reuses_port = bool(socket.settings.get(SO_REUSEPORT))
     else:
         raise LinuxError(ENOPROTOOPT)
     return 0
@@ -87,12 +99,12 @@ def _limit(task: Task, address: int, length: int) -> int:
 def getsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, length: Address) -> int:
     """Ask for an option."""
     socket = socket_file(task, fd).socket
-    if level != SOL_SOCKET:
+    if level != SOL_SOCKET and not isinstance(socket, InetSocket):
         raise LinuxError(EOPNOTSUPP)
     (room,) = INT.unpack(copy_in(task.process.space, length, INT.size))
     if room < 0:
         raise LinuxError(EINVAL)
-    answer = _answer(socket, option, room)
+    answer = _answer(socket, option, room) if level == SOL_SOCKET else _inet_answer(socket, level, option)
     copy_out(task.process.space, value, answer[:room])
     copy_out(task.process.space, length, INT.pack(min(room, len(answer))))
     return 0
@@ -105,13 +117,20 @@ _NUMBERS: dict[int, Callable[[Socket], int]] = {
     SO_RCVBUF: lambda socket: socket.receive_limit,
     SO_PASSCRED: lambda socket: int(socket.passes_credentials),
     SO_ACCEPTCONN: lambda socket: int(socket.state == LISTENING),
-    SO_PROTOCOL: lambda socket: 0,
-    SO_DOMAIN: lambda socket: AF_UNIX,
+    SO_PROTOCOL: lambda socket: 0 if socket.family == AF_UNIX else 6 if socket.kind == SOCK_STREAM else 17,
+    SO_DOMAIN: lambda socket: socket.family,
     SO_RCVLOWAT: lambda socket: max(1, socket.settings.get(SO_RCVLOWAT, 1)),
     SO_SNDLOWAT: lambda socket: 1,
     SO_PRIORITY: lambda socket: socket.settings.get(SO_PRIORITY, 0),
     SO_PEEK_OFF: lambda socket: -1,
 }
+
+
+def _inet_answer(socket: Socket, level: int, option: int) -> bytes:
+    from loadstone.linux import inet_options
+
+    assert isinstance(socket, InetSocket)
+    return inet_options.get(socket, level, option)
 
 
 def _answer(socket: Socket, option: int, room: int) -> bytes:
@@ -134,9 +153,7 @@ def _answer(socket: Socket, option: int, room: int) -> bytes:
 
 
 def _peer_name(socket: Socket, room: int) -> bytes:
-    if socket.peer is None:
-        raise LinuxError(ENOTCONN)
-    name = packed_address(socket.peer.name)
+    name = peer_of(socket)
     if len(name) < room:
         raise LinuxError(EINVAL)
     return name

@@ -13,6 +13,7 @@ from errno import (
     EINVAL,
     ENOTCONN,
     ENOTSOCK,
+    EOPNOTSUPP,
     EPROTONOSUPPORT,
     ESOCKTNOSUPPORT,
 )
@@ -29,10 +30,11 @@ from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.file import WouldBlock
 from loadstone.vfs.flags import O_CLOEXEC, O_NONBLOCK, O_PATH, S_IFMT, S_IFSOCK, W_OK
+from loadstone.vfs.inet_sockets import InetSocket
 from loadstone.vfs.inode import demand
 from loadstone.vfs.socket_messages import Who
 from loadstone.vfs.socket_space import SocketFile
-from loadstone.vfs.sockets import SHUT_BOTH, Ended
+from loadstone.vfs.sockets import AF_INET, AF_INET6, AF_UNIX, SHUT_BOTH, Ended
 from loadstone.vfs.unix_sockets import KINDS, DatagramSocket
 from loadstone.wait import TIMED_OUT, Interrupted
 
@@ -46,14 +48,14 @@ if TYPE_CHECKING:
     from loadstone.vfs.sockets import Socket
     from loadstone.wait import Blocking
 
-AF_UNSPEC, AF_UNIX, AF_MAX = 0, 1, 46
-FAMILIES = {1: "AF_UNIX", 2: "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}
+AF_UNSPEC, AF_MAX = 0, 46
+FAMILIES = {16: "AF_NETLINK", 17: "AF_PACKET"}
 TYPE_MASK, TYPE_FLAGS = 0xF, O_CLOEXEC | O_NONBLOCK  # SOCK_CLOEXEC and SOCK_NONBLOCK have these values
 SOCK_MAX = 11
 SOMAXCONN = 4096  # net.core.somaxconn
 FAMILY_BYTES, ADDRESS_BYTES, STORAGE_BYTES = 2, 110, 128  # sa_family_t, struct sockaddr_un, sockaddr_storage
 SO_RCVTIMEO, SO_SNDTIMEO = 20, 21
-_LOCAL = "UNIX sockets inside the machine; other families are refused: no network"
+_LOCAL = "UNIX sockets, TCP and UDP inside the machine; other families are refused"
 
 
 # What the area offers to others
@@ -97,6 +99,26 @@ def _family(raw: bytes) -> int:
 def packed_address(name: bytes | None) -> bytes:
     """A struct sockaddr_un, as long as it has to be."""
     return pack("<H", AF_UNIX) + (name or b"")
+
+
+def name_of(socket: Socket) -> bytes:
+    """The address that a socket is bound to."""
+    if isinstance(socket, InetSocket):
+        from loadstone.linux import inet
+
+        return inet.name_of(socket)
+    return packed_address(socket.name)
+
+
+def peer_of(socket: Socket) -> bytes:
+    """The address of what a socket is connected to; ENOTCONN."""
+    if isinstance(socket, InetSocket):
+        from loadstone.linux import inet
+
+        return inet.peer_of(socket)
+    if socket.peer is None:
+        raise LinuxError(ENOTCONN)
+    return packed_address(socket.peer.name)
 
 
 def write_address(task: Task, raw: bytes, address: int, length_address: int) -> None:
@@ -179,6 +201,10 @@ def _new(task: Task, family: int, kind: int, protocol: int) -> SocketFile:
         raise LinuxError(EAFNOSUPPORT)
     if kind >= SOCK_MAX:
         raise LinuxError(EINVAL)
+    if family in (AF_INET, AF_INET6):
+        from loadstone.linux import inet
+
+        return SocketFile(inet.create(task, _space(task), family, kind, protocol, Who()), flags & O_NONBLOCK)
     if family != AF_UNIX:
         count_refusal(task, f"socket {FAMILIES.get(family, family)}")
         raise LinuxError(EAFNOSUPPORT, "the machine has no network")
@@ -199,6 +225,8 @@ def socket(task: Task, family: Int, kind: Int, protocol: Int) -> int:
 @syscall(support=PARTIAL, note=_LOCAL)
 def socketpair(task: Task, family: Int, kind: Int, protocol: Int, pair: Address) -> int:
     """Two sockets, connected with each other."""
+    if family in (AF_INET, AF_INET6):
+        raise LinuxError(EOPNOTSUPP)
     files, pairs = task.process.files, [_new(task, family, kind, protocol) for _ in range(2)]
     for file in pairs:
         file.socket.who = caller(task)
@@ -223,6 +251,11 @@ def bind(task: Task, fd: Fd, address: Address, length: Int) -> int:
     """Give a socket a name: a path, whose file is made, or an abstract one."""
     socket = socket_file(task, fd).socket
     raw = read_address(task, address, length)
+    if isinstance(socket, InetSocket):
+        from loadstone.linux import inet
+
+        inet.bind(task, socket, raw)
+        return 0
     space = task.kernel.vfs.sockets
     if len(raw) == FAMILY_BYTES and _family(raw) == AF_UNIX:
         space.bind_automatically(socket)
@@ -258,17 +291,14 @@ def _make_inode(task: Task, path: str) -> Inode:
 @syscall()
 def getsockname(task: Task, fd: Fd, address: Address, length: Address) -> int:
     """The name that a socket is bound to."""
-    write_address(task, packed_address(socket_file(task, fd).socket.name), address, length)
+    write_address(task, name_of(socket_file(task, fd).socket), address, length)
     return 0
 
 
 @syscall()
 def getpeername(task: Task, fd: Fd, address: Address, length: Address) -> int:
     """The name of what a socket is connected to."""
-    peer = socket_file(task, fd).socket.peer
-    if peer is None:
-        raise LinuxError(ENOTCONN)
-    write_address(task, packed_address(peer.name), address, length)
+    write_address(task, peer_of(socket_file(task, fd).socket), address, length)
     return 0
 
 
@@ -288,6 +318,12 @@ def connect(task: Task, fd: Fd, address: Address, length: Int) -> int | Blocking
     file = socket_file(task, fd)
     raw = read_address(task, address, length)
     socket = file.socket
+    if isinstance(socket, InetSocket):
+        from loadstone.linux import inet
+
+        return patiently(
+            task, file, inet.Connecting(task, socket, raw, bool(file.flags & O_NONBLOCK)), SO_SNDTIMEO, False
+        )
     if isinstance(socket, DatagramSocket) and not socket.connects:
         if len(raw) < FAMILY_BYTES:
             raise LinuxError(EINVAL)
@@ -323,13 +359,19 @@ def accept4(task: Task, fd: Fd, address: Address, length: Address, flags: Int) -
         made.hold()
         try:
             if address:
-                name = made.socket.peer.name if made.socket.peer is not None else None
-                write_address(task, packed_address(name), address, length)
+                write_address(task, _accepted_from(made.socket), address, length)
             return files.install(made, cloexec=bool(flags & O_CLOEXEC))
         finally:
             made.close()
 
     return patiently(task, file, attempt, SO_RCVTIMEO, False)
+
+
+def _accepted_from(socket: Socket) -> bytes:
+    """Who connected; a client of a path or an abstract name that has gone since has none."""
+    if socket.peer is None and socket.family == AF_UNIX:
+        return packed_address(None)
+    return peer_of(socket)
 
 
 @syscall()

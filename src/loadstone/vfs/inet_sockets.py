@@ -1,0 +1,500 @@
+"""TCP and UDP between the programs of a machine. Sources: net/ipv4/tcp.c, tcp_input.c, af_inet.c, udp.c.
+
+There are no packets: what is sent lies in the receiver's queue at once, in order, and nothing is lost but datagrams
+that a receiver has no room for. So a connection is made or refused when connect(2) is called, unless the queue of those
+to be accepted is full. After both ends have gone nothing waits (no TIME_WAIT).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from errno import (
+    EALREADY,
+    ECONNABORTED,
+    ECONNREFUSED,
+    ECONNRESET,
+    EDESTADDRREQ,
+    EINVAL,
+    EISCONN,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENOTCONN,
+    EPIPE,
+)
+from typing import TYPE_CHECKING, Final
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.file import WouldBlock, total
+from loadstone.vfs.flags import (
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLOUT,
+    POLLRDHUP,
+    POLLRDNORM,
+    POLLWRBAND,
+    POLLWRNORM,
+)
+from loadstone.vfs.inet_ports import ANY_4, ANY_6, MAPPED, Endpoint, destination, is_any, is_local, source_of
+from loadstone.vfs.regular import before, scatter
+from loadstone.vfs.socket_messages import NOTHING, Extra, Message, Received, Who, message_cost
+from loadstone.vfs.sockets import (
+    AF_INET,
+    AF_INET6,
+    CONNECTED,
+    LISTENING,
+    OPEN,
+    SHUT_BOTH,
+    SHUT_RECEIVE,
+    SHUT_SEND,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    Socket,
+)
+from loadstone.vfs.unix_sockets import StreamSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadstone.vfs.inet_ports import Ports
+    from loadstone.vfs.socket_space import SocketSpace
+    from loadstone.vfs.sockets import Find
+
+CONNECTING = 3  # a state beside those of every socket: the listener's queue is full
+TCP_SEND_BUFFER, TCP_RECEIVE_BUFFER = 16_384, 131_072  # net.ipv4.tcp_wmem and tcp_rmem, their middle
+TCP_CONNECTED_BUFFER: Final = 2_626_560  # what a send buffer of the loopback's connections has grown to
+MERGED_BYTES: Final = 16_384  # small writes are kept together up to this size
+MOST_OF_DATAGRAM: Final = 65_507
+LINGER_NOW: Final = 1  # struct linger with l_onoff set and l_linger 0, as a number
+
+
+class InetSocket(Socket):
+    """What TCP and UDP have in common.
+
+    Attributes:
+        family: AF_INET or AF_INET6.
+        local: where it is bound; port 0: nowhere yet.
+        chosen: what of that the program has said.
+        remote: what it is connected to.
+        reuses_address, reuses_port, only_6: SO_REUSEADDR, SO_REUSEPORT, IPV6_V6ONLY.
+        linger: SO_LINGER, as its struct's number.
+    """
+
+    __slots__ = ("chosen", "family", "linger", "local", "only_6", "remote", "reuses_address", "reuses_port")
+
+    def __init__(self, space: SocketSpace, who: Who, family: int = AF_INET) -> None:
+        super().__init__(space, who)
+        self.family = family
+        self.local = Endpoint(ANY_4 if family == AF_INET else ANY_6, 0)
+        self.chosen = self.local
+        self.remote: Endpoint | None = None
+        self.reuses_address = self.reuses_port = self.only_6 = False
+        self.linger = 0
+
+    @property
+    def ports(self) -> Ports:
+        """The ports of its protocol."""
+        return self.space.ports(self.kind)
+
+    def covers(self, address: bytes) -> bool:
+        """Whether what is sent to the address is for it, as far as it is bound."""
+        own = self.local.address
+        mapped = address.startswith(MAPPED)
+        if own == ANY_6:
+            return not (self.only_6 and mapped)
+        return own == address or (own == ANY_4 and mapped)
+
+    def meets(self, other: InetSocket) -> bool:
+        """Whether some address is for both."""
+        return self.covers(other.local.address) or other.covers(self.local.address)
+
+    def shares(self, other: InetSocket) -> bool:
+        """Whether `other` may have the port that this one has."""
+        if self.reuses_port and other.reuses_port:
+            return True
+        return self.reuses_address and other.reuses_address and self.state != LISTENING
+
+    def bind_to(self, endpoint: Endpoint) -> None:
+        """bind(2)."""
+        self.ports.bind(self, endpoint)
+        self.chosen = endpoint
+
+    def unbind(self) -> None:
+        """Give back what of its name the program has not chosen (SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK)."""
+        address, port = self.local
+        if is_any(self.chosen.address):
+            address = ANY_4 if self.family == AF_INET else ANY_6
+        if not self.chosen.port:
+            self.ports.remove(self)
+            port = 0
+        self.local = Endpoint(address, port)
+
+    def reach(self, target: Endpoint) -> Endpoint:
+        """Where `target` is; ENETUNREACH outside of the machine. The socket gets a port, and its own address there."""
+        target = Endpoint(destination(target.address), target.port)
+        if not is_local(target.address) or (self.family == AF_INET) > target.address.startswith(MAPPED):
+            raise LinuxError(ENETUNREACH, "there is no network outside of the machine")
+        self.demand_port()
+        return target
+
+    def demand_port(self) -> None:
+        """Have a port, whichever (inet_autobind)."""
+        if not self.local.port:
+            self.ports.bind(self, Endpoint(self.local.address, 0))
+
+    def source(self, target: Endpoint) -> Endpoint:
+        """What `target` sees as the sender's address."""
+        if is_any(self.local.address):
+            return Endpoint(source_of(target.address), self.local.port)
+        return self.local
+
+    def close(self, accepted: bool = True) -> None:
+        """Nobody refers to this end any more."""
+        self.closed = True
+        self.ports.remove(self)
+        self.hang_up(accepted)
+        self.state, self.shut = OPEN, SHUT_BOTH
+        self.set_peer(None)
+        self.discard_queue()
+        self.changed()
+
+    def hang_up(self, accepted: bool) -> None:
+        """Tell the other end."""
+
+
+class TcpSocket(InetSocket, StreamSocket):
+    """SOCK_STREAM.
+
+    Attributes:
+        pending: of a listening socket, who waits for its queue to have room.
+        in_progress: connect(2) did not wait, and the program has not asked for the outcome with another one.
+    """
+
+    __slots__ = ("in_progress", "pending")
+
+    kind = SOCK_STREAM
+
+    def __init__(self, space: SocketSpace, who: Who, family: int = AF_INET) -> None:
+        super().__init__(space, who, family)
+        self.pending: deque[TcpSocket] = deque()
+        self.in_progress = False
+        self.send_limit, self.receive_limit = TCP_SEND_BUFFER, TCP_RECEIVE_BUFFER
+
+    # Connecting
+
+    def listen(self, backlog: int, who: Who) -> None:
+        """listen(2); without a port it gets one."""
+        if self.state in (CONNECTED, CONNECTING):
+            raise LinuxError(EINVAL)
+        if not self.local.port:
+            self.ports.bind(self, self.local)
+        self.backlog = backlog
+        before_, self.state = self.state, LISTENING
+        try:
+            self.ports.demand_alone(self)
+        except LinuxError:
+            self.state = before_
+            raise
+        self._admit()
+
+    def connect_to(self, target: Endpoint) -> None:
+        """connect(2): CONNECTED or CONNECTING afterwards; ECONNREFUSED when nobody listens there."""
+        if self.state == CONNECTING:
+            raise LinuxError(EALREADY)
+        if self.state != OPEN:
+            raise LinuxError(EISCONN)
+        self.shut = 0
+        target = self.reach(target)
+        listener = next((one for one in self.ports.at(target) if one.state == LISTENING), None)
+        if not isinstance(listener, TcpSocket):
+            raise LinuxError(ECONNREFUSED)
+        self.remote, self.state = target, CONNECTING
+        self.local = self.source(target)
+        listener.pending.append(self)
+        listener._admit()
+
+    def connect_later(self, target: Endpoint) -> None:
+        """As connect_to, for who does not wait: a refusal comes as an error of the socket."""
+        try:
+            self.connect_to(target)
+        except LinuxError as error:
+            if error.errno != ECONNREFUSED:
+                raise
+            self._reset(ECONNREFUSED)
+        self.in_progress = True
+
+    def finished(self) -> bool:
+        """Whether connecting is over; an error that ended it is raised."""
+        if self.state == CONNECTING:
+            return False
+        self.in_progress = False
+        if error := self.take_error():
+            raise LinuxError(error)
+        if self.state != CONNECTED:
+            raise LinuxError(ECONNABORTED)  # the program has taken the error itself
+        return True
+
+    def _admit(self) -> None:
+        """Make the connections for which the queue has room."""
+        while self.pending and not self.is_full:
+            client = self.pending.popleft()
+            if client.state == CONNECTING:
+                self._establish(client)
+
+    def _establish(self, client: TcpSocket) -> None:
+        assert client.remote is not None
+        far = TcpSocket(self.space, self.who, self.family)
+        far.local, far.remote = client.remote, client.local
+        far.settings = dict(self.settings)
+        far.reuses_address, far.reuses_port, far.linger = self.reuses_address, self.reuses_port, self.linger
+        self.ports.add(far)
+        client.pair(far)
+        for one in (client, far):
+            one.send_limit = max(one.send_limit, TCP_CONNECTED_BUFFER)
+        self.queue.append(far)
+        self.arrived()
+        client.changed()
+
+    def admitted(self) -> None:
+        """A connection was accepted, and another one may come."""
+        super().admitted()
+        if self.state == LISTENING:
+            self._admit()
+
+    def disconnect(self) -> None:
+        """connect(2) with AF_UNSPEC, and what ends listening: the socket is as it was before, but for its port."""
+        self.hang_up(True)
+        self.set_peer(None)
+        self.state, self.shut, self.remote = OPEN, 0, None
+        self.unbind()
+        self.discard_queue()
+        self.changed()
+
+    def shutdown(self, how: int) -> None:
+        """shutdown(2): the other end hears of the end of sending only."""
+        if self.state == LISTENING:
+            if how & SHUT_RECEIVE:
+                self.disconnect()
+            return
+        if self.state != CONNECTED:
+            raise LinuxError(ENOTCONN)
+        self.shut |= how
+        peer = self.peer
+        if how & SHUT_SEND and peer is not None and not peer.closed:
+            peer.shut |= SHUT_RECEIVE
+            peer.changed()
+        self.changed()
+
+    def hang_up(self, accepted: bool) -> None:
+        """A reset if something was not received or must not linger, else the end of sending."""
+        for client in self.pending:
+            client._reset(ECONNREFUSED)
+        self.pending.clear()
+        peer = self.peer
+        if not isinstance(peer, TcpSocket) or peer.closed:
+            return
+        unread = any(isinstance(one, Message) and len(one) for one in self.queue)
+        if unread or self.linger == LINGER_NOW or not accepted:
+            peer._reset(ECONNRESET)
+        else:
+            peer.shut |= SHUT_RECEIVE
+            peer.changed()
+
+    def _reset(self, error: int) -> None:
+        """The other end is gone for good (tcp_reset)."""
+        self.error, self.shut = error, SHUT_BOTH
+        if self.state == CONNECTING:
+            self.state = OPEN
+        self.changed()
+
+    # Looking
+
+    @property
+    def has_room(self) -> bool:
+        """Source: sk_stream_is_writeable()."""
+        return self.state != LISTENING and self.charged * 3 <= self.send_limit * 2
+
+    def ready(self) -> int:
+        """Source: tcp_poll()."""
+        if self.state == LISTENING:
+            return POLLIN | POLLRDNORM if self.queue else 0
+        bits = POLLERR if self.error else 0
+        if self.shut == SHUT_BOTH or self.state == OPEN:
+            bits |= POLLHUP
+        if self.shut & SHUT_RECEIVE:
+            bits |= POLLIN | POLLRDNORM | POLLRDHUP
+        if self.state == CONNECTING:
+            return bits
+        if self.queue:
+            bits |= POLLIN | POLLRDNORM
+        if self.shut & SHUT_SEND or self.has_room:
+            bits |= POLLOUT | POLLWRNORM
+        return bits
+
+    # Data
+
+    def _receiver(self) -> Socket:
+        """Who gets what is sent. A first message to an end that is gone is lost, and answered with a reset."""
+        if self.state == CONNECTING:
+            raise WouldBlock(self.writable)
+        if error := self.take_error():
+            raise LinuxError(error)
+        peer = self.peer
+        if peer is None or self.shut & SHUT_SEND:
+            raise LinuxError(EPIPE)
+        return peer
+
+    def _put(self, peer: Socket, data: bytes, extra: Extra) -> None:
+        if peer.closed:
+            self._reset(EPIPE)
+            return
+        last = peer.queue[-1] if peer.queue else None
+        if isinstance(last, Message) and len(last.data) + len(data) <= MERGED_BYTES:
+            last.data += data
+            last.cost += len(data)
+            self.charged += len(data)
+        else:
+            peer.queue.append(Message(data, self, NOTHING, len(data)))
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """As of any stream; a connection that is reset meanwhile has taken everything."""
+        size = total(pieces)
+        peer = self._receiver()
+        if peer.closed:
+            if size:
+                self._put(peer, b"", extra)
+            return size
+        return StreamSocket.send(self, pieces, extra)
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """Bytes in order."""
+        if self.state == CONNECTING:
+            raise WouldBlock(self.readable)
+        if self.state != CONNECTED:
+            if error := self.take_error():
+                raise LinuxError(error)
+            raise LinuxError(ENOTCONN)
+        return StreamSocket.receive(self, pieces, peek)
+
+
+class Datagram(Message):
+    """One UDP message; `source`: where it came from. Its bytes are the receiver's to hold, not the sender's."""
+
+    __slots__ = ("held", "source")
+
+    def __init__(self, data: bytes, sender: Socket, source: Endpoint) -> None:
+        super().__init__(data, sender, NOTHING, 0)
+        self.source = source
+        self.held = message_cost(len(data))
+
+
+class UdpSocket(InetSocket):
+    """SOCK_DGRAM. `held`: what the messages in its queue take of the receive buffer."""
+
+    __slots__ = ("held",)
+
+    kind = SOCK_DGRAM
+    connects = False
+
+    def __init__(self, space: SocketSpace, who: Who, family: int = AF_INET) -> None:
+        super().__init__(space, who, family)
+        self.held = 0
+
+    def connect_to(self, target: Endpoint) -> None:
+        """Messages go there from now on, and come from there only."""
+        target = self.reach(target)
+        self.local = self.source(target)
+        self.remote, self.state = target, CONNECTED
+
+    def disconnect(self) -> None:
+        """connect(2) with AF_UNSPEC."""
+        self.remote, self.state = None, OPEN
+        self.unbind()
+
+    def shutdown(self, how: int) -> None:
+        """shutdown(2): of a connected socket only."""
+        self.shut |= how
+        self.changed()
+        if self.state != CONNECTED:
+            raise LinuxError(ENOTCONN)
+
+    @property
+    def has_room(self) -> bool:
+        """What is sent is the receiver's at once."""
+        return True
+
+    def ready(self) -> int:
+        """Source: udp_poll(), datagram_poll()."""
+        bits = POLLOUT | POLLWRNORM | POLLWRBAND | (POLLERR if self.error else 0)
+        if self.queue:
+            bits |= POLLIN | POLLRDNORM
+        if self.shut & SHUT_RECEIVE:
+            bits |= POLLIN | POLLRDNORM | POLLRDHUP
+        return bits | POLLHUP if self.shut == SHUT_BOTH else bits
+
+    def available(self) -> int:
+        """What the next message has."""
+        first = self.queue[0] if self.queue else None
+        return len(first) if isinstance(first, Message) else 0
+
+    def send_to(self, pieces: Sequence[memoryview], target: Endpoint | None) -> int:
+        """One message, to `target` or where it is connected; lost without a word if nobody has room for it."""
+        size = total(pieces)
+        if size > MOST_OF_DATAGRAM:
+            raise LinuxError(EMSGSIZE)
+        if error := self.take_error():
+            raise LinuxError(error)
+        if self.shut & SHUT_SEND:
+            raise LinuxError(EPIPE)
+        if target is None and self.remote is None:
+            self.demand_port()
+            raise LinuxError(EDESTADDRREQ)
+        if target is not None and not target.port:
+            raise LinuxError(EINVAL)
+        there = self.remote if target is None else self.reach(target)
+        assert there is not None
+        source = self.source(there)
+        other = self._at(there, source)
+        if other is not None:
+            other._deliver(Datagram(b"".join(pieces), self, source))
+        elif self.remote is not None:
+            self.error = ECONNREFUSED  # the answer to a message that nobody wants (ICMP)
+            self.changed()
+        return size
+
+    def send(self, pieces: Sequence[memoryview], extra: Extra = NOTHING, target: Find | None = None) -> int:
+        """One message to where it is connected."""
+        return self.send_to(pieces, None)
+
+    def _at(self, there: Endpoint, source: Endpoint) -> UdpSocket | None:
+        """Who gets it: one that is connected to the sender before others (compute_score)."""
+        found = [one for one in self.ports.at(there) if isinstance(one, UdpSocket)]
+        connected = [one for one in found if one.remote == source]
+        return next(iter(connected + [one for one in found if one.remote is None]), None)
+
+    def _deliver(self, message: Datagram) -> None:
+        if self.held + message.held <= self.receive_limit and not self.shut & SHUT_RECEIVE:
+            self.queue.append(message)
+            self.held += message.held
+            self.arrived()
+
+    def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
+        """The oldest message; what does not fit is lost."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if not self.queue:
+            return self._nothing()
+        one = self.queue[0]
+        assert isinstance(one, Datagram)
+        count = min(total(pieces), len(one))
+        scatter(before(pieces, count), memoryview(one.data)[:count])
+        if not peek:
+            self.queue.popleft()
+            self.held -= one.held
+        return Received(count, len(one), None, NOTHING, one.source)
+
+
+def make(space: SocketSpace, kind: int, family: int, who: Who) -> InetSocket:
+    """A TCP or UDP socket."""
+    assert family in (AF_INET, AF_INET6)
+    return (TcpSocket if kind == SOCK_STREAM else UdpSocket)(space, who, family)
