@@ -207,7 +207,7 @@ class Machine:
     @property
     def engine_why(self) -> str:
         """Why that one, as a sentence for a person."""
-        assert self.core is not None  # made now, if not before
+        _ = self.core  # made now, if not before
         return self._engine_why
 
     def spawn(

@@ -135,7 +135,7 @@ def _machine(options: Namespace) -> Machine:
         return made(options.engine)
     machine = made("kvm")
     try:
-        assert machine.core is not None  # made now
+        _ = machine.core  # made now
     except HostError:
         machine.close()
         return made("unicorn")

@@ -186,7 +186,8 @@ def _new_process(task: Task, asked: CloneArguments) -> Task:
     fs = parent.fs if flags & CLONE_FS else parent.fs.copy()
     child = Process(kernel, kernel.new_pid(), parent.credentials.copy(), fs, files, signals)
     child.space = space
-    space.owner_ids = (child.pid, child.pid, task.cpu) if not flags & CLONE_VM else space.owner_ids
+    if not flags & CLONE_VM:
+        space.owner_ids = (child.pid, child.pid, task.cpu)
     child.group, child.session = parent.group, parent.session
     child.limits = parent.limits.copy()
     if space is not parent.space:
