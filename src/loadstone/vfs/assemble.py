@@ -14,7 +14,9 @@ from loadstone.vfs.host import HostTree
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Inode
 from loadstone.vfs.location import Dentry, Location, Mount
 from loadstone.vfs.namespace import OVERLAY_MAGIC, Origin
-from loadstone.vfs.overlay import Overlay, OverlayDirectory, OverlayFile
+from loadstone.vfs.overlay import Overlay
+from loadstone.vfs.overlay_directory import OverlayDirectory
+from loadstone.vfs.overlay_files import OverlayFile
 from loadstone.vfs.passthrough import WritableDirectory
 from loadstone.vfs.store import Budget
 from loadstone.vfs.vfs import DEFAULT_LIMIT, Vfs

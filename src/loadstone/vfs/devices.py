@@ -11,7 +11,8 @@ from loadstone.errors import LinuxError
 from loadstone.vfs.file import OpenFile, total
 from loadstone.vfs.flags import NOW, OMIT, S_IFCHR, S_IFDIR, S_IFMT
 from loadstone.vfs.inode import ROOT, Inode
-from loadstone.vfs.overlay import Overlay, OverlayDirectory
+from loadstone.vfs.overlay import Overlay
+from loadstone.vfs.overlay_directory import OverlayDirectory
 
 if TYPE_CHECKING:
     from loadstone.vfs.devpts import Terminals

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import NAME_MAX, PATH_MAX
 from loadstone.vfs.location import Location
-from loadstone.vfs.overlay import Overlaid, OverlayDirectory, OverlayFile, OverlaySymlink
+from loadstone.vfs.overlaid import Overlaid
+from loadstone.vfs.overlay_directory import OverlayDirectory
+from loadstone.vfs.overlay_files import OverlayFile, OverlaySymlink
 from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:

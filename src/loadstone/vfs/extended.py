@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from loadstone.errors import LinuxError
 from loadstone.vfs.flags import R_OK, S_IFDIR, S_IFMT, S_IFREG, S_ISVTX, W_OK
 from loadstone.vfs.inode import may
-from loadstone.vfs.overlay import Overlaid
+from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:

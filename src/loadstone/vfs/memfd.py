@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import total
-from loadstone.vfs.overlay import Overlay, OverlayFile
+from loadstone.vfs.overlay import Overlay
+from loadstone.vfs.overlay_files import OverlayFile
 from loadstone.vfs.regular import before
 
 if TYPE_CHECKING:

@@ -17,7 +17,9 @@ from loadstone.vfs.file import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.flags import NOW, O_ACCMODE, OMIT, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, d_type
 from loadstone.vfs.host import HostNode, both_directories, host_error
 from loadstone.vfs.inode import Entry, Identity, Inode
-from loadstone.vfs.overlay import Overlaid, Overlay, OverlayFifo, OverlaySpecial
+from loadstone.vfs.overlaid import Overlaid
+from loadstone.vfs.overlay import Overlay
+from loadstone.vfs.overlay_files import OverlayFifo, OverlaySpecial
 from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import INODE_COST
 
