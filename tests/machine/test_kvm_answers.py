@@ -13,7 +13,7 @@ from loadstone.machine import kvm_answers, kvm_entry, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
 from loadstone.machine.kvm_tables import BASE
-from loadstone.machine.physical import FRAME_SIZE
+from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
 from machine.bare import DATA, Bare
 from machine.engines import maker
 
@@ -139,6 +139,17 @@ def test_what_the_program_writes_there_is_not_believed(guest: Answering, value: 
     guest.go(f"mov rax, {place:#x}; mov rcx, {value:#x}; mov [rax], rcx; mov eax, 7; syscall")
     assert sum(length for _, length in guest.kept.reads) <= 2 * 1050
     assert guest.kept.over == (value != 0)
+
+
+def test_without_room_for_the_buffer_in_one_piece_there_are_no_answers(guest: Answering) -> None:
+    memory = guest.memory
+    guest.core.forget_answers(guest.space)
+    guest.core.machine.half.spare_buffers.clear()
+    first = memory.allocate_run(memory.frames - memory.in_use_end // FRAME_SIZE - 10, ANONYMOUS)
+    memory.release_all(list(range(first, memory.in_use_end // FRAME_SIZE)))
+    used = memory.used
+    assert guest.core.answers_for(guest.space) is None
+    assert memory.used == used
 
 
 def test_a_withdrawn_offer_answers_nothing(guest: Answering) -> None:

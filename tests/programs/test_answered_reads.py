@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
+from collections.abc import Callable, Sequence
+from errno import EIO
 from pathlib import Path
 
 import pytest
 
 from loadstone import Machine
+from loadstone.errors import LinuxError
+from loadstone.linux.answered_reads import Stream
 from loadstone.machine.engines import TESTED_KVM
+from loadstone.vfs.regular import RegularFile
 from machine.engines import maker
 from support.compilers import Compiler
 from support.run import loadstone, native
@@ -113,6 +119,45 @@ def test_what_the_host_changes_is_seen_after_the_next_call(data: Path, compiled:
     assert os.waitpid(child, 0)[1] == 0
     for fd in (reader, answers, asked):
         os.close(fd)
+
+
+def test_a_read_ahead_that_fails_leaves_nothing_on_offer(
+    data: Path, compiled: Compiler, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The program's own reads come out right, and it does not hear of errors in what it has not read yet."""
+    answering()
+    program = compiled("reads", "static", "-lpthread")
+    read_into = RegularFile.read_into
+    tries = itertools.count()
+
+    def sometimes(file: RegularFile, pieces: Sequence[memoryview], offset: int) -> int:
+        if len(pieces) == 1 and len(pieces[0]) > 2 * 4096 and next(tries) % 2:
+            pieces[0][:] = bytes(len(pieces[0]))
+            raise LinuxError(EIO)
+        return read_into(file, pieces, offset)
+
+    contents = data.read_bytes()
+    expected = native(program, str(data)).stdout
+    data.write_bytes(contents)
+    with Machine(engine="kvm", rw=[str(data.parent)]) as machine:
+        process = machine.spawn(program, [program, str(data)], {})
+        monkeypatch.setattr(Stream, "offer", failing(Stream.offer, sometimes, monkeypatch))
+        assert process.run().code == 0
+    assert capfdbinary.readouterr().out == expected
+    assert next(tries) > 10
+
+
+def failing(
+    offer: Callable[..., None], read_into: Callable[..., int], patch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """An offer during which files are read by `read_into`."""
+
+    def made(*arguments: object) -> None:
+        with patch.context() as here:
+            here.setattr(RegularFile, "read_into", read_into)
+            offer(*arguments)
+
+    return made
 
 
 def test_a_debugger_in_the_machine_sees_every_read(data: Path, compiled: Compiler, tmp_path: Path) -> None:

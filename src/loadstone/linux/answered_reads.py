@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
 from loadstone.vfs.flags import IN_ACCESS, SEEK_CUR
 from loadstone.vfs.regular import RegularFile
 
@@ -117,8 +118,12 @@ class Stream:
         size -= size % count
         if not size:
             return
-        stamp = _stamp(inode)
-        got = inode.read_into([answers.buffer[:size]], file.offset)
+        answers.withdraw()  # what is left of the last offer is about to be overwritten
+        try:
+            stamp = _stamp(inode)
+            got = inode.read_into([answers.buffer[:size]], file.offset)
+        except (LinuxError, OSError):  # the program will hear of it when it reads as far
+            return
         self._size, self._stamp = size, stamp
         self._descriptor, self._file, self._next = descriptor, file, file.offset
         answers.offer(descriptor, got, self)
@@ -140,8 +145,11 @@ class Stream:
         if not self._owner.is_still(self._process) or file.watched:
             return False
         inode = file.inode
-        file.available()  # which brings an offset up to date that is shared with the host
-        return isinstance(inode, RegularFile) and file.offset == self._next and _stamp(inode) == self._stamp
+        try:
+            file.available()  # which brings an offset up to date that is shared with the host
+            return isinstance(inode, RegularFile) and file.offset == self._next and _stamp(inode) == self._stamp
+        except (LinuxError, OSError):
+            return False
 
     def withdrawn(self) -> None:
         """It did not hold, or the process has ended."""

@@ -43,7 +43,7 @@ class Keeper(Protocol):
 
 
 class ReadAnswers:
-    """The answering half of one address space: page tables, data page and buffer of its own.
+    """The answering half of one address space: page tables, data page and buffer of its own. Raises OutOfFrames.
 
     Attributes:
         entry: what goes into slot KERNEL_SLOT of its page directory.
@@ -56,10 +56,10 @@ class ReadAnswers:
     def __init__(self, half: KernelHalf) -> None:
         memory = half.memory
         self._half = half
-        self._tables = [memory.allocate(TABLE) for _ in range(3)]
         self._pages = half.spare_buffers.pop() if half.spare_buffers else -1
         if self._pages < 0:
             self._pages = memory.allocate_run(1 + BUFFER_PAGES, RESERVED)
+        self._tables = [memory.allocate(TABLE) for _ in range(3)]
         self.buffer = memory.view(self._pages + 1, 0, BUFFER_PAGES * FRAME_SIZE)
         self.buffer[:] = bytes(len(self.buffer))
         words = memory.words

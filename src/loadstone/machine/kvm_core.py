@@ -19,7 +19,7 @@ from struct import Struct
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loadstone.errors import HostError
+from loadstone.errors import HostError, OutOfFrames
 from loadstone.machine import cpuid as baseline_cpu
 from loadstone.machine import kvm_api as kvm
 from loadstone.machine.core import (
@@ -245,7 +245,10 @@ class KvmCore:
 
             if self._memory.used + PAGES > self._memory.frames - self._memory.frames // 16:
                 return None
-            self._halves[root] = ReadAnswers(self.machine.half)
+            try:
+                self._halves[root] = ReadAnswers(self.machine.half)
+            except OutOfFrames:  # no room for the buffer in one piece
+                return None
             self._install_half()
             self.stale.add_all()
         return self._halves[root]
