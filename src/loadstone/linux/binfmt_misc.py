@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from loadstone.binfmt.misc import MiscFormats
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Credentials, Program
+from loadstone.linux.execve import ExecCredentials, Program
 from loadstone.linux.proc_files import ProcFile, ProcOpen
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.location import Location
 
-_ROOT = Credentials(0, 0, 0, 0)
+_ROOT = ExecCredentials(0, 0, 0, 0)
 _STATUS, _REGISTER, _FIRST = 2, 3, 4  # inode numbers in the directory, the last of the first format
 
 
@@ -38,7 +38,7 @@ def formats_of(kernel: Kernel) -> MiscFormats:
     return linux.formats
 
 
-def register(kernel: Kernel, text: bytes, who: Credentials = _ROOT, cwd: Location | None = None) -> None:
+def register(kernel: Kernel, text: bytes, who: ExecCredentials = _ROOT, cwd: Location | None = None) -> None:
     """Take a registration; with flag F its interpreter is opened now, by `who` and from `cwd`. Raises LinuxError."""
 
     def open_interpreter(path: bytes) -> Program:
@@ -102,8 +102,7 @@ class _Register(ProcFile):
         from loadstone.linux.proc import current_task
 
         process = current_task(self._kernel).process
-        who = process.credentials
-        register(self._kernel, data, Credentials(who.uid, who.euid, who.gid, who.egid, who.groups), process.fs.cwd)
+        register(self._kernel, data, ExecCredentials.of(process.credentials), process.fs.cwd)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Nothing is there to be read."""

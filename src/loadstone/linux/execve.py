@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from loadstone.binfmt.misc import MiscFormats
     from loadstone.binfmt.plan import AoutPlan
+    from loadstone.kernel.process import Credentials
     from loadstone.linux.layout import Draws
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.stack import InitialStack
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 COMM_LENGTH = 15  # TASK_COMM_LEN without its NUL
 
 
-class Credentials(NamedTuple):
+class ExecCredentials(NamedTuple):
     """Who executes: real and effective ids, and the supplementary groups."""
 
     uid: int
@@ -45,6 +46,11 @@ class Credentials(NamedTuple):
     gid: int
     egid: int
     groups: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, who: Credentials) -> ExecCredentials:
+        """Those of a process."""
+        return cls(who.uid, who.euid, who.gid, who.egid, who.groups)
 
     @property
     def fsuid(self) -> int:
@@ -122,7 +128,7 @@ class Program:
 
     __slots__ = ("inode", "location", "name", "path")
 
-    def __init__(self, location: Location, name: str, who: Credentials) -> None:
+    def __init__(self, location: Location, name: str, who: ExecCredentials) -> None:
         """The checks of do_open_execat() on what `name` led to."""
         self.location = location
         self.name = name
@@ -215,7 +221,7 @@ class ExecImage:
     name: str
     file_name: str
     isa: str
-    credentials: Credentials
+    credentials: ExecCredentials
     secure: bool
     ignored_set_id: Program | None
     passed: Program | None
@@ -264,7 +270,7 @@ class Binprm:
         self,
         world: World,
         file_name: str,
-        who: Credentials,
+        who: ExecCredentials,
         stack_limit: int,
         draws: Draws | None,
         opened: Opened | None = None,
@@ -344,7 +350,7 @@ def execve(
     path: str,
     argv: Sequence[bytes],
     envp: Sequence[bytes],
-    who: Credentials,
+    who: ExecCredentials,
     *,
     limits: Callable[[int], int],
     draws: Draws | None = None,
@@ -397,7 +403,7 @@ def execve(
     return load_aout_binary(bprm, plan, limits(RLIMIT_DATA))
 
 
-def check_open(world: World, path: str, who: Credentials, opened: Opened | None) -> Program:
+def check_open(world: World, path: str, who: ExecCredentials, opened: Opened | None) -> Program:
     """do_open_execat(): the file, which may be executed. Raises LinuxError."""
     if opened is not None:
         return Program(opened.location, path, who)
@@ -429,7 +435,7 @@ def _copy_arguments(bprm: Binprm, argv: Sequence[bytes], envp: Sequence[bytes]) 
     )
 
 
-def _executable(location: Location, name: str, who: Credentials) -> RegularFile:
+def _executable(location: Location, name: str, who: ExecCredentials) -> RegularFile:
     """may_open() and do_open_execat(): a regular file that may be executed here, and that nobody is writing."""
     inode = location.inode
     kind = inode.mode & S_IFMT
@@ -451,7 +457,7 @@ def _executable(location: Location, name: str, who: Credentials) -> RegularFile:
     return file
 
 
-def file_credentials(program: Program, who: Credentials) -> tuple[Credentials, bool]:
+def file_credentials(program: Program, who: ExecCredentials) -> tuple[ExecCredentials, bool]:
     """The credentials after exec, and AT_SECURE (bprm_fill_uid, cap_bprm_creds_from_file)."""
     inode = program.inode
     euid, egid = who.euid, who.egid

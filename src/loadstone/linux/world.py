@@ -6,7 +6,7 @@ from errno import EMFILE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Credentials, ExecImage, Opened, Program, Setting, Stage, check_open, execve
+from loadstone.linux.execve import ExecCredentials, ExecImage, Opened, Program, Setting, Stage, check_open, execve
 from loadstone.linux.profile import RLIM_INFINITY
 from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process_state
 from loadstone.memory.accounting import Limits
@@ -122,9 +122,8 @@ class ProcessWorld:
         return fd
 
     @property
-    def _who(self) -> Credentials:
-        who = self._process.credentials
-        return Credentials(who.uid, who.euid, who.gid, who.egid, who.groups)
+    def _who(self) -> ExecCredentials:
+        return ExecCredentials.of(self._process.credentials)
 
     def _soft_limit(self, resource: int) -> int:
         return self._process.limits.get(resource, _UNLIMITED)[0]

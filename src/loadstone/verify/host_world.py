@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loadstone.linux.execve import Credentials, ExecImage, Stage, execve
+from loadstone.linux.execve import ExecCredentials, ExecImage, Stage, execve
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.vdso import make_vdso
 from loadstone.machine.physical import PhysicalMemory
@@ -51,7 +51,7 @@ class HostWorld:
         self.vfs = assemble(self.cache)
         self.cwd = "/"
         self.events: Events | None = None
-        self.who = Credentials(os.getuid(), os.geteuid(), os.getgid(), os.getegid(), tuple(os.getgroups()))
+        self.who = ExecCredentials(os.getuid(), os.geteuid(), os.getgid(), os.getegid(), tuple(os.getgroups()))
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the working directory."""

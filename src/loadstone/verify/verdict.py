@@ -18,7 +18,7 @@ from time import thread_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Credentials
+from loadstone.linux.execve import ExecCredentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK
 from loadstone.memory.peek import peek
 from loadstone.verify.case import Case
@@ -88,7 +88,7 @@ def own_verdict(case: Case, world: HostWorld, directory: str) -> Verdict:
     usual, limit = world.who, world.rlimits[RLIMIT_STACK]
     world.cwd = directory
     if case.uid is not None:
-        world.who = Credentials(case.uid, case.uid, case.uid, case.uid)
+        world.who = ExecCredentials(case.uid, case.uid, case.uid, case.uid)
     if case.stack_limit is not None:
         world.rlimits[RLIMIT_STACK] = (case.stack_limit & RLIM_INFINITY, limit[1])
     start = thread_time_ns()
