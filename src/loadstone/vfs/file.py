@@ -10,6 +10,9 @@ from loadstone.errors import LinuxError
 from loadstone.lean import Protocol
 from loadstone.vfs.flags import (
     CREATION,
+    FALLOC_KEEP_SIZE,
+    FALLOC_PUNCH_HOLE,
+    FALLOC_ZERO_RANGE,
     O_ACCMODE,
     O_APPEND,
     O_CLOEXEC,
@@ -362,13 +365,16 @@ class RegularOpen(SeekableFile):
             self.file.drop_privileges()
 
     def allocate(self, mode: int, offset: int, length: int) -> None:
-        """fallocate(2), mode 0 and FALLOC_FL_KEEP_SIZE."""
+        """fallocate(2): room, holes (FALLOC_FL_PUNCH_HOLE) and zeros (FALLOC_FL_ZERO_RANGE); others are EOPNOTSUPP."""
         self.demand_writable()
         if offset < 0 or length <= 0:
             raise LinuxError(EINVAL)
-        if mode & ~1:
+        keeps, what = bool(mode & FALLOC_KEEP_SIZE), mode & ~FALLOC_KEEP_SIZE
+        if what not in (0, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE) or (what == FALLOC_PUNCH_HOLE and not keeps):
             raise LinuxError(EOPNOTSUPP)
-        if not mode & 1 and offset + length > self.file.end():
+        if what:
+            self.file.clear(offset, length)
+        if not keeps and offset + length > self.file.end():
             self.file.truncate(offset + length)
 
     def sync(self) -> None:

@@ -42,6 +42,11 @@ S_ISUID: Final = 0o4000
 S_ISGID: Final = 0o2000
 S_ISVTX: Final = 0o1000
 
+# include/uapi/linux/falloc.h
+FALLOC_KEEP_SIZE: Final = 0x1
+FALLOC_PUNCH_HOLE: Final = 0x2
+FALLOC_ZERO_RANGE: Final = 0x10
+
 # include/uapi/linux/inotify.h
 IN_ACCESS: Final = 0x1
 IN_MODIFY: Final = 0x2

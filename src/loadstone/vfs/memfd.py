@@ -58,6 +58,12 @@ class MemoryFile(OverlayFile):
             pieces = before(pieces, length)
         return super().write_from(pieces, offset)
 
+    def clear(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, unless writing is sealed."""
+        if self.write_sealed:
+            raise LinuxError(EPERM, "the file is sealed")
+        super().clear(offset, length)
+
     def truncate(self, size: int) -> None:
         """Change the size, unless that is sealed."""
         if self.seals & (SEAL_SHRINK if size < self.size else SEAL_GROW) and size != self.size:

@@ -103,6 +103,13 @@ class OverlayFile(RegularFile, Overlaid):
         if modified:
             self.mtime_ns = self.ctime_ns = self.fs.now()
 
+    def clear(self, offset: int, length: int) -> None:
+        """Make a range read as zeros; what it took of the budget is free again."""
+        super().clear(offset, length)
+        if self.store is not None:
+            self.store.sparse = True
+            self.store.settle()
+
     def truncate(self, size: int) -> None:
         """Make it `size` bytes long, copying no more than needed."""
         if size < 0:

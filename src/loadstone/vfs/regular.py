@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.lean import Protocol
 from loadstone.vfs.file import MAX_OFFSET, RegularOpen, after, total
-from loadstone.vfs.flags import SEEK_HOLE
+from loadstone.vfs.flags import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, SEEK_HOLE
 from loadstone.vfs.inode import Inode
 
 if TYPE_CHECKING:
@@ -217,6 +217,20 @@ class RegularFile(Inode):
                 offset += count
                 length -= count
 
+    def clear(self, offset: int, length: int) -> None:
+        """Make a range of the file read as zeros, and give back what held it; the size stays (fallocate(2))."""
+        end = min(offset + length, self.end())
+        if end <= offset:
+            return
+        _punch(self.write_fd(offset, 0), offset, end - offset)
+        if self.pages is not None and self.cache is not None:
+            frames, memory = self.pages.frames, self.cache.memory
+            for index in [index for index in frames if offset // PAGE <= index < -(-end // PAGE)]:
+                first, last = max(offset - index * PAGE, 0), min(end - index * PAGE, PAGE)
+                memory.page(frames[index])[first:last] = bytes(last - first)
+                memory.written(frames[index])
+        self.written(end, True)
+
     def read_pages(self, index: int, target: memoryview) -> None:
         """Fill `target` from page `index` on; past the end of file with zeros. Part of `Backing`."""
         done = 0
@@ -262,6 +276,16 @@ class RegularFile(Inode):
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it; permissions have been checked."""
         return RegularOpen(self, flags, location)
+
+
+def _punch(fd: int, offset: int, length: int) -> None:
+    """Punch a hole into a file of the host, which Python has no call for."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_int64
+    if library.fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, size(offset), size(length)):
+        raise LinuxError(ctypes.get_errno() or EINVAL)
 
 
 def before(pieces: Sequence[memoryview], count: int) -> list[memoryview]:

@@ -54,6 +54,36 @@ static void edges(int fd) {
   T(write(p[1], end, 10));
 }
 
+/* What is punched out of a file, or zeroed, reads as zeros everywhere: in mappings and after them too. */
+static void holes(void) {
+  static char block[20000], got[20000];
+  int fd = open("holes", O_CREAT | O_TRUNC | O_RDWR, 0600), sealed = memfd_create("m", MFD_ALLOW_SEALING);
+  memset(block, 'x', sizeof block);
+  write(fd, block, sizeof block);
+  char *map = mmap(0, 20000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  map[5000] = map[15000] = 'y';
+  T(fallocate(fd, FALLOC_FL_PUNCH_HOLE, 0, 100));
+  T(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4000, 5000));
+  T(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 30000, 5000));
+  T(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE, 0, 5000));
+  T(fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 19000, 5000));
+  T(lseek(fd, 0, SEEK_END));
+  T(fallocate(fd, FALLOC_FL_ZERO_RANGE, 19500, 5000));
+  T(lseek(fd, 0, SEEK_END));
+  T(pread(fd, got, sizeof got, 0));
+  unsigned sum = 0, seen = 0;
+  for (int i = 0; i < 20000; i++) sum = sum * 31 + got[i], seen = seen * 31 + map[i];
+  printf("     %x %x %d %d %d\n", sum, seen, got[3999], got[4000], got[9000]);
+  munmap(map, 20000);
+  write(sealed, block, 5000);
+  T(fallocate(sealed, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+  T(pread(sealed, got, 10, 4090));
+  printf("     %d %d\n", got[0], got[9]);
+  T(fcntl(sealed, F_ADD_SEALS, F_SEAL_WRITE));
+  T(fallocate(sealed, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+  close(fd), close(sealed), unlink("holes");
+}
+
 int main(void) {
   int fd = open("file", O_RDWR | O_CREAT, 0600);
   T(write(fd, "hello, world\n", 13));
@@ -116,6 +146,7 @@ int main(void) {
   T(fallocate(r, 0, 0, 100));
   T(fallocate(p[1], 0, 0, 100));
   T(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 5000));
+  holes();
   T(lseek(fd, 0, SEEK_END));
   T(posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED));
   T(posix_fadvise(fd, 0, 0, 77));

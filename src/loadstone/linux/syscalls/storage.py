@@ -43,7 +43,7 @@ def ftruncate(task: Task, fd: Fd, size: Long) -> int:
     return 0
 
 
-@syscall(support=PARTIAL, note="only the default mode and FALLOC_FL_KEEP_SIZE; others are EOPNOTSUPP")
+@syscall(support=PARTIAL, note="no FALLOC_FL_COLLAPSE_RANGE, _INSERT_RANGE, _UNSHARE_RANGE: EOPNOTSUPP")
 def fallocate(task: Task, fd: Fd, mode: Int, offset: Offset, length: Offset) -> int:
     """Make room in a file."""
     file = open_file(task, fd)
