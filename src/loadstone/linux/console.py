@@ -5,13 +5,13 @@ from __future__ import annotations
 from fcntl import ioctl
 from typing import TYPE_CHECKING
 
+from loadstone.linux.structs import TERMIOS
+
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process
 
 TCGETS, TCSETSW = 0x5401, 0x5403
-TERMIOS_SIZE = 36
 TOSTOP = 0o400
-_LOCAL_MODES = 12  # struct termios: c_lflag after three words
 
 
 class Console:
@@ -38,17 +38,17 @@ class Console:
     def remember(self, fd: int) -> None:
         """Keep the modes of host terminal `fd`, which are about to be changed; only the first time counts."""
         if fd not in self._saved:
-            self._saved[fd] = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
+            self._saved[fd] = ioctl(fd, TCGETS, bytes(TERMIOS.size))
 
     @staticmethod
     def stops_output(fd: int) -> bool:
         """TOSTOP: whether background groups may not write to host terminal `fd`."""
-        modes = ioctl(fd, TCGETS, bytes(TERMIOS_SIZE))
-        return bool(int.from_bytes(modes[_LOCAL_MODES : _LOCAL_MODES + 4], "little") & TOSTOP)
+        _, _, _, local, _, _ = TERMIOS.unpack(ioctl(fd, TCGETS, bytes(TERMIOS.size)))
+        return bool(local & TOSTOP)
 
     def suspend(self) -> dict[int, bytes]:
         """Give the terminals their old modes for a while; the modes of now, for `go_on`."""
-        modes = {fd: ioctl(fd, TCGETS, bytes(TERMIOS_SIZE)) for fd in self._saved}
+        modes = {fd: ioctl(fd, TCGETS, bytes(TERMIOS.size)) for fd in self._saved}
         saved = dict(self._saved)
         self.restore()
         self._saved = saved
