@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.anon_inodes import AnonymousFile
+from loadstone.machine.paging import AHEAD, FRAME_MASK
 from loadstone.memory.merge import modify
-from loadstone.memory.vma import UFFD_MISSING, WRITE
+from loadstone.memory.vma import PAGE, PAGE_SHIFT, UFFD_MISSING, WRITE
+from loadstone.memory.zap import zap
 from loadstone.vfs.file import WouldBlock, total
 from loadstone.vfs.flags import O_ACCMODE, O_NONBLOCK, POLLERR, POLLIN
 from loadstone.vfs.regular import scatter
@@ -35,6 +37,7 @@ USER_MODE_ONLY = 1
 FEATURE_SIGBUS, FEATURE_THREAD_ID, FEATURE_MOVE = 1 << 7, 1 << 8, 1 << 16
 FEATURES = FEATURE_SIGBUS | FEATURE_THREAD_ID | FEATURE_MOVE
 _EVENT_PAGEFAULT, _FLAG_WRITE = 0x12, 1
+_ZEROS = bytes(PAGE)
 _MESSAGE = Struct("<B7xQQI4x")  # struct uffd_msg of a page fault: event, flags, address, thread
 
 
@@ -101,8 +104,15 @@ class UserFaultFile(AnonymousFile):
             self.vfs.wake(fault.queue.wake())
 
     def register(self, vma: Vma, start: int, end: int) -> None:
-        """From now on absent pages of [start, end), which lies in `vma`, are this file's."""
-        modify(self.space, vma, start, end, vma.flags | UFFD_MISSING).userfault = self
+        """From now on absent pages of [start, end), which lies in `vma`, are this file's.
+
+        What was filled ahead there, and holds nothing, is absent: the program never touched it.
+        """
+        space = self.space
+        for address, _, entry in list(space.page_table.entries(start, end)):
+            if entry & AHEAD and bytes(space.memory.page((entry & FRAME_MASK) >> PAGE_SHIFT)) == _ZEROS:
+                zap(space, vma, address, address + PAGE)
+        modify(space, vma, start, end, vma.flags | UFFD_MISSING).userfault = self
 
     def unregister(self, vma: Vma, start: int, end: int) -> None:
         """Not any more; who waits for one of them tries again."""
