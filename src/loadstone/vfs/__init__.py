@@ -60,8 +60,11 @@ The pieces:
   find)`, `StaticDirectory({name: inode})`, `MagicLink(text, place)`, `DynamicLink(text)`.
 - `streams.host_stream(vfs, fd) -> OpenFile`: the host's stdin, stdout, stderr. `devices.populate(...)`: /dev.
 - `locks.LockTable`, at `vfs.locks`: flock and record locks; `of(inode)` has those of a file.
-- `pipe.Pipe` with its `ring.Ring` of buffers: pipes and FIFOs. `sockets.Socket`, made and found by
-  `socket_space.SocketSpace`, at `vfs.sockets`: UNIX sockets; `SocketFile` is a descriptor's view of one.
+- `pipe.Pipe` with its `ring.Ring` of buffers: pipes and FIFOs. `sockets.Socket`: what all sockets have in common;
+  `unix_sockets` and `inet_sockets` (TCP and UDP over the machine's loopback, with `inet_ports`) are its kinds, made and
+  found by `socket_space.SocketSpace`, at `vfs.sockets`; `SocketFile` is a descriptor's view of one.
+- `watches`: tells who watches a file or its directory (`Inode.watches`) what is done to it; `OpenFile.tell`,
+  `Location.tell`.
 - `memfd.MemoryFile`: what `anonymous()` opens, with its seals. `extended`: `get`, `names`, `put`, `remove` attributes.
 - `assemble.assemble(page_cache, clock, *, host_root="/", rw=(), binds=(), visible=None, limit, deterministic,
   random_bytes, terminal_fd=-1) -> Vfs`: the namespace that the command line describes.
