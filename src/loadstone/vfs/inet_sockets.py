@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 CONNECTING = 3  # a state beside those of every socket: the listener's queue is full
 TCP_SEND_BUFFER, TCP_RECEIVE_BUFFER = 16_384, 131_072  # net.ipv4.tcp_wmem and tcp_rmem, their middle
 TCP_CONNECTED_BUFFER: Final = 2_626_560  # what a send buffer of the loopback's connections has grown to
+MOST_TCP_BYTES: Final = 256 << 20  # of all connections (net.ipv4.tcp_mem): then each may hold a small buffer only
 MERGED_BYTES: Final = 16_384  # small writes are kept together up to this size
 MOST_OF_DATAGRAM: Final = 65_507
 LINGER_NOW: Final = 1  # struct linger with l_onoff set and l_linger 0, as a number
@@ -312,7 +313,21 @@ class TcpSocket(InetSocket, StreamSocket):
     @property
     def has_room(self) -> bool:
         """Source: sk_stream_is_writeable()."""
-        return self.state != LISTENING and self.charged * 3 <= self.send_limit * 2
+        return self.state != LISTENING and self.charged * 3 <= self._limit() * 2
+
+    def _limit(self) -> int:
+        """How much may be on its way: the bytes are in the host's memory."""
+        return self.send_limit if self.space.tcp_bytes < MOST_TCP_BYTES else min(self.send_limit, TCP_SEND_BUFFER)
+
+    def _demand_room(self) -> None:
+        super()._demand_room()
+        if self.charged >= self._limit():
+            raise WouldBlock(self.writable)
+
+    def relieve(self, cost: int) -> None:
+        """What was on its way has arrived, or never will."""
+        self.space.tcp_bytes -= cost
+        super().relieve(cost)
 
     def ready(self) -> int:
         """Source: tcp_poll()."""
@@ -348,6 +363,7 @@ class TcpSocket(InetSocket, StreamSocket):
         if peer.closed:
             self._reset(EPIPE)
             return
+        self.space.tcp_bytes += len(data)
         last = peer.queue[-1] if peer.queue else None
         if isinstance(last, Message) and len(last.data) + len(data) <= MERGED_BYTES:
             last.data += data

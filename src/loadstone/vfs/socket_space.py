@@ -107,9 +107,10 @@ class SocketSpace:
         caller: who makes the system call that is being served.
         abstract: those bound to a name that starts with NUL, by it.
         paths: those bound to a path, by its inode.
+        tcp_bytes: what lies in the queues of TCP connections.
     """
 
-    __slots__ = ("_last_inode", "_last_name", "_ports", "abstract", "caller", "clock", "paths", "wake")
+    __slots__ = ("_last_inode", "_last_name", "_ports", "abstract", "caller", "clock", "paths", "tcp_bytes", "wake")
 
     def __init__(self, wake: Callable[[list[object]], object], clock: Clock) -> None:
         self.wake = wake
@@ -119,6 +120,7 @@ class SocketSpace:
         self.paths: dict[Inode, Socket] = {}
         self._last_inode = FIRST_INODE
         self._last_name = 0
+        self.tcp_bytes = 0
         self._ports: dict[int, Ports] = {}
 
     def make(self, kind: int, who: Who) -> Socket:
