@@ -87,7 +87,9 @@ class Guest:
         best = 1e9
         for _ in range(TRIES):
             prepare()
-            best = min(best, least(self.run, 1))
+            took = least(self.run, 1)
+            if not self.context.read("rbx"):  # else a tick has ended it early
+                best = min(best, took)
         return best / LOOPS
 
 
