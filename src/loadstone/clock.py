@@ -10,7 +10,15 @@ EPOCH_NS = 2_082_758_400 * 1_000_000_000
 
 
 class Clock:
-    """Time as the guest sees it, in nanoseconds."""
+    """Time as the guest sees it, in nanoseconds.
+
+    Attributes:
+        tai_ahead_ns: what CLOCK_TAI is ahead of CLOCK_REALTIME: whole seconds, none unless the host was told of leap
+            seconds.
+    """
+
+    def __init__(self) -> None:
+        self.tai_ahead_ns = round(time.clock_gettime(time.CLOCK_TAI) - time.time()) * 1_000_000_000
 
     def monotonic_ns(self) -> int:
         """CLOCK_MONOTONIC."""
@@ -46,6 +54,7 @@ class VirtualClock(Clock):
     BOOT_NS = 1_000_000_000_000
 
     def __init__(self, epoch_ns: int = EPOCH_NS) -> None:
+        self.tai_ahead_ns = 0
         self._epoch_ns = epoch_ns
         self._now = self.BOOT_NS
 

@@ -127,7 +127,7 @@ class VvarPages(SpecialPages):
         up, up_rest = divmod(boot, NS)
         pack_into("<QQQQ", page, base, seconds, 0, up, 0)
         pack_into("<QQQQQQ", page, base + 16 * CLOCK_REALTIME_COARSE, seconds, rest, up, up_rest, up, 0)
-        pack_into("<QQ", page, base + 16 * CLOCK_TAI, seconds, 0)
+        pack_into("<QQ", page, base + 16 * CLOCK_TAI, seconds + self._clock.tai_ahead_ns // NS, 0)
 
 
 class Vdso(NamedTuple):

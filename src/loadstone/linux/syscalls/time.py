@@ -44,6 +44,8 @@ def read_clock(task: Task, clock: int) -> int:
     machine = task.kernel.clock
     if clock == MONOTONIC_RAW:
         return machine.raw_ns()
+    if clock == TAI:
+        return machine.realtime_ns() + machine.tai_ahead_ns
     if clock in WALL:
         return _floor(clock, machine.realtime_ns())
     if clock in STEADY:
