@@ -166,7 +166,7 @@ def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     ahead, memory = space.fill_ahead, space.memory
     pages = (vma.end - vma.start) >> PAGE_SHIFT
     first = slot - ((page - vma.start) >> PAGE_SHIFT)
-    if ahead is None or pages > _SMALL or (first ^ first + pages - 1) >= _ENTRIES_IN_TABLE:
+    if ahead is None or pages > min(_SMALL, ahead.limit) or (first ^ first + pages - 1) >= _ENTRIES_IN_TABLE:
         return
     if vma.flags & (GROWSDOWN | RAND_READ) or space.guards or not (ahead.unseen(space) and ahead.has_room(pages)):
         return
