@@ -213,7 +213,7 @@ class Symbols:
 
 
 _IRELATIVE = 37  # R_X86_64_IRELATIVE
-_FREE = re.compile(r"freeram=\d+")  # what sysinfo says is free: each core has some frames of its own
+_FREE = re.compile(r"(freeram|uptime)=\d+")  # sysinfo: each core has some frames of its own, and its run its second
 # What asks CPUID in a static program of glibc 2.3x, to choose functions and to size caches (sysdeps/x86/cpu-features.c,
 # dl-cacheinfo.h), inlined or not.
 ASKS_CPUID = re.compile(

@@ -138,7 +138,7 @@ class FakePersonality:
 
 
 class Guest:
-    """One process with one task, an arena, and the caller's own credentials and limits."""
+    """One process with one task, an arena, and the caller's own credentials, limits and nice value."""
 
     def __init__(self, pid: int | None = None) -> None:
         self.events = Events()
@@ -162,6 +162,7 @@ class Guest:
             )
         self.context = FakeContext()
         self.task = Task(self.process, self.process.pid, self.context, TaskSignals())  # type: ignore[arg-type]
+        self.task.nice = os.getpriority(os.PRIO_PROCESS, 0)
         world = ProcessWorld(self.kernel, self.process, None, profile)  # type: ignore[arg-type]
         self.space = self.process.space = world.new_space(Layout())
         self.space.map(ARENA, ARENA_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)

@@ -1,1 +1,1 @@
-for i in 1 2 3 4 5; do (sleep 0.0$((6 - i)); exit $i) & done; wait; echo all; jobs
+for i in 1 2 3 4 5; do (sleep 0.$((6 - i)); exit $i) & done; wait; echo all $?
