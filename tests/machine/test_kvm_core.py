@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -198,6 +199,26 @@ def test_a_core_runs_in_any_thread_and_leaves_the_signal_mask_alone(bare: Bare) 
     bare.core.close()
     assert KICK not in signal.sigpending()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+TWO_IN_ONE_THREAD = """
+import signal, time
+from loadstone.machine.kvm_kick import KICK, Kicks
+one, two = Kicks(), Kicks()
+one.attach()
+two.attach()
+one.close()
+end = time.thread_time() + 0.1
+while time.thread_time() < end:
+    pass
+two.close()
+print(KICK in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_the_timer_of_one_core_outlives_another_core_of_its_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", TWO_IN_ONE_THREAD], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n")
 
 
 @pytest.mark.parametrize(("text", "vector"), [("int3; inc rax", 3), ("ud2", 6), (".byte 0xcd, 4; inc rax", 4)])

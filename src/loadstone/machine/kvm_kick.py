@@ -25,6 +25,10 @@ _SIGEV_THREAD_ID = 4
 class Kicks:
     """The kick signal and its timer, for one thread at a time."""
 
+    # How many of these have the signal blocked in a thread, by thread. The mask is the thread's and not ours: the first
+    # one that is closed must not open it to the timer of another, for the signal would end the process.
+    _blocking: dict[int, int] = {}
+
     def __init__(self) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         try:
@@ -43,8 +47,7 @@ class Kicks:
         self.detach()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
         self.thread = _thread.get_ident()
-        if KICK not in before:
-            self._blocked_in.add(self.thread)
+        self._count(KICK in before)
         event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, _thread.get_native_id()).ljust(64, b"\0")
         if self._create(TICK_CLOCK, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
             raise HostError(f"timer_create: error {ctypes.get_errno()}")
@@ -52,6 +55,17 @@ class Kicks:
         if self._set(self._timer, 0, period, None):
             raise HostError(f"timer_settime: error {ctypes.get_errno()}")
         return sum(1 << (number - 1) for number in before if number != KICK)
+
+    def _count(self, was_blocked: bool) -> None:
+        """The signal is blocked here for us, too; if not for us or our like, it is the caller's own affair."""
+        thread, blocking = self.thread, self._blocking
+        if not was_blocked:
+            blocking[thread] = 1  # what is said of the number, if anything, is of a thread that has gone
+        elif thread in self._blocked_in or thread not in blocking:
+            return
+        else:
+            blocking[thread] += 1
+        self._blocked_in.add(thread)
 
     def kick(self) -> None:
         """Make the thread's KVM_RUN, this one or the next, return. From any thread or signal handler."""
@@ -72,8 +86,12 @@ class Kicks:
     def close(self) -> None:
         """No more kicks, and the calling thread's signal mask is as it was. (Other threads keep the signal blocked.)"""
         self.detach()
-        if _thread.get_ident() in self._blocked_in:
-            while self.take():
-                pass
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK})
+        thread = _thread.get_ident()
+        if thread in self._blocked_in:
+            self._blocking[thread] -= 1
+            if not self._blocking[thread]:
+                del self._blocking[thread]
+                while self.take():
+                    pass
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK})
         self._blocked_in.clear()
