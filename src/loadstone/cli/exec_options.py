@@ -1,4 +1,4 @@
-"""The options about the beginning and the end of a program: formats of binfmt_misc, core files."""
+"""The options about what exec and a crash do: formats of binfmt_misc, core files."""
 
 from __future__ import annotations
 
@@ -35,16 +35,6 @@ def add_core_option(parser: Parser) -> None:
         type=values.path,
         help="write an ELF core file for gdb: WHERE is a directory (for core.PID) or the file",
     )
-
-
-def core_lines(machine: Machine) -> list[str]:
-    """What to say at the end about core files."""
-    files = machine.linux.core_files
-    if files is None:
-        return []
-    from loadstone.report.discarded import amount
-
-    return [f"core dumped to {path} ({amount(size)})" for path, size in files.written] + files.failed
 
 
 def apply_exec_options(machine: Machine, options: Namespace) -> None:

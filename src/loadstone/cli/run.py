@@ -10,21 +10,18 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from loadstone.cli import machine_options, values
-from loadstone.cli.exec_options import add_core_option, add_exec_options, apply_exec_options, core_lines
+from loadstone.cli.exec_options import add_core_option, add_exec_options, apply_exec_options
+from loadstone.cli.last_words import say_last_words
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
 from loadstone.cli.programs import cannot_execute
 from loadstone.errors import HostError, LinuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from loadstone.api import Machine
+    from loadstone.api import Machine, Process
     from loadstone.kernel.process import ExitStatus
-    from loadstone.kernel.process import Process as KernelProcess
 
 TIMED_OUT = 124
-_MOST_NAMES = 5
 
 _ABOUT = """\
 Run a program in a machine of its own. Its input and output are yours, and its
@@ -77,45 +74,51 @@ def main(argv: list[str]) -> int:
 
 
 def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str]) -> int:
+    """Make the machine, start the program in it, and see it to its end; the exit status."""
     arguments = machine_options.machine_arguments(options, path)
     observers = Observers(options)
     from loadstone.api import Machine
 
     started = time.perf_counter()
-    machine = Machine(**arguments, keep_faults=False)
-    try:
+    with Machine(**arguments, keep_faults=False) as machine:
         apply_exec_options(machine, options)
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
             process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
-            process.keep_memory()  # the closing words look at it
         except LinuxError as error:
             observers.finish()
             return cannot_execute(words[0], error)
+        process.keep_memory()  # the last words look at it
         observers.watch(machine, process)
-        gc.freeze()  # what is there by now stays
-        gc.enable()
-        try:
-            status = process.run()
-            ended = machine.finish(wait_for_all=options.wait_all)
-            status = machine.switched_off or status
-            seconds = time.perf_counter() - started
-        except HostError:  # as when everybody waits for ever: who waits for what is worth seeing
-            _show_processes(machine, observers, options, words)
-            raise
-        finally:
-            observers.finish()
-        _closing_words(machine, observers, words[0], status, ended)
+        status = _see_to_its_end(options, machine, process, observers, words)
         if observers.profile is not None and observers.end is not None and sys.stderr is not None:
             from loadstone.report.stats import print_summary, summarize
 
+            seconds = time.perf_counter() - started
             print_summary(summarize(process, observers.end, status, observers.profile, seconds))
         _show_processes(machine, observers, options, words)
         if status.timed_out:
             return TIMED_OUT
         return 128 + status.signal if status.signal else status.code
+
+
+def _see_to_its_end(
+    options: Namespace, machine: Machine, process: Process, observers: Observers, words: list[str]
+) -> ExitStatus:
+    """Run the program, and say what there is to say of its end."""
+    gc.freeze()  # what is there by now stays
+    gc.enable()
+    try:
+        status = process.run()
+        ended = machine.finish(wait_for_all=options.wait_all)
+        status = machine.switched_off or status
+    except HostError:  # as when everybody waits for ever: who waits for what is worth seeing
+        _show_processes(machine, observers, options, words)
+        raise
     finally:
-        machine.close()
+        observers.finish()
+    say_last_words(machine, observers, words[0], status, ended)
+    return status
 
 
 def _show_processes(machine: Machine, observers: Observers, options: Namespace, words: list[str]) -> None:
@@ -131,58 +134,6 @@ def _show_processes(machine: Machine, observers: Observers, options: Namespace, 
         sys.stderr.write("\n")
         print_processes(history.roots, (history.process_switches, history.thread_switches), Paper(sys.stderr))
     observers.draw_timeline(words, machine.engine)
-
-
-def _closing_words(
-    machine: Machine, observers: Observers, program: str, status: ExitStatus, ended: Sequence[KernelProcess]
-) -> None:
-    """The lines after a run: what ended it, what it wrote that the host will not get."""
-    lines = []
-    lines += [note for note in machine.killed_for_memory if note != status.note]
-    if status.timed_out:
-        lines.append("the time of --timeout is up")
-    elif status.note:
-        lines.append(status.note)
-    elif status.signal:
-        lines += _death_lines(observers, program, status.signal)
-    if ended and not status.timed_out and not status.note:
-        names = ", ".join(f"{process.name} (pid {process.pid})" for process in ended[:_MOST_NAMES])
-        more = f" and {len(ended) - _MOST_NAMES} more" if len(ended) > _MOST_NAMES else ""
-        lines.append(f"ended with {program}, which left them running: {names}{more}; --wait-all waits for them")
-    if machine.kernel.descriptors.refused:
-        lines.append(f"more than {machine.kernel.descriptors.most:,} descriptors were wanted at a time (--max-files)")
-    if machine.unimplemented:
-        calls = ", ".join(f"{name} ({count})" for name, count in sorted(machine.unimplemented.items()))
-        lines.append(f"asked for and not implemented: {calls}")
-    outside = [name for name in machine.refused if name.startswith("network: ")]
-    if outside:
-        what = outside[0].removeprefix("network: ") + (f", and {len(outside) - 1} more" if len(outside) > 1 else "")
-        lines.append(f"there is no network outside of the machine; refused: {what}")
-    lines += core_lines(machine)
-    if machine.ignored_set_id:
-        names = ", ".join(machine.ignored_set_id)
-        lines.append(f"set-user-ID and set-group-ID bits were ignored: {names} ran with the rights of its caller")
-    unkept = machine.discarded()
-    if unkept:
-        from loadstone.report.discarded import discarded_line
-
-        lines.append(discarded_line(unkept, machine.keep_option()))
-    if lines:
-        from loadstone.cli.main import say
-
-        say(*lines)
-
-
-def _death_lines(observers: Observers, program: str, number: int) -> list[str]:
-    from loadstone.linux.signals import name
-    from loadstone.report.death import QUIET, death_line
-
-    watch = observers.death
-    if name(number) in QUIET:
-        return []
-    if watch is None or watch.death is None or watch.symbols is None or watch.death.signal != name(number):
-        return [f"killed by {name(number)}"]
-    return [death_line(watch.death, program, watch.symbols)]
 
 
 def _header(options: Namespace, machine: Machine, words: list[str], guest: dict[str, str]) -> dict[str, Any]:
