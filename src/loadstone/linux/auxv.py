@@ -40,9 +40,10 @@ AT_SYSINFO = 32
 AT_SYSINFO_EHDR = 33
 AT_MINSIGSTKSZ = 51
 
-NAMES = {value: name for name, value in globals().items() if name.startswith("AT_")}
+NAMES = {value: name for name, value in globals().items() if name.startswith("AT_")}  # of all those above
 
-# AT_FLAGS bit: argv[0] was kept when a binfmt_misc handler was put in front.
+# Not an entry's type, and so below NAMES: the bit of AT_FLAGS that says that argv[0] was kept when a binfmt_misc
+# handler was put in front.
 AT_FLAGS_PRESERVE_ARGV0 = 1
 
 

@@ -76,11 +76,11 @@ def wait_for_child(
     """
     process = task.process
     while True:
-        traced = _traced_change(task, selects, options)
-        if isinstance(traced, Report):
-            return traced
+        report, traces = _traced_change(task, selects, options)
+        if report is not None:
+            return report
         candidates = [child for child in process.children.values() if selects(child) and _is_kind(child, options)]
-        if not candidates and not traced:
+        if not candidates and not traces:
             raise LinuxError(ECHILD, "no child to wait for")
         for child in candidates:
             report = _change_of(child, options)
@@ -91,11 +91,11 @@ def wait_for_child(
         yield Wait((process.child_events,))
 
 
-def _traced_change(task: Task, selects: Callable[[Selectable], bool], options: int) -> Report | bool:
-    """What has happened to a thread that the process traces; whether there is such a thread (ptrace_do_wait)."""
+def _traced_change(task: Task, selects: Callable[[Selectable], bool], options: int) -> tuple[Report | None, bool]:
+    """What has happened to a thread that the process traces, and whether there is such a thread (ptrace_do_wait)."""
     tracing = linux_of(task).calls.tracing
     if tracing is None:
-        return False
+        return None, False
     from loadstone.linux.traced_wait import traced_change
 
     return traced_change(tracing, task.process, selects, options)

@@ -26,20 +26,20 @@ class _Thread(NamedTuple):
 
 def traced_change(
     tracing: Tracing, tracer: Process, selects: Callable[[Selectable], bool], options: int
-) -> Report | bool:
-    """What has happened to a thread that `tracer` traces; else whether there is one to wait for."""
+) -> tuple[Report | None, bool]:
+    """What has happened to a thread that `tracer` traces, and whether there is one to wait for."""
     found = False
     for tracee in tracing.of(tracer):
         if selects(_Thread(tracee.task.tid, tracee.task.process.group)):
             found = True
             if tracee.unreported:
-                return _stop_of(tracee, options)
+                return _stop_of(tracee, options), True
     for dead in [dead for dead in tracing.dead if dead.tracer is tracer and options & WEXITED]:
         if selects(_Thread(dead.pid, dead.group)):
             if not options & WNOWAIT:
                 tracing.dead.remove(dead)
-            return _end_of(dead)
-    return found
+            return _end_of(dead), True
+    return None, found
 
 
 def _stop_of(tracee: Tracee, options: int) -> Report:
