@@ -185,6 +185,19 @@ def test_set_id_files_are_compared_with_the_kernels_own_draws(
     assert len(seen) == 8  # the kernel draws anew each time
 
 
+@pytest.mark.slow
+def test_a_set_id_static_pie_whose_vdso_finds_no_room_above_it(compiled: Compiler, tmp_path: Path) -> None:
+    """One exec in a hundred leaves less room between program and mmap base than the vDSO takes."""
+    path = tmp_path / "set-id"
+    shutil.copyfile(compiled(DATA, "static-pie"), path)
+    path.chmod(0o4755)
+    if os.geteuid() != 0:
+        pytest.skip("the kernel ignores set-user-ID when another user than root traces")
+    with Verifier() as verifier:
+        for _ in range(1000):
+            identical(verifier.verify(Request(str(path), (b"x",))))
+
+
 @pytest.mark.parametrize("limit", [SMALL, 64 << 20, RLIM_INFINITY], ids=["small", "64 MiB", "unlimited"])
 @pytest.mark.parametrize("variant", ["pie", "static", "static-pie"])
 def test_set_id_files_under_other_stack_limits(compiled: Compiler, tmp_path: Path, variant: str, limit: int) -> None:

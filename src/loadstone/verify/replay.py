@@ -65,7 +65,7 @@ def solve(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profile: Kern
     `build` makes our image from a source of draws; every image is released here. Raises OutOfRange, and LinuxError as
     `build` does.
     """
-    draws = _first_places(build, kernel, profile)
+    draws = _with_vdso_below(build, kernel, _first_places(build, kernel, profile))
     with _Built(build, draws) as image:
         # Both were rounded down to 16 bytes after the draw: the smallest that leads there.
         distance = image.stack.random_address - dict(kernel.auxv)[auxv.AT_RANDOM]
@@ -91,6 +91,31 @@ def _first_places(build: Callable[[Draws], ExecImage], kernel: ImageFacts, profi
         stack_jitter=max(pages - mask, 0) * PAGE,
         program=bias if biased else None,
     )
+
+
+def _with_vdso_below(build: Callable[[Draws], ExecImage], kernel: ImageFacts, draws: KernelDraws) -> KernelDraws:
+    """The draws once more, of a program in the mmap area that leaves too little room above it for the vDSO.
+
+    A static PIE is placed where huge pages may be, anything up to 2 MiB below the base. Where that is less than the
+    vDSO takes, the vDSO lies below the program and does not tell the base; the program does, but for those few pages,
+    which change nothing.
+    """
+    with _Built(build, draws) as image:
+        up = dict(kernel.auxv)[auxv.AT_ENTRY] - image.program_entry
+        if draws.program is not None or not up or not image.space.layout.top_down:
+            return draws
+        room = image.space.layout.mmap_base - _end_of_run(image)
+        return draws._replace(mmap=draws.mmap - (up - room) // PAGE - 1)
+
+
+def _end_of_run(image: ExecImage) -> int:
+    """Where the mappings end that follow the program's entry point without a gap."""
+    vmas = image.space.vmas
+    vma = vmas.find(image.program_entry)
+    assert vma is not None
+    while (following := vmas.after(vma)) is not None and following.start == vma.end:
+        vma = following
+    return vma.end
 
 
 class _Built:
