@@ -14,8 +14,6 @@ In the last slot of the page directory, beside what kvm_tables.py has there:
 
 from __future__ import annotations
 
-import os
-
 from loadstone.machine.kvm_tables import SYSCALL_ENTRY
 
 # entry.s, assembled.
@@ -44,21 +42,13 @@ READ_SHIFT = 32
 
 def assemble() -> tuple[bytes, dict[str, int]]:
     """entry.s as machine code, and where its parts begin, by the host's compiler; for developers and the test."""
-    import subprocess
-    import tempfile
+    from loadstone.machine import assembling
 
-    source = os.path.join(os.path.dirname(__file__), "entry.s")
-    with tempfile.TemporaryDirectory() as folder:
-        objects, binary = os.path.join(folder, "entry.o"), os.path.join(folder, "entry.bin")
-        subprocess.run(["gcc", "-x", "assembler", "-c", source, "-o", objects], check=True)
-        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", objects, binary], check=True)
-        symbols = subprocess.run(["nm", objects], check=True, capture_output=True, text=True).stdout.split()
-        with open(binary, "rb") as file:
-            return file.read(), {name: int(symbols[symbols.index(name) - 2], 16) for name in LABELS}
+    code, symbols = assembling.assemble("entry.s")
+    return code, {name: symbols[name] for name in LABELS}
 
 
 if __name__ == "__main__":
-    code, labels = assemble()
-    for start in range(0, len(code), 32):
-        print("    " + code[start : start + 32].hex(" ", 4))
-    print(labels)
+    from loadstone.machine.assembling import print_code
+
+    print_code(*assemble())

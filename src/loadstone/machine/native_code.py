@@ -190,22 +190,13 @@ class NativeHooks:
 
 def assemble() -> tuple[bytes, dict[str, int]]:
     """hooks.s as machine code and its entry points, by the host's compiler; for developers and the test."""
-    import subprocess
-    import tempfile
+    from loadstone.machine import assembling
 
-    source = os.path.join(os.path.dirname(__file__), "hooks.s")
-    with tempfile.TemporaryDirectory() as folder:
-        objects, binary = os.path.join(folder, "hooks.o"), os.path.join(folder, "hooks.bin")
-        subprocess.run(["gcc", "-x", "assembler", "-c", source, "-o", objects], check=True)
-        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", objects, binary], check=True)
-        symbols = subprocess.run(["nm", objects], check=True, capture_output=True, text=True).stdout.split("\n")
-        offsets = {s.split()[2][3:]: int(s.split()[0], 16) for s in symbols if " t on_" in s}
-        with open(binary, "rb") as file:
-            return file.read(), {name: offsets[name] for name in _OFFSETS}
+    code, symbols = assembling.assemble("hooks.s")
+    return code, {name: symbols[f"on_{name}"] for name in _OFFSETS}
 
 
 if __name__ == "__main__":
-    code, offsets = assemble()
-    for start in range(0, len(code), 32):
-        print("    " + code[start : start + 32].hex(" ", 4))
-    print({name: hex(offset) for name, offset in offsets.items()})
+    from loadstone.machine.assembling import print_code
+
+    print_code(*assemble())
