@@ -9,12 +9,14 @@ from loadstone.errors import LinuxError
 from loadstone.linux.inet_addresses import AF_UNSPEC, demand_inside, endpoint_in, family_of, packed
 from loadstone.linux.refusals import count_refusal
 from loadstone.vfs.file import WouldBlock
-from loadstone.vfs.inet_sockets import InetSocket, TcpSocket, UdpSocket, make
 from loadstone.vfs.sockets import AF_INET, CONNECTED, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
+from loadstone.vfs.tcp_sockets import TcpSocket
+from loadstone.vfs.udp_sockets import UdpSocket
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.vfs.inet_ports import Endpoint
+    from loadstone.vfs.inet_sockets import InetSocket
     from loadstone.vfs.socket_messages import Who
     from loadstone.vfs.socket_space import SocketSpace
 
@@ -35,7 +37,7 @@ def create(task: Task, space: SocketSpace, family: int, kind: int, protocol: int
         raise LinuxError(EACCES, "there is no network outside of the machine")
     if protocol not in (IPPROTO_IP, PROTOCOLS[kind]):
         raise LinuxError(EPROTONOSUPPORT)
-    return make(space, kind, family, who)
+    return (TcpSocket if kind == SOCK_STREAM else UdpSocket)(space, who, family)
 
 
 def bind(task: Task, socket: InetSocket, raw: bytes) -> None:

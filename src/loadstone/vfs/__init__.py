@@ -61,8 +61,8 @@ The pieces:
 - `streams.host_stream(vfs, fd) -> OpenFile`: the host's stdin, stdout, stderr. `devices.populate(...)`: /dev.
 - `locks.LockTable`, at `vfs.locks`: flock and record locks; `of(inode)` has those of a file.
 - `pipe.Pipe` with its `ring.Ring` of buffers: pipes and FIFOs. `sockets.Socket`: what all sockets have in common;
-  `unix_sockets` and `inet_sockets` (TCP and UDP over the machine's loopback, with `inet_ports`) are its kinds, made and
-  found by `socket_space.SocketSpace`, at `vfs.sockets`; `SocketFile` is a descriptor's view of one.
+  `unix_sockets`, `tcp_sockets` and `udp_sockets` (over the loopback, with `inet_sockets` and `inet_ports`) are its
+  kinds, made and found by `socket_space.SocketSpace`, at `vfs.sockets`; `SocketFile` is a descriptor's view of one.
 - `watches`: tells who watches a file or its directory (`Inode.watches`) what is done to it; `OpenFile.tell`,
   `Location.tell`.
 - `memfd.MemoryFile`: what `anonymous()` opens, with its seals. `extended`: `get`, `names`, `put`, `remove` attributes.

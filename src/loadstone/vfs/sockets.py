@@ -11,7 +11,7 @@ from errno import ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, EOPNOTSUPP, EPIPE, 
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import WouldBlock
+from loadstone.vfs.file import WouldBlock, total
 from loadstone.vfs.flags import (
     POLLERR,
     POLLHUP,
@@ -24,13 +24,8 @@ from loadstone.vfs.flags import (
     POLLWRBAND,
     POLLWRNORM,
 )
-from loadstone.vfs.socket_messages import (
-    NOTHING,
-    Extra,
-    Message,
-    Received,
-    Who,
-)
+from loadstone.vfs.regular import before, scatter
+from loadstone.vfs.socket_messages import NOTHING, Extra, Message, Received, Who
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -290,6 +285,18 @@ class Socket:
         if extra.who is None and (self.passes_credentials or receiver.passes_credentials):
             return extra._replace(who=self.space.caller())
         return extra
+
+    def _copy_first(self, pieces: Sequence[memoryview]) -> tuple[Message, int] | None:
+        """The oldest message, and how many of its bytes fitted; None without one. An error that was kept is raised."""
+        if error := self.take_error():
+            raise LinuxError(error)
+        if not self.queue:
+            return None
+        one = self.queue[0]
+        assert isinstance(one, Message)
+        count = min(total(pieces), len(one))
+        scatter(before(pieces, count), memoryview(one.data)[:count])
+        return one, count
 
     def _nothing(self) -> Received:
         """What a receiver gets when the queue is empty: an error that was kept, the end, or a wait."""

@@ -196,14 +196,10 @@ class DatagramSocket(Socket):
 
     def receive(self, pieces: Sequence[memoryview], peek: bool = False) -> Received:
         """The oldest message; what does not fit is lost."""
-        if error := self.take_error():
-            raise LinuxError(error)
-        if not self.queue:
+        found = self._copy_first(pieces)
+        if found is None:
             return self._nothing()
-        one = self.queue[0]
-        assert isinstance(one, Message)
-        count = min(total(pieces), len(one))
-        scatter(before(pieces, count), memoryview(one.data)[:count])
+        one, count = found
         extra = Extra(one.take_rights(peek), one.extra.who)
         if not peek:
             self.queue.popleft()

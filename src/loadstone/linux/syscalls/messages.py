@@ -27,9 +27,10 @@ from loadstone.linux.syscalls.sockets import (
 from loadstone.linux.syscalls.transfer import read_struct, read_time
 from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.inet_sockets import MOST_OF_DATAGRAM, InetSocket, UdpSocket
+from loadstone.vfs.inet_sockets import InetSocket
 from loadstone.vfs.socket_messages import Extra, Received
 from loadstone.vfs.sockets import CONNECTED, SOCK_DGRAM, SOCK_STREAM
+from loadstone.vfs.udp_sockets import MOST_OF_DATAGRAM, UdpSocket
 from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
