@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import task_of
+from loadstone.linux.syscalls.readwrite import UIO_MAXIOV
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in, gather, pieces
+from loadstone.vfs.file import after, total
+from loadstone.vfs.regular import before, scatter
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Pid, ULong
 
 _IOVEC = Struct("<QQ")
-_MOST_VECTORS = 1024  # UIO_MAXIOV
 
 
 @syscall(FULL)
@@ -50,16 +52,18 @@ def _transfer(task: Task, pid: int, local: tuple[int, int], remote: tuple[int, i
     mine = gather(task.process.space, here, not write)
     done = 0
     for address, length in there:
-        wanted = min(length, sum(map(len, mine)))
+        wanted = min(length, total(mine))
         if not wanted:
             continue
         try:
             theirs = pieces(other.space, address, wanted, write)
         except LinuxError:
             break
-        copied = _copy(mine, theirs) if write else _copy(theirs, mine)
+        copied = total(theirs)
+        source, target = (mine, theirs) if write else (theirs, mine)
+        scatter(target, memoryview(b"".join(before(source, copied))))
         done += copied
-        mine = _rest(mine, copied)
+        mine = after(mine, copied)
         if copied < wanted:
             break
     if not done and any(length for _, length in there):
@@ -68,28 +72,9 @@ def _transfer(task: Task, pid: int, local: tuple[int, int], remote: tuple[int, i
 
 
 def _vectors(task: Task, address: int, count: int) -> list[tuple[int, int]]:
-    if count > _MOST_VECTORS:
+    if count > UIO_MAXIOV:
         raise LinuxError(EINVAL, f"{count} vectors")
     vectors = list(_IOVEC.iter_unpack(copy_in(task.process.space, address, count * _IOVEC.size))) if count else []
     if any(length >> 63 for _, length in vectors):
         raise LinuxError(EINVAL, "a negative length")
     return vectors
-
-
-def _copy(source: list[memoryview], target: list[memoryview]) -> int:
-    data = memoryview(b"".join(source))
-    done = 0
-    for piece in target:
-        part = data[done : done + len(piece)]
-        piece[: len(part)] = part
-        done += len(part)
-    return done
-
-
-def _rest(runs: list[memoryview], count: int) -> list[memoryview]:
-    left = []
-    for run in runs:
-        if count < len(run):
-            left.append(run[count:])
-        count = max(0, count - len(run))
-    return left
