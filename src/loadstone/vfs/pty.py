@@ -259,7 +259,7 @@ class MasterFile(OpenFile):
         if not count:
             return 0
         packets = self.tty.packets
-        if packets.on and packets.status:
+        if packets.status:
             data = packets.take()
         elif self.tty.screen:
             data = DATA + self.tty.take_output(count - 1) if packets.on else self.tty.take_output(count)
@@ -285,7 +285,7 @@ class MasterFile(OpenFile):
     def available(self) -> int | None:
         """What one read can give; None so that a read asks the file itself."""
         packets = self.tty.packets
-        if packets.on and packets.status:
+        if packets.status:
             return 1
         waiting = self.tty.waiting_output()
         return waiting + packets.on if waiting else None
@@ -293,7 +293,7 @@ class MasterFile(OpenFile):
     def ready(self) -> int:
         """Source: n_tty_poll()."""
         bits = POLLIN | POLLRDNORM if self.tty.screen else 0
-        if self.tty.packets.on and self.tty.packets.status:
+        if self.tty.packets.status:
             bits |= POLLPRI | POLLIN | POLLRDNORM
         if self.tty.key_room() > 0:
             bits |= POLLOUT | POLLWRNORM

@@ -21,7 +21,7 @@ _USUAL: Final = (CONTROL_CHARACTERS[VSTOP], CONTROL_CHARACTERS[VSTART])  # Ctrl-
 
 
 class Packets:
-    """What the master is still to be told: `status`, bits of TIOCPKT_*. Nothing is noted while the mode is not `on`.
+    """What the master is still to be told: `status`, bits of TIOCPKT_*; none while the mode is not `on`.
 
     `wake` is called when there is something new to tell.
     """
@@ -35,7 +35,7 @@ class Packets:
 
     def switch(self, on: bool) -> None:
         """TIOCPKT."""
-        if on and not self.on:
+        if on != self.on:
             self.status = 0
         self.on = on
 
