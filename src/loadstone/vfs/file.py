@@ -13,6 +13,8 @@ from loadstone.vfs.flags import (
     FALLOC_KEEP_SIZE,
     FALLOC_PUNCH_HOLE,
     FALLOC_ZERO_RANGE,
+    IN_CLOSE_NOWRITE,
+    IN_CLOSE_WRITE,
     O_ACCMODE,
     O_APPEND,
     O_CLOEXEC,
@@ -227,16 +229,16 @@ class OpenFile:
         if self.references <= 0:
             told = self.watched and not self.flags & O_PATH
             if told:
-                from loadstone.vfs.watches import tell_closed, tell_closing
-
-                tell_closing(self)
+                self.tell(IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
             for one in self.file_interests:
                 one.file_closed()
             if self.inode.locks is not None:
                 self.inode.locks.release_file(self)
             self.release()
             if told:
-                tell_closed(self.inode)
+                from loadstone.vfs.watches import end_if_gone
+
+                end_if_gone(self.inode)
 
     def release(self) -> None:
         """Nobody refers to this any more."""

@@ -12,8 +12,6 @@ from loadstone.lean import Protocol
 from loadstone.vfs.flags import (
     IN_ACCESS,
     IN_ATTRIB,
-    IN_CLOSE_NOWRITE,
-    IN_CLOSE_WRITE,
     IN_CREATE,
     IN_DELETE,
     IN_DELETE_SELF,
@@ -27,7 +25,6 @@ from loadstone.vfs.flags import (
 from loadstone.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
-    from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Dentry
 
@@ -101,7 +98,7 @@ def tell_removed(directory: Inode, name: str, inode: Inode) -> None:
     """A name was taken away, and with the last one of a file that nobody has open the file is gone."""
     if not inode.is_directory:
         tell_inode(inode, IN_ATTRIB)
-    _end_if_gone(inode)
+    end_if_gone(inode)
     tell_name(directory, IN_DELETE, name, inode)
 
 
@@ -115,24 +112,10 @@ def tell_moved(
         tell_inode(replaced, IN_ATTRIB)
     tell_inode(inode, IN_MOVE_SELF)
     if replaced is not None:
-        _end_if_gone(replaced)
+        end_if_gone(replaced)
 
 
-# Open files
-
-
-def tell_closing(file: OpenFile) -> None:
-    """The last descriptor of an open file is closed."""
-    if file.location is not None:
-        tell_place(file.location.dentry, IN_CLOSE_WRITE if file.writable else IN_CLOSE_NOWRITE, by_file=True)
-
-
-def tell_closed(inode: Inode) -> None:
-    """It was closed, and may have been the last that kept a file without a name."""
-    _end_if_gone(inode)
-
-
-def _end_if_gone(inode: Inode) -> None:
+def end_if_gone(inode: Inode) -> None:
     """A file without names and openers is gone. Only regular files count those who have them open."""
     if inode.watches and inode.nlink == 0 and not (isinstance(inode, RegularFile) and inode.opened):
         tell_inode(inode, IN_DELETE_SELF)
