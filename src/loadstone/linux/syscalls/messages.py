@@ -148,13 +148,13 @@ def _send_message(
 def _send_datagram(task: Task, file: SocketFile, segments: Segments, target: Endpoint | None, flags: int) -> Blocking:
     """A UDP message."""
     size = length_of(segments) if segments else 0
+    if size > MOST_OF_DATAGRAM:
+        raise LinuxError(EMSGSIZE)
 
     def attempt() -> int:
-        views = gather(task.process.space, segments, 0, size, False) if 0 < size <= MOST_OF_DATAGRAM else []
-        if sum(map(len, views)) < size <= MOST_OF_DATAGRAM:
+        views = gather(task.process.space, segments, 0, size, False) if size else []
+        if sum(map(len, views)) < size:
             raise LinuxError(EFAULT)
-        if size > MOST_OF_DATAGRAM:
-            raise LinuxError(EMSGSIZE)
         assert isinstance(file.socket, UdpSocket)
         return file.socket.send_to(views, target)
 
