@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.seq_file import RecordBuffer
-from loadstone.vfs.file import BytesOpen
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, O_WRONLY
 from loadstone.vfs.generated import GeneratedDirectory, GeneratedFile
+from loadstone.vfs.open_files import BytesOpen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,9 +12,10 @@ from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.guard import guarded
 from loadstone.memory.peek import peek, poke
 from loadstone.memory.vma import PAGE, PAGE_SHIFT, Vma
-from loadstone.vfs.file import SeekableFile, total
+from loadstone.vfs.file import total
 from loadstone.vfs.flags import S_IFREG
 from loadstone.vfs.inode import Inode
+from loadstone.vfs.open_files import SeekableFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

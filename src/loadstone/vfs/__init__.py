@@ -51,7 +51,8 @@ The pieces:
       hold() · close()                         FileTable does both
 
   Directories: `next_entries() -> list[(name, inode number, d_type, cookie)]` from the offset on, `.` and `..` included;
-  after taking an entry set `offset = cookie`. Offsets are stable cookies.
+  after taking an entry set `offset = cookie`. Offsets are stable cookies. The kinds that file systems share are in
+  `open_files`.
 - `file.WouldBlock(queue, host_fd, host_write)`: raised by read_into/write_from when nothing can be done now.
 - `file_table.FileTable(limit)`: `get(fd)` (EBADF), `install(file, *, cloexec=False, minimum=0) -> fd`, `close(fd)`,
   `dup(fd, minimum=0, cloexec=False)`, `dup2(old, new)`, `dup3(old, new, cloexec)`, `is_cloexec/set_cloexec`,

@@ -8,9 +8,9 @@ from os import fsencode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import BytesOpen, DirectoryFile
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, PATH_MAX, S_IFDIR, S_IFLNK, S_IFREG, d_type
 from loadstone.vfs.inode import Entry, Inode
+from loadstone.vfs.open_files import BytesOpen, DirectoryFile
 
 if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile

@@ -254,6 +254,6 @@ class EmptyDirectory(Inode):
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it for reading its (no) names."""
-        from loadstone.vfs.file import DirectoryFile
+        from loadstone.vfs.open_files import DirectoryFile
 
         return DirectoryFile(self, flags, location)

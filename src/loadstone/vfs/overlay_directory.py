@@ -10,9 +10,9 @@ from errno import EBUSY, ENOENT, ENOTEMPTY, EPERM, EXDEV
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import DirectoryFile
 from loadstone.vfs.flags import S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, d_type
 from loadstone.vfs.inode import Entry, Identity, Inode
+from loadstone.vfs.open_files import DirectoryFile
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.overlay_files import OverlayFifo, OverlayFile, OverlaySpecial, OverlaySymlink
 from loadstone.vfs.store import INODE_COST

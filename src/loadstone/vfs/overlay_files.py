@@ -10,8 +10,8 @@ from errno import EACCES, EFBIG, EINVAL, ENXIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import MAX_OFFSET
 from loadstone.vfs.flags import S_IFIFO, S_IFMT, S_IFSOCK
+from loadstone.vfs.open_files import MAX_OFFSET
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import Store

@@ -13,10 +13,10 @@ from time import clock_gettime_ns
 from typing import TYPE_CHECKING, TypeVar
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.flags import NOW, O_ACCMODE, OMIT, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, d_type
 from loadstone.vfs.host import HostNode, both_directories, host_error
 from loadstone.vfs.inode import Entry, Identity, Inode
+from loadstone.vfs.open_files import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.overlay_files import OverlayFifo, OverlaySpecial

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import Protocol
-from loadstone.vfs.file import MAX_OFFSET, RegularOpen, after, total
+from loadstone.vfs.file import after, total
 from loadstone.vfs.flags import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, SEEK_HOLE
 from loadstone.vfs.inode import Inode
+from loadstone.vfs.open_files import MAX_OFFSET, RegularOpen
 
 if TYPE_CHECKING:
     from loadstone.memory.page_cache import FilePages

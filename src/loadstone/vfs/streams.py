@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.clock import EPOCH_NS
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import OpenFile, PathFile, RegularOpen, WouldBlock, after, total
+from loadstone.vfs.file import OpenFile, WouldBlock, after, total
 from loadstone.vfs.flags import (
     O_ACCMODE,
     O_APPEND,
@@ -33,6 +33,7 @@ from loadstone.vfs.flags import (
     S_IFREG,
 )
 from loadstone.vfs.inode import Inode
+from loadstone.vfs.open_files import PathFile, RegularOpen
 from loadstone.vfs.regular import IOV_MAX, RegularFile, before
 
 if TYPE_CHECKING:

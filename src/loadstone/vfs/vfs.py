@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from loadstone.clock import Clock
 from loadstone.errors import LinuxError
-from loadstone.vfs.file import PathFile, RegularOpen
 from loadstone.vfs.flags import (
     IN_MODIFY,
     IN_OPEN,
@@ -32,6 +31,7 @@ from loadstone.vfs.inode import ROOT, Identity, Inode, demand
 from loadstone.vfs.location import Dentry, Location, Mount, Unplaced
 from loadstone.vfs.names import Names
 from loadstone.vfs.namespace import MEMORY_MAGIC, OVERLAY_MAGIC, TOP, Origin, Walk
+from loadstone.vfs.open_files import PathFile, RegularOpen
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import Budget

@@ -20,8 +20,9 @@ from loadstone.linux.syscalls.readwrite import (
 )
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.file import SeekableFile, WouldBlock
+from loadstone.vfs.file import WouldBlock
 from loadstone.vfs.flags import IN_ACCESS, IN_MODIFY, O_APPEND, O_NONBLOCK, POLLERR, POLLOUT
+from loadstone.vfs.open_files import SeekableFile
 from loadstone.vfs.pipe import PipeFile
 from loadstone.wait import Interrupted, Wait
 

@@ -10,9 +10,9 @@ from loadstone.linux.structs import FLOCK
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.file import MAX_OFFSET
 from loadstone.vfs.flags import SEEK_CUR, SEEK_END, SEEK_SET
 from loadstone.vfs.locks import FOREVER, READ, UNLOCK, WRITE, Flock, Record, Request
+from loadstone.vfs.open_files import MAX_OFFSET
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:

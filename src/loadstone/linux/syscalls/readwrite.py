@@ -20,8 +20,9 @@ from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.user import copy_in, pieces
-from loadstone.vfs.file import SeekableFile, WouldBlock
+from loadstone.vfs.file import WouldBlock
 from loadstone.vfs.flags import IN_ACCESS, IN_MODIFY, O_APPEND, O_NONBLOCK, S_IFIFO, S_IFMT, S_IFSOCK
+from loadstone.vfs.open_files import SeekableFile
 from loadstone.vfs.regular import before
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 

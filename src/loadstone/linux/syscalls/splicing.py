@@ -13,8 +13,9 @@ from loadstone.linux.syscalls.copying import BUFFER, Copy, offset_at, store_offs
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.readwrite import broken_pipe, gather, read_segments, segments_at, wait_for
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
-from loadstone.vfs.file import SeekableFile, WouldBlock
+from loadstone.vfs.file import WouldBlock
 from loadstone.vfs.flags import IN_ACCESS, O_APPEND, O_NONBLOCK
+from loadstone.vfs.open_files import SeekableFile
 from loadstone.vfs.pipe import PipeFile
 from loadstone.wait import Wait
 

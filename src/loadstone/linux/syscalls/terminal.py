@@ -24,8 +24,8 @@ from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
-from loadstone.vfs.file import SeekableFile
 from loadstone.vfs.flags import O_ASYNC, O_NONBLOCK, S_IFCHR, S_IFMT
+from loadstone.vfs.open_files import SeekableFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
