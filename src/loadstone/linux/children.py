@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
-from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code
+from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code, status_word
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.signals import SIGCHLD, SIGCONT
 from loadstone.wait import Wait
@@ -62,9 +62,8 @@ def _status(child: Process, code: int, value: int) -> int:
         return 0xFFFF
     if code == CLD_STOPPED:
         return value << 8 | 0x7F
-    ended = child.status
-    assert ended is not None
-    return ended.signal | (0x80 if ended.core_dumped else 0) if ended.signal else ended.code << 8
+    assert child.status is not None
+    return status_word(child.status)
 
 
 def wait_for_child(

@@ -9,7 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.events import Fork, publish
 from loadstone.kernel.process import Process, Task
 from loadstone.lean import NamedTuple
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import linux_of, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import ProcessSignals, TaskSignals
@@ -112,8 +112,7 @@ def _abandon(task: Task, child: Task) -> None:
 def _wait_for_vfork(task: Task, child: Task, stop: Stop | None) -> Blocking:
     """Wait until the child no longer needs the memory; a tracer is told before and after."""
     tid = child.tid
-    tracing = linux_of(task).calls.tracing
-    tracee = tracing.tracees.get(task) if tracing is not None else None
+    tracee = tracee_of(task)
     try:
         if tracee is not None and stop is not None:
             yield from tracee.stop_in_call(stop)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.events import Signal, publish
 from loadstone.kernel.process import STOPPED, ExitStatus
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import linux_of, tracee_of
 from loadstone.linux.profile import RLIMIT_CORE
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOINTR, ERESTARTSYS
 from loadstone.linux.rseq import leave_critical_section
@@ -54,8 +54,7 @@ def deliver(task: Task) -> None:
     has ended.
     """
     signals = task.signals
-    tracing = linux_of(task).calls.tracing
-    tracee = tracing.tracees.get(task) if tracing is not None else None
+    tracee = tracee_of(task)
     if task.process.stopped_by and tracee is None:
         task.state = STOPPED
         return

@@ -137,6 +137,11 @@ def exit_code(process: Process) -> tuple[int, int]:
     return CLD_DUMPED if status.core_dumped else CLD_KILLED, status.signal
 
 
+def status_word(status: ExitStatus) -> int:
+    """What wait(2) tells of a process that has ended."""
+    return status.signal | (0x80 if status.core_dumped else 0) if status.signal else status.code << 8
+
+
 def child_info(child: Process, number: int, code: int, status: int) -> SigInfo:
     """The siginfo with which a parent hears of its child."""
     usage = child.total_usage()

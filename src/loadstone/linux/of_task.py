@@ -1,4 +1,4 @@
-"""What system calls keep for the whole machine: the Linux personality, with its type."""
+"""What a task leads to: the Linux personality with its type, another thread, what its tracer knows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from loadstone.errors import LinuxError
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.personality import Linux
+    from loadstone.linux.ptrace import Tracee
 
 
 def linux_of(task: Task) -> Linux:
     """The personality of the machine on which `task` runs."""
     return cast("Linux", task.kernel.personality)
+
+
+def tracee_of(task: Task) -> Tracee | None:
+    """What is known of a thread that is traced; None for one that is not."""
+    tracing = linux_of(task).calls.tracing
+    return tracing.tracees.get(task) if tracing is not None else None
 
 
 def task_of(task: Task, tid: int) -> Task:

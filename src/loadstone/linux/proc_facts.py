@@ -9,7 +9,7 @@ from loadstone.kernel.process import ENDED, INIT, RUNNABLE, STOPPED
 from loadstone.linux import jobs
 from loadstone.linux.capabilities import ALL_CAPABILITIES, Capabilities, capabilities_of
 from loadstone.linux.console import Console
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import tracee_of
 from loadstone.linux.proc_machine_text import CpuModel
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
-    from loadstone.linux.ptrace import Tracee
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
     from loadstone.vfs.pty import Pty
@@ -122,7 +121,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
         capabilities=capabilities_of(who),
         capability_bound=ALL_CAPABILITIES,
-        tracer=tracee.tracer.pid if (tracee := _tracee(task)) is not None else 0,
+        tracer=tracee.tracer.pid if (tracee := tracee_of(task)) is not None else 0,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
         nice=task.nice,
         cpus=kernel.options.cpu_count,
@@ -148,17 +147,12 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     )
 
 
-def _tracee(task: Task) -> Tracee | None:
-    tracing = linux_of(task).calls.tracing
-    return tracing.tracees.get(task) if tracing is not None else None
-
-
 def _state(kernel: Kernel, task: Task) -> str:
     if task.process.status is not None or task.state == ENDED:
         return "Z"
     if task is kernel.scheduler.current or task.state == RUNNABLE:
         return "R"
-    tracee = _tracee(task)
+    tracee = tracee_of(task)
     if tracee is not None and tracee.stop is not None:
         return "t"
     return "T" if task.state == STOPPED else "S"

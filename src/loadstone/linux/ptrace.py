@@ -7,12 +7,13 @@ or SIGKILL ends. Several stops in a row (exec's event, then the end of the call)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loadstone.kernel.process import ENDED, STOPPED
 from loadstone.lean import NamedTuple
 from loadstone.linux import signals
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.clone import CLONE_UNTRACED, CLONE_VFORK
+from loadstone.linux.ending import CLD_STOPPED, CLD_TRAPPED, status_word
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTRAP, SigInfo
 from loadstone.wait import Wait, WaitQueue
 
@@ -31,7 +32,6 @@ KNOWN_OPTIONS = 0xFF | O_EXITKILL
 RUNS, STOPS_AT_CALLS, STEPS = range(3)  # how it was let go
 NO_CALL, AT_ENTRY, AT_EXIT = range(3)  # op of PTRACE_GET_SYSCALL_INFO
 TRAP_FLAG = 0x100
-_CLD_TRAPPED, _CLD_STOPPED = 4, 5
 _TRACE_TRAP = SigInfo(SIGTRAP, signals.TRAP_TRACE)
 
 
@@ -46,6 +46,9 @@ class Stop(NamedTuple):
     signal: SigInfo | None = None
     at: int = NO_CALL
     then: Callable[[], object] | None = None
+
+
+_TRAP_STOP: Final = Stop(SIGTRAP | EVENT_STOP << 8)  # of a seized thread: something concerns its group
 
 
 class Tracee:
@@ -113,23 +116,24 @@ class Tracee:
 
     def group_stop(self, number: int) -> None:
         """Stop as all threads of the process do, by a stopping signal."""
-        self._block(Stop(number | (EVENT_STOP << 8 if self.seized else 0)))
+        self._block(self._group_stop(number))
+
+    def _group_stop(self, number: int) -> Stop:
+        return Stop(number | (EVENT_STOP << 8 if self.seized else 0))
 
     def notice(self) -> None:
         """Something has happened to the group: a thread that listens stops anew, another one when it goes on."""
-        stop = Stop(SIGTRAP | EVENT_STOP << 8)
         if self.listening:
             self.stop = None
-            self.begin(stop)
-        elif stop not in self._coming:
-            self.soon(stop)
+            self.begin(_TRAP_STOP)
+        elif _TRAP_STOP not in self._coming:
+            self.soon(_TRAP_STOP)
 
     def listen(self) -> None:
         """Stay stopped with the group, but hear of what happens to it, or has happened meanwhile."""
         self.listening = True
-        stop = Stop(SIGTRAP | EVENT_STOP << 8)
-        if stop in self._coming:
-            self._coming.remove(stop)
+        if _TRAP_STOP in self._coming:
+            self._coming.remove(_TRAP_STOP)
             self.notice()
 
     def take_over_stop(self, number: int) -> None:
@@ -137,7 +141,7 @@ class Tracee:
         if self.task.state == STOPPED:
             self.group_stop(number)
         else:
-            self.soon(Stop(number | (EVENT_STOP << 8 if self.seized else 0)))
+            self.soon(self._group_stop(number))
 
     def _block(self, stop: Stop) -> None:
         self.task.signals.attention = True  # to be looked at again when it goes on
@@ -304,14 +308,14 @@ class Tracing:
     def born(self, parent: Task, child: Task, flags: int, exit_signal: int) -> Stop | None:
         """A traced thread has made a child: trace it too if that was asked for; the stop of the parent for it."""
         tracee = self.tracees.get(parent)
-        if tracee is None or flags & _CLONE_UNTRACED:
+        if tracee is None or flags & CLONE_UNTRACED:
             return None
-        event = EVENT_VFORK if flags & _CLONE_VFORK else EVENT_FORK if exit_signal == SIGCHLD else EVENT_CLONE
+        event = EVENT_VFORK if flags & CLONE_VFORK else EVENT_FORK if exit_signal == SIGCHLD else EVENT_CLONE
         if not tracee.wants(event):
             return None
         new = self.attach(child, tracee.tracer, seized=tracee.seized, options=tracee.options)
         if tracee.seized:
-            new.soon(Stop(SIGTRAP | EVENT_STOP << 8))
+            new.soon(_TRAP_STOP)
         else:
             child.signals.pending.add(signals.from_process(SIGSTOP, 0, 0))
             child.signals.attention = True
@@ -336,10 +340,7 @@ class Tracing:
             return
         if task.tid == process.pid and tracee.tracer is process.parent:
             return  # it hears of that as the parent
-        status = process.status
-        word = task.exit_code << 8
-        if status is not None:
-            word = status.signal | (0x80 if status.core_dumped else 0) if status.signal else status.code << 8
+        word = task.exit_code << 8 if process.status is None else status_word(process.status)
         self.dead.append(DeadTracee(tracee.tracer, task.tid, process.group, process.credentials.uid, word))
         _wake(tracee.tracer)
 
@@ -360,7 +361,6 @@ class Tracing:
 
 
 _NO_NUMBER = 0xFFFF_FFFF
-_CLONE_VFORK, _CLONE_UNTRACED = 0x4000, 0x800000
 
 
 def _tell_tracer(tracee: Tracee, stop: Stop) -> None:
@@ -369,21 +369,10 @@ def _tell_tracer(tracee: Tracee, stop: Stop) -> None:
     _wake(tracer)
     action = tracer.signals.action(SIGCHLD)
     if tracer.status is None and action.handler != SIG_IGN and not action.flags & signals.SA_NOCLDSTOP:
-        code = _CLD_STOPPED if stop.code in (SIGSTOP, SIGCONT) and stop.signal is None else _CLD_TRAPPED
+        code = CLD_STOPPED if stop.code in (SIGSTOP, SIGCONT) and stop.signal is None else CLD_TRAPPED
         fields = signals.from_process(SIGCHLD, task.tid, task.process.credentials.uid).fields
         signals.send(tracer, SigInfo(SIGCHLD, code, fields + (stop.code & 0x7F).to_bytes(4, "little")))
 
 
 def _wake(tracer: Process) -> None:
     tracer.kernel.scheduler.wake(tracer.child_events.wake())
-
-
-def tracing_of(task: Task) -> Tracing | None:
-    """The machine's traced threads; None while nobody ever was."""
-    return linux_of(task).calls.tracing
-
-
-def tracee_of(task: Task) -> Tracee | None:
-    """What is known of a thread that is traced; None for one that is not."""
-    tracing = linux_of(task).calls.tracing
-    return tracing.tracees.get(task) if tracing is not None else None
