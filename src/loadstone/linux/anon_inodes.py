@@ -46,6 +46,11 @@ class AnonymousFile(OpenFile):
         """As /proc/self/fd shows it."""
         return f"anon_inode:[{self.kind}]"
 
+    def _notify(self, queue: WaitQueue | None, events: int = 0) -> None:
+        """Make whoever waits on the queue run, and tell of `events`: POLL* bits, 0 for any change."""
+        if queue is not None and (queue.waiters or queue.listeners):
+            self.vfs.wake(queue.wake(events=events))
+
 
 class EventFile(AnonymousFile):
     """A counter that is waited on."""
@@ -85,10 +90,6 @@ class EventFile(AnonymousFile):
         self.count += added
         self._notify(self.read_queue, POLLIN)
         return 8
-
-    def _notify(self, queue: WaitQueue | None, events: int) -> None:
-        if queue is not None and (queue.waiters or queue.listeners):
-            self.vfs.wake(queue.wake(events=events))
 
     def available(self) -> int | None:
         """What a read gives: 8 bytes or a wait."""

@@ -166,9 +166,7 @@ class EpollFile(AnonymousFile):
             self._ready.append(interest)
         waited = bool(self.arrivals.waiters)
         self._wake_one()
-        queue = self.read_queue
-        if queue.waiters or queue.listeners:
-            self.vfs.wake(queue.wake(events=POLLIN))
+        self._notify(self.read_queue, POLLIN)
         return waited
 
     def _wake_one(self) -> None:

@@ -138,8 +138,7 @@ class InotifyFile(AnonymousFile):
         elif events and _what(events[-1]) == _what(event):
             return
         events.append(event)
-        if self.read_queue.waiters or self.read_queue.listeners:
-            self.vfs.wake(self.read_queue.wake())
+        self._notify(self.read_queue)
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """As many events as fit; EINVAL if not even the first does."""

@@ -36,9 +36,7 @@ class TimerFile(AnonymousFile):
 
     def _ring(self, times: int) -> None:
         self.ticks += times
-        assert self.read_queue is not None
-        if self.read_queue.waiters or self.read_queue.listeners:
-            self.vfs.wake(self.read_queue.wake(events=POLLIN))
+        self._notify(self.read_queue, POLLIN)
 
     def look(self) -> None:
         """Notice that it went off in the middle of a time slice."""

@@ -85,7 +85,7 @@ class UserFaultFile(AnonymousFile):
         fault = _Fault(missing.address, _MESSAGE.pack(_EVENT_PAGEFAULT, flags, missing.address, thread))
         self._faults.append(fault)
         assert self.read_queue is not None
-        self.vfs.wake(self.read_queue.wake(events=POLLIN))
+        self._notify(self.read_queue, POLLIN)
         try:
             yield Wait((fault.queue,), interruptible=interruptible)
         except Interrupted:
