@@ -25,23 +25,25 @@ INIT = 1  # the number of the machine itself, to which orphans go
 class Credentials:
     """User and group numbers: real, effective, saved and file-system ones, and the supplementary groups.
 
-    `capabilities`: the personality's, where they are not what goes with the user numbers; else None.
+    `capabilities`: the personality's, where they are not what goes with the user numbers; else None. `users`: the
+    personality's too, what the numbers mean to the process where that is not the numbers themselves; else None.
     """
 
-    __slots__ = ("capabilities", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "sgid", "suid", "uid")
+    __slots__ = ("capabilities", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "sgid", "suid", "uid", "users")
 
     def __init__(self, uid: int, gid: int, groups: tuple[int, ...] = ()) -> None:
         self.uid = self.euid = self.suid = self.fsuid = uid
         self.gid = self.egid = self.sgid = self.fsgid = gid
         self.groups = groups
         self.capabilities: Any = None
+        self.users: Any = None
 
     def copy(self) -> Credentials:
         """What fork gives the child."""
         other = Credentials(self.uid, self.gid, self.groups)
         other.euid, other.suid, other.fsuid = self.euid, self.suid, self.fsuid
         other.egid, other.sgid, other.fsgid = self.egid, self.sgid, self.fsgid
-        other.capabilities = self.capabilities
+        other.capabilities, other.users = self.capabilities, self.users
         return other
 
 

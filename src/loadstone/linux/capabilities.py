@@ -11,10 +11,12 @@ from loadstone.lean import NamedTuple
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials
+    from loadstone.linux.namespaces.users import UserNamespace
 
 LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE
 ALL_CAPABILITIES = (1 << LAST_CAPABILITY + 1) - 1
 CAP_SETGID, CAP_SETUID = 6, 7  # include/uapi/linux/capability.h
+CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
 
 
 class Capabilities(NamedTuple):
@@ -35,8 +37,23 @@ def capabilities_of(who: Credentials) -> Capabilities:
 
 
 def capable(who: Credentials, number: int) -> bool:
-    """Whether capability `number` is effective."""
+    """Whether capability `number` is effective in the process's own user namespace."""
     return bool(capabilities_of(who).effective >> number & 1)
+
+
+def capable_in(who: Credentials, users: UserNamespace | None, number: int) -> bool:
+    """Whether capability `number` counts in another user namespace, None for the machine's first (cap_capable).
+
+    Capabilities count in the namespace that a process is in and in those below it, and who made one has all in it.
+    """
+    mine: UserNamespace | None = who.users
+    level = mine.level if mine is not None else 0
+    while users is not None and users.level > level:
+        if users.level == level + 1 and users.uid == who.euid and users.is_in(mine):
+            return True
+        users = users.owner
+    here = users is mine or (mine is None and users is not None and users.level == 0)
+    return here and capable(who, number)
 
 
 def change_user(who: Credentials, uid: int, euid: int, suid: int, *, keeps: bool) -> None:

@@ -64,6 +64,8 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
     try:
+        if flags & NAMESPACES:
+            _enter_namespaces(task, child, flags)
         _tell_numbers(task, child, asked, descriptor)
     except BaseException:  # no frame is left: the call is made again, or its process killed
         _abandon(task, child)
@@ -84,6 +86,12 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     if stop is not None and tracing is not None:
         tracing.tracees[task].soon(stop)
     return child.tid
+
+
+def _enter_namespaces(task: Task, child: Task, flags: int) -> None:
+    from loadstone.linux.namespaces.changing import make_for
+
+    make_for(task, child, flags)
 
 
 def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: int) -> None:
@@ -141,9 +149,13 @@ def _check(task: Task, asked: CloneArguments) -> None:
         raise LinuxError(EINVAL, f"clone flags that do not go together: {flags:#x}")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
-    if flags & NAMESPACES or flags & CLONE_INTO_CGROUP:
-        count_refusal(task, "clone with a new namespace or cgroup")
-        raise LinuxError(EPERM, "namespaces are not for guests")
+    if flags & NAMESPACES:
+        from loadstone.linux.namespaces.changing import demand_built
+
+        demand_built(task, flags, "clone")
+    if flags & CLONE_INTO_CGROUP:
+        count_refusal(task, "clone into a cgroup")
+        raise LinuxError(EPERM, "cgroups are not for guests")
     if asked.wanted_pids:
         count_refusal(task, "clone3 set_tid")
         raise LinuxError(EPERM, "numbers of processes cannot be chosen")

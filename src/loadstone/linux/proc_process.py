@@ -70,6 +70,7 @@ class ProcessFiles:
         number = self.number
         table["fd"] = S_IFDIR, self.descriptors
         table["fdinfo"] = S_IFDIR, self.descriptor_texts
+        table["ns"] = S_IFDIR, self.namespaces
         files = self.files()
         ended = self.process.status is not None
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
@@ -224,6 +225,14 @@ class ProcessFiles:
         flags = file.flags | (O_CLOEXEC if files.is_cloexec(fd) else 0)
         mount = mount_number(self.kernel.vfs, file.location.mount) if file.location is not None else 1
         return text.fdinfo(file.offset, flags, mount, file.inode.inode)
+
+    # Namespaces
+
+    def namespaces(self) -> Inode:
+        """ns/"""
+        from loadstone.linux.namespaces.files import directory
+
+        return directory(self.task, device=PROC_DEVICE, inode=self.number + 0x7000, now_ns=self.now)
 
     # Threads
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h
@@ -74,21 +75,24 @@ class TaskState:
         policy: its SCHED_… policy; the priority that goes with it is the task's.
         resets_on_fork: children are ordinary again (SCHED_RESET_ON_FORK).
         io_priority: class and level of ioprio_set(2); 0 for none of its own.
+        namespaces: those it is in; None where all of them are the machine's first ones.
     """
 
-    __slots__ = ("io_priority", "policy", "resets_on_fork", "rseq")
+    __slots__ = ("io_priority", "namespaces", "policy", "resets_on_fork", "rseq")
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
         self.policy = 0
         self.resets_on_fork = False
         self.io_priority = 0
+        self.namespaces: Namespaces | None = None
 
     def fork(self, *, keeps_rseq: bool) -> TaskState:
         """What a child begins with; in the same memory the area stays the parent's."""
         child = TaskState()
         child.rseq = self.rseq if keeps_rseq else None
         child.policy, child.io_priority = self.policy, self.io_priority
+        child.namespaces = self.namespaces
         return child
 
     def reset_on_fork(self, child: Task) -> None:

@@ -5,6 +5,7 @@ A change is the machine's own: it is gone when the machine is, and the host's se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, cast
@@ -20,10 +21,12 @@ from loadstone.vfs.inode import Inode
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.coredump import CoreSettings
+    from loadstone.linux.namespaces.uts import UtsNamespace
     from loadstone.linux.personality import Linux
 
 PID_MAX = 4194304
 _INT_MAX = (1 << 31) - 1
+_NAME_LENGTH = 64  # __NEW_UTS_LEN
 _PATTERN_LENGTH = 127  # CORENAME_MAX_SIZE, less the NUL
 
 
@@ -159,8 +162,8 @@ def _kernel(kernel: Kernel) -> Settings:
         "cap_last_cap": _fixed(40),
         "core_pattern": Line(lambda: cores().pattern, lambda data: cores().choose(data), _PATTERN_LENGTH),
         "core_uses_pid": Number(lambda: cores().uses_pid, lambda value: setattr(cores(), "uses_pid", value)),
-        "domainname": _fixed(p.domainname),
-        "hostname": _fixed(p.nodename),
+        "domainname": _name(kernel, "domainname"),
+        "hostname": _name(kernel, "nodename"),
         "ngroups_max": _fixed(65536),
         "ns_last_pid": Number(lambda: kernel.last_pid, kernel.go_on_after, 0, PID_MAX),
         "osrelease": _fixed(p.release),
@@ -182,6 +185,20 @@ def _kernel(kernel: Kernel) -> Settings:
         "threads-max": _fixed(kernel.options.memory_size >> 17),
         "version": _fixed(p.version),
     }
+
+
+def _name(kernel: Kernel, field: str) -> Line:
+    """A name in the UTS namespace of who reads or writes it."""
+
+    def uts() -> UtsNamespace:
+        from loadstone.linux.namespaces import namespaces_of
+        from loadstone.linux.proc import current_task
+
+        return namespaces_of(current_task(kernel)).uts
+
+    return Line(
+        lambda: text.encode(getattr(uts(), field)), lambda data: setattr(uts(), field, os.fsdecode(data)), _NAME_LENGTH
+    )
 
 
 def _files(kernel: Kernel) -> Settings:

@@ -19,7 +19,7 @@ _NAMES = {
         sched_getparam sched_setparam sched_getattr sched_get_priority_max sched_get_priority_min
         sched_rr_get_interval getcpu""",
     "ioprio": """ioprio_set ioprio_get""",
-    "info": """uname sysinfo times getrandom""",
+    "info": """uname sethostname setdomainname sysinfo times getrandom""",
     "sysv_shm": """shmget shmat shmdt shmctl""",
     "futex": """futex""",
     "futex2": """futex_waitv futex_wait futex_wake futex_requeue""",
@@ -53,10 +53,10 @@ _NAMES = {
     "mounting": """mount umount2""",
     "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages seccomp
         pkey_alloc pkey_free pkey_mprotect""",
-    "refused": """pivot_root swapon swapoff reboot sethostname setdomainname acct settimeofday adjtimex
+    "refused": """pivot_root swapon swapoff reboot acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at
-        syslog iopl ioperm vhangup quotactl setns""",
-    "unsharing": """unshare""",
+        syslog iopl ioperm vhangup quotactl""",
+    "unsharing": """unshare setns""",
     "tracing": """ptrace""",
     "other_memory": """process_vm_readv process_vm_writev""",
     "userfaulting": """userfaultfd""",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EFAULT, EINVAL, EPERM
+from os import fsdecode
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable_in
+from loadstone.linux.namespaces import namespaces_of
+from loadstone.linux.namespaces.uts import LONGEST
 from loadstone.linux.state import UNAME26, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
-from loadstone.memory.user import copy_out, pieces
+from loadstone.memory.user import copy_in, copy_out, pieces
 from loadstone.memory.vma import PAGE
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.syscalls.arguments import Address, OutSysinfo, OutUname, RandomFlags, Size
+    from loadstone.linux.syscalls.arguments import Address, Int, OutSysinfo, OutUname, RandomFlags, Size
 
 _FIELD = 65
 _SYSINFO = Struct("<q3Q6QHHxxxxQQI4x")
@@ -26,14 +30,39 @@ _MAXIMUM = (1 << 31) - 4096  # one transfer's bound, MAX_RW_COUNT
 @syscall(FULL)
 def uname(task: Task, buffer: OutUname) -> int:
     """uname(2)."""
-    profile = task.kernel.profile
+    profile, uts = task.kernel.profile, namespaces_of(task).uts
     release = profile.release
     if process_state(task.process).personality & UNAME26:
         release = _as_2_6(release)
-    fields = (profile.sysname, profile.nodename, release, profile.version, profile.machine, profile.domainname)
+    fields = (profile.sysname, uts.nodename, release, profile.version, profile.machine, uts.domainname)
     text = b"".join(field.encode("utf-8", "surrogateescape")[: _FIELD - 1].ljust(_FIELD, b"\0") for field in fields)
     copy_out(task.process.space, buffer, text)
     return 0
+
+
+@syscall(FULL)
+def sethostname(task: Task, name: Address, length: Int) -> int:
+    """sethostname(2)."""
+    namespaces_of(task).uts.nodename = _given_name(task, name, length)
+    return 0
+
+
+@syscall(FULL)
+def setdomainname(task: Task, name: Address, length: Int) -> int:
+    """setdomainname(2)."""
+    namespaces_of(task).uts.domainname = _given_name(task, name, length)
+    return 0
+
+
+def _given_name(task: Task, address: int, length: int) -> str:
+    if not capable_in(task.process.credentials, namespaces_of(task).uts.owner, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, "the names of the machine are for CAP_SYS_ADMIN")
+    if not 0 <= length <= LONGEST:
+        raise LinuxError(EINVAL, f"a name of {length} bytes")
+    data = copy_in(task.process.space, address, length) if length else b""
+    if len(data) < length:
+        raise LinuxError(EFAULT)
+    return fsdecode(data.split(b"\0")[0])
 
 
 def _as_2_6(release: str) -> str:

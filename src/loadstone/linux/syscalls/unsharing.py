@@ -1,8 +1,11 @@
-"""unshare(2): what a thread shares with others becomes its own (kernel/fork.c, ksys_unshare)."""
+"""unshare(2) and setns(2): what a thread shares with others becomes its own, or what others have becomes its.
+
+Sources: kernel/fork.c, ksys_unshare; kernel/nsproxy.c, setns.
+"""
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM
+from errno import EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -18,18 +21,21 @@ from loadstone.linux.clone import (
     CLONE_VM,
     NAMESPACES,
 )
-from loadstone.linux.refusals import count_refusal
+from loadstone.linux.pidfd import PidFile
+from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
-    from loadstone.linux.syscalls.arguments import CloneFlags
+    from loadstone.linux.namespaces.base import Namespace
+    from loadstone.linux.syscalls.arguments import CloneFlags, Fd
 
 _ALONE = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
-_KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | NAMESPACES | CLONE_NEWTIME
+_OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
+_KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
 
 
-@syscall(PARTIAL, "namespaces are EPERM")
+@syscall(PARTIAL, "UTS namespaces; others are EPERM")
 def unshare(task: Task, flags: CloneFlags) -> int:
     """unshare(2)."""
     flags &= 0xFFFF_FFFF
@@ -40,9 +46,11 @@ def unshare(task: Task, flags: CloneFlags) -> int:
     process = task.process
     if flags & ~_KNOWN or (flags & _ALONE and _has_company(process, flags)):
         raise LinuxError(EINVAL, f"unshare flags {flags:#x}")
-    if flags & (NAMESPACES | CLONE_NEWTIME):
-        count_refusal(task, "unshare of a namespace")
-        raise LinuxError(EPERM, "namespaces are not for guests")
+    if flags & _OF_NAMESPACES:
+        from loadstone.linux.namespaces import changing
+
+        changing.demand_built(task, flags, "unshare")
+        changing.make_for(task, task, flags)
     process.unshare(task, files=bool(flags & CLONE_FILES), fs=bool(flags & CLONE_FS))
     return 0
 
@@ -50,3 +58,31 @@ def unshare(task: Task, flags: CloneFlags) -> int:
 def _has_company(process: Process, flags: int) -> bool:
     """Whether there are other threads, or for CLONE_VM another process in the same memory."""
     return len(process.tasks) > 1 or bool(flags & CLONE_VM and process.space.users > 1)
+
+
+@syscall(PARTIAL, "UTS namespaces")
+def setns(task: Task, fd: Fd, kinds: CloneFlags) -> int:
+    """setns(2)."""
+    from loadstone.linux.namespaces import changing
+
+    changing.enter(task, _meant(task, fd, kinds & 0xFFFF_FFFF))
+    return 0
+
+
+def _meant(task: Task, fd: int, kinds: int) -> list[Namespace]:
+    """The namespaces behind a descriptor: one of nsfs, or several of a process."""
+    from loadstone.linux.namespaces import files
+
+    file = open_file(task, fd)
+    if isinstance(file, files.NamespaceFile):
+        if kinds and kinds != file.namespace.flag:
+            raise LinuxError(EINVAL, f"{file.namespace.name} is not of kind {kinds:#x}")
+        return [file.namespace]
+    if not isinstance(file, PidFile) or not kinds or kinds & ~_OF_NAMESPACES:
+        raise LinuxError(EINVAL, f"descriptor {fd} stands for no namespaces, or not of kinds {kinds:#x}")
+    if file.process.status is not None:
+        raise LinuxError(ESRCH, "the process has ended")
+    who, whom = task.process.credentials, file.process.credentials
+    if who.euid not in (0, whom.uid):
+        raise LinuxError(EPERM, "a process of another user")
+    return files.of_kinds(file.process.tasks[0], kinds)
