@@ -131,6 +131,22 @@ def test_a_window_shows_who_lived_then_and_nothing_outside() -> None:
     assert "here 1.02 ms to 1.05 ms" in draw(history, ["sh"], "kvm", (begin, end))
 
 
+def test_times_are_told_from_the_birth_of_the_first_process() -> None:
+    """A record may begin late, and a machine's time goes on from one run to the next."""
+    history = History(details=True)
+    history(events.Program(1000, 1000, 5_000_000, "/bin/x", "/bin/x", "x", ("x",)))
+    history(events.Run(1000, 1000, 0, 5_000_000, 6_000_000, "blocked", 1, "time"))
+    history(events.Run(1000, 1000, 0, 7_000_000, 8_000_000, "exited", 1, ""))
+    root = ElementTree.fromstring(draw(history, ["x"], "kvm"))
+    assert any("1 CPU  ·  3.00 ms  ·" in (text.text or "") for text in root.iter(f"{SVG}text"))
+    row = next(group for group in root.iter(f"{SVG}g") if group.get("class") == "row")
+    assert [bar.findtext(f"{SVG}title") for bar in row.iter(f"{SVG}rect")][1:] == [
+        "blocked: time, 1.00 ms from 1.00 ms on",
+        "on CPU 0, 1.00 ms from 0 on",
+        "on CPU 0, 1.00 ms from 2.00 ms on",
+    ]
+
+
 @pytest.mark.parametrize("window", [(0, 1 << 62), (0, 5_000_000), (1, 2), (999_999, 1_000_001)])
 def test_a_window_of_any_size_is_drawn(window: tuple[int, int]) -> None:
     root = ElementTree.fromstring(draw(shell(5), ["sh"], "unicorn", window))
@@ -141,7 +157,7 @@ def test_a_window_of_any_size_is_drawn(window: tuple[int, int]) -> None:
 def test_the_table_fits(width: int) -> None:
     stream = io.StringIO()
     history = shell(200)
-    print_processes(history.roots, (3, 4), Paper(stream, width))
+    print_processes(history, Paper(stream, width))
     text = stream.getvalue()
     assert all(len(line) <= width for line in text.splitlines())
     assert "\x1b" not in text and "SIGTERM" in text and "201 processes" in text
@@ -157,7 +173,7 @@ def test_many_alike_share_a_row_and_their_sums() -> None:
         history(events.Program(pid, pid, 0, "/bin/true", "/bin/true", "true", ("/bin/true",)))
         history(events.Exit(pid, pid, 0 if pid != 1020 else 1, None, 0, 1_000_000, 5, 1, 1, 9))
     stream = io.StringIO()
-    print_processes(history.roots, (0, 0), Paper(stream, 100))
+    print_processes(history, Paper(stream, 100))
     text = stream.getvalue()
     assert re.search(r"1000 +sh +- ", text)
     assert re.search(r"1001 +├─ 19 x true +0 +19\.0 ms +114 ", text)

@@ -132,7 +132,7 @@ def _show_processes(machine: Machine, observers: Observers, options: Namespace, 
         from loadstone.report.processes import print_processes
 
         sys.stderr.write("\n")
-        print_processes(history.roots, (history.process_switches, history.thread_switches), Paper(sys.stderr))
+        print_processes(history, Paper(sys.stderr))
     observers.draw_timeline(words, machine.engine)
 
 

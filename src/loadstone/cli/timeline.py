@@ -76,7 +76,7 @@ def _print_table(history: History) -> None:
     from loadstone.report.paper import Paper
     from loadstone.report.processes import print_processes
 
-    print_processes(history.roots, (history.process_switches, history.thread_switches), Paper(output()))
+    print_processes(history, Paper(output()))
 
 
 def _write_picture(history: History, header: dict[str, object], path: str | None, window: tuple[int, int]) -> None:
@@ -86,9 +86,9 @@ def _write_picture(history: History, header: dict[str, object], path: str | None
 
     command = header.get("command")
     words = [str(word) for word in command] if isinstance(command, list) else [""]
-    zero = min(process.born for process in history.processes)
-    if window[0] >= history.until - zero:
-        raise HostError("--from is after the end of the run", f"it lasted {duration(history.until - zero)}")
+    lasted = history.until - history.began
+    if window[0] >= lasted:
+        raise HostError("--from is after the end of the run", f"it lasted {duration(lasted)}")
     picture = draw(history, words, str(header.get("engine", "?")), window)
     if path is None:
         output().write(picture)

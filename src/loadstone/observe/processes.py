@@ -197,6 +197,11 @@ class History:
             take(self, record)
 
     @property
+    def began(self) -> int:
+        """When the first process was born; 0 if there is none."""
+        return min((process.born for process in self.processes), default=0)
+
+    @property
     def roots(self) -> list[Process]:
         """The processes that nobody forked."""
         return [process for process in self.processes if process.parent is None]

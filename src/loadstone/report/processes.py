@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from loadstone.observe.processes import RUNNING, Process
+from loadstone.observe.processes import RUNNING, History, Process
 from loadstone.observe.text import printable
 from loadstone.report.paper import DIM, Column, Paper, count
 from loadstone.report.units import duration
@@ -26,9 +26,9 @@ class Row(NamedTuple):
     processes: list[Process]
 
 
-def print_processes(roots: list[Process], switches: tuple[int, int], paper: Paper) -> None:
-    """The tree under `roots`. `switches`: of the CPUs, to another process and to another thread of the same."""
-    rows = list(_rows(roots))
+def print_processes(history: History, paper: Paper) -> None:
+    """The tree of all processes, and how often the CPUs went from one to another."""
+    rows = list(_rows(history.roots))
     everybody = [process for row in rows for process in row.processes]
     paper.title("Processes")
     cells = [_cells(row) for row in rows]
@@ -46,8 +46,8 @@ def print_processes(roots: list[Process], switches: tuple[int, int], paper: Pape
     paper.table(columns, [(line[0], _cut(line[1], label), *line[2:-1], _cut(line[-1], wait)) for line in cells])
     runs = "; runs: times it came onto a CPU" if "runs" in shown else ""
     paper.paragraph(
-        f"the CPUs went to another process {count(switches[0], 'time')}, to another thread of the same one "
-        f"{count(switches[1], 'time')}; (brackets): forked, executed nothing{runs}",
+        f"the CPUs went to another process {count(history.process_switches, 'time')}, to another thread of the same "
+        f"one {count(history.thread_switches, 'time')}; (brackets): forked, executed nothing{runs}",
         style=DIM,
     )
 

@@ -34,12 +34,16 @@ class Scale(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide, `end` the last one."""
+    """The machine's time as pixels: `begin` is at `left`, a nanosecond is `stretch` wide, `end` the last one.
+
+    `zero`: what times are told from, the birth of the first process.
+    """
 
     left: float
     begin: int
     end: int
     stretch: float
+    zero: int
 
     def place(self, time: int) -> float:
         """Where a moment is."""
@@ -142,7 +146,7 @@ def draw(history: History, words: Sequence[str], engine: str, window: tuple[int,
 
 def lay_out(history: History, window: tuple[int, int] | None = None) -> Picture:
     """Place everything that is in the window."""
-    zero = min((process.born for process in history.processes), default=0)
+    zero = history.began
     begin, end = (zero + window[0], min(zero + window[1], history.until)) if window else (zero, history.until)
     lines = _lines(history, begin, end)
     scale = _scale(len(lines))
@@ -151,7 +155,7 @@ def lay_out(history: History, window: tuple[int, int] | None = None) -> Picture:
     wanted = max((at + len(label) * scale.letters * _MONOSPACE for at, label in zip(indents, labels, strict=True)),
                  default=0)  # fmt: skip
     left = min(wanted, WIDEST_LABELS) + 78
-    axis = Axis(left, begin, end, (WIDTH - RIGHT - left) / max(end - begin, 1))
+    axis = Axis(left, begin, end, (WIDTH - RIGHT - left) / max(end - begin, 1), zero)
     cpus = history.cpus
     top = TOP + AXIS + LANE * len(cpus) + 14
     rows = [
@@ -164,7 +168,7 @@ def lay_out(history: History, window: tuple[int, int] | None = None) -> Picture:
     lanes = [_lane(cpu, TOP + AXIS + LANE * (at + 0.5), lines, axis) for at, cpu in enumerate(cpus)]
     return Picture(
         WIDTH, top + scale.row * len(rows) + 20, axis, scale, rows, lanes, _arrows(history.links, rows, axis),
-        _ticks(axis, zero), _names(history),
+        _ticks(axis), _names(history),
     )  # fmt: skip
 
 
@@ -284,15 +288,15 @@ def _arrows(links: list[Link], rows: list[Row], axis: Axis) -> list[Arrow]:
     return list(made.values())
 
 
-def _ticks(axis: Axis, zero: int) -> list[Tick]:
-    """At round times since `zero`: 1, 2 or 5 of a power of ten apart."""
+def _ticks(axis: Axis) -> list[Tick]:
+    """At round times since the beginning: 1, 2 or 5 of a power of ten apart."""
     step = 1
     while (axis.end - axis.begin) // step > MOST_TICKS:
         step = step * 5 // 2 if str(step)[0] == "2" else step * 2
-    first = -(-(axis.begin - zero) // step) * step
+    first = -(-(axis.begin - axis.zero) // step) * step
     size, unit = next((size, unit) for size, unit in _UNITS if max(first, step) >= size)
     digits = len(str(size // step)) - 1 if step < size else 0 if step % size == 0 else 1
     return [
-        Tick(axis.place(zero + at), f"{at / size:.{digits}f} {unit}" if at else "0")
-        for at in range(first, axis.end - zero + 1, step)
+        Tick(axis.place(axis.zero + at), f"{at / size:.{digits}f} {unit}" if at else "0")
+        for at in range(first, axis.end - axis.zero + 1, step)
     ]

@@ -66,13 +66,14 @@ def svg(picture: Picture, history: History, title: str, engine: str) -> str:
 def _title(picture: Picture, history: History, title: str, engine: str) -> list[str]:
     processes = len(history.processes)
     facts = [
-        count(processes, "process", "processes"), count(len(picture.lanes), "CPU"), duration(history.until),
+        count(processes, "process", "processes"), count(len(picture.lanes), "CPU"),
+        duration(history.until - history.began),
         count(history.process_switches, "process switch", "process switches"),
         count(history.thread_switches, "thread switch", "thread switches"), f"engine {engine}",
     ]  # fmt: skip
-    zero = min((process.born for process in history.processes), default=0)
-    begin, end = picture.axis.begin - zero, picture.axis.end - zero
-    if begin or picture.axis.end < history.until:
+    axis = picture.axis
+    begin, end = axis.begin - axis.zero, axis.end - axis.zero
+    if begin or axis.end < history.until:
         facts.append(f"here {duration(begin)} to {duration(end)}")
     most = int((picture.width - 40) / 10.3)
     title = title if len(title) <= most else title[: most - 1] + "…"
@@ -177,7 +178,7 @@ def _box(box: Box, row: Row, picture: Picture) -> str:
     }[span.state]
     says = f"on CPU {span.cpu}" if span.state == RUNNING else _SAYS[span.state]
     what = f": {span.what}" if span.what else ""
-    note = f"{says}{what}, {duration(span.end - span.start)} from {duration(span.start)} on"
+    note = f"{says}{what}, {duration(span.end - span.start)} from {duration(span.start - picture.axis.zero)} on"
     round_ends = ' rx="2"' if span.state == RUNNING and box.width > 4 else ""
     return (
         f'<rect x="{box.x:.2f}" y="{row.y - high / 2:.2f}" width="{box.width:.2f}" height="{high:.2f}"{round_ends} '
