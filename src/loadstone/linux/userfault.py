@@ -84,7 +84,6 @@ class UserFaultFile(AnonymousFile):
         thread = task.tid if (self.features or 0) & FEATURE_THREAD_ID else 0
         fault = _Fault(missing.address, _MESSAGE.pack(_EVENT_PAGEFAULT, flags, missing.address, thread))
         self._faults.append(fault)
-        assert self.read_queue is not None
         self._notify(self.read_queue, POLLIN)
         try:
             yield Wait((fault.queue,), interruptible=interruptible)
