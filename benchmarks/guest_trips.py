@@ -22,7 +22,6 @@ CODE, DATA = 0x10000, 0x20000
 LOOPS, TRIES, PART = 200, 25, 64
 READ = b"\x31\xc0\x0f\x05"  # xor eax, eax; syscall
 CALL = b"\xb8\x63\0\0\0\x0f\x05"  # mov eax, 99; syscall
-TOUCH = b"\x8a\x04\x25\0\0\x04\0"  # mov al, [0x40000], where nothing is mapped
 INT3, IRETQ, CPUID = b"\xcc", b"\x48\xcf", b"\x53\x31\xc0\x0f\xa2\x5b"  # push rbx; xor eax, eax; cpuid; pop rbx
 BREAKPOINT_STUB = 0x100 + 4 * 3
 

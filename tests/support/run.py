@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -172,8 +171,3 @@ def _first_difference(what: str, got: bytes, wanted: bytes) -> str:
     common = min(len(ours), len(theirs))
     extra = (ours[common:] or theirs[common:])[:1]
     return f"{what}: {len(ours)} lines, natively {len(theirs)}; the first that only one has: {extra}"
-
-
-def signal_status(number: signal.Signals) -> int:
-    """The exit status of a program that `number` killed."""
-    return 128 + int(number)

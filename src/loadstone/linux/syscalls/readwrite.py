@@ -288,11 +288,6 @@ def read_segments(task: Task, file: OpenFile, segments: Segments) -> int | Block
     return _read(task, file, segments, None)
 
 
-def write_segments(task: Task, file: OpenFile, segments: Segments) -> int | Blocking:
-    """Write from the segments, as writev(2) does once it has checked everything."""
-    return _write(task, file, segments, None)
-
-
 # Reading
 
 
