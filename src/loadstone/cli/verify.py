@@ -53,7 +53,7 @@ def parser() -> Parser:
 
 
 IMAGES = "images"
-_MODES = {"--faults": "faults", "--fuzz": "fuzz", "--conformance": "conformance", "--aslr": "aslr"}
+_MODES = ("--faults", "--fuzz", "--conformance", "--aslr")
 # Options that only some modes look at; without a mode, images are compared.
 _BELONGS = {
     "--hostile": (IMAGES,),
@@ -74,20 +74,19 @@ _BELONGS = {
 }
 
 
-def _given(value: object) -> bool:
-    """Whether an option was on the command line: what is not is None, False or an empty list. 0 is a value."""
-    return value is not None and value is not False and value != []
-
-
 def _check(made: Parser, options: Namespace) -> None:
     """One mode at most, and no option that it does not look at."""
-    modes = [option for option, name in _MODES.items() if _given(getattr(options, name))]
+
+    def given(option: str) -> bool:
+        name = option.removeprefix("--").replace("-", "_")
+        return bool(getattr(options, name) != made.get_default(name))
+
+    modes = [option for option in _MODES if given(option)]
     if len(modes) > 1:
         made.error(f"{', '.join(modes)}: one at a time")
     mode = modes[0] if modes else IMAGES
     for option, where in _BELONGS.items():
-        given = getattr(options, option.removeprefix("--").replace("-", "_"))
-        if not _given(given) or mode in where:
+        if not given(option) or mode in where:
             continue
         needs = " or ".join(one for one in where if one != IMAGES)
         if mode == IMAGES:

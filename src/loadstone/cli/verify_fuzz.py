@@ -30,7 +30,7 @@ def add_options(parser: Parser) -> None:
 
 def wanted(options: Namespace) -> bool:
     """Whether the command line asks for one of these modes."""
-    return options.fuzz is not None or options.conformance or options.aslr is not None
+    return bool(options.fuzz or options.conformance or options.aslr)
 
 
 def run(parser: Parser, options: Namespace) -> int:
@@ -38,11 +38,10 @@ def run(parser: Parser, options: Namespace) -> int:
     from loadstone.verify.runner import require_host
 
     require_host()
-    modes = (options.fuzz is not None, options.conformance, options.aslr is not None)
+    mode = next(option for option in _MODES if getattr(options, option.removeprefix("--")))
     if options.words:
-        mode = next(name for name, asked in zip(("--fuzz", "--conformance", "--aslr"), modes, strict=True) if asked)
         raise HostError(f"{mode} makes its files itself and takes no program: {options.words[0]} is one too many")
-    return next(mode for mode, asked in zip((_fuzz, _conformance, _aslr), modes, strict=True) if asked)(options)
+    return _MODES[mode](options)
 
 
 def _fuzz(options: Namespace) -> int:
@@ -79,6 +78,9 @@ def _aslr(options: Namespace) -> int:
     as_dict = randomisation_to_dict(results, options.aslr)
     _show(options, as_dict, lambda stream: write_randomisation(results, options.aslr, stream))
     return DIFFERENT if any(result.faults for result in results) else 0
+
+
+_MODES = {"--fuzz": _fuzz, "--conformance": _conformance, "--aslr": _aslr}
 
 
 def _show(options: Namespace, as_dict: dict[str, Any], write: Callable[[TextIO], object]) -> None:
