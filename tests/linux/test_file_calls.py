@@ -66,6 +66,13 @@ def test_mounting_gives_what_the_kernel_gives(compiled: Compiler, tmp_path: Path
     assert ours == theirs and len(ours) > 50
 
 
+def test_the_options_of_mounts_do_what_the_kernel_does(compiled: Compiler, tmp_path: Path) -> None:
+    if os.geteuid() or subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount, and in a mount namespace of its own")
+    ours, theirs = both("mount_options", compiled, tmp_path)
+    assert ours == theirs and len(ours) > 150
+
+
 EDGES = r"""
 #include <fcntl.h>
 #include <stdio.h>

@@ -18,6 +18,7 @@ from loadstone.linux.profile import RLIMIT_DATA, RLIMIT_STACK
 from loadstone.linux.stack import Arguments
 from loadstone.vfs.flags import PATH_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID, X_OK
 from loadstone.vfs.inode import may
+from loadstone.vfs.location import MNT_NOSUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -461,8 +462,9 @@ def file_credentials(program: Program, who: ExecCredentials) -> tuple[ExecCreden
     """The credentials after exec, and AT_SECURE (bprm_fill_uid, cap_bprm_creds_from_file)."""
     inode = program.inode
     euid, egid = who.euid, who.egid
-    if inode.mode & S_ISUID:
+    mode = inode.mode if not program.location.mount.flags & MNT_NOSUID else 0
+    if mode & S_ISUID:
         euid = inode.uid
-    if inode.mode & (S_ISGID | 0o010) == S_ISGID | 0o010:
+    if mode & (S_ISGID | 0o010) == S_ISGID | 0o010:
         egid = inode.gid
     return who._replace(euid=euid, egid=egid), euid != who.uid or egid != who.gid

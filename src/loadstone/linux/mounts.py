@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.vfs.assemble import PROC_DEVICE, SYS_DEVICE
+from loadstone.vfs.location import (
+    MNT_NOATIME,
+    MNT_NODEV,
+    MNT_NODIRATIME,
+    MNT_NOEXEC,
+    MNT_NOSUID,
+    MNT_NOSYMFOLLOW,
+    MNT_READONLY,
+    MNT_RELATIME,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -11,65 +23,99 @@ if TYPE_CHECKING:
     from loadstone.linux.proc import ProcRoot
     from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.vfs.devpts import ProcessSide
-    from loadstone.vfs.generated import StaticDirectory
+    from loadstone.vfs.generated import GeneratedDirectory, StaticDirectory
     from loadstone.vfs.inode import Entry, Inode
-    from loadstone.vfs.location import Mount
+    from loadstone.vfs.location import Dentry, Location, Mount, Superblock
     from loadstone.vfs.vfs import Vfs
 
-FIRST = 21  # the root's number: a booted kernel has used the ones before for mounts of its own
+_OPTIONS = (
+    (MNT_NOSUID, "nosuid"), (MNT_NODEV, "nodev"), (MNT_NOEXEC, "noexec"), (MNT_NOATIME, "noatime"),
+    (MNT_NODIRATIME, "nodiratime"), (MNT_RELATIME, "relatime"), (MNT_NOSYMFOLLOW, "nosymfollow"),
+)  # fmt: skip
 
 
 def mount_number(vfs: Vfs, mount: Mount) -> int:
     """The mount's number; those without a place in the tree (pipes, memfds) have low ones."""
-    if mount is vfs.root.mount:
-        return FIRST
-    for number, other in enumerate(vfs.mounts.values(), FIRST + 1):
-        if other is mount:
-            return number
-    return 1
+    return mount.number or 1
 
 
-def mount_lines(vfs: Vfs) -> list[Line]:
-    """All mounts, the root first."""
-    root = vfs.root
-    lines = [_line(FIRST, 1, root.inode.device, "/", root.mount)]
-    for number, (place, mount) in enumerate(vfs.mounts.items(), FIRST + 1):
-        parent = mount_number(vfs, place.mount)
-        lines.append(_line(number, parent, mount.root.inode.device, place.path, mount))
+def mount_lines(vfs: Vfs, root: Location | None = None) -> list[Line]:
+    """All mounts that a process with this root directory can reach, in the order of mounting."""
+    top = root if root is not None and root != vfs.root else None
+    lines = [_line(vfs.root, vfs.root.mount)] if top is None else []
+    for place, mount in sorted(vfs.mounts.items(), key=lambda pair: pair[1].number):
+        if not place.path_under(top).startswith("(unreachable)"):
+            lines.append(_line(place, mount, top))
     return lines
 
 
-def _line(number: int, parent: int, device: int, point: str, mount: Mount) -> Line:
+def _line(place: Location, mount: Mount, top: Location | None = None) -> Line:
     from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.linux.structs import major, minor
 
-    options = "rw,noexec,relatime" if mount.noexec else "rw,relatime"
-    return Line(number, parent, major(device), minor(device), "/", point, options, mount.name, mount.name, "rw")
+    superblock = mount.superblock
+    shown = ["ro" if mount.flags & MNT_READONLY else "rw", *(word for bit, word in _OPTIONS if mount.flags & bit)]
+    device, above = mount.root.inode.device, 1 if mount.at is None else place.mount.number
+    return Line(
+        mount.number, above, major(device), minor(device), _path_in(superblock, mount.root), place.path_under(top),
+        ",".join(shown), _propagation(mount), superblock.kind, mount.source,
+        ("ro" if superblock.read_only else "rw") + superblock.options(),
+    )  # fmt: skip
+
+
+def _path_in(superblock: Superblock, dentry: Dentry | None) -> str:
+    """The path of a bind mount's root inside its file system."""
+    names: list[str] = []
+    while dentry is not None and dentry is not superblock.root:
+        names.append(dentry.name)
+        dentry = dentry.parent
+    return "/" + "/".join(reversed(names)) + ("//deleted" if names and dentry is not None and dentry.gone else "")
+
+
+def _propagation(mount: Mount) -> str:
+    """The optional fields of mountinfo (fs/proc_namespace.c)."""
+    shown = f"shared:{mount.group} " if mount.group else ""
+    shown += f"master:{mount.master} " if mount.master else ""
+    return shown + ("unbindable " if mount.unbindable else "")
 
 
 def mount_kernel_files(kernel: Kernel) -> None:
     """Put the guest's own /proc and /sys where the namespace has empty ones. They cost nothing until looked at."""
-    from loadstone.vfs.generated import GeneratedDirectory
-
     kernel.vfs.process_side = lambda: _process_side(kernel)
-    now = kernel.clock.realtime_ns()
+    for place, mount in kernel.vfs.mounts.items():
+        if place.path not in ("/proc", "/sys"):
+            continue
+        make = proc_directory if place.path == "/proc" else sys_directory
+        mount.root.inode = make(kernel)
+
+
+def proc_directory(kernel: Kernel) -> GeneratedDirectory:
+    """The topmost directory of /proc."""
 
     def proc() -> ProcRoot:
         from loadstone.linux.proc import proc_root
 
         return proc_root(kernel)
 
+    return _later(kernel, proc, PROC_DEVICE)
+
+
+def sys_directory(kernel: Kernel) -> GeneratedDirectory:
+    """The topmost directory of /sys."""
+
     def sys() -> StaticDirectory:
         from loadstone.linux.sys import sys_root
 
         return sys_root(kernel)
 
-    for place, mount in kernel.vfs.mounts.items():
-        if place.path not in ("/proc", "/sys"):
-            continue
-        tree = _Later(proc if place.path == "/proc" else sys)
-        device = mount.root.inode.device
-        mount.root.inode = GeneratedDirectory(tree.names, tree.find, device=device, inode=1, now_ns=now)
+    return _later(kernel, sys, SYS_DEVICE)
+
+
+def _later(kernel: Kernel, build: Callable[[], ProcRoot | StaticDirectory], device: int) -> GeneratedDirectory:
+    from loadstone.vfs.generated import GeneratedDirectory
+
+    tree = _Later(build)
+    return GeneratedDirectory(tree.names, tree.find, device=device, inode=1, now_ns=kernel.clock.realtime_ns())
 
 
 def _process_side(kernel: Kernel) -> ProcessSide:

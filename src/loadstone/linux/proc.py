@@ -170,9 +170,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
     return {
         "cmdline": lambda: b"\n",
         "cpuinfo": lambda: machine_text.cpuinfo(cpu_model(profile, _engine(kernel)), options.cpu_count),
-        "filesystems": lambda: (
-            b"nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\nnodev\tbinfmt_misc\nnodev\tpipefs\nnodev\toverlay\n"
-        ),
+        "filesystems": _file_systems,
         "loadavg": lambda: machine_text.loadavg(1, len(processes()), max(kernel.processes, default=1)),
         "meminfo": meminfo,
         "locks": lambda: _locks(kernel),
@@ -201,6 +199,12 @@ def _kernel_config(profile: KernelProfile) -> dict[str, Produce]:
             return file.read()
 
     return {"config.gz": config}
+
+
+def _file_systems() -> bytes:
+    from loadstone.linux.file_systems import text
+
+    return text()
 
 
 def _locks(kernel: Kernel) -> bytes:

@@ -25,6 +25,7 @@ class Mount(NamedTuple):
     root: str
     point: str
     options: str  # of the mount: rw,relatime
+    tags: str  # the optional fields, with a space behind each
     kind: str
     source: str
     super_options: str  # of the file system: rw,size=4k
@@ -35,7 +36,9 @@ def mounts(table: Iterable[Mount]) -> bytes:
     lines = []
     for m in table:
         more = m.super_options.split(",", 1)[1:]
-        options = ",".join([m.options, *more])
+        first, *rest = m.options.split(",")
+        closed = "ro" if m.super_options.startswith("ro") else first
+        options = ",".join([closed, *rest, *more])
         source, point = escape(m.source, " \t\n\\#"), escape(m.point, " \t\n\\")
         lines.append(f"{source} {point} {m.kind} {options} 0 0\n")
     return encode("".join(lines))
@@ -46,9 +49,8 @@ def mountinfo(table: Iterable[Mount]) -> bytes:
     lines = []
     for m in table:
         root, point, source = escape(m.root, " \t\n\\"), escape(m.point, " \t\n\\"), escape(m.source, " \t\n\\#")
-        lines.append(
-            f"{m.id} {m.parent} {m.major}:{m.minor} {root} {point} {m.options} - {m.kind} {source} {m.super_options}\n"
-        )
+        where = f"{m.id} {m.parent} {m.major}:{m.minor} {root} {point} {m.options} {m.tags}"
+        lines.append(f"{where}- {m.kind} {source} {m.super_options}\n")
     return encode("".join(lines))
 
 

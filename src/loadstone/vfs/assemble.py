@@ -12,7 +12,7 @@ from loadstone.errors import HostError, LinuxError
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.host import HostTree
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Inode
-from loadstone.vfs.location import Dentry, Location, Mount
+from loadstone.vfs.location import MNT_NOEXEC, Dentry, Location, Mount
 from loadstone.vfs.namespace import OVERLAY_MAGIC, Origin
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.overlay_directory import OverlayDirectory
@@ -77,6 +77,7 @@ def assemble(
     vfs.file_systems.append(fs)
     start = _descend(vfs, whole, top, "--root")
     mount = Mount(start.dentry, None, "overlay", OVERLAY_MAGIC)
+    mount.number = vfs.root.mount.number
     vfs.root = Location(mount, start.dentry)
     _system_directories(vfs, fs, budget, clock, random_bytes, terminal_fd, deterministic)
     if visible is not None:
@@ -102,6 +103,7 @@ def _system_directories(
 ) -> None:
     """Cover /dev, /proc and /sys, whatever the host has there."""
     from loadstone.vfs.devices import populate
+    from loadstone.vfs.discard import nothing
     from loadstone.vfs.generated import GeneratedDirectory
 
     now = clock.realtime_ns()
@@ -111,16 +113,20 @@ def _system_directories(
     ):
         _provide(vfs, fs, path, 0o555)
         mount = vfs.mount(path, EmptyDirectory(device, 1, S_IFDIR | 0o555, now_ns=now), name=name, magic=magic)
-        mount.noexec = True  # SB_I_NOEXEC
+        mount.superblock.noexec = True  # SB_I_NOEXEC
+        mount.superblock.space = nothing(magic)
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
     vfs.file_systems.append(dev)
-    vfs.mount("/dev", populate(dev, random_bytes, lambda: vfs.terminals, terminal_fd), name="devtmpfs")
+    mount = vfs.mount("/dev", populate(dev, random_bytes, lambda: vfs.terminals, terminal_fd), name="devtmpfs")
+    vfs.single["devtmpfs"] = mount.superblock
     names = GeneratedDirectory(
         lambda: vfs.terminals.names(), lambda name: vfs.terminals.find(name),
         device=DEVPTS_DEVICE, inode=1, mode=0o755, now_ns=now,
     )  # fmt: skip
-    vfs.mount("/dev/pts", names, name="devpts", magic=DEVPTS_MAGIC)
+    mount = vfs.mount("/dev/pts", names, name="devpts", magic=DEVPTS_MAGIC)
+    mount.superblock.space = nothing(DEVPTS_MAGIC)
+    vfs.single["devpts"] = mount.superblock
 
 
 def _forbid_execution(vfs: Vfs, path: str) -> None:
@@ -131,8 +137,8 @@ def _forbid_execution(vfs: Vfs, path: str) -> None:
         raise HostError(f"--noexec: {path}: {error}") from None
     mount = place.mount
     if place.dentry is not mount.root or mount.at is None:
-        mount = vfs.mount_at(place, place.dentry, mount.name, mount.magic)
-    mount.noexec = True
+        mount = vfs.hang(mount.clone(place.dentry, place))
+    mount.flags |= MNT_NOEXEC
 
 
 def _real(path: str, option: str) -> str:

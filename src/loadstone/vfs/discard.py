@@ -14,6 +14,8 @@ from loadstone.vfs.overlay_files import OverlayFile, OverlaySymlink
 from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Dentry
     from loadstone.vfs.vfs import Vfs
@@ -137,7 +139,10 @@ def kind_of(inode: Inode) -> str:
 
 
 def space(vfs: Vfs, location: Location) -> Space:
-    """statfs(2): what the overlay may still take, on a file system of the host's size."""
+    """statfs(2): what the file system says; the overlay: what it may still take, on one of the host's size."""
+    own = location.mount.superblock.space
+    if own is not None:
+        return own()
     budget = vfs.budget
     total, files = budget.limit, 1 << 20
     inode = location.inode
@@ -146,4 +151,9 @@ def space(vfs: Vfs, location: Location) -> Space:
         host = os.fstatvfs(tree.root.directory_fd())
         total, files = host.f_blocks * host.f_frsize, host.f_files
     free = max(0, budget.limit - budget.used)
-    return Space(4096, total, min(free, total), files, files // 2, NAME_MAX, location.mount.magic)
+    return Space(4096, total, min(free, total), files, files // 2, NAME_MAX, location.mount.superblock.magic)
+
+
+def nothing(magic: int) -> Callable[[], Space]:
+    """What statfs(2) shows of a file system that takes no room (fs/libfs.c, simple_statfs())."""
+    return lambda: Space(4096, 0, 0, 0, 0, NAME_MAX, magic)

@@ -6,12 +6,21 @@ mount.
 
 from __future__ import annotations
 
+from errno import EROFS
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.vfs.discard import Space
     from loadstone.vfs.inode import Inode
 
 PIPEFS_MAGIC = 0x50495045  # include/uapi/linux/magic.h
+# include/linux/mount.h
+MNT_NOSUID, MNT_NODEV, MNT_NOEXEC, MNT_NOATIME, MNT_NODIRATIME = 1, 2, 4, 8, 16
+MNT_RELATIME, MNT_READONLY, MNT_NOSYMFOLLOW = 0x20, 0x40, 0x80
 
 
 class Dentry:
@@ -34,20 +43,77 @@ class Dentry:
         return bool(self.inode.watches) or (parent is not None and bool(parent.inode.watches))
 
 
+class Superblock:
+    """One file system, however often it is mounted.
+
+    Attributes:
+        kind, magic: its type's name, and the number that statfs(2) shows.
+        root: its topmost dentry that can be seen; a bind mount shows another one.
+        mounts: how many there are of it in the tree.
+        noexec: nothing in it may be executed, whatever the mounts say.
+        read_only: nothing in it may be changed through any of its mounts.
+        options: its own mount options as /proc/mounts shows them behind `rw`, with a comma before each.
+        space: what statfs(2) shows; None for what the machine's overlay has.
+        sync: write what is not yet on its device; None where there is none.
+        release: what is to be done when its last mount is gone; None for nothing.
+        reconfigure: take other options (MS_REMOUNT with data); None if it has none that could change.
+    """
+
+    __slots__ = (
+        "kind", "magic", "mounts", "noexec", "options", "read_only", "reconfigure", "release", "root", "space", "sync",
+    )  # fmt: skip
+
+    def __init__(self, kind: str, magic: int, root: Dentry) -> None:
+        self.kind = kind
+        self.magic = magic
+        self.root = root
+        self.mounts = 0
+        self.read_only = self.noexec = False
+        self.options: Callable[[], str] = str
+        self.space: Callable[[], Space] | None = None
+        self.sync: Callable[[], None] | None = None
+        self.release: Callable[[], None] | None = None
+        self.reconfigure: Callable[[str], None] | None = None
+
+
 class Mount:
     """A tree hung in at a place. `at` None: the namespace's root, or a tree without a place.
 
-    `noexec`: nothing here may be executed, or mapped to be executed.
+    Attributes:
+        superblock: the file system, or part of one, whose tree it is.
+        source: what was mounted, as /proc/mounts shows it: a device's path, or any word.
+        flags: MNT_* of what is forbidden here, or done about access times.
+        number: its place in the order of mounting; the namespace gives it.
+        group, master: the peer group it belongs to and the one it follows, 0 for none; `unbindable`.
+        expiring: nobody has been here since umount2(MNT_EXPIRE) asked.
     """
 
-    __slots__ = ("at", "magic", "name", "noexec", "root")
+    __slots__ = (
+        "at", "expiring", "flags", "group", "master", "number", "root", "source", "superblock", "unbindable",
+    )  # fmt: skip
 
-    def __init__(self, root: Dentry, at: Location | None, name: str, magic: int) -> None:
+    def __init__(
+        self, root: Dentry, at: Location | None, name: str, magic: int, superblock: Superblock | None = None
+    ) -> None:
         self.root = root
         self.at = at
-        self.name = name  # the file system's, as /proc/mounts shows it
-        self.magic = magic
-        self.noexec = False
+        self.superblock = superblock or Superblock(name, magic, root)
+        self.source = name
+        self.flags = MNT_RELATIME
+        self.number = 0
+        self.group = self.master = 0
+        self.unbindable = self.expiring = False
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing may be changed here: through this mount, or at all."""
+        return bool(self.flags & MNT_READONLY) or self.superblock.read_only
+
+    def clone(self, root: Dentry, at: Location | None) -> Mount:
+        """Another mount of the same file system, of the tree below `root`: a bind mount. Source: clone_mnt()."""
+        made = Mount(root, at, "", 0, self.superblock)
+        made.source, made.flags, made.group, made.master = self.source, self.flags, self.group, self.master
+        return made
 
 
 class Location:
@@ -76,7 +142,7 @@ class Location:
     @property
     def noexec(self) -> bool:
         """Whether a mount option, here or on the host, forbids execution. Source: fs/exec.c, path_noexec()."""
-        if self.mount.noexec:
+        if self.mount.flags & MNT_NOEXEC or self.mount.superblock.noexec:
             return True
         dentry: Dentry | None = self.dentry
         while dentry is not None:
@@ -85,6 +151,12 @@ class Location:
                 return known
             dentry = dentry.parent
         return False
+
+    def demand_writable(self) -> None:
+        """EROFS where nothing may be changed. Source: fs/namespace.c, mnt_want_write()."""
+        mount = self.mount
+        if mount.flags & MNT_READONLY or mount.superblock.read_only:
+            raise LinuxError(EROFS, f"{self.path} is mounted read-only")
 
     def tell(self, mask: int) -> None:
         """Tell who watches the file of IN_* events that came through its name."""

@@ -84,6 +84,7 @@ class Names(Namespace):
             raise LinuxError(EEXIST)
         if slash and not directory:
             raise LinuxError(ENOENT)
+        base.demand_writable()
         return base, last
 
     def mkdir(self, path: str, mode: int, origin: Origin = TOP) -> None:
@@ -144,6 +145,7 @@ class Names(Namespace):
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
             raise LinuxError(EISDIR)
+        base.demand_writable()
         victim = self._step(base, last, walk)
         inode = victim.inode
         if slash:
@@ -160,6 +162,7 @@ class Names(Namespace):
         if last in ("", ".", ".."):
             self._step(base, last or ".", walk)
             raise LinuxError({"": EBUSY, ".": EINVAL, "..": ENOTEMPTY}[last])
+        base.demand_writable()
         victim = self._step(base, last, walk)
         self._may_delete(base, victim.inode, True, origin.who)
         self._not_busy(base, victim)
@@ -194,6 +197,7 @@ class Names(Namespace):
             raise LinuxError(EBUSY)
         if new_last in ("", ".", ".."):
             raise LinuxError(EEXIST if flags == RENAME_NOREPLACE else EBUSY)
+        base.demand_writable()
         source = self._step(base, last, walk)
         target = self._child(new_base, new_last, new_walk)
         if target is not None and flags == RENAME_NOREPLACE:

@@ -10,10 +10,11 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import MAX_SYMLINKS, NAME_MAX, PATH_MAX, S_IFDIR, S_IFMT, X_OK
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, may
-from loadstone.vfs.location import Dentry, Location, Mount
+from loadstone.vfs.location import MNT_NOSYMFOLLOW, Dentry, Location, Mount
 
 OVERLAY_MAGIC, MEMORY_MAGIC = 0x794C7630, 0x01021994  # include/uapi/linux/magic.h: OVERLAYFS, TMPFS
 REMEMBERED_NAMES = 100_000
+FIRST_MOUNT = 21  # the root's number: a booted kernel has used the ones before for mounts of its own
 OWN_REFERENCES = 3  # to a dentry while _prune() looks at it: directory, variable, argument
 
 
@@ -49,10 +50,12 @@ class Namespace:
     Attributes:
         root: its own root; a process may have another one.
         mounts: what is mounted where, but for the root.
+        last_mount: the number that was given to a mount last.
     """
 
     def __init__(self, root: Inode, name: str, magic: int) -> None:
         mount = Mount(Dentry(None, "/", root), None, name, magic)
+        mount.number = self.last_mount = FIRST_MOUNT
         self.root = Location(mount, mount.root)
         self.mounts: dict[Location, Mount] = {}
         self._remembered = 0
@@ -99,6 +102,7 @@ class Namespace:
             mount = self.mounts.get(place)
             if mount is None:
                 break
+            mount.expiring = False
             place = Location(mount, mount.root)
         return place
 
@@ -147,6 +151,8 @@ class Namespace:
         return self._resolve(base, target, walk, True, False)
 
     def _target(self, link: Location, walk: Walk) -> Location | str:
+        if link.mount.flags & MNT_NOSYMFOLLOW:
+            raise LinuxError(ELOOP, "symbolic links are not followed on this mount")
         walk.links += 1
         if walk.links > MAX_SYMLINKS:
             raise LinuxError(ELOOP)
@@ -204,13 +210,21 @@ class Namespace:
         return self.mount_at(self.resolve(path), Dentry(None, "/", inode), name, magic)
 
     def mount_at(self, place: Location, root: Dentry, name: str, magic: int) -> Mount:
-        """Hang in a dentry's tree: a bind mount, if it is part of another one."""
-        if place.inode.is_directory != root.inode.is_directory:
+        """Hang in a file system, or what is seen of one, whose topmost dentry is `root`; ENOTDIR."""
+        return self.hang(Mount(root, place, name, magic))
+
+    def hang(self, mount: Mount) -> Mount:
+        """Make a new mount part of the tree, at the place it names; ENOTDIR."""
+        place = mount.at
+        assert place is not None
+        if place.inode.is_directory != mount.root.inode.is_directory:
             raise LinuxError(ENOTDIR)
-        at = place.mount.at
-        if at is not None and place.dentry is place.mount.root and isinstance(place.inode, EmptyDirectory):
-            place = at  # it was only there to be mounted on
-        mount = Mount(root, place, name, magic)
+        above = place.mount.at
+        if above is not None and place.dentry is place.mount.root and isinstance(place.inode, EmptyDirectory):
+            mount.at = place = above  # it was only there to be mounted on
+        self.last_mount += 1
+        mount.number = self.last_mount
+        mount.superblock.mounts += 1
         place.dentry.mounted = True
         self.mounts[place] = mount
         return mount

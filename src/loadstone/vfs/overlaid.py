@@ -39,6 +39,8 @@ class Overlaid(Inode):
         now = 0 if lower is not None else fs.now()
         device = fs.device if lower is None or fs.deterministic else lower.stat.st_dev
         Inode.__init__(self, device, fs.number() if lower is None else 0, mode, now_ns=now)
+        if lower is None:
+            fs.born(self)
 
     def owned(self, who: Identity, parent: Inode) -> None:
         """Give a new file its owner; in a set-group-ID directory the directory's group. Source: inode_init_owner()."""

@@ -90,6 +90,9 @@ class Overlay:
         self.last_number += 1
         return self.last_number
 
+    def born(self, inode: Inode) -> None:
+        """An inode was made that the host does not have; a file system with a limit may refuse it."""
+
     def show(self, device: int, inode: int) -> int:
         """The inode number that the guest sees for a file of the host."""
         if not self.deterministic:

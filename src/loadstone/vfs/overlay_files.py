@@ -6,17 +6,20 @@ what is mapped, open and named goes on being one file.
 
 from __future__ import annotations
 
-from errno import EACCES, EFBIG, EINVAL, ENXIO
+from errno import EACCES, EFBIG, EINVAL, ENOSPC, ENXIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.vfs.file import total
 from loadstone.vfs.flags import S_IFIFO, S_IFMT, S_IFSOCK
 from loadstone.vfs.open_files import MAX_OFFSET
 from loadstone.vfs.overlaid import Overlaid
-from loadstone.vfs.regular import RegularFile
+from loadstone.vfs.regular import RegularFile, before
 from loadstone.vfs.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.host import HostNode
     from loadstone.vfs.location import Location
@@ -83,6 +86,19 @@ class OverlayFile(RegularFile, Overlaid):
         assert self.store is not None
         self.store.grow(offset, length)
         return self.store.fd()
+
+    def write_from(self, pieces: Sequence[memoryview], offset: int) -> int:
+        """As any file; where there is room for a part only, that part (generic_perform_write)."""
+        try:
+            return RegularFile.write_from(self, pieces, offset)
+        except LinuxError as error:
+            store, length = self.store, total(pieces)
+            if error.errno != ENOSPC or store is None or not self.fs.budget.fills:
+                raise
+            room = max(store.charged - offset, 0) + self.fs.budget.room(length)
+            if not 0 < room < length:
+                raise
+            return RegularFile.write_from(self, before(pieces, room), offset)
 
     def copy_up(self, size: int) -> None:
         """Make the contents ours: the first `size` bytes of them."""

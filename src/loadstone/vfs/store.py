@@ -19,6 +19,9 @@ class Budget:
 
     __slots__ = ("descriptors", "limit", "open", "used")
 
+    grain = 1  # contents are counted in units of this many bytes
+    fills = False  # a write for which there is room in part is done in part
+
     def __init__(self, limit: int, descriptors: int) -> None:
         self.limit = limit
         self.used = 0
@@ -34,6 +37,18 @@ class Budget:
         """Count `count` more bytes (fewer if negative); ENOSPC."""
         self.demand(count)
         self.used += count
+
+    def hold(self, count: int) -> None:
+        """Count bytes of contents: as take()."""
+        self.take(count)
+
+    def let_go(self, count: int, overhead: int) -> None:
+        """A file of `count` bytes is gone, and what it counted as beside them."""
+        self.used -= count + overhead
+
+    def room(self, count: int) -> int:
+        """How many of `count` further bytes there is room for."""
+        return max(0, min(count, self.limit - self.used))
 
     def opened(self, store: Store) -> None:
         """`store` has got a descriptor; park others if there are too many."""
@@ -94,17 +109,24 @@ class Store:
             self.sparse = True
         if self.sparse:
             self.settle()
-            self.budget.take(length)  # may count a page twice until the next settle()
+            self.budget.hold(length)  # may count a page twice until the next settle()
             self.charged += length
         elif offset + length > self.charged:
-            self.budget.take(offset + length - self.charged)
-            self.charged = offset + length
+            self._charge(offset + length)
+
+    def _charge(self, size: int) -> None:
+        """Count contents of `size` bytes; ENOSPC."""
+        grain = self.budget.grain
+        size = -(-size // grain) * grain
+        self.budget.hold(size - self.charged)
+        self.charged = size
 
     def settle(self) -> None:
         """Count what a sparse file really takes."""
         cost = os.fstat(self.fd()).st_blocks * 512
-        change = min(cost - self.charged, self.budget.limit - self.budget.used)
-        self.budget.take(change)
+        change = cost - self.charged
+        change = min(change, self.budget.room(change)) if change > 0 else change
+        self.budget.hold(change)
         self.charged += change
 
     def set_size(self, size: int) -> None:
@@ -116,8 +138,7 @@ class Store:
         if size > self.size:
             self.sparse = True
         elif not self.sparse and size < self.charged:
-            self.budget.take(size - self.charged)
-            self.charged = size
+            self._charge(size)
         self.size = size
         if self.sparse:
             self.settle()
@@ -153,5 +174,5 @@ class Store:
             self.budget.open.pop(id(self), None)
 
     def __del__(self) -> None:
-        self.budget.used -= self.charged + INODE_COST
+        self.budget.let_go(self.charged, INODE_COST)
         self.close()

@@ -21,6 +21,10 @@ from loadstone.vfs.flags import (
     O_PATH,
     O_TRUNC,
     R_OK,
+    S_IFBLK,
+    S_IFCHR,
+    S_IFDIR,
+    S_IFLNK,
     S_IFMT,
     S_IFREG,
     TMPFILE_BIT,
@@ -28,7 +32,7 @@ from loadstone.vfs.flags import (
     X_OK,
 )
 from loadstone.vfs.inode import ROOT, Identity, Inode, demand
-from loadstone.vfs.location import Dentry, Location, Mount, Unplaced
+from loadstone.vfs.location import MNT_NODEV, Dentry, Location, Mount, Unplaced
 from loadstone.vfs.names import Names
 from loadstone.vfs.namespace import MEMORY_MAGIC, OVERLAY_MAGIC, TOP, Origin, Walk
 from loadstone.vfs.open_files import PathFile, RegularOpen
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.devpts import ProcessSide, Terminals
     from loadstone.vfs.discard import Discarded, Space
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.location import Superblock
     from loadstone.vfs.locks import LockTable
     from loadstone.vfs.pipe import Waker
     from loadstone.vfs.pty import Pty
@@ -81,6 +86,7 @@ class Vfs(Names):
         self.deterministic = False  # what is shown does not depend on the host
         self._last_pipe = 10_000
         self.file_systems = [self.memory]
+        self.single: dict[str, Superblock] = {}  # the file systems of which a machine has one, by kind
 
     def close(self) -> None:
         """Give the host its descriptors back; no file may be used afterwards."""
@@ -135,6 +141,10 @@ class Vfs(Names):
         """The pseudo-terminal that a session has, if any were ever made."""
         return self._terminals.of_session(session) if self._terminals is not None else None
 
+    def kept_places(self) -> list[Location]:
+        """The places of files that devices have open."""
+        return []
+
     # Looking
 
     def stat(self, path: str, origin: Origin = TOP, *, follow: bool = True, empty: bool = False) -> Inode:
@@ -151,6 +161,8 @@ class Vfs(Names):
         if mask & X_OK and inode.is_regular and place.noexec:
             raise LinuxError(EACCES, "it is on a file system from which nothing may be executed")
         demand(inode, mask, origin.who)
+        if mask & W_OK and inode.mode & S_IFMT in (S_IFREG, S_IFDIR, S_IFLNK):
+            place.demand_writable()
 
     def readlink(self, path: str, origin: Origin = TOP, *, empty: bool = False) -> str:
         """The text of a symbolic link; EINVAL for anything else (ENOENT for an empty path that is none)."""
@@ -199,7 +211,11 @@ class Vfs(Names):
         mask = (R_OK, W_OK, R_OK | W_OK, R_OK | W_OK)[access] | (W_OK if flags & O_TRUNC else 0)
         if inode.is_directory and mask & W_OK:
             raise LinuxError(EISDIR)
+        if location.mount.flags & MNT_NODEV and inode.mode & S_IFMT in (S_IFCHR, S_IFBLK):
+            raise LinuxError(EACCES, "devices are not opened on this mount (nodev)")
         demand(inode, mask, credentials)
+        if mask & W_OK and inode.is_regular:
+            location.demand_writable()
         if flags & O_NOATIME and credentials.fsuid not in (0, inode.uid):
             raise LinuxError(EPERM)
         file = self._opened(inode, flags, location, credentials)
@@ -243,6 +259,7 @@ class Vfs(Names):
 
     def _create(self, base: Location, name: str, flags: int, mode: int, walk: Walk) -> OpenFile:
         """A new file is opened whatever its mode says."""
+        base.demand_writable()
         self._may_create(base, walk.who)
         inode = base.inode.create(name, mode, walk.who)
         return self._opened(inode, flags, self._added(base, name, inode), walk.who)
@@ -261,6 +278,7 @@ class Vfs(Names):
         if not flags & O_DIRECTORY or not flags & O_ACCMODE or flags & O_CREAT:
             raise LinuxError(EINVAL)
         directory = self._resolve(place, path, walk, not flags & O_NOFOLLOW, True)
+        directory.demand_writable()
         self._may_create(directory, walk.who)
         inode = directory.inode.temporary(mode, walk.who)
         dentry = Dentry(directory.dentry, f"#{inode.inode}", inode)
@@ -304,6 +322,7 @@ class Vfs(Names):
         inode = place.inode
         if not inode.is_regular:
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
+        place.demand_writable()
         demand(inode, W_OK, origin.who)
         _truncate(inode, size)
         place.tell(IN_MODIFY)

@@ -60,6 +60,7 @@ def fchmodat2(task: Task, fd: DirFd, path: Path, mode: Mode, flags: AtFlags) -> 
 def fchmod(task: Task, fd: Fd, mode: Mode) -> int:
     """Set the permission bits of an open file."""
     file = open_file(task, fd)
+    _demand_writable(file.location)
     change_mode(file.inode, mode & 0o7777, task.process.credentials)
     _tell(file.location)
     return 0
@@ -67,11 +68,18 @@ def fchmod(task: Task, fd: Fd, mode: Mode) -> int:
 
 def _chmod(task: Task, fd: int, address: int, mode: int, flags: int) -> int:
     inode, place = find(task, fd, maybe_path(task, address, flags), flags)
+    _demand_writable(place)
     if inode.is_symlink:
         raise LinuxError(EOPNOTSUPP, "a symbolic link has no permission bits")
     change_mode(inode, mode & 0o7777, task.process.credentials)
     _tell(place)
     return 0
+
+
+def _demand_writable(place: Location | None) -> None:
+    """EROFS on a mount that is read-only."""
+    if place is not None:
+        place.demand_writable()
 
 
 def _tell(place: Location | None) -> None:
@@ -106,6 +114,7 @@ def fchownat(task: Task, fd: DirFd, path: Path, uid: Uid, gid: Gid, flags: AtFla
 def fchown(task: Task, fd: Fd, uid: Uid, gid: Gid) -> int:
     """Set the owner of an open file."""
     file = open_file(task, fd)
+    _demand_writable(file.location)
     change_owner(file.inode, _identity(uid), _identity(gid), task.process.credentials)
     _tell(file.location)
     return 0
@@ -117,6 +126,7 @@ def _identity(number: int) -> int:
 
 def _chown(task: Task, fd: int, address: int, uid: int, gid: int, flags: int) -> int:
     inode, place = find(task, fd, maybe_path(task, address, flags), flags)
+    _demand_writable(place)
     change_owner(inode, _identity(uid), _identity(gid), task.process.credentials)
     _tell(place)
     return 0
@@ -190,6 +200,7 @@ def _set_times(task: Task, fd: int, address: int, times: Times, flags: int, vali
         inode, place = find(task, fd, path_at(task, address), flags)
     if not valid:
         raise LinuxError(EINVAL)
+    _demand_writable(place)
     change_times(inode, times, task.process.credentials)
     if place is not None and place.dentry.watched:
         from loadstone.vfs.watches import tell_times

@@ -73,12 +73,16 @@ def _place(task: Task, path: int, flags: int) -> tuple[Inode, Location | None]:
 
 def _put(task: Task, found: tuple[Inode, Location | None], name: str, data: bytes, flags: int) -> int:
     inode, place = found
+    if place is not None:
+        place.demand_writable()
     extended.put(inode, name, data, flags, task.process.credentials)
     return _changed(place)
 
 
 def _remove(task: Task, found: tuple[Inode, Location | None], name: int) -> int:
     inode, place = found
+    if place is not None:
+        place.demand_writable()
     extended.remove(inode, _name(task, name), task.process.credentials)
     return _changed(place)
 

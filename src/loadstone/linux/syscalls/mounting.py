@@ -1,76 +1,109 @@
-"""mount(2) and umount2(2) in the guest's own tree (fs/namespace.c): tmpfs and bind mounts, for root of the machine."""
+"""mount(2) and umount2(2) in the guest's own tree, for root of the machine. Source: fs/namespace.c."""
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENODEV, ENOTDIR, EPERM
-from itertools import count
+from errno import EAGAIN, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM
+from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.refusals import count_refusal
-from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
+from loadstone.linux.file_systems import KINDS, Request
+from loadstone.linux.mount_users import used_mounts, writers
+from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, origin, path_at
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.memory.user import read_string
-from loadstone.vfs.flags import S_IFDIR
-from loadstone.vfs.location import Dentry, Location, Mount
-from loadstone.vfs.namespace import MEMORY_MAGIC
-from loadstone.vfs.overlay import Overlay
+from loadstone.memory.user import copy_in, read_string
+from loadstone.vfs.location import (
+    MNT_NOATIME,
+    MNT_NODEV,
+    MNT_NODIRATIME,
+    MNT_NOEXEC,
+    MNT_NOSUID,
+    MNT_NOSYMFOLLOW,
+    MNT_READONLY,
+    MNT_RELATIME,
+    Location,
+    Mount,
+)
+from loadstone.vfs.mounting import (
+    PRIVATE,
+    SHARED,
+    SLAVE,
+    UNBINDABLE,
+    bind,
+    change_type,
+    children,
+    demand_directory,
+    detach,
+    make_shared,
+    move,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, Hex, Int, Path
-    from loadstone.vfs.vfs import Vfs
 
 # include/uapi/linux/mount.h
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_MOVE, MS_REC = 1, 2, 4, 8, 32, 4096, 8192, 16384
-MS_PROPAGATION = 0x1E0000  # MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC, MS_SILENT = 256, *(1 << b for b in range(10, 16))
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_RELATIME, MS_STRICTATIME = (1 << b for b in (17, 18, 19, 20, 21, 24))
 MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 
 _MAGIC = 0xC0ED0000  # MS_MGC_VAL, in the upper half: from before there were so many flags
-_FIRST_DEVICE = 64  # 0:64 on, away from what the machine mounts itself
 _PAGE = 4096
-_KNOWN = ("tmpfs", "proc", "sysfs", "devtmpfs", "overlay", "devpts")
+_TYPES = {MS_UNBINDABLE: UNBINDABLE, MS_PRIVATE: PRIVATE, MS_SLAVE: SLAVE, MS_SHARED: SHARED}
+_ATIME = MNT_NOATIME | MNT_NODIRATIME | MNT_RELATIME
+_OF_MOUNT = (
+    (MS_RDONLY, MNT_READONLY), (MS_NOSUID, MNT_NOSUID), (MS_NODEV, MNT_NODEV), (MS_NOEXEC, MNT_NOEXEC),
+    (MS_NOATIME, MNT_NOATIME), (MS_NODIRATIME, MNT_NODIRATIME), (MS_NOSYMFOLLOW, MNT_NOSYMFOLLOW),
+)  # fmt: skip
 
 
-@syscall(PARTIAL, "tmpfs and MS_BIND, in the guest's tree alone; other file systems, read-only and moving are EPERM")
+@syscall(PARTIAL, "what can be mounted: see docs/mounts.md; shared mounts are shown as such and nothing is propagated")
 def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, data: Address) -> int:
     """mount(2)."""
-    if flags & 0xFFFF_0000 == _MAGIC:
-        flags &= 0xFFFF
+    name, shown = _text(task, kind), _text(task, source)
+    options = _options(task, data)
     place = _place(task, target, 0)
     if task.process.credentials.euid:
         raise LinuxError(EPERM)
-    if flags & MS_PROPAGATION and not flags & (MS_REMOUNT | MS_BIND | MS_MOVE):
-        _demand_mount(place)
-        return 0  # there is no other namespace that could learn of anything
-    if flags & (MS_REMOUNT | MS_MOVE | MS_RDONLY):
-        raise _refused(task, "mount: remount, move or read-only")
-    if flags & MS_BIND:
-        made = _bind(task, _place(task, source, 0), place)
+    if flags & 0xFFFF_0000 == _MAGIC:
+        flags &= 0xFFFF
+    if flags & MS_REMOUNT:
+        _remount(task, place, flags, options)
+    elif flags & MS_BIND:
+        bind(task.kernel.vfs, _source(task, shown), place, bool(flags & MS_REC))
+    elif types := flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE):
+        if flags & ~(types | MS_REC | MS_SILENT) or types not in _TYPES:
+            raise LinuxError(EINVAL, f"not one kind of propagation: {flags:#x}")
+        change_type(task.kernel.vfs, _demand_mount(place), _TYPES[types], bool(flags & MS_REC))
+    elif flags & MS_MOVE:
+        move(task.kernel.vfs, _demand_mount(_source(task, shown)), place)
     else:
-        made = _tmpfs(task, place, _text(task, kind), _text(task, data))
-    made.noexec = made.noexec or bool(flags & MS_NOEXEC)
+        _new(task, place, name, Request(task, shown or "", options, bool(flags & MS_RDONLY)), flags)
     return 0
 
 
-@syscall(PARTIAL, "MNT_FORCE is ignored; MNT_EXPIRE is EINVAL")
+@syscall(PARTIAL, "MNT_FORCE is ignored")
 def umount2(task: Task, target: Path, flags: Int) -> int:
     """umount2(2)."""
-    if flags & ~(MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW):
+    if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
+    vfs = task.kernel.vfs
+    expired = [one for one in vfs.mounts.values() if one.expiring]  # finding the place is no use of it
     place = _place(task, target, AT_SYMLINK_NOFOLLOW if flags & UMOUNT_NOFOLLOW else 0)
     if task.process.credentials.euid:
         raise LinuxError(EPERM)
     gone = _demand_mount(place)
-    if gone.at is None:
-        raise LinuxError(EINVAL, "the root cannot be taken away")
-    vfs = task.kernel.vfs
-    if not flags & MNT_DETACH and (any(at.mount is gone for at in vfs.mounts) or gone in _used(task.kernel)):
+    if gone.at is None or (flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH)):
+        raise LinuxError(
+            EINVAL, "the root cannot be taken away" if gone.at is None else "flags that exclude each other"
+        )
+    if not flags & MNT_DETACH and (children(vfs, gone) or gone in used_mounts(task.kernel)):
         raise LinuxError(EBUSY, "something is open, mounted or at work there")
-    _detach(vfs, gone)
+    if flags & MNT_EXPIRE and gone not in expired:
+        gone.expiring = True
+        raise LinuxError(EAGAIN, "it was marked, and goes if nobody comes until it is asked again")
+    detach(vfs, gone)
     return 0
 
 
@@ -81,8 +114,31 @@ def _place(task: Task, path: int, flags: int) -> Location:
     return place
 
 
-def _text(task: Task, address: int) -> str:
-    return read_string(task.process.space, address, _PAGE).decode("utf-8", "replace") if address else ""
+def _text(task: Task, address: int) -> str | None:
+    """A string of the caller's, None without one; EINVAL if it is longer than a page (strndup_user)."""
+    if not address:
+        return None
+    try:
+        return fsdecode(read_string(task.process.space, address, _PAGE))
+    except LinuxError as error:
+        raise LinuxError(EINVAL if error.errno == ENAMETOOLONG else error.errno) from None
+
+
+def _options(task: Task, address: int) -> str:
+    """The data of a mount: a string in a page, which is cut off where the page ends (copy_mount_options)."""
+    if not address:
+        return ""
+    raw = copy_in(task.process.space, address, min(_PAGE, -address % _PAGE or _PAGE))
+    if b"\0" not in raw and len(raw) < _PAGE:
+        raw += read_string(task.process.space, address + len(raw), _PAGE)
+    return fsdecode(raw.split(b"\0", 1)[0])
+
+
+def _source(task: Task, path: str | None) -> Location:
+    """The place that is to be shown, or taken, elsewhere."""
+    if not path:
+        raise LinuxError(EINVAL)
+    return task.kernel.vfs.resolve(path, origin(task, AT_FDCWD, path))
 
 
 def _demand_mount(place: Location) -> Mount:
@@ -92,70 +148,51 @@ def _demand_mount(place: Location) -> Mount:
     return place.mount
 
 
-def _refused(task: Task, what: str) -> LinuxError:
-    count_refusal(task, what)
-    return LinuxError(EPERM, "the guest has no privilege for this")
+def _mount_flags(flags: int) -> int:
+    """MNT_* for MS_*. Source: path_mount()."""
+    chosen = 0 if flags & MS_NOATIME else MNT_RELATIME
+    for asked, meant in _OF_MOUNT:
+        if flags & asked:
+            chosen |= meant
+    return chosen & ~(MNT_RELATIME | MNT_NOATIME) if flags & MS_STRICTATIME else chosen
 
 
-def _bind(task: Task, source: Location, place: Location) -> Mount:
-    made = task.kernel.vfs.mount_at(place, source.dentry, source.mount.name, source.mount.magic)
-    made.noexec = source.mount.noexec
-    return made
+def _new(task: Task, place: Location, kind: str | None, asked: Request, flags: int) -> None:
+    """Mount a file system of the given kind (do_new_mount)."""
+    if kind is None:
+        raise LinuxError(EINVAL, "no kind of file system is named")
+    known = KINDS.get(kind)
+    if known is None:
+        raise LinuxError(ENODEV, f"no file system is called {kind!r}")
+    superblock = known.make(asked)
+    if superblock.mounts and superblock.read_only != asked.read_only:
+        raise LinuxError(EBUSY, "it is mounted already, and not in the same way")
+    if place.dentry is place.mount.root and place.mount.superblock is superblock:
+        raise LinuxError(EBUSY, "this very file system is mounted here already")
+    demand_directory(place)
+    superblock.read_only = asked.read_only
+    made = Mount(superblock.root, place, kind, superblock.magic, superblock)
+    made.source = asked.source or "none"
+    made.flags = _mount_flags(flags)
+    made = task.kernel.vfs.hang(made)
+    if place.mount.group:
+        make_shared(task.kernel.vfs, made)
 
 
-def _tmpfs(task: Task, place: Location, kind: str, options: str) -> Mount:
-    """A new tmpfs. What it holds counts against the machine's own limit, whatever `size=` says."""
-    if kind != "tmpfs":
-        if kind in _KNOWN:
-            raise _refused(task, f"mount of {kind}")
-        raise LinuxError(ENODEV if kind else EINVAL, f"no file system is called {kind!r}")
-    if not place.inode.is_directory:
-        raise LinuxError(ENOTDIR)
-    vfs: Vfs = task.kernel.vfs
-    memory = vfs.memory
-    taken = {one.root.inode.device for one in vfs.mounts.values()}
-    device = next(number for number in count(_FIRST_DEVICE) if number not in taken)
-    made = Overlay(
-        None, memory.cache, memory.clock, memory.budget,
-        device=device, deterministic=memory.deterministic, wake=memory.wake,
-    )  # fmt: skip
-    made.root.mode = S_IFDIR | _mode(options)
-    return vfs.mount_at(place, Dentry(None, "/", made.root), "tmpfs", MEMORY_MAGIC)
-
-
-def _mode(options: str) -> int:
-    """The root's permissions: `mode=`, or anybody may write and only delete what is theirs."""
-    for option in options.split(","):
-        name, _, value = option.partition("=")
-        if name == "mode":
-            try:
-                return int(value, 8) & 0o7777
-            except ValueError:
-                raise LinuxError(EINVAL, f"no mode: {value!r}") from None
-    return 0o1777
-
-
-def _used(kernel: Kernel) -> Iterator[Mount]:
-    """The mounts in which a process is, has a file open or mapped, or runs a program."""
-    for process in kernel.processes.values():
-        if process.status is not None:
-            continue
-        yield process.fs.cwd.mount
-        yield process.fs.root.mount
-        if process.executable is not None:
-            yield process.executable.mount
-        mapped = (vma.file for vma in process.space.vmas)
-        for file in (*(file for _, file in process.files.items()), *mapped):
-            place = getattr(file, "location", None)
-            if place is not None:
-                yield place.mount
-
-
-def _detach(vfs: Vfs, gone: Mount) -> None:
-    """Take a mount out of the tree, and what is mounted in it."""
-    for mount in [one for at, one in vfs.mounts.items() if at.mount is gone]:
-        _detach(vfs, mount)
-    at = gone.at
-    assert at is not None
-    del vfs.mounts[at]
-    at.dentry.mounted = any(other.dentry is at.dentry for other in vfs.mounts)
+def _remount(task: Task, place: Location, flags: int, options: str) -> None:
+    """Change the options of a mount, and without MS_BIND those of its file system (do_remount)."""
+    mount = _demand_mount(place)
+    chosen = _mount_flags(flags)
+    if not flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME):
+        chosen = chosen & ~_ATIME | mount.flags & _ATIME
+    superblock, closed = mount.superblock, bool(flags & MS_RDONLY)
+    whole = not flags & MS_BIND
+    if closed and (not mount.flags & MNT_READONLY or (whole and not superblock.read_only)):
+        for writer in writers(task.kernel):
+            if writer is mount or (whole and writer.superblock is superblock):
+                raise LinuxError(EBUSY, f"a file below {place.path} is open for writing")
+    if whole:
+        if options and superblock.reconfigure is not None:
+            superblock.reconfigure(options)
+        superblock.read_only = closed
+    mount.flags = chosen

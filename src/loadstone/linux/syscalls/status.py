@@ -27,7 +27,15 @@ from loadstone.linux.syscalls.lookup import (
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
 from loadstone.vfs.inode import Credentials, demand
-from loadstone.vfs.location import PIPEFS_MAGIC
+from loadstone.vfs.location import (
+    MNT_NOATIME,
+    MNT_NODEV,
+    MNT_NODIRATIME,
+    MNT_NOSUID,
+    MNT_NOSYMFOLLOW,
+    MNT_RELATIME,
+    PIPEFS_MAGIC,
+)
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -47,8 +55,12 @@ if TYPE_CHECKING:
 
 _STAT_FLAGS = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
 _STATX_RESERVED = 0x80000000
-_ST_NOEXEC, _ST_VALID = 0x8, 0x20
-_ST_RELATIME = 0x1000
+# include/linux/statfs.h
+_ST_RDONLY, _ST_NOEXEC, _ST_VALID = 0x1, 0x8, 0x20
+_ST_OF_MNT = (
+    (MNT_NOSUID, 0x2), (MNT_NODEV, 0x4), (MNT_NOATIME, 0x400), (MNT_NODIRATIME, 0x800), (MNT_RELATIME, 0x1000),
+    (MNT_NOSYMFOLLOW, 0x2000),
+)  # fmt: skip
 
 
 def _stat(task: Task, fd: int, address: int, buffer: int, flags: int) -> int:
@@ -194,8 +206,18 @@ def _statfs(task: Task, location: Location | None, buffer: int) -> int:
         s = task.kernel.vfs.space(location)
         size, device = s.block_size, location.inode.device
         blocks, free = s.total // size, s.free // size
-        flags = _ST_VALID | _ST_RELATIME | (_ST_NOEXEC if location.noexec else 0)
+        flags = _statfs_flags(location)
         fields = (s.magic, size, blocks, free, free, s.files, s.files_free, device & 0x7FFFFFFF, 0)
         fields += (s.name_length, size, flags, 0, 0, 0, 0)
     copy_out(task.process.space, buffer, structs.STATFS.pack(*fields))
     return 0
+
+
+def _statfs_flags(location: Location) -> int:
+    """f_flags. Source: fs/statfs.c, calculate_f_flags()."""
+    mount = location.mount
+    flags = _ST_VALID | (_ST_RDONLY if mount.read_only else 0) | (_ST_NOEXEC if location.noexec else 0)
+    for own, shown in _ST_OF_MNT:
+        if mount.flags & own:
+            flags |= shown
+    return flags

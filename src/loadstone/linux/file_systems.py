@@ -1,0 +1,136 @@
+"""The file systems that can be mounted: how each makes its tree from a source and options.
+
+What /proc/filesystems lists is this table.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
+from loadstone.vfs.location import Dentry, Superblock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loadstone.kernel.process import Task
+
+PROC_MAGIC, SYSFS_MAGIC, RAMFS_MAGIC = 0x9FA0, 0x62656572, 0x858458F6  # include/uapi/linux/magic.h
+_FIRST_DEVICE = 64  # 0:64 on, away from what the machine mounts itself
+
+
+class Request(NamedTuple):
+    """What somebody wants to mount. `options`: the data of mount(2), words with commas between them."""
+
+    task: Task
+    source: str
+    options: str
+    read_only: bool
+
+
+class Kind(NamedTuple):
+    """One row of /proc/filesystems. `make` gives the file system, a new one or the one that is there already."""
+
+    needs_device: bool
+    make: Callable[[Request], Superblock]
+
+
+def text() -> bytes:
+    """/proc/filesystems."""
+    mounted_by_kernel = "sockfs", "pipefs"
+    rows = [("" if kind.needs_device else "nodev", name) for name, kind in KINDS.items()]
+    rows[3:3] = [("nodev", name) for name in mounted_by_kernel]
+    return "".join(f"{nodev}\t{name}\n" for nodev, name in rows).encode()
+
+
+def free_device(task: Task) -> int:
+    """A device number for a file system without a device (get_anon_bdev)."""
+    taken = {one.root.inode.device for one in task.kernel.vfs.mounts.values()}
+    number = _FIRST_DEVICE
+    while number in taken:
+        number += 1
+    return number
+
+
+def words(options: str) -> list[tuple[str, str]]:
+    """(name, value) of each mount option; a backslash keeps the comma or backslash behind it."""
+    found, word, escaped = [], "", False
+    for letter in options:
+        if escaped or letter not in ",\\":
+            word += letter if not escaped else "\\" + letter
+            escaped = False
+        elif letter == "\\":
+            escaped = True
+        else:
+            found.append(word)
+            word = ""
+    found.append(word)
+    return [(name, value) for name, _, value in (one.partition("=") for one in found if one)]
+
+
+def refuse_options(asked: Request) -> None:
+    """EINVAL for a file system that takes none."""
+    for name, _ in words(asked.options):
+        if name not in ("ro", "rw"):
+            raise LinuxError(EINVAL, f"no option of this file system: {name!r}")
+
+
+def _tmpfs(asked: Request) -> Superblock:
+    from loadstone.vfs.tmpfs import TMPFS_MAGIC, TmpfsOptions, make_tmpfs
+
+    options = TmpfsOptions(asked.task.kernel.options.memory_size)
+    options.read(words(asked.options))
+    return make_tmpfs("tmpfs", TMPFS_MAGIC, asked.task.kernel.vfs, free_device(asked.task), options)
+
+
+def _ramfs(asked: Request) -> Superblock:
+    """As tmpfs without limits of its own; of options only `mode` counts, the others are ignored as Linux does."""
+    from loadstone.vfs.tmpfs import TmpfsOptions, make_tmpfs
+
+    options = TmpfsOptions(0)
+    options.mode = options.usual_mode = 0o755
+    options.files = 0
+    options.read([(name, value) for name, value in words(asked.options) if name == "mode"])
+    return make_tmpfs("ramfs", RAMFS_MAGIC, asked.task.kernel.vfs, free_device(asked.task), options)
+
+
+def _proc(asked: Request) -> Superblock:
+    from loadstone.linux.mounts import proc_directory
+
+    for name, _ in words(asked.options):
+        if name not in ("hidepid", "gid", "subset", "ro", "rw"):
+            raise LinuxError(EINVAL, f"no option of proc: {name!r}")
+    return _plain("proc", PROC_MAGIC, Dentry(None, "/", proc_directory(asked.task.kernel)))
+
+
+def _sysfs(asked: Request) -> Superblock:
+    from loadstone.linux.mounts import sys_directory
+
+    refuse_options(asked)
+    return _plain("sysfs", SYSFS_MAGIC, Dentry(None, "/", sys_directory(asked.task.kernel)))
+
+
+def _plain(kind: str, magic: int, root: Dentry) -> Superblock:
+    from loadstone.vfs.discard import nothing
+
+    made = Superblock(kind, magic, root)
+    made.space = nothing(magic)
+    made.noexec = True
+    return made
+
+
+def _the_one(name: str) -> Callable[[Request], Superblock]:
+    """A file system of which there is one, made when the machine was."""
+    return lambda asked: asked.task.kernel.vfs.single[name]
+
+
+KINDS: dict[str, Kind] = {
+    "sysfs": Kind(False, _sysfs),
+    "tmpfs": Kind(False, _tmpfs),
+    "proc": Kind(False, _proc),
+    "devtmpfs": Kind(False, _the_one("devtmpfs")),
+    "ramfs": Kind(False, _ramfs),
+    "devpts": Kind(False, _the_one("devpts")),
+}

@@ -1,0 +1,123 @@
+"""How the tree of mounts is changed: binding, moving, taking away, and who belongs to whom. Source: fs/namespace.c."""
+
+from __future__ import annotations
+
+from errno import EINVAL, ELOOP, ENOTDIR
+from typing import TYPE_CHECKING
+
+from loadstone.errors import LinuxError
+from loadstone.vfs.location import Location, Mount, is_within
+
+if TYPE_CHECKING:
+    from loadstone.vfs.namespace import Namespace
+
+PRIVATE, SLAVE, SHARED, UNBINDABLE = range(4)
+
+
+def children(tree: Namespace, mount: Mount) -> list[tuple[Location, Mount]]:
+    """What is mounted directly in a mount, and where, in the order of mounting."""
+    return [(at, one) for at, one in tree.mounts.items() if at.mount is mount]
+
+
+def below(tree: Namespace, mount: Mount) -> list[Mount]:
+    """A mount, and all that are mounted in it at any depth."""
+    found = [mount]
+    for one in found:  # the list grows
+        found += [child for _, child in children(tree, one)]
+    return found
+
+
+def bind(tree: Namespace, source: Location, place: Location, recursive: bool) -> Mount:
+    """Show what is at `source` at `place` too (MS_BIND), with what is mounted in it if `recursive`.
+
+    Raises LinuxError: EINVAL for an unbindable mount, ENOTDIR.
+    """
+    if source.mount.unbindable:
+        raise LinuxError(EINVAL, f"the mount of {source.path} is unbindable")
+    inside = children(tree, source.mount) if recursive else []
+    top = tree.hang(source.mount.clone(source.dentry, place))
+    if place.mount.group:
+        make_shared(tree, top)
+    todo = [(at, one, top) for at, one in inside if is_within(at.dentry, source.dentry) and one is not top]
+    for at, one, parent in todo:  # the list grows
+        if one.unbindable:
+            continue
+        made = tree.hang(one.clone(one.root, Location(parent, at.dentry)))
+        todo += [(deeper, other, made) for deeper, other in children(tree, one) if other is not top]
+    return top
+
+
+def move(tree: Namespace, mount: Mount, place: Location) -> None:
+    """Take a mount from where it is to `place` (MS_MOVE), with all that is mounted in it.
+
+    Raises LinuxError: EINVAL out of a shared mount, or for a file and a directory; ELOOP into itself.
+    """
+    at = mount.at
+    if at is None:  # everything is in it
+        raise LinuxError(ELOOP, "the root cannot be moved into itself")
+    if at.mount.group:
+        raise LinuxError(EINVAL, "what is mounted in a shared mount stays there")
+    if mount.root.inode.is_directory != place.inode.is_directory:
+        raise LinuxError(EINVAL)
+    if place.mount in below(tree, mount):
+        raise LinuxError(ELOOP, f"{place.path} is in what is to be moved")
+    _unhang(tree, mount, at)
+    mount.at = place
+    place.dentry.mounted = True
+    tree.mounts[place] = mount
+
+
+def detach(tree: Namespace, mount: Mount) -> None:
+    """Take a mount out of the tree, and what is mounted in it."""
+    for one in reversed(below(tree, mount)):
+        at = one.at
+        if at is None:
+            raise LinuxError(EINVAL, "the root cannot be taken away")
+        _unhang(tree, one, at)
+        one.at = None
+        superblock = one.superblock
+        superblock.mounts -= 1
+        if superblock.sync is not None:
+            superblock.sync()
+        if not superblock.mounts and superblock.release is not None:
+            superblock.release()
+
+
+def _unhang(tree: Namespace, mount: Mount, at: Location) -> None:
+    del tree.mounts[at]
+    at.dentry.mounted = any(other.dentry is at.dentry for other in tree.mounts)
+
+
+def change_type(tree: Namespace, mount: Mount, kind: int, recursive: bool) -> None:
+    """Make a mount private, a slave, shared or unbindable (do_change_type).
+
+    Mounts in one group, and those that follow it, are shown as such in mountinfo.
+    """
+    for one in below(tree, mount) if recursive else [mount]:
+        one.unbindable = kind == UNBINDABLE
+        if kind == SHARED:
+            make_shared(tree, one)
+        elif kind == SLAVE:
+            peers = [other for other in _all(tree) if other.group == one.group and other is not one]
+            one.master = one.group if one.group and peers else one.master
+            one.group = 0
+        else:
+            one.group = one.master = 0
+
+
+def make_shared(tree: Namespace, mount: Mount) -> None:
+    """Give a mount a peer group of its own, unless it has one."""
+    if not mount.group:
+        taken = {one.group for one in _all(tree)}
+        mount.group = next(number for number in range(1, len(taken) + 2) if number not in taken)
+    mount.unbindable = False
+
+
+def _all(tree: Namespace) -> list[Mount]:
+    return [tree.root.mount, *tree.mounts.values()]
+
+
+def demand_directory(place: Location) -> None:
+    """ENOTDIR unless a file system can be mounted here."""
+    if not place.inode.is_directory:
+        raise LinuxError(ENOTDIR, f"{place.path} is not a directory")
