@@ -45,12 +45,18 @@ class Kept:
     def __init__(self) -> None:
         self.reads: list[tuple[int, int]] = []
         self.over = 0
+        self.next: list[int] = []  # lengths of what is offered when an offer is used up
 
     def taken(self, reads: int, length: int) -> None:
         self.reads.append((reads, length))
 
     def holds(self) -> bool:
         return True
+
+    def more(self, buffer: memoryview, count: int) -> int:
+        length = self.next.pop() if self.next else 0
+        buffer[:length] = pattern(7, 7 + length)
+        return length
 
     def withdrawn(self) -> None:
         self.over += 1
@@ -111,6 +117,26 @@ def test_what_is_not_answered_leaves_as_it_was_made(guest: Answering, registers:
     wanted = {"rdi": FILE, "rsi": DATA, "rdx": 100} | registers
     assert guest.context.system_call()[:4] == (0, wanted["rdi"], wanted["rsi"], wanted["rdx"])
     assert guest.context.read("eflags") & 0x200
+
+
+def test_an_offer_that_is_used_up_goes_on_with_the_next_one(guest: Answering) -> None:
+    """The call that found too little is made anew, with what is there now."""
+    guest.kept.next = [300]
+    guest.offer(1050)
+    assert guest.go(READ).kind == SYSTEM_CALL
+    assert guest.kept.reads == [(10, 1000), (3, 300)]
+    assert guest.space.bytes_at(DATA, 100) == pattern(207, 307)
+    assert guest.context.system_call()[:4] == (0, FILE, DATA, 100)
+
+
+@pytest.mark.parametrize("registers", [{"rdx": 400}, {"rdi": FILE + 1}, {"rdx": 1 << 63}, {"rsi": 0x10000}])
+def test_what_the_next_offer_cannot_answer_leaves_once(guest: Answering, registers: dict[str, int]) -> None:
+    guest.kept.next = [300]
+    guest.offer(50)
+    assert guest.go(READ, **registers).kind == SYSTEM_CALL
+    assert guest.kept.reads == []
+    wanted = {"rdi": FILE, "rsi": DATA, "rdx": 100} | registers
+    assert guest.context.system_call()[:4] == (0, wanted["rdi"], wanted["rsi"], wanted["rdx"])
 
 
 def test_other_calls_leave(guest: Answering) -> None:

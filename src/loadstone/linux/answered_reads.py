@@ -107,26 +107,43 @@ class Stream:
 
     def offer(self, core: KvmCore, descriptor: int, file: OpenFile, count: int) -> None:
         """Have the reads that follow answered, with what the file says now."""
-        inode = file.inode
         left = file.available() or 0
-        if not 0 < _FIRST * count <= left or not isinstance(inode, RegularFile) or _is_cached(inode) or file.watched:
+        if not 0 < _FIRST * count <= left or not isinstance(file.inode, RegularFile):
+            return
+        if _is_cached(file.inode) or file.watched:
             return
         answers = core.answers_for(self._process.space)
         if answers is None:
             return
-        size = min(max(2 * self._size, _FIRST * count), left, len(answers.buffer))
-        size -= size % count
-        if not size:
-            return
         answers.withdraw()  # what is left of the last offer is about to be overwritten
         try:
-            stamp = _stamp(inode)
-            got = inode.read_into([answers.buffer[:size]], file.offset)
-        except (LinuxError, OSError):  # the program will hear of it when it reads as far
+            self._stamp = _stamp(file.inode)
+        except OSError:
             return
-        self._size, self._stamp = size, stamp
-        self._descriptor, self._file, self._next = descriptor, file, file.offset
-        answers.offer(descriptor, got, self)
+        got = self._fill(answers.buffer, file, count, left)
+        if got:
+            self._descriptor, self._file = descriptor, file
+            answers.offer(descriptor, got, self)
+
+    def more(self, buffer: memoryview, count: int) -> int:
+        """Read on ahead, for a program that has come to the end of an offer that holds, stamp and all."""
+        file = self._file
+        left = 0 if file is None else file.available() or 0
+        return self._fill(buffer, file, count, left) if file is not None and 0 < count <= left else 0
+
+    def _fill(self, buffer: memoryview, file: OpenFile, count: int, left: int) -> int:
+        """Read twice as much ahead as the last time, in whole parts of `count`; how many bytes. 0: it cannot be."""
+        inode = file.inode
+        size = min(max(2 * self._size, _FIRST * count), left, len(buffer))
+        size -= size % count
+        if not size or not isinstance(inode, RegularFile):
+            return 0
+        try:
+            got = inode.read_into([buffer[:size]], file.offset)
+        except (LinuxError, OSError):  # the program will hear of it when it reads as far
+            return 0
+        self._size, self._next = size, file.offset
+        return got
 
     def taken(self, reads: int, length: int) -> None:
         """The program has read on."""

@@ -20,8 +20,9 @@ from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVE
 if TYPE_CHECKING:
     from loadstone.machine.kvm_tables import KernelHalf
 
-BUFFER_PAGES = 256
+BUFFER_PAGES = 480
 PAGES = 4 + BUFFER_PAGES  # frames that it takes: three page tables, the data page, the buffer
+_LOW_WORD = (1 << 32) - 1
 _USER_END = (USER_SLOTS << 39) - FRAME_SIZE
 _TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY
 _CODE_BITS = PRESENT | USER | ACCESSED
@@ -38,6 +39,12 @@ class Keeper(Protocol):
     def holds(self) -> bool:
         """Whether what is left of the offer is still what the program would read."""
 
+    def more(self, buffer: memoryview, count: int) -> int:
+        """The program asks for `count` bytes, and not so many are left of an offer that holds.
+
+        How many there are in `buffer` now, of those that follow what it has taken; 0: the call is for the kernel.
+        """
+
     def withdrawn(self) -> None:
         """The offer is over."""
 
@@ -51,7 +58,9 @@ class ReadAnswers:
         keeper: who made the offer that there is; None: there is none.
     """
 
-    __slots__ = ("_end", "_half", "_pages", "_settled", "_tables", "_words", "buffer", "entry", "keeper")
+    __slots__ = (
+        "_descriptor", "_end", "_half", "_pages", "_settled", "_tables", "_used", "_words", "buffer", "entry", "keeper",
+    )  # fmt: skip
 
     def __init__(self, half: KernelHalf) -> None:
         memory = half.memory
@@ -59,9 +68,9 @@ class ReadAnswers:
         self._pages = half.spare_buffers.pop() if half.spare_buffers else -1
         if self._pages < 0:
             self._pages = memory.allocate_run(1 + BUFFER_PAGES, RESERVED)
+        self._used = 0  # bytes of the buffer that were ever offered
         self._tables = [memory.allocate(TABLE) for _ in range(3)]
         self.buffer = memory.view(self._pages + 1, 0, BUFFER_PAGES * FRAME_SIZE)
-        self.buffer[:] = bytes(len(self.buffer))
         words = memory.words
         directory, middle, table = (frame * ENTRIES for frame in self._tables)
         self.entry = self._tables[0] << FRAME_SHIFT | _TABLE_BITS
@@ -78,12 +87,31 @@ class ReadAnswers:
         self._words[entry.USER_END] = _USER_END
         self.keeper: Keeper | None = None
         self._end = 0  # bytes that are offered
+        self._descriptor = 0
         self._settled = 0  # TAKEN, when it was last looked at
 
     def offer(self, descriptor: int, length: int, keeper: Keeper) -> None:
         """Answer reads of `descriptor` with the first `length` bytes of the buffer, in order, from now on."""
         self.keeper = keeper
         self._set(descriptor, length)
+
+    def refill(self, window: Any) -> bool:
+        """A call has come out of the guest: whether it can be answered there after all, for more is on offer now.
+
+        It then goes on where SYSCALL enters. (That spares the rest of the kernel's way, 0.1 ms with cold caches.)
+        """
+        if self.keeper is None or window[RAX] or window[RDI] & _LOW_WORD != self._descriptor:
+            return False
+        self.check()
+        count = window[RDX]
+        if self.keeper is None or count <= self._end - (self._settled & entry.BYTES_TAKEN):
+            return False
+        got = self.keeper.more(self.buffer, count)
+        if got < count:
+            return False
+        self._set(self._descriptor, got)
+        window[RIP] = SYSCALL_ENTRY
+        return True
 
     def check(self) -> None:
         """The program is about to go on: is the offer still good?"""
@@ -131,6 +159,7 @@ class ReadAnswers:
         """The address space has ended, and no core will enter it again."""
         self.withdraw()
         self._words.release()
+        self.buffer[: self._used] = bytes(self._used)  # it will be another process's
         self.buffer.release()
         self._half.memory.release_all(self._tables)
         self._half.spare_buffers.append(self._pages)
@@ -144,4 +173,5 @@ class ReadAnswers:
     def _set(self, descriptor: int, end: int) -> None:
         words = self._words
         words[entry.DESCRIPTOR], words[entry.END], words[entry.TAKEN] = descriptor, end, 0
-        self._end, self._settled = end, 0
+        self._descriptor, self._end, self._settled = descriptor, end, 0
+        self._used = max(self._used, end)

@@ -135,7 +135,7 @@ class KvmCore:
         self, memory: PhysicalMemory, resolve: Resolver, host: tuple[int, int, int] = (0, 0, 2048), number: int = 0,
         *, baseline: bool = False, beside: KvmCore | None = None,
     ) -> None:  # fmt: skip
-        self.number = number
+        self.number = self.cpu = number
         if os.path.isdir(TESTED_KVM):
             # RDTSC is executed by the CPU itself, with no offset; SYSCALL arrives in ring 3
             self.capabilities |= {"host-time-stamps", "answers-reads"}
@@ -442,10 +442,12 @@ class KvmCore:
     def _system_call(self) -> Trap | None:
         """RCX is where it goes on, R11 the flags."""
         window = self._window
+        self.exits.system_calls += 1
+        if self._answers is not None and self._answers.refill(window):
+            return None
         window[RIP] = window[RCX]
         window[R11] |= _INTERRUPTS_ON
         window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
-        self.exits.system_calls += 1
         self._healing.clear()
         return _SYSTEM_CALL_TRAP
 
