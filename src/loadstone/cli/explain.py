@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from loadstone.cli import machine_options
-from loadstone.cli.exec_options import add_exec_options, apply_exec_options
+from loadstone.cli.binfmt_option import add_binfmt_option, register_formats
 from loadstone.cli.parser import Parser, add_program, program_words
 from loadstone.cli.programs import cannot_execute, status_of
 from loadstone.errors import LinuxError
@@ -40,7 +40,7 @@ def parser() -> Parser:
     machine_options.add_environment_options(made)
     machine_options.add_file_options(made)
     machine_options.add_machine_options(made)
-    add_exec_options(made)
+    add_binfmt_option(made)
     made.set_defaults(engine=None)
     add_program(made)
     return made
@@ -85,7 +85,7 @@ def _image(options: Namespace, path: str, words: list[str], guest: dict[str, str
     from loadstone.api import Machine, explain
 
     with Machine(**arguments, keep_faults=False) as machine:
-        apply_exec_options(machine, options)
+        register_formats(machine, options)
         host = machine.profile
         of_a_core = options.engine is not None or options.cpu is not None
         if of_a_core:

@@ -62,6 +62,7 @@ def add_file_options(parser: Parser) -> None:
         action="store_true",
         help="show only the program, its interpreter and libraries; empty environment",
     )
+    parser.set_defaults(binfmt=[])  # what --untrusted shows are their interpreters, too; not all commands have --binfmt
 
 
 def add_machine_options(parser: Parser) -> None:
@@ -121,7 +122,7 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         raise HostError("--policy and --schedule-seed: either a policy or the dice decide who runs next, not both")
     visible = None
     if options.untrusted:
-        from loadstone.cli.exec_options import interpreters
+        from loadstone.cli.binfmt_option import interpreters
         from loadstone.observe.needed import needed_files
 
         starts = [os.path.join(working_directory(options), path), *interpreters(options)]

@@ -10,7 +10,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from loadstone.cli import machine_options, values
-from loadstone.cli.exec_options import add_core_option, add_exec_options, apply_exec_options
+from loadstone.cli.binfmt_option import add_binfmt_option, register_formats
 from loadstone.cli.last_words import say_last_words
 from loadstone.cli.observers import Observers
 from loadstone.cli.parser import Parser, add_program, program_words
@@ -52,8 +52,10 @@ def parser() -> Parser:
     add("-o", dest="output", metavar="FILE", type=values.path, help="write the trace to FILE instead of stderr")
     add("--record", metavar="FILE.jsonl", type=values.path, help="write every event to FILE.jsonl, one a line")
     machine_options.add_all(made)
-    add_exec_options(made)
-    add_core_option(made)
+    add_binfmt_option(made)
+    add = made.group("When it crashes")
+    core = "write an ELF core file for gdb: WHERE is a directory (for core.PID) or the file"
+    add("--core", metavar="WHERE", type=values.path, help=core)
     add_program(made)
     return made
 
@@ -81,7 +83,9 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
 
     started = time.perf_counter()
     with Machine(**arguments, keep_faults=False) as machine:
-        apply_exec_options(machine, options)
+        register_formats(machine, options)
+        if options.core is not None:
+            machine.dump_cores(options.core)
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
             process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))

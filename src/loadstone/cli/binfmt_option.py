@@ -1,4 +1,4 @@
-"""The options about what exec and a crash do: formats of binfmt_misc, core files."""
+"""The option that registers formats with binfmt_misc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from loadstone.cli import values
 from loadstone.errors import HostError, LinuxError
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from loadstone.cli.parser import Parser
 
 
-def add_exec_options(parser: Parser) -> None:
+def add_binfmt_option(parser: Parser) -> None:
     """`--binfmt`."""
     add = parser.group("How exec works")
     add(
@@ -26,21 +25,8 @@ def add_exec_options(parser: Parser) -> None:
     )
 
 
-def add_core_option(parser: Parser) -> None:
-    """`--core`."""
-    add = parser.group("When it crashes")
-    add(
-        "--core",
-        metavar="WHERE",
-        type=values.path,
-        help="write an ELF core file for gdb: WHERE is a directory (for core.PID) or the file",
-    )
-
-
-def apply_exec_options(machine: Machine, options: Namespace) -> None:
-    """Register the formats, say where core files go. Raises HostError."""
-    if getattr(options, "core", None):
-        machine.dump_cores(options.core)
+def register_formats(machine: Machine, options: Namespace) -> None:
+    """Register the formats asked for. Raises HostError."""
     for text in options.binfmt:
         try:
             machine.register_format(text)
@@ -56,9 +42,9 @@ def interpreters(options: Namespace) -> list[str]:
     from loadstone.binfmt.misc import parse
 
     found = []
-    for text in getattr(options, "binfmt", ()):  # not all commands that build a machine have it
+    for text in options.binfmt:
         try:
             found.append(os.fsdecode(parse(os.fsencode(text), 256).interpreter))
         except LinuxError:
-            continue  # apply_exec_options says why
+            continue  # register_formats says why
     return found
