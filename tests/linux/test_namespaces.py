@@ -71,3 +71,24 @@ nsenter -u/dev/null true
 
 def test_entering_namespaces_of_others() -> None:
     both(ENTERING)
+
+
+SEGMENTS = """
+ipcmk -M 4096 > /dev/null; ipcs -m | grep -c 4096
+unshare -i sh -c 'ipcs -m | grep -c 4096; ipcmk -M 8192 > /dev/null; ipcs -m | grep -c 8192'
+ipcs -m | grep -c 8192
+unshare -i sleep 60 & child=$!
+while [ $(readlink /proc/$child/ns/ipc) = $(readlink /proc/self/ns/ipc) ]; do sleep 0.01; done
+nsenter -i -t $child ipcmk -M 12288 > /dev/null
+ipcs -m | grep -c 12288
+nsenter -i -t $child ipcs -m | grep -c 12288
+kill $child
+"""
+
+
+def test_ipc_namespaces() -> None:
+    both(SEGMENTS, "--ipc")
+
+
+def test_cgroup_namespaces() -> None:
+    both("[ $(readlink /proc/self/ns/cgroup) = $(unshare -C readlink /proc/self/ns/cgroup) ] || echo another", "-C")

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from loadstone.linux.execve import ExecImage, Opened, Stage
     from loadstone.linux.execve import Program as ProgramFile
     from loadstone.linux.namespaces import MachineNamespaces
-    from loadstone.linux.shm import Segments
     from loadstone.machine.core import Trap
     from loadstone.machine.kvm_core import KvmCore
 
@@ -69,7 +68,6 @@ class Linux:
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
         formats: what was registered with binfmt_misc; None until somebody looks there.
-        segments: System V shared memory; None until somebody asks for some.
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
@@ -82,7 +80,6 @@ class Linux:
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.formats: MiscFormats | None = None
-        self.segments: Segments | None = None
         self.namespaces: MachineNamespaces | None = None
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None

@@ -1,4 +1,4 @@
-"""System V shared memory: the machine's segments (ipc/shm.c, ipc/util.c). The calls are in `syscalls.sysv_shm`."""
+"""System V shared memory: the segments of an IPC namespace (ipc/shm.c, ipc/util.c). Calls: `syscalls.sysv_shm`."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Segment(SharedMemory):
 
 
 class Segments:
-    """All segments of a machine."""
+    """All segments of an IPC namespace."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -165,6 +165,12 @@ class Segments:
         """Take a segment out whose last user has gone."""
         self._kernel.commitment.uncharge(segment.page_count)
         del self._table[segment.number & (1 << _INDEX_BITS) - 1]
+
+    def remove_all(self) -> None:
+        """Nobody finds them any more; those that are mapped stay as long as they are."""
+        if not self._kernel.memory.closed:
+            for segment in list(self._table.values()):
+                segment.remove()
 
     def _make(self, process: Process, key: int, size: int, mode: int) -> Segment:
         if not 1 <= size <= SHMMAX:

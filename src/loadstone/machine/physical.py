@@ -237,6 +237,11 @@ class PhysicalMemory:
         """Frames in use, by owner's name."""
         return {name: self._counts[owner] for owner, name in enumerate(OWNER_NAMES) if owner != FREE}
 
+    @property
+    def closed(self) -> bool:
+        """Whether everything was given back."""
+        return self._fd < 0
+
     def close(self) -> None:
         """Give everything back to the host. Nothing of the machine may run or look afterwards."""
         if self._fd < 0:

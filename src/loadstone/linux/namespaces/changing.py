@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable, capable_in
-from loadstone.linux.clone import CLONE_NEWUTS
+from loadstone.linux.clone import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWUTS
 from loadstone.linux.namespaces import machine_namespaces, namespaces_of, users_of
+from loadstone.linux.namespaces.cgroups import CgroupNamespace
+from loadstone.linux.namespaces.ipc import IpcNamespace
+from loadstone.linux.namespaces.mounts import MountNamespace
+from loadstone.linux.namespaces.network import NetNamespace
+from loadstone.linux.namespaces.pids import PidNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.state import task_state
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces.base import Namespace
     from loadstone.linux.namespaces.users import UserNamespace
 
-BUILT = CLONE_NEWUTS  # the kinds of which there can be more than one
+BUILT = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP  # the kinds of which there can be more than one
 _NAMES = {
     0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
     0x10000000: "CLONE_NEWUSER", 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET",
@@ -54,6 +59,10 @@ def _made(to: Task, now: Namespaces, flags: int, owner: UserNamespace) -> Namesp
     number = machine_namespaces(to.kernel).new_number
     if flags & CLONE_NEWUTS:
         now = now._replace(uts=now.uts.copy(number(), owner))
+    if flags & CLONE_NEWIPC:
+        now = now._replace(ipc=IpcNamespace(number(), owner))
+    if flags & CLONE_NEWCGROUP:
+        now = now._replace(cgroup=CgroupNamespace(number(), owner))
     return now
 
 
@@ -78,7 +87,19 @@ def _into_uts(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     return now._replace(uts=namespace)
 
 
-def _into_none(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+def _into_ipc(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    assert isinstance(namespace, IpcNamespace)
+    _demand_privilege(task, namespace)
+    return now._replace(ipc=namespace)
+
+
+def _into_cgroup(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    assert isinstance(namespace, CgroupNamespace)
+    _demand_privilege(task, namespace)
+    return now._replace(cgroup=namespace)
+
+
+def _into_only(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     """A kind of which there is only one: everybody is there already."""
     _demand_privilege(task, namespace)
     return now
@@ -86,4 +107,9 @@ def _into_none(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
 
 _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespaces]] = {
     UtsNamespace: _into_uts,
+    IpcNamespace: _into_ipc,
+    CgroupNamespace: _into_cgroup,
+    MountNamespace: _into_only,
+    NetNamespace: _into_only,
+    PidNamespace: _into_only,
 }

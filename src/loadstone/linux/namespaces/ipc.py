@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from loadstone.linux.clone import CLONE_NEWIPC
-from loadstone.linux.namespaces.base import Namespace
+from loadstone.linux.namespaces.base import FIRST_IPC, Namespace
+
+if TYPE_CHECKING:
+    from loadstone.linux.namespaces.users import UserNamespace
+    from loadstone.linux.shm import Segments
 
 
 class IpcNamespace(Namespace):
-    """The objects that processes find by key or name here."""
+    """The objects that processes find by key or name here; each table is None until somebody asks for it.
 
-    __slots__ = ()
+    Attributes:
+        segments: System V shared memory.
+    """
+
+    __slots__ = ("segments",)
 
     kind = "ipc"
     flag = CLONE_NEWIPC
+
+    def __init__(self, number: int, owner: UserNamespace) -> None:
+        super().__init__(number, owner)
+        self.segments: Segments | None = None
+
+    def __del__(self) -> None:
+        """Nobody is in it, and nobody can come into it: what is left in its tables goes (free_ipc_ns).
+
+        The machine's first one goes with the machine.
+        """
+        if self.number != FIRST_IPC and self.segments is not None:
+            self.segments.remove_all()

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.namespaces import namespaces_of
 from loadstone.linux.shm import SHM_LOCKED, SHMALL, SHMMAX, SHMMNI, Segment, Segments
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, RLIMIT_MEMLOCK
@@ -34,11 +34,11 @@ _USAGE = Struct("<i4x5Q")  # struct shm_info
 
 
 def segments_of(task: Task) -> Segments:
-    """The machine's segments."""
-    linux = linux_of(task)
-    if linux.segments is None:
-        linux.segments = Segments(task.kernel)
-    return linux.segments
+    """The segments of the caller's IPC namespace."""
+    ipc = namespaces_of(task).ipc
+    if ipc.segments is None:
+        ipc.segments = Segments(task.kernel)
+    return ipc.segments
 
 
 @syscall(PARTIAL, "SHM_HUGETLB finds no huge pages reserved")
