@@ -11,7 +11,7 @@ from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import S_IFLNK, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory, MagicLink
 from loadstone.vfs.inode import Inode
-from loadstone.vfs.location import Unplaced
+from loadstone.vfs.location import Mount, Unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class NamespaceFile(OpenFile):
 def place_of(namespace: Namespace, now_ns: int) -> Location:
     """Where the link to a namespace leads: a place outside the tree."""
     place = Unplaced(NamespaceInode(namespace, now_ns), namespace.name)
-    place.mount.name, place.mount.magic = "nsfs", NSFS_MAGIC
+    place.mount = Mount(place.dentry, None, "nsfs", NSFS_MAGIC)
     return place
 
 
