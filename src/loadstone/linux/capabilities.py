@@ -77,9 +77,11 @@ def change_user(who: Credentials, uid: int, euid: int, suid: int, *, keeps: bool
 
 
 def execute_with(who: Credentials) -> None:
-    """exec of a file without capabilities of its own: root has all again, others none; what is inheritable stays."""
+    """exec of a file without capabilities of its own: root has all again, others none; what is inheritable stays.
+
+    The saved user number is the effective one already.
+    """
     inheritable = capabilities_of(who).inheritable
     who.capabilities = None
     if inheritable:
-        permitted = ALL_CAPABILITIES if 0 in (who.uid, who.euid) else 0
-        who.capabilities = Capabilities(ALL_CAPABILITIES if who.euid == 0 else 0, permitted, inheritable)
+        who.capabilities = capabilities_of(who)._replace(inheritable=inheritable)

@@ -14,6 +14,7 @@ from loadstone.linux.capabilities import execute_with
 from loadstone.linux.console import Console
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
+from loadstone.linux.of_task import tracee_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CPU
 from loadstone.linux.refusals import count
 from loadstone.linux.state import process_state, task_state
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
-_TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz
+_TSC_PER_NS = 2  # the machine's time-stamp counter runs at 2 GHz, where it is not the host's
 _INT80 = 0x80
 _MOST_KILLS = 8  # that are told of
 
@@ -144,8 +145,7 @@ class Linux:
 
     def _stepped_over(self, task: Task) -> bool:
         """Whether a tracer's watchpoints made the thread go one instruction further, and none of them is hit."""
-        tracing = self.calls.tracing
-        tracee = tracing.tracees.get(task) if tracing is not None else None
+        tracee = tracee_of(task)
         return tracee is not None and tracee.stepped()
 
     def new_slice(self, task: Task) -> None:
@@ -338,7 +338,7 @@ def _error_code(bad: BadAccess) -> int:
 
 def _settle_credentials(who: Credentials) -> None:
     """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones."""
-    if who.capabilities is not None:
-        execute_with(who)
     who.suid = who.fsuid = who.euid
     who.sgid = who.fsgid = who.egid
+    if who.capabilities is not None:
+        execute_with(who)
