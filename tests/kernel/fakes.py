@@ -33,12 +33,15 @@ class Core:
     """Runs a program up to its next yield: an int is bytes of code, a string a breakpoint, anything else a call."""
 
     number = 0
+    capabilities: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
+        self.budgets: list[int] = []
         self.retired = 0
         self.interrupted = 0
 
     def run(self, context: Any, space: Any, budget: int) -> Trap:
+        self.budgets.append(budget)
         if context.left:
             return self._work(context, budget)
         try:
@@ -71,6 +74,7 @@ class Personality:
     def __init__(self) -> None:
         self.log: list[object] = []
         self.deadline: int | None = None
+        self.armed: dict[object, None] = {}
         self.expire: Callable[[], None] = lambda: None
 
     def next_deadline(self) -> int | None:

@@ -46,6 +46,53 @@ def test_round_robin() -> None:
     ]  # fmt: skip
 
 
+def test_a_slice_is_longer_while_nobody_can_want_the_cpu() -> None:
+    """On a core whose work is real time; from the second slice of computing on, and up to the first system call."""
+    machine = Machine()
+    machine.core.capabilities = frozenset({"native-speed"})
+
+    def call() -> Call:
+        yield from ()
+
+    def computes() -> Program:
+        yield 4 * SLICE
+        yield call()
+        yield SLICE // 2
+
+    machine.run(machine.start(computes()))
+    first, second, third, behind_the_call = machine.core.budgets[:4]
+    assert first == SLICE
+    assert second == third > 8 * SLICE
+    assert behind_the_call == SLICE
+
+
+@pytest.mark.parametrize("who", ["another task", "a timer", "a deadline", "input"])
+def test_a_slice_is_no_longer_while_somebody_can(who: str) -> None:
+    machine = Machine()
+    machine.core.capabilities = frozenset({"native-speed"})
+    descriptor, writer = os.pipe()
+
+    def computes() -> Program:
+        yield 20 * SLICE
+
+    def waits() -> Program:
+        if who == "another task":
+            yield 20 * SLICE
+        elif who == "a deadline":
+            yield wait_for(deadline=machine.clock.monotonic_ns() + 1000 * SECOND)
+        elif who == "input":
+            yield wait_for(fd=descriptor)
+
+    if who == "a timer":
+        machine.personality.armed[who] = None
+    machine.start(waits())
+    task = machine.start(computes())
+    machine.run(task)
+    os.close(descriptor)
+    os.close(writer)
+    assert max(machine.core.budgets) == SLICE
+
+
 def test_a_virtual_clock_moves_with_the_work() -> None:
     machine = Machine()
 

@@ -31,7 +31,12 @@ MAX_PROCESSES = 4096
 
 
 class Personality(Protocol):
-    """The ABI of a machine's programs: what it does with a trap."""
+    """The ABI of a machine's programs: what it does with a trap.
+
+    `armed`: the timers that are to go off, by whatever clock.
+    """
+
+    armed: Any
 
     def system_call(self, task: Task) -> Any:
         """Run the call in the task's registers; None when it is done, else an object with the `wait` it is in."""

@@ -94,6 +94,7 @@ class Linux:
         self.system_call = self.calls.dispatch
         self.next_deadline = self.calls.timers.next_deadline
         self.expire_timers = self.calls.timers.expire
+        self.armed = self.calls.timers.armed
         self.before_user = delivery.deliver
         self.signal_name = signals.name
         self.task_ended = ending.task_ended

@@ -185,6 +185,7 @@ class KvmCore:
         """Run until a trap, at most about `budget` nanoseconds and one tick."""
         if _thread.get_ident() != self._kicks.thread:
             self._vcpu.set_signal_mask(self._kicks.attach())
+        self._kicks.pace(budget)
         if context is not self._context:
             self._switch(context)
         if space is not self._space:

@@ -3,7 +3,7 @@
 KVM_RUN swaps the thread's signal mask (KVM_SET_SIGNAL_MASK) and returns EINTR when one that it lets in is pending,
 before as well as after the guest was entered, so no kick is lost. A POSIX timer sends one to the thread at every tick
 of its CPU time (by the clock they would come as well while others use the host's CPU, and find nothing done): that
-bounds a time slice and the delay of everything that a Python signal handler only notes.
+bounds a time slice. A slice that is longer than usual has fewer of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from time import CLOCK_THREAD_CPUTIME_ID
 from loadstone.errors import HostError
 
 KICK = signal.SIGRTMAX - 3
-TICK_NS = 8_000_000  # a tick costs 0.1 ms with the slice that it ends; Ctrl-C can take as long as one
+TICK_NS = 8_000_000  # a tick costs 0.1 ms with the slice that it ends
+RARE_TICK_NS = 4 * TICK_NS
 TICK_CLOCK = CLOCK_THREAD_CPUTIME_ID
 _SIGEV_THREAD_ID = 4
 
@@ -39,6 +40,7 @@ class Kicks:
             library = ctypes.CDLL("librt.so.1", use_errno=True)
             self._create, self._set, self._delete = library.timer_create, library.timer_settime, library.timer_delete
         self._timer = ctypes.c_void_p()
+        self._period = 0
         self._blocked_in: set[int] = set()  # threads in which the signal is blocked because of us
         self.thread = 0
 
@@ -51,10 +53,18 @@ class Kicks:
         event = struct.pack("<QiiI", 0, KICK, _SIGEV_THREAD_ID, _thread.get_native_id()).ljust(64, b"\0")
         if self._create(TICK_CLOCK, ctypes.create_string_buffer(event, 64), ctypes.byref(self._timer)):
             raise HostError(f"timer_create: error {ctypes.get_errno()}")
-        period = (ctypes.c_long * 4)(0, TICK_NS, 0, TICK_NS)
-        if self._set(self._timer, 0, period, None):
-            raise HostError(f"timer_settime: error {ctypes.get_errno()}")
+        self._period = 0
+        self.pace(0)
         return sum(1 << (number - 1) for number in before if number != KICK)
+
+    def pace(self, budget: int) -> None:
+        """Tick as often as a slice of `budget` ns asks for, from now on."""
+        period = RARE_TICK_NS if budget >= RARE_TICK_NS else TICK_NS
+        if period != self._period:
+            self._period = period
+            times = (ctypes.c_long * 4)(0, period, 0, period)
+            if self._set(self._timer, 0, times, None):
+                raise HostError(f"timer_settime: error {ctypes.get_errno()}")
 
     def _count(self, was_blocked: bool) -> None:
         """The signal is blocked here for us, too; if not for us or our like, it is the caller's own affair."""
