@@ -213,7 +213,7 @@ def test_mounts() -> None:
     assert {line.split()[1] for line in mounts} >= {"/", "/proc", "/sys", "/dev"}
     info = guest("/bin/cat", "/proc/self/mountinfo").text.splitlines()
     assert all(re.fullmatch(r"\d+ \d+ \d+:\d+ / \S+ rw(,noexec)?,relatime - \S+ \S+ rw", line) for line in info)
-    assert {line.split()[1] for line in mounts if "noexec" in line} == {"/proc", "/sys"}
+    assert not [line for line in mounts if "noexec" in line]  # of /proc and /sys it is no mount option
 
 
 def test_writing_a_name_and_what_is_refused() -> None:

@@ -19,6 +19,7 @@ from loadstone.linux.proc_facts import cpu_model, init_facts
 from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc_process import ProcessFiles
 from loadstone.linux.seq_file import LINES, PARAGRAPHS
+from loadstone.vfs.devices import LOOP_MAJOR
 from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFREG
 from loadstone.vfs.generated import DynamicLink
 
@@ -175,7 +176,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "meminfo": meminfo,
         "locks": lambda: _locks(kernel),
         "modules": lambda: b"",
-        "partitions": lambda: b"major minor  #blocks  name\n\n",
+        "partitions": lambda: _partitions(kernel),
         "stat": stat,
         "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
         "uptime": lambda: machine_text.uptime(uptime_ns(), 0),
@@ -205,6 +206,16 @@ def _file_systems() -> bytes:
     from loadstone.linux.file_systems import text
 
     return text()
+
+
+def _partitions(kernel: Kernel) -> bytes:
+    """The block devices that have a size (block/genhd.c, show_partition)."""
+    rows = [
+        f"{LOOP_MAJOR:4}  {disk.minor:7} {disk.size >> 10:10} loop{disk.minor}\n"
+        for disk in kernel.vfs.loops.disks.values()
+        if disk.size
+    ]
+    return ("major minor  #blocks  name\n\n" + "".join(rows)).encode() if rows else b"major minor  #blocks  name\n\n"
 
 
 def _locks(kernel: Kernel) -> bytes:

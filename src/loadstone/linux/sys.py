@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.linux.proc_text import cpu_list
+from loadstone.linux.sys_block import BlockDirectories
 from loadstone.vfs.generated import GeneratedFile, StaticDirectory
 
 if TYPE_CHECKING:
@@ -71,8 +72,11 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
         ksm=directory(**same_pages),
         transparent_hugepage=directory(enabled=file(modes), hpage_pmd_size=file(str(2 << 20))),
     )
-    tops: dict[str, Inode] = {name: directory() for name in ("block", "bus", "class", "dev")}
-    tops["devices"] = directory(system=directory(cpu=cpu, node=node))
+    blocks = BlockDirectories(lambda: kernel.vfs.loops, now)
+    tops: dict[str, Inode] = {"block": blocks.links(3, "../"), "bus": directory()}
+    tops["class"] = directory(block=blocks.links(4, "../../"))
+    tops["dev"] = directory(block=blocks.links(5, "../../", by_number=True), char=directory())
+    tops["devices"] = directory(system=directory(cpu=cpu, node=node), virtual=directory(block=blocks.disks()))
     tops["fs"] = directory(cgroup=directory())
     tops["kernel"] = directory(mm=memory)
     tops["module"] = directory()

@@ -118,7 +118,9 @@ def _system_directories(
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
     vfs.file_systems.append(dev)
-    mount = vfs.mount("/dev", populate(dev, random_bytes, lambda: vfs.terminals, terminal_fd), name="devtmpfs")
+    mount = vfs.mount(
+        "/dev", populate(dev, random_bytes, lambda: vfs.terminals, lambda: vfs.loops, terminal_fd), name="devtmpfs"
+    )
     vfs.single["devtmpfs"] = mount.superblock
     names = GeneratedDirectory(
         lambda: vfs.terminals.names(), lambda name: vfs.terminals.find(name),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import OpenFile, total
-from loadstone.vfs.flags import NOW, OMIT, S_IFCHR, S_IFDIR, S_IFMT
+from loadstone.vfs.flags import NOW, OMIT, S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT
 from loadstone.vfs.inode import ROOT, Inode
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.overlay_directory import OverlayDirectory
@@ -17,8 +17,13 @@ from loadstone.vfs.overlay_directory import OverlayDirectory
 if TYPE_CHECKING:
     from loadstone.vfs.devpts import Terminals
     from loadstone.vfs.location import Location
+    from loadstone.vfs.loop import LoopDevices
 
 RandomBytes = Callable[[int], bytes]
+
+LOOP_MAJOR = 7  # include/uapi/linux/major.h
+LOOP_DEVICES = 8  # CONFIG_BLK_DEV_LOOP_MIN_COUNT
+DISK_GROUP = 6
 
 LINKS = (
     ("fd", "/proc/self/fd"),
@@ -128,14 +133,14 @@ class RandomFile(DeviceFile):
 Opener = Callable[[Inode, int, "Location | None"], OpenFile]
 
 
-class CharacterDevice(Inode):
-    """A device node. `opener` is its driver."""
+class DeviceNode(Inode):
+    """A device node of the machine's. `opener` is its driver."""
 
     __slots__ = ("opener",)
 
-    def __init__(self, device: int, inode: int, major: int, minor: int, opener: Opener, now_ns: int) -> None:
-        super().__init__(device, inode, S_IFCHR | 0o666, now_ns=now_ns)
-        self.rdev = os.makedev(major, minor)
+    def __init__(self, device: int, inode: int, mode: int, rdev: int, opener: Opener, now_ns: int) -> None:
+        super().__init__(device, inode, mode, now_ns=now_ns)
+        self.rdev = rdev
         self.opener = opener
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
@@ -161,12 +166,40 @@ class CharacterDevice(Inode):
         self.mtime_ns = self.mtime_ns if mtime_ns in (OMIT, NOW) else mtime_ns
 
 
+def _add_loop_devices(root: OverlayDirectory, loops: Callable[[], LoopDevices]) -> None:
+    """The nodes that are there before anybody asks for one; the driver is loaded when one is opened."""
+
+    def block(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        return loops().open(inode, flags, location)
+
+    def control(inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        return loops().open_control(inode, flags, location)
+
+    fs, now = root.fs, root.fs.now()
+    number = os.makedev(10, 237)
+    root.upper["loop-control"] = DeviceNode(fs.device, fs.number(), S_IFCHR | 0o660, number, control, now)
+    for minor in range(LOOP_DEVICES):
+        add_loop_node(root, minor, block)
+
+
+def add_loop_node(root: OverlayDirectory, minor: int, opener: Opener) -> None:
+    """Give a loop device its name in /dev."""
+    fs, number = root.fs, os.makedev(LOOP_MAJOR, minor)
+    node = DeviceNode(fs.device, fs.number(), S_IFBLK | 0o660, number, opener, fs.now())
+    node.gid = DISK_GROUP
+    root.upper[f"loop{minor}"] = node
+
+
 def populate(
-    fs: Overlay, random_bytes: RandomBytes, terminals: Callable[[], Terminals], terminal_fd: int = -1
+    fs: Overlay,
+    random_bytes: RandomBytes,
+    terminals: Callable[[], Terminals],
+    loops: Callable[[], LoopDevices],
+    terminal_fd: int = -1,
 ) -> Inode:
     """Fill an empty file system in memory with /dev's names; its root.
 
-    `terminals`: the machine's pseudo-terminals.
+    `terminals`: the machine's pseudo-terminals. `loops`: its loop devices.
     `terminal_fd`: our descriptor of the terminal the guest may use, -1 for none (opening /dev/tty is then ENXIO).
     """
     root = fs.root
@@ -199,7 +232,9 @@ def populate(
         ("ptmx", 5, 2, ptmx),
     )
     for name, major, minor, opener in drivers:
-        root.upper[name] = CharacterDevice(fs.device, fs.number(), major, minor, opener, now)
+        number = os.makedev(major, minor)
+        root.upper[name] = DeviceNode(fs.device, fs.number(), S_IFCHR | 0o666, number, opener, now)
+    _add_loop_devices(root, loops)
     for name, target in LINKS:
         root.symlink(name, target, ROOT)
     root.mkdir("pts", 0o755, ROOT)

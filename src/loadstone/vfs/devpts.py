@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from errno import ENOSPC, ENXIO
+from os import makedev
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import Protocol
-from loadstone.vfs.devices import CharacterDevice
+from loadstone.vfs.devices import DeviceNode
 from loadstone.vfs.flags import S_IFCHR, d_type
 from loadstone.vfs.inode import ROOT, Identity
 from loadstone.vfs.pty import MasterFile, Pty
@@ -67,7 +68,7 @@ class Terminals:
         self.clock = clock
         self.side = side
         self.pairs: dict[int, Pty] = {}
-        self._nodes: dict[int, CharacterDevice] = {}
+        self._nodes: dict[int, DeviceNode] = {}
 
     def open_master(self, inode: Inode, flags: int, location: Location | None) -> OpenFile:
         """A new pair, as /dev/ptmx makes one at each open; ENOSPC if there are too many."""
@@ -76,7 +77,9 @@ class Terminals:
             raise LinuxError(ENOSPC)
         pair = self.pairs[number] = Pty(self, number)
         now = self.clock.realtime_ns()
-        node = CharacterDevice(DEVPTS_DEVICE, _FIRST_INODE + number, SLAVE_MAJOR, number, pair.open_slave, now)
+        node = DeviceNode(
+            DEVPTS_DEVICE, _FIRST_INODE + number, S_IFCHR | 0o666, makedev(SLAVE_MAJOR, number), pair.open_slave, now
+        )
         who = self.side.caller()
         node.mode, node.uid, node.gid = S_IFCHR | 0o600, who.fsuid, who.fsgid
         self._nodes[number] = node
@@ -114,7 +117,9 @@ class Terminals:
     def find(self, name: str) -> Inode | None:
         """One of its entries."""
         if name == "ptmx":
-            node = CharacterDevice(DEVPTS_DEVICE, _PTMX_INODE, 5, 2, self.open_master, self.clock.realtime_ns())
+            node = DeviceNode(
+                DEVPTS_DEVICE, _PTMX_INODE, S_IFCHR | 0o666, makedev(5, 2), self.open_master, self.clock.realtime_ns()
+            )
             node.mode = S_IFCHR  # ptmxmode=000: everybody opens /dev/ptmx instead
             return node
         return self._nodes.get(int(name)) if name.isdecimal() and str(int(name)) == name else None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
     from loadstone.vfs.pty import Pty
+    from loadstone.vfs.regular import RegularFile
     from loadstone.wait import WaitQueue
 
 ALWAYS_READY = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
@@ -86,6 +87,8 @@ class OpenFile:
 
     terminal: bool = False  # whether job control looks at who reads and writes
     tty: Pty | None = None  # the pseudo-terminal behind it, if it is a side of one
+    driver: str = ""  # of a device that answers requests of its own: which of ours it is
+    mapped: RegularFile | None = None  # what mmap(2) maps in the place of the inode: the contents of a block device
     pollable: bool = True  # whether epoll takes it; poll(2) takes every file, and says of others that they are ready
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:

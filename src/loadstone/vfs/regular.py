@@ -151,11 +151,7 @@ class RegularFile(Inode):
             return 0
         if offset + length > MAX_OFFSET:
             raise LinuxError(EFBIG)
-        fd = self.write_fd(offset, length)
-        try:
-            done = os.pwritev(fd, pieces[:IOV_MAX], offset)
-        except OSError as error:
-            raise LinuxError(error.errno or EINVAL) from None
+        done = self._write_host(pieces, offset, length)
         if self.pages is not None and self.pages.frames:
             self._write_frames(pieces, offset, done)
         self.written(offset + done, True)
@@ -166,6 +162,13 @@ class RegularFile(Inode):
             raise LinuxError(EINVAL)
         try:
             return os.preadv(self.read_fd(), pieces[:IOV_MAX], offset)
+        except OSError as error:
+            raise LinuxError(error.errno or EINVAL) from None
+
+    def _write_host(self, pieces: Sequence[memoryview], offset: int, length: int) -> int:
+        fd = self.write_fd(offset, length)
+        try:
+            return os.pwritev(fd, pieces[:IOV_MAX], offset)
         except OSError as error:
             raise LinuxError(error.errno or EINVAL) from None
 
@@ -247,10 +250,7 @@ class RegularFile(Inode):
         offset = index * PAGE
         count = min(PAGE, self.size - offset)
         if count > 0:
-            try:
-                os.pwritev(self.write_fd(offset, count), [page[:count]], offset)
-            except OSError as error:
-                raise LinuxError(error.errno or EINVAL) from None
+            self._write_host([page[:count]], offset, count)
             self.written(offset + count, False)
 
     def find(self, offset: int, whence: int) -> int:

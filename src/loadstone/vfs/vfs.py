@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.location import Superblock
     from loadstone.vfs.locks import LockTable
+    from loadstone.vfs.loop import LoopDevices
     from loadstone.vfs.pipe import Waker
     from loadstone.vfs.pty import Pty
     from loadstone.vfs.regular import Cache
@@ -78,6 +79,7 @@ class Vfs(Names):
         self._locks: LockTable | None = None
         self._sockets: SocketSpace | None = None
         self._terminals: Terminals | None = None
+        self._loops: LoopDevices | None = None
         self.process_side: Callable[[], ProcessSide] | None = None  # makes what terminals need of processes
         # Files without a name: memfds.
         self.memory = Overlay(None, page_cache, self.clock, self.budget, device=1)
@@ -143,7 +145,16 @@ class Vfs(Names):
 
     def kept_places(self) -> list[Location]:
         """The places of files that devices have open."""
-        return []
+        return self._loops.places() if self._loops is not None else []
+
+    @property
+    def loops(self) -> LoopDevices:
+        """The machine's loop devices."""
+        if self._loops is None:
+            from loadstone.vfs.loop import LoopDevices
+
+            self._loops = LoopDevices(self)
+        return self._loops
 
     # Looking
 

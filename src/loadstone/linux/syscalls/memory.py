@@ -56,7 +56,7 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
     file = task.process.files.get(fd)
     if flags & MAP_HUGETLB:
         raise LinuxError(EINVAL, "MAP_HUGETLB on a file that is not on hugetlbfs")
-    inode = file.inode
+    inode = file.mapped or file.inode
     execute = file.location is None or not file.location.noexec
     if not isinstance(inode, RegularFile):
         if inode.rdev == _DEV_ZERO and inode.mode & S_IFMT == S_IFCHR:

@@ -111,6 +111,10 @@ def ioctl(task: Task, fd: Fd, request: IoctlRequest, argument: Address) -> int |
         from loadstone.linux.syscalls import userfaulting
 
         return userfaulting.answer(task, cast("UserFaultFile", file), request, argument)
+    if action is None and file.driver:
+        from loadstone.linux.syscalls import loop_devices
+
+        return loop_devices.answer(Call(task, fd, file, request, argument, terminal))
     if action is None:
         if terminal >= 0 or request not in TERMINAL:
             count_refusal(task, f"ioctl {request:#x}")
