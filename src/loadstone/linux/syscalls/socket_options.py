@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 SO_DEBUG, SO_REUSEADDR, SO_TYPE, SO_ERROR, SO_DONTROUTE, SO_BROADCAST, SO_SNDBUF, SO_RCVBUF = range(1, 9)
 SO_KEEPALIVE, SO_OOBINLINE, _SO_NO_CHECK, SO_PRIORITY, SO_LINGER, _SO_BSDCOMPAT, SO_REUSEPORT = range(9, 16)
 SO_PASSCRED, SO_PEERCRED, SO_RCVLOWAT, SO_SNDLOWAT = range(16, 20)
-SO_PEERNAME, SO_TIMESTAMP, SO_ACCEPTCONN, SO_PEERSEC, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 28, 29, 30, 31, 32, 33
+SO_PEERNAME, SO_TIMESTAMP, SO_ACCEPTCONN, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 28, 29, 30, 32, 33
 SO_PASSSEC, SO_PROTOCOL, SO_DOMAIN, SO_PEEK_OFF = 34, 38, 39, 42
 MAX_BUFFER = 4 << 20  # net.core.wmem_max and rmem_max; for root too: the bytes are in the host's memory
 MIN_SEND_BUFFER, MIN_RECEIVE_BUFFER = 4608, 2304  # SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF
 _REMEMBERED = {SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEPORT, SO_TIMESTAMP}
 _TRUTHS = (*_REMEMBERED, SO_PASSSEC, SO_DEBUG)
-_NOTE = "SO_PEEK_OFF, SO_PEERSEC and network options are refused; SO_RCVLOWAT is remembered only"
+_NOTE = "SO_PEEK_OFF and SO_PEERSEC are refused; SO_RCVLOWAT and options about packets are remembered only"
 
 
 @syscall(support=PARTIAL, note=_NOTE)
@@ -147,9 +147,7 @@ def _answer(socket: Socket, option: int, room: int) -> bytes:
         return UCRED.pack(*socket.peer_who)
     if option == SO_PEERNAME:
         return _peer_name(socket, room)
-    if option == SO_PEERSEC:
-        raise LinuxError(ENOPROTOOPT)
-    raise LinuxError(ENOPROTOOPT)
+    raise LinuxError(ENOPROTOOPT)  # SO_PEERSEC as well: there is no security module
 
 
 def _peer_name(socket: Socket, room: int) -> bytes:
