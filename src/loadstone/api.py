@@ -193,7 +193,7 @@ class Machine:
             self.kernel.cores.append(core)
             self.kernel.scheduler.kernel_time.entry_ns = core.exit_ns
             self.kernel.shootdown.listen(core)
-            if "host-time-stamps" in core.capabilities and not self.kernel.options.deterministic:
+            if "host-time-stamps" in core.capabilities and self.kernel.clock.__class__ is not VirtualClock:
                 self.linux.vdso.vvar.follow_host()
             if "answers-reads" in core.capabilities:
                 self.linux.answer_reads(cast("KvmCore", core))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from loadstone.machine.core import SYSTEM_CALL
+from loadstone.machine.unicorn_core import UnicornCore
 from machine.bare import Bare
 from machine.code import assemble
 from machine.engines import NAMES, maker
@@ -115,6 +118,24 @@ def test_what_ran_behind_a_port_access_is_undone_in_the_registers(bare: Bare) ->
 def test_the_tsc_is_the_kernels_to_answer(bare: Bare) -> None:
     assert bare.exception("nop; rdtsc") == (13, 1)
     assert bare.exception("nop; rdtscp") == (13, 1)
+
+
+def test_the_tsc_may_be_the_hosts() -> None:
+    bare = Bare(make=partial(UnicornCore, time_stamps=True))
+    bare.core.cpu = 3
+    assert "host-time-stamps" in bare.core.capabilities
+    code = "rdtsc; mov ebx, eax; mov ebp, edx; rdtscp; mov esi, ecx; syscall"
+    assert bare.start(code).kind == SYSTEM_CALL
+    low, high, later, top = (bare.context.read(name) for name in ("rbx", "rbp", "rax", "rdx"))
+    assert 0 < high << 32 | low < top << 32 | later
+    assert bare.context.read("rsi") == 3, "RDTSCP names the CPU"
+    bare.context.reset()
+    assert bare.start(code).kind == SYSTEM_CALL
+    assert bare.context.read("rsi") == 3, "after exec too"
+    bare.core.cpu = 0
+    assert bare.start(code).kind == SYSTEM_CALL
+    assert bare.context.read("rsi") == 0
+    bare.close()
 
 
 def test_many_exceptions_after_one_another(bare: Bare) -> None:

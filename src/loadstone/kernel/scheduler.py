@@ -370,6 +370,7 @@ class Scheduler:
         if task.cpu != cpu.number:
             task.cpu = cpu.number
             self._kernel.personality.migrated(task)
+        self._kernel.cores[0].cpu = cpu.number
         last = cpu.last
         if last is task:
             return

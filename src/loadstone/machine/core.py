@@ -154,6 +154,8 @@ class Core(Protocol):
 
     name: str
     number: int
+    cpu: int
+    """The number of the machine's CPU whose turn it is: what RDTSCP tells the program."""
     capabilities: frozenset[str]
     hwcap: int
     """AT_HWCAP of the CPU that it is: CPUID.1:EDX."""

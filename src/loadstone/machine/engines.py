@@ -47,6 +47,7 @@ def make_core(
 
     Args:
         asked: "auto", "unicorn" or "kvm".
+        deterministic: whether every run must be the same: then the time-stamp counter is not the host's.
         wants_address: whether somebody listens to faults, and so needs exact addresses.
         host: AT_HWCAP, AT_HWCAP2 and AT_MINSIGSTKSZ of the host, for a core whose CPU is the host's.
         baseline: whether the CPU must be that of cpuid.py.
@@ -66,7 +67,7 @@ def make_core(
             return core, why
     from loadstone.machine.unicorn_core import UnicornCore
 
-    return UnicornCore(memory, resolve, wants_address), why
+    return UnicornCore(memory, resolve, wants_address, time_stamps=not deterministic), why
 
 
 def _automatic(

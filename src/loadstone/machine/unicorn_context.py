@@ -38,18 +38,20 @@ class UnicornContext:
     """The CPU state of one task.
 
     Attributes:
+        cpu: the number of the CPU that RDTSCP tells; it is part of the state.
         handle: the saved context; what it holds is old while the state is in the engine.
         return_to: RIP and RFLAGS at the last system call; None after exec, which does not return to its caller.
         stopped_at: the breakpoint it stopped at and has not gone past; -1 for none.
     """
 
-    __slots__ = ("_contexts", "handle", "return_to", "stopped_at")
+    __slots__ = ("_contexts", "cpu", "handle", "return_to", "stopped_at")
 
     extended_size = 512  # no XSAVE: the FXSAVE image is all there is
     extended_features = 3
 
     def __init__(self, contexts: Contexts, handle: c_void_p) -> None:
         self._contexts = contexts
+        self.cpu = 0
         self.handle = handle
         self.return_to: tuple[int, int] | None = None
         self.stopped_at = -1
@@ -215,6 +217,7 @@ class Contexts:
         self.current = context
         self.next_pc = -1
         context.return_to = None
+        context.cpu = 0
 
     def copy(self, context: UnicornContext) -> UnicornContext:
         """Another context with the same state."""
@@ -222,7 +225,7 @@ class Contexts:
         self._settle()
         copy = UnicornContext(self, self._spare_handles.pop() if self._spare_handles else self._engine.new_handle())
         self._engine.save(copy.handle)
-        copy.return_to = context.return_to
+        copy.return_to, copy.cpu = context.return_to, context.cpu
         return copy
 
     def release(self, context: UnicornContext) -> None:
@@ -242,6 +245,11 @@ class Contexts:
         self._engine.restore(context.handle)
         self.current = context
         self.next_pc = -1
+
+    def move(self, context: UnicornContext, cpu: int) -> None:
+        """The context that is in the engine goes on on another CPU."""
+        context.cpu = cpu
+        self._engine.set_cpu(cpu)
 
     def _settle(self) -> None:
         """Give the engine the result of a system call that it has not got yet."""

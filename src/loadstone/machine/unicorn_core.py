@@ -41,6 +41,9 @@ _unpack_stop = struct.Struct("qQq40xQq56xQQ").unpack_from  # budget, reason, ski
 class UnicornCore:
     """One CPU core.
 
+    `time_stamps`: whether RDTSC and RDTSCP read the host's counter. Otherwise they are exceptions, which the kernel
+    answers from its clock.
+
     `resolve` is the page-fault path: (space, address, access, pc) -> None or what went wrong. The address is that of
     the page unless `wants_address()`: to find the exact one the instruction is decoded, which only a listener pays for.
     """
@@ -58,8 +61,12 @@ class UnicornCore:
         resolve: Resolver,
         wants_address: Callable[[], bool] = lambda: True,
         number: int = 0,
+        *,
+        time_stamps: bool = False,
     ) -> None:
-        self.number = number
+        self.number = self.cpu = number
+        if time_stamps:
+            self.capabilities |= {"host-time-stamps"}
         self.retired = 0
         self.exits = Exits()
         self._interrupted = False
@@ -71,7 +78,7 @@ class UnicornCore:
         self._translations = Translations(engine, memory)
         self._fill = TlbFill(engine, memory, self._translations, resolve, wants_address, self.exits)
         self._add_hooks(memory.size)
-        enter_ring_3(engine, memory, self._fill.frame)
+        enter_ring_3(engine, memory, self._fill.frame, time_stamps)
         self._contexts = self._fill.contexts = Contexts(engine)
         engine.check_exits(False)
         self._traps = Traps(engine, memory, self._contexts, self._translations, self._fill)
@@ -90,6 +97,8 @@ class UnicornCore:
         contexts, translations, traps, shared = self._contexts, self._translations, self._traps, self._engine.shared
         if context is not contexts.current:
             contexts.load(context)
+        if context.cpu != self.cpu:
+            contexts.move(context, self.cpu)
         if space is not translations.space:
             self._switch(space)
         pc = contexts.next_pc if contexts.next_pc >= 0 else context.pc

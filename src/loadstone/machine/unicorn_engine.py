@@ -26,7 +26,8 @@ _GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
 _LINUX_CS, _LINUX_SS = 0x33, 0x2B
 _RFLAGS_AT_ENTRY = 0x202
 
-_CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception, which the kernel answers from its clock
+_CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception
+_MSR_TSC_AUX = 0xC000_0103  # what RDTSCP has in RCX: to Linux the number of the CPU
 _CR0_NE = 0x20  # x87 errors are exceptions, not interrupts of the PC's old wiring
 _CR4_OSFXSR, _CR4_OSXMMEXCPT = 0x200, 0x400
 
@@ -76,6 +77,10 @@ class Engine:
         """Set a live register; `value` fits into 64 bits."""
         self._cell.value = value
         self.write_register(self.uc, number, self._cell_address)
+
+    def set_cpu(self, number: int) -> None:
+        """The number of the CPU that RDTSCP tells from now on."""
+        self.write_register(self.uc, uc.REG_MSR, byref(uc.ModelSpecific(_MSR_TSC_AUX, number)))
 
     def read_saved(self, handle: c_void_p, number: int) -> int:
         """A register of a saved context."""
@@ -189,11 +194,11 @@ class Batch:
         self._engine.library.uc_reg_write_batch(self._engine.uc, *self._arguments)
 
 
-def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
+def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int, time_stamps: bool) -> None:
     """Load the GDT and go through one IRETQ: from then on the program cannot do what only a kernel may.
 
     `frame` is where the GDT and the stub are put; the TLB-fill hook has it at KERNEL_BASE. It leaves the registers as
-    exec does, but for the instruction pointer.
+    exec does, but for the instruction pointer. `time_stamps`: whether ring 3 may execute RDTSC.
     """
     page = memory.page(frame)
     struct.pack_into(f"<{len(DESCRIPTORS)}Q", page, _GDT, *DESCRIPTORS)
@@ -206,7 +211,8 @@ def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int) -> None:
     engine.write_register(engine.uc, uc.REG_TR, byref(no_task_state))
     numbers = uc.REGISTERS
     engine.write(numbers["cr0"], engine.read(numbers["cr0"]) | _CR0_NE)
-    engine.write(numbers["cr4"], engine.read(numbers["cr4"]) | _CR4_TSD | _CR4_OSFXSR | _CR4_OSXMMEXCPT)
+    features = _CR4_OSFXSR | _CR4_OSXMMEXCPT | (0 if time_stamps else _CR4_TSD)
+    engine.write(numbers["cr4"], engine.read(numbers["cr4"]) | features)
     engine.write(numbers["rsp"], KERNEL_BASE + _STACK)
     engine.control.fills = -1  # the walk in machine code has no tables yet
     engine.control.budget = FRAME_SIZE

@@ -41,19 +41,26 @@ REGISTERS = {
 }  # fmt: skip
 
 # Unicorn 2.1.4, as uc_version() has it; and its `uc_struct` from `context_content` on: that, the size of the registers
-# in a saved context (with 40 bytes in front), padding, next_pc, hook_insert, first_tb, no_exit_request, init_done.
+# in a saved context, padding, next_pc, hook_insert, first_tb, no_exit_request, init_done.
 _KNOWN_VERSION = 0x020104FF
-_CONTEXT_HEAD = 40
+CONTEXT_HEAD = 40
+"""Bytes in front of the registers in a saved context. Of those, `uc_context_save` leaves some as they were."""
 _STRUCT_PART = struct.Struct("<iii8x4B")
 _STRUCT_HEAD = 4096  # bytes of uc_struct that are looked through; it has 14 KiB
 
-REG_ST0, REG_XMM0, REG_GDTR, REG_TR = 114, 122, 243, 245
+REG_ST0, REG_XMM0, REG_GDTR, REG_TR, REG_MSR = 114, 122, 243, 245, 248
 
 
 class DescriptorTable(ctypes.Structure):
     """`uc_x86_mmr`: GDTR and its like."""
 
     _fields_ = (("selector", c_uint16), ("base", c_uint64), ("limit", c_uint32), ("flags", c_uint32))
+
+
+class ModelSpecific(ctypes.Structure):
+    """`uc_x86_msr`: the number of a model-specific register, and its value."""
+
+    _fields_ = (("number", c_uint32), ("value", c_uint64))
 
 
 PRIVILEGED_CALLBACK = CFUNCTYPE(c_uint32, c_void_p)  # IN, OUT, SYSENTER, whose further arguments do not matter
@@ -118,7 +125,7 @@ def find_no_exit_request(library: ctypes.CDLL, engine: c_void_p) -> int:
     if library.uc_version(None, None) != _KNOWN_VERSION:
         return 0
     head = ctypes.string_at(base, _STRUCT_HEAD)
-    at = head.find(struct.pack("<iii", 1, library.uc_context_size(engine) - _CONTEXT_HEAD, 0))
+    at = head.find(struct.pack("<iii", 1, library.uc_context_size(engine) - CONTEXT_HEAD, 0))
     if at < 0 or _STRUCT_PART.unpack_from(head, at)[3:] != (0, 1, 0, 1):
         return 0
     return base + at + _STRUCT_PART.size - 2

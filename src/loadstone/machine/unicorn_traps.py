@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int
-from typing import Any
 
 from loadstone.errors import HostError
 from loadstone.machine import native_code
@@ -188,8 +187,8 @@ class Traps:
             memoryview(ctypes.string_at(handle.value or 0, size)).cast("i")
             for handle in (self._before_exceptions, self._scratch)
         )
-        pairs: Any = enumerate(zip(before, after, strict=True))
-        return next((4 * i for i, pair in pairs if pair == (-1, vector)), 0)
+        pairs = list(zip(before, after, strict=True))
+        return next((4 * i for i in range(uc.CONTEXT_HEAD // 4, size // 4) if pairs[i] == (-1, vector)), 0)
 
     def _context(self) -> UnicornContext:
         assert self._contexts.current is not None
