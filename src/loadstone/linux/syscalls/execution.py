@@ -10,16 +10,20 @@ from loadstone.linux import signals
 from loadstone.linux.execve import Opened
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
-from loadstone.memory.user import read_string, read_words
-from loadstone.memory.vma import PAGE
+from loadstone.memory.user import copy_in, read_string, read_words
+from loadstone.memory.vma import PAGE, PAGE_MASK
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.memory.address_space import AddressSpace
 
 AT_EXECVE_CHECK = 0x10000  # include/uapi/linux/fcntl.h: only say whether it could be executed
 MAX_STRING = 131_072  # MAX_ARG_STRLEN, the NUL included
 _MAX_TOTAL = 6 << 20  # three quarters of _STK_LIM: more than any stack limit lets through
 _POINTER = 8
+_AT_ONCE = 64  # pointers that are read together
+_MOST_PAGES = 64  # whose contents are kept while strings are read
+_OFFSET = PAGE - 1
 
 
 def execute(task: Task, path: str, arguments: int, environment: int, opened: Opened | None = None) -> None:
@@ -28,10 +32,9 @@ def execute(task: Task, path: str, arguments: int, environment: int, opened: Ope
     program = linux.world(task.process).check(path, opened)  # before the strings are looked at: alloc_bprm
     argument_pointers = _pointers(task, arguments)
     environment_pointers = _pointers(task, environment)
-    budget = [_MAX_TOTAL]
-    # copy_strings takes the environment before the arguments, and each from its end
-    envp = [_string(task, pointer, budget) for pointer in reversed(environment_pointers)][::-1]
-    argv = [_string(task, pointer, budget) for pointer in reversed(argument_pointers)][::-1]
+    strings = _Strings(task.process.space)
+    envp = strings.copy(environment_pointers)  # copy_strings takes the environment before the arguments
+    argv = strings.copy(argument_pointers)
     try:
         linux.execute(task, path, argv, envp, opened, program)
     except LinuxError as error:
@@ -82,7 +85,7 @@ def _pointers(task: Task, address: int) -> list[int]:
     found: list[int] = []
     while address:
         in_page = (-address % PAGE or PAGE) // _POINTER  # read as one: all of a page can be read, or nothing
-        pointers = read_words(task.process.space, address, max(1, in_page))
+        pointers = read_words(task.process.space, address, max(1, min(in_page, _AT_ONCE)))
         if 0 in pointers:
             return found + list(pointers[: pointers.index(0)])
         found += pointers
@@ -92,14 +95,50 @@ def _pointers(task: Task, address: int) -> list[int]:
     return found
 
 
-def _string(task: Task, address: int, budget: list[int]) -> bytes:
-    try:
-        text = read_string(task.process.space, address, MAX_STRING)
-    except LinuxError as error:
-        if error.errno == ENAMETOOLONG:
-            raise LinuxError(E2BIG, f"an argument of more than {MAX_STRING - 1} bytes") from None
-        raise LinuxError(EFAULT, f"the argument at {address:#x} cannot be read") from None
-    budget[0] -= len(text) + 1
-    if budget[0] < 0:
-        raise LinuxError(E2BIG, f"the arguments are more than {_MAX_TOTAL} bytes")
-    return text
+class _Strings:
+    """The strings of one exec being copied in. The pages they lie in are read once: they are close together."""
+
+    __slots__ = ("_budget", "_pages", "_space")
+
+    def __init__(self, space: AddressSpace) -> None:
+        self._space = space
+        self._pages: dict[int, bytes] = {}
+        self._budget = _MAX_TOTAL
+
+    def copy(self, pointers: list[int]) -> list[bytes]:
+        """The strings at `pointers`. They are touched from the last one to the first, as copy_strings does it."""
+        pages = self._pages
+        found: list[bytes] = []
+        for address in reversed(pointers):
+            offset = address & _OFFSET
+            content = pages.get(address - offset)
+            if content is None:
+                content = self._read(address)
+            end = content.find(0, offset)
+            text = content[offset:end] if end >= 0 else self._long(address)
+            self._budget -= len(text) + 1
+            if self._budget < 0:
+                raise LinuxError(E2BIG, f"the arguments are more than {_MAX_TOTAL} bytes")
+            found.append(text)
+        found.reverse()
+        return found
+
+    def _read(self, address: int) -> bytes:
+        """The whole page of `address`."""
+        page = address & PAGE_MASK
+        if len(self._pages) >= _MOST_PAGES:
+            self._pages.clear()
+        try:
+            content = self._pages[page] = copy_in(self._space, page, PAGE)
+        except LinuxError:
+            raise LinuxError(EFAULT, f"the argument at {address:#x} cannot be read") from None
+        return content
+
+    def _long(self, address: int) -> bytes:
+        """A string that goes on in the next page."""
+        try:
+            return read_string(self._space, address, MAX_STRING)
+        except LinuxError as error:
+            if error.errno == ENAMETOOLONG:
+                raise LinuxError(E2BIG, f"an argument of more than {MAX_STRING - 1} bytes") from None
+            raise LinuxError(EFAULT, f"the argument at {address:#x} cannot be read") from None
