@@ -270,7 +270,8 @@ class Machine:
         """
         self._require_open()
         process = new_process(self.kernel, self.profile, cwd)
-        world = ProcessWorld(self.kernel, process, self.linux.vdso, self.profile, self.linux.formats, runs=False)
+        linux = self.linux
+        world = ProcessWorld(self.kernel, process, linux.vdso, self.profile, linux.plans, linux.formats, runs=False)
         if draws is None and self.kernel.options.aslr is not None:
             draws = Draws(self.kernel.options.aslr)
         words = strings([path] if argv is None else argv), strings(envp or ())

@@ -24,6 +24,7 @@ from loadstone.binfmt.names import (
     file_type,
     program_of,
 )
+from loadstone.binfmt.outline import outline_of
 from loadstone.binfmt.plan import (
     EXSTACK_DEFAULT,
     EXSTACK_DISABLE_X,
@@ -270,6 +271,7 @@ def _finish(
         end_data=end_data,
         brk=brk,
         error=_interpreter_error(header, total) if interpreter else None,
+        outline=outline_of(segments),
     )
 
 

@@ -7,6 +7,7 @@ Addresses are as the file has them: `execve` adds the load bias when it commits 
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
+from loadstone.memory.outline import Outline
 
 EXSTACK_DEFAULT, EXSTACK_DISABLE_X, EXSTACK_ENABLE_X = 0, 1, 2
 
@@ -105,6 +106,7 @@ class ElfPlan(NamedTuple):
     end_data: int
     brk: int  # the highest end of any segment, not rounded
     error: LinuxError | None = None  # raised after the point of no return, before any segment is mapped
+    outline: Outline | None = None  # the segments as mappings, where no more can be said of them one by one
 
     @property
     def bits(self) -> int:

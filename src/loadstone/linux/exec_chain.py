@@ -9,6 +9,7 @@ import os
 from errno import ELOOP, ENOENT, ENOEXEC
 from typing import TYPE_CHECKING
 
+from loadstone.binfmt.known import FirstPage, Taken
 from loadstone.binfmt.plan import ScriptPlan
 from loadstone.binfmt.registry import handlers_of
 from loadstone.errors import LinuxError
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 def exec_binprm(bprm: Binprm) -> ElfPlan | AoutPlan:
     """exec_binprm(): search a handler; as long as it puts an interpreter in front, search one for that."""
     for _ in range(bprm.world.profile.rewrites + 1):
-        head = _prepare(bprm)
+        page, head = _prepare(bprm)
         file = bprm.program
         taken = _search_misc(bprm, head)
         if taken is not None:
             _load_misc(bprm, taken)
         else:
-            plan = _search_binary_handler(bprm, head)
+            plan = _search_binary_handler(bprm, page, head)
             if not isinstance(plan, ScriptPlan):
                 return plan
             _load_script(bprm, plan)
@@ -39,17 +40,18 @@ def exec_binprm(bprm: Binprm) -> ElfPlan | AoutPlan:
     raise LinuxError(ELOOP, f"more than {bprm.world.profile.rewrites} interpreters in a row: {_chain(bprm)}")
 
 
-def _prepare(bprm: Binprm) -> bytes:
-    """prepare_binprm(): the first BINPRM_BUF_SIZE bytes, padded with zeros."""
+def _prepare(bprm: Binprm) -> tuple[FirstPage, bytes]:
+    """prepare_binprm(): the first page, and of it the first BINPRM_BUF_SIZE bytes, padded with zeros."""
     program, size = bprm.program, bprm.rules.buffer_size
-    head = program.read(0, size).ljust(size, b"\0")
+    page = FirstPage(program)
+    head = page.content[:size].ljust(size, b"\0")
     bprm.stage(
         "prepare_binprm",
         0,
         f"creating a process, step 2 of 3: the first {size} bytes of {program.name} are read; they begin with "
         f"{head[:4]!r}"[: 300 + len(program.name)],
     )
-    return head
+    return page, head
 
 
 def _search_misc(bprm: Binprm, head: bytes) -> MiscFormat | None:
@@ -60,31 +62,46 @@ def _search_misc(bprm: Binprm, head: bytes) -> MiscFormat | None:
     return formats.search(head, os.fsencode(bprm.interp))
 
 
-def _search_binary_handler(bprm: Binprm, head: bytes) -> Plan:
+def _search_binary_handler(bprm: Binprm, page: FirstPage, head: bytes) -> Plan:
     """search_binary_handler(): the first handler that knows the file's beginning takes it."""
+    plans = bprm.world.plans
+    taken = plans.program(page)
+    if taken is None:
+        taken = _ask_handlers(bprm, page, head)
+        plans.keep_program(page, taken)
+    if bprm.tells:
+        refused = [*_misc_refused(bprm), *taken.refused]
+        passed = f"{', '.join(refused)} said ENOEXEC; " if refused else ""
+        bprm.stage("search_binary_handler", 0, f"{passed}{taken.handler} takes {bprm.program.name}")
+    return taken.plan
+
+
+def _ask_handlers(bprm: Binprm, page: FirstPage, head: bytes) -> Taken:
     program = bprm.program
     why = ""
-    formats = bprm.setting.formats
-    refused = ["load_misc_binary"] if formats is not None and formats.formats else []
+    refused: list[str] = []
     for name, handler in handlers_of(bprm.rules):
         try:
-            plan = handler(head, program, bprm.rules)
+            return Taken(name, handler(head, page, bprm.rules), tuple(refused))
         except LinuxError as error:
             if error.errno != ENOEXEC:
                 bprm.stage("search_binary_handler", 0, f"{name} took the file and failed: {error}")
                 raise
             why = why or error.why
             refused.append(name)
-            continue
-        passed = f"{', '.join(refused)} said ENOEXEC; " if refused else ""
-        bprm.stage("search_binary_handler", 0, f"{passed}{name} takes {program.name}")
-        return plan
     if not why:
         from loadstone.binfmt.describe import describe
 
         why = describe(head, program.size)
-    bprm.stage("search_binary_handler", 0, f"{', '.join(refused)} all said ENOEXEC: {why}")
+    asked = ", ".join([*_misc_refused(bprm), *refused])
+    bprm.stage("search_binary_handler", 0, f"{asked} all said ENOEXEC: {why}")
     raise LinuxError(ENOEXEC, f"no binary format handler takes {program.name}: {why}")
+
+
+def _misc_refused(bprm: Binprm) -> list[str]:
+    """The handler of binfmt_misc, which is asked before all others, if it has any formats."""
+    formats = bprm.setting.formats
+    return ["load_misc_binary"] if formats is not None and formats.formats else []
 
 
 def _load_script(bprm: Binprm, plan: ScriptPlan) -> None:

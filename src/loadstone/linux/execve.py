@@ -10,6 +10,7 @@ import os
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT
 from typing import TYPE_CHECKING
 
+from loadstone.binfmt.known import KnownPlans
 from loadstone.binfmt.plan import ElfPlan
 from loadstone.binfmt.rules import FormatRules
 from loadstone.errors import LinuxError
@@ -87,6 +88,10 @@ class World(Protocol):
     def vdso(self) -> Vdso:
         """What is behind the special mappings."""
 
+    @property
+    def plans(self) -> KnownPlans:
+        """What is known of programs, and the rules of the kernel."""
+
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links; ENOENT and the like."""
 
@@ -95,6 +100,21 @@ class World(Protocol):
 
     def random_bytes(self, count: int) -> bytes:
         """Bytes for AT_RANDOM."""
+
+
+def known_plans(profile: KernelProfile) -> KnownPlans:
+    """No plan yet, and the rules of a kernel."""
+    return KnownPlans(
+        FormatRules(
+            buffer_size=profile.buffer_size,
+            task_size_64=profile.task_size,
+            task_size_32=profile.task_size_i386,
+            ia32=profile.ia32,
+            x86_64=profile.x86_64,
+            max_program_headers_size=profile.max_program_headers,
+            aout=profile.has_aout,
+        )
+    )
 
 
 class Opened(NamedTuple):
@@ -277,7 +297,6 @@ class Binprm:
         opened: Opened | None = None,
         setting: Setting = _ALONE,
     ) -> None:
-        profile = world.profile
         self.world = world
         self.file_name = file_name
         self.interp = file_name
@@ -286,15 +305,7 @@ class Binprm:
         self.draws = draws
         self.opened = opened
         self.setting = setting
-        self.rules = FormatRules(
-            buffer_size=profile.buffer_size,
-            task_size_64=profile.task_size,
-            task_size_32=profile.task_size_i386,
-            ia32=profile.ia32,
-            x86_64=profile.x86_64,
-            max_program_headers_size=profile.max_program_headers,
-            aout=profile.has_aout,
-        )
+        self.rules = world.plans.rules
         self.scripts: list[Program] = []
         self.stages: list[Stage] = []
         self.tells = True

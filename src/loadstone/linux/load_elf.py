@@ -7,6 +7,7 @@ from errno import EFAULT, EINVAL
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.elf import entry_error, interpreter_segment_error, plan_interpreter
+from loadstone.binfmt.known import FirstPage
 from loadstone.binfmt.names import ET_DYN, ET_EXEC
 from loadstone.errors import LinuxError
 from loadstone.linux import auxv
@@ -16,12 +17,15 @@ from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.linux.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
+from loadstone.memory.map_outline import map_outline
 from loadstone.memory.neighbours import map_ahead
 from loadstone.memory.placement import unmapped_area
 from loadstone.memory.user import copy_out, read_string
 from loadstone.memory.vma import DONTDUMP, EXEC, GROWSDOWN, IO, MAYEXEC, MAYREAD, MAYWRITE, READ
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from loadstone.binfmt.plan import ElfPlan, Segment
     from loadstone.linux.execve import Binprm, Program
     from loadstone.memory.address_space import AddressSpace
@@ -79,7 +83,11 @@ def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
     except LinuxError as error:
         why = f"the program interpreter {path!r} (PT_INTERP)"
         raise LinuxError(error.errno, f"{why}: {error.why}" if error.why else why) from None
-    checked = plan_interpreter(interpreter, plan, bprm.rules)
+    plans, page = bprm.world.plans, FirstPage(interpreter)
+    checked = plans.interpreter(page, plan.bits)
+    if checked is None:
+        checked = plan_interpreter(page, plan, bprm.rules)
+        plans.keep_interpreter(page, plan.bits, checked)
     bprm.stage("open_exec", 2, f"PT_INTERP names {path}: an ELF file for {checked.isa} of {interpreter.size} bytes")
     return interpreter, checked
 
@@ -123,29 +131,22 @@ class _Loader(NewImage):
         """The PT_LOAD loop of load_elf_binary; the load bias."""
         plan, program = self.plan, self.bprm.program
         handle = object()  # the open file: two opens of one file do not merge
-        bias = 0
         self.bprm.stage(
             "load_elf_binary",
             3,
             "creating a process, step 2 of 3, goes on: the segments connect virtual memory with the file; no page of "
             "it is read yet",
         )
-        for number, segment in enumerate(plan.segments):
-            total, flags = 0, MAP_PRIVATE
-            if number:
-                flags |= MAP_FIXED
-            elif plan.header.type == ET_EXEC:
-                flags |= MAP_FIXED_NOREPLACE
-            else:
-                total = plan.total_size
-                if segment.error and not total:
-                    raise segment.error
-                bias, flags = self._choose_bias(space, segment, flags, handle)
-                if self.profile.program_in_mmap_area:
-                    total = 0  # nothing is reserved for the other segments
-            address = self._load(space, program, handle, segment, (bias + segment.start) & MASK64, flags, total)
-            if not number and plan.header.type == ET_DYN:
-                bias = (bias + address - ((bias + segment.start) & MASK64 & -PAGE)) & MASK64
+        bias, flags, total = 0, MAP_PRIVATE | MAP_FIXED_NOREPLACE, 0
+        if plan.segments and plan.header.type == ET_DYN:
+            first, total = plan.segments[0], plan.total_size
+            if first.error and not total:
+                raise first.error
+            bias, flags = self._choose_bias(space, first, MAP_PRIVATE, handle)
+            if self.profile.program_in_mmap_area:
+                total = 0  # nothing is reserved for the other segments
+        for segment, address in self._map_segments(space, program, plan, handle, bias, flags, total):
+            bias = (address - segment.start) & MASK64
             self._tell(program, plan, segment, address, bias)
             if segment.error:
                 raise segment.error
@@ -180,6 +181,28 @@ class _Loader(NewImage):
         )
         return (base - vaddr) & MASK64 & -PAGE, flags
 
+    def _map_segments(
+        self, space: AddressSpace, file: Program, plan: ElfPlan, handle: object, bias: int, flags: int, total: int
+    ) -> Iterator[tuple[Segment, int]]:
+        """Map the segments; each with where it went, in pages.
+
+        `bias`, `flags`, `total`: of the first one, which decides where the others go.
+        """
+        start = None
+        if plan.outline is not None:
+            hint = (bias + plan.outline.start) & MASK64
+            start = map_outline(space, plan.outline, hint, flags, page_up(total), file.inode, file.path, handle)
+        if start is not None:
+            bias = start - plan.segments[0].start
+        for segment in plan.segments:
+            address = (bias + segment.start) & MASK64 & -PAGE
+            if start is None:
+                address = self._load(space, file, handle, segment, address, flags, total)
+                bias, flags, total = address - segment.start, MAP_PRIVATE | MAP_FIXED, 0
+            elif segment.clear_end > segment.clear_start:
+                self._padzero(space, segment, segment.clear_start + bias)
+            yield segment, address
+
     def _load(
         self,
         space: AddressSpace,
@@ -191,7 +214,6 @@ class _Loader(NewImage):
         total: int,
     ) -> int:
         """elf_load: map the file part at `address`, clear its tail, map the anonymous part. Where it went, in pages."""
-        address &= -PAGE
         if segment.file_length:
             size = page_up(segment.file_length)
             reserve = page_up(total) if total else size
@@ -232,18 +254,11 @@ class _Loader(NewImage):
         assert plan is not None and file is not None
         if plan.error:
             raise plan.error
-        handle = object()
-        total = plan.total_size
         dynamic = plan.header.type == ET_DYN
         load = -plan.program_headers[plan.segments[0].index].vaddr if bias and dynamic else 0
-        for number, segment in enumerate(plan.segments):
-            flags = MAP_PRIVATE
-            if number or not dynamic:
-                flags |= MAP_FIXED
-            address = self._load(space, file, handle, segment, (load + segment.start) & MASK64, flags, total)
-            total = 0
-            if not number and dynamic:
-                load = address - segment.start
+        flags = MAP_PRIVATE if dynamic else MAP_PRIVATE | MAP_FIXED
+        for segment, address in self._map_segments(space, file, plan, object(), load, flags, plan.total_size):
+            load = address - segment.start
             self._tell(file, plan, segment, address, load)
             header = plan.program_headers[segment.index]
             error = segment.error or interpreter_segment_error(header, load & MASK64, self.bits, self.bprm.rules)

@@ -12,6 +12,7 @@ from loadstone.kernel.process import ExitStatus
 from loadstone.linux import delivery, ending, exceptions, rseq, signals, vsyscall
 from loadstone.linux.capabilities import execute_with
 from loadstone.linux.console import Console
+from loadstone.linux.execve import known_plans
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.of_task import tracee_of
@@ -68,6 +69,7 @@ class Linux:
         calls: the system calls, with what they counted.
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
+        plans: what is known of programs that were executed.
         formats: what was registered with binfmt_misc; None until somebody looks there.
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
@@ -80,6 +82,7 @@ class Linux:
         self._kernel = kernel
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
+        self.plans = known_plans(kernel.profile)
         self.formats: MiscFormats | None = None
         self.namespaces: MachineNamespaces | None = None
         self.core_files: CoreFiles | None = None
@@ -238,7 +241,7 @@ class Linux:
 
     def world(self, process: Process) -> ProcessWorld:
         """What execve sees when `process` calls it."""
-        return ProcessWorld(self._kernel, process, self.vdso, self._kernel.profile, self.formats)
+        return ProcessWorld(self._kernel, process, self.vdso, self._kernel.profile, self.plans, self.formats)
 
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""

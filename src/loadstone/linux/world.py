@@ -17,6 +17,7 @@ from loadstone.vfs.namespace import Origin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.binfmt.known import KnownPlans
     from loadstone.binfmt.misc import MiscFormats
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process
@@ -33,8 +34,8 @@ _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 class ProcessWorld:
     """The machine as one process sees it while it executes another program.
 
-    `formats`: those of binfmt_misc, if any were ever registered. `runs`: the image is to run, and not only to be looked
-    at; nothing that runs gets other credentials by set-ID bits.
+    `plans`: what the machine knows of programs. `formats`: those of binfmt_misc, if any were ever registered. `runs`:
+    the image is to run, and not only to be looked at; nothing that runs gets other credentials by set-ID bits.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ProcessWorld:
         process: Process,
         vdso: Vdso,
         profile: KernelProfile,
+        plans: KnownPlans,
         formats: MiscFormats | None = None,
         *,
         runs: bool = True,
@@ -50,6 +52,7 @@ class ProcessWorld:
         self._kernel = kernel
         self._process = process
         self.vdso = vdso
+        self.plans = plans
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
         self._setting = Setting(formats, self._free_descriptor, honours_set_id=False) if runs else Setting(formats)

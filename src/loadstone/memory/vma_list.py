@@ -88,6 +88,12 @@ class VmaList:
         if isinstance(vma.backing, SharedMemory):
             vma.backing.use()
 
+    def insert_all(self, vmas: list[Vma]) -> None:
+        """Add private mappings, in ascending order, to a range in which nothing is."""
+        index = bisect_left(self._starts, vmas[0].start)
+        self._starts[index:index] = [vma.start for vma in vmas]
+        self._vmas[index:index] = vmas
+
     def remove(self, vma: Vma) -> None:
         """Take `vma` out."""
         index = self._index(vma)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loadstone.linux.execve import ExecCredentials, ExecImage, Stage, execve
+from loadstone.linux.execve import ExecCredentials, ExecImage, Stage, execve, known_plans
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.vdso import make_vdso
 from loadstone.machine.physical import PhysicalMemory
@@ -42,6 +42,7 @@ class HostWorld:
     def __init__(self, profile: KernelProfile | None = None, *, stack_limit: int | None = None) -> None:
         self.profile = profile or live_profile()
         self.vdso = make_vdso(self.profile)
+        self.plans = known_plans(self.profile)
         self.memory = PhysicalMemory(_MEMORY)
         self.cache = PageCache(self.memory)
         self.shootdown = Shootdown(self.memory)

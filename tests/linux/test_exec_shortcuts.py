@@ -1,0 +1,197 @@
+"""What execve does not do twice, or not one by one: the outcome is the same, and nothing that is kept goes stale."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from loadstone.binfmt.known import FirstPage
+from loadstone.errors import LinuxError
+from loadstone.events import Events
+from loadstone.linux.execve import ExecImage
+from loadstone.memory.flags import RLIMIT_AS, RLIMIT_DATA
+from support.compilers import Compiler
+from support.elfbuilder import Entry, elf, patch
+from support.exec_world import HostWorld, user_memory
+
+R, W, X, LOAD, DYN = 4, 2, 1, 1, 3
+
+
+@pytest.fixture
+def world() -> Iterator[HostWorld]:
+    here = HostWorld()
+    yield here
+    here.close()
+
+
+def program(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    path.chmod(0o755)
+    return str(path)
+
+
+def observed(image: ExecImage) -> tuple[object, ...]:
+    """All that is known of the address space of an image, which is given back."""
+    space = image.space
+    usage = space.usage
+    found = (
+        space.render_maps(),
+        [(vma.flags, vma.offset, vma.path, vma.anon_vma is None, vma.file is None) for vma in space.vmas],
+        (usage.total, usage.data, usage.executable, usage.stack, usage.locked, usage.peak),
+        (space.limits.commitment.promised, space.resident_pages, space.minor_faults, space.major_faults),
+        (image.entry, image.bias, image.interpreter_bias, image.brk, image.auxv),
+        user_memory(image, image.pointer, len(image.stack.bytes)),
+    )
+    space.release()
+    return found
+
+
+def one_by_one(world: HostWorld, path: str) -> ExecImage:
+    """The image as it is made where somebody listens to each mapping."""
+    told: list[object] = []
+    world.events = Events()
+    world.events.map = (told.append,)
+    try:
+        image = world.exec(path)
+    finally:
+        world.events = None
+    assert len(told) > len(image.elf.segments)
+    return image
+
+
+@pytest.mark.parametrize("path", ["/bin/true", "/bin/bash", "/usr/bin/python3", "/bin/ls"])
+def test_all_segments_at_once_are_what_they_are_one_by_one(world: HostWorld, path: str) -> None:
+    if not os.path.exists(path):
+        pytest.skip(f"this machine has no {path}")
+    image = world.exec(path)
+    assert image.elf.outline is not None
+    assert observed(image) == observed(one_by_one(world, path))
+
+
+@pytest.mark.parametrize("variant", ["pie", "no-pie", "static", "static-pie"])
+def test_all_kinds_of_programs_are_mapped_alike(world: HostWorld, compiled: Compiler, variant: str) -> None:
+    source = "char big[300000]; int filled[2000] = {1, 2}; int main(void) { return big[5] + filled[1]; }\n"
+    path = compiled(source, variant)
+    image = world.exec(path)
+    assert image.elf.outline is not None
+    assert observed(image) == observed(one_by_one(world, path))
+
+
+def random_program(numbers: Random) -> bytes:
+    """One to four segments, near each other, of any permissions, with and without .bss; some fail, some overlap."""
+    address, entries = 0x400000, []
+    for number in range(numbers.randint(1, 4)):
+        length = numbers.choice((0x234, 0x1000, 0x1234, 0x1000, 0x234, 0))
+        memory = length + numbers.choice((0, 0, 0, 0x100, 0x3000))
+        flags = numbers.choice((R, R | X, R | W, R | W, W, 0) if number else (R, R | X, R | W))
+        entries.append(Entry(LOAD, flags, 0x1000 * number, address, length, memory))
+        address += (memory + 0xFFF & -0x1000) + numbers.choice((0, 0, 0x1000, 0x5000, 0x200000, 0x200000, -0x1000))
+    return elf(entries, type=numbers.choice((2, DYN)), entry=0x400800, size=0x6000)
+
+
+def outcome(world: HostWorld, path: str, *, told: bool) -> object:
+    try:
+        return observed(one_by_one(world, path) if told else world.exec(path))
+    except LinuxError as error:
+        return error.errno, error.why, error.fatal_signal
+    except AssertionError:
+        raise
+    finally:
+        world.events = None
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_segments_are_mapped_alike_or_fail_alike(world: HostWorld, tmp_path: Path, seed: int) -> None:
+    path = program(tmp_path / "random", random_program(Random(seed)))
+    assert outcome(world, path, told=False) == outcome(world, path, told=True)
+
+
+@pytest.mark.parametrize("resource", [RLIMIT_AS, RLIMIT_DATA])
+def test_every_limit_refuses_what_it_refuses_one_by_one(world: HostWorld, tmp_path: Path, resource: int) -> None:
+    entries = [Entry(LOAD, R | X, 0, 0, 0x1000), Entry(LOAD, R | W, 0x1000, 0x9000, 0x1000, 0x8000)]
+    path = program(tmp_path / "limited", elf(entries, type=DYN, entry=0x800))
+    seen = set()
+    for pages in range(80):
+        world.rlimits[resource] = (pages << 12, 1 << 30)
+        verdict = outcome(world, path, told=False)
+        assert verdict == outcome(world, path, told=True), f"{pages} pages"
+        seen.add(len(verdict) if isinstance(verdict, tuple) else 0)
+    assert len(seen) == 2, "some limits were enough, and some were not"
+
+
+def two_versions() -> tuple[bytes, bytes]:
+    """A program, and the same with another entry point: they differ in one byte of their first page."""
+    first = elf([Entry(LOAD, R | X, 0, 0x400000, 0x1000)], entry=0x400800)
+    return first, patch(first, 24, 8, 0x400900)
+
+
+def entry(world: HostWorld, path: str) -> int:
+    image = world.exec(path)
+    image.space.release()
+    return image.entry
+
+
+def test_a_file_that_is_written_in_place_is_looked_at_anew(world: HostWorld, tmp_path: Path) -> None:
+    first, second = two_versions()
+    path = program(tmp_path / "program", first)
+    status = os.stat(path)
+    assert [entry(world, path), entry(world, path)] == [0x400800] * 2
+    with open(path, "r+b") as file:
+        file.write(second)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # neither size, inode nor time tell
+    assert entry(world, path) == 0x400900
+
+
+def test_a_file_that_is_cut_is_looked_at_anew(world: HostWorld, tmp_path: Path) -> None:
+    path = program(tmp_path / "program", two_versions()[0])
+    assert entry(world, path) == 0x400800
+    os.truncate(path, 100)
+    with pytest.raises(LinuxError, match="past the end of the file"):
+        world.exec(path)
+
+
+def test_a_name_that_leads_to_another_file_leads_to_its_plan(world: HostWorld, tmp_path: Path) -> None:
+    first, second = two_versions()
+    one, other = program(tmp_path / "one", first), program(tmp_path / "other", second)
+    assert [entry(world, one), entry(world, other), entry(world, one)] == [0x400800, 0x400900, 0x400800]
+
+
+def test_a_plan_that_needed_more_than_the_first_page_is_not_kept(world: HostWorld, tmp_path: Path) -> None:
+    far = elf([Entry(LOAD, R | X, 0, 0x400000, 0x1000)], entry=0x400800, phoff=0x2000)
+    path = program(tmp_path / "far", far)
+    assert entry(world, path) == 0x400800
+    moved = patch(far, 0x2000 + 16, 8, 0x410000)  # p_vaddr, in the third page
+    Path(path).write_bytes(moved)
+    image = world.exec(path)
+    assert f"{0x410000:08x}-" in image.space.render_maps()
+    image.space.release()
+
+
+def test_what_is_asked_beyond_the_first_page_is_noted() -> None:
+    class Source:
+        size = 8192
+
+        def read(self, offset: int, length: int) -> bytes:
+            return bytes([7]) * min(length, 8192 - offset)
+
+    page = FirstPage(Source())
+    assert page.read(4000, 96) == bytes([7]) * 96
+    assert page.suffices
+    assert page.read(4000, 97) == bytes([7]) * 97
+    assert not page.suffices
+
+
+def test_a_failing_plan_fails_with_an_error_of_its_own_each_time(world: HostWorld, tmp_path: Path) -> None:
+    bad = elf([Entry(LOAD, R | X, 0, 0x400000, 0x1000, 0x800)], entry=0x400800)  # p_filesz > p_memsz
+    path = program(tmp_path / "bad", bad)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(LinuxError) as failure:
+            world.exec(path)
+        errors.append(failure.value)
+    assert errors[0] is not errors[1]
+    assert errors[0].why == errors[1].why
