@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from loadstone.errors import HostError
-from loadstone.machine.core import SYSTEM_CALL
+from loadstone.machine.core import INTERRUPTED, SLICE_END, SYSTEM_CALL
 from loadstone.machine.kvm_core import KvmCore
 from loadstone.machine.paging import FRAME_MASK, PageTable, permissions
 from loadstone.machine.physical import ANONYMOUS, ENTRIES, FRAME_SIZE, PhysicalMemory
@@ -35,8 +35,12 @@ class Offers:
     def holds(self) -> bool:
         return True
 
+    def more(self, buffer: memoryview, count: int) -> int:
+        """There is no more."""
+        return 0
+
     def withdrawn(self) -> None:
-        """Nor that."""
+        """Nobody has to know that either."""
 
 
 class Guest:
@@ -70,7 +74,7 @@ class Guest:
             self.context.write(register, value)
         while True:
             trap = self.core.run(self.context, self, 1 << 40)
-            if trap.kind == SYSTEM_CALL or trap.kind not in (2, 3):
+            if trap.kind not in (SLICE_END, INTERRUPTED):
                 return trap.kind == SYSTEM_CALL
 
     def leaving(self, code: bytes) -> float:

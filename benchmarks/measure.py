@@ -52,8 +52,8 @@ class Sample:
         return statistics.median(self.seconds)
 
     @property
-    def cpu_median(self) -> float:
-        return statistics.median(self.cpu)
+    def cpu_least(self) -> float:
+        return min(self.cpu)
 
 
 def compare(
@@ -62,19 +62,33 @@ def compare(
     runs: int,
     *,
     consumer: Sequence[str] | None = None,
-    limit: float = 600.0,
 ) -> dict[str, Sample]:
     """Run `program` on every engine in turn, `runs` times over: a slow minute of the host hits all of them.
 
-    With `consumer`, standard output goes through a pipe to that native program, whose output is taken. An engine that
-    takes longer than `limit` seconds is not run again.
+    With `consumer`, standard output goes through a pipe to that native program, whose output is taken.
     """
-    samples = {name: Sample() for name in prefixes}
+    return compare_lines([program], prefixes, runs, consumer=consumer)[0]
+
+
+def compare_lines(
+    lines: Sequence[Sequence[str]],
+    prefixes: Mapping[str, Sequence[str]],
+    runs: int,
+    *,
+    consumer: Sequence[str] | None = None,
+    limit: float = 600.0,
+) -> list[dict[str, Sample]]:
+    """Run every program on every engine in turn, `runs` times over; samples by engine, for each program.
+
+    An engine that takes longer than `limit` seconds for a program does not run it again.
+    """
+    samples = [{name: Sample() for name in prefixes} for _ in lines]
     for _ in range(runs):
         for name, prefix in prefixes.items():
-            sample = samples[name]
-            if not sample.seconds or sample.seconds[-1] < limit:
-                _run_once([*prefix, *program], consumer, sample)
+            for program, row in zip(lines, samples, strict=True):
+                sample = row[name]
+                if not sample.seconds or sample.seconds[-1] < limit:
+                    _run_once([*prefix, *program], consumer, sample)
     return samples
 
 

@@ -24,7 +24,7 @@ def show(bench: Bench) -> None:
             table.add_row(row["program"], *(whole_programs.cell(row.get(engine)) for engine in bench.engines))
         console.print(table)
     if bench.computing:
-        title = "Computing: CPU time beyond start-up; of the native speed (1.00 is as fast)"
+        title = "Computing: CPU time beyond start-up; part of the native speed by least times (by pairs)"
         table = Table("program", *bench.engines, title=title)
         for row in bench.computing:
             table.add_row(row["program"], *(compute.cell(row, engine) for engine in bench.engines))
