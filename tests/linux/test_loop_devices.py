@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from support.run import loadstone, native
 
 TOOLS = ("losetup", "mkfs.ext4", "e2fsck", "dumpe2fs", "blkid", "blockdev", "lsblk", "mke2fs")
@@ -23,8 +24,8 @@ dumpe2fs -h $L | grep 'Block count\|features\|Inode count'
 e2fsck -fn $L
 cmp $L img && echo the same bytes
 dd if=/dev/zero of=$L bs=64k
-losetup -d $L; losetup -j img; dd if=$L bs=1k count=1 | wc -c
-losetup -r -o 1024 --sizelimit 2048 $L img; dd if=$L bs=512 | wc -c
+losetup -d $L; losetup -j img; dd if=$L bs=1k count=1 2> err | wc -c
+losetup -r -o 1024 --sizelimit 2048 $L img; dd if=$L bs=512 2> err | wc -c
 echo x > $L
 losetup -l -n -O OFFSET,SIZELIMIT,RO,AUTOCLEAR $L
 cat /sys/block/${L#/dev/}/size /sys/block/${L#/dev/}/ro; lsblk -n -o TYPE,SIZE,RO $L
