@@ -74,6 +74,7 @@ int main(void) {
   T(fcntl(p[0], F_SETPIPE_SZ, 100));
   T(fcntl(p[0], F_SETPIPE_SZ, 70000));
   T(fcntl(fd, F_SETPIPE_SZ, 70000));
+  T(fcntl(p[0], F_SETPIPE_SZ, (1U << 31) + 1));
   char block[4096];
   memset(block, 'b', sizeof block);
   long total = 0, n;

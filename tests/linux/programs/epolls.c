@@ -495,8 +495,26 @@ static void bits(void) {
   close(ep);
 }
 
+/* The mask is read before anybody looks whether something has occurred. */
+static void masks(void) {
+  int p[2], ep = list();
+  struct epoll_event event;
+  pipe(p);
+  write(p[1], "x", 1);
+  T(add(ep, p[0], EPOLLIN, 1));
+  T(S(epoll_pwait, ep, &event, 1, 0, NOWHERE, 8));
+  T(S(epoll_pwait, ep, &event, 1, 0, KERNEL, 8));
+  T(S(epoll_pwait, ep, &event, 1, 0, &event, 7));
+  T(S(epoll_pwait, ep, &event, 0, 0, NOWHERE, 8));
+  T(S(epoll_pwait, 9999, &event, 1, 0, NOWHERE, 8));
+  T(S(epoll_pwait2, ep, &event, 1, NOWHERE, &event, 7));
+  T(S(epoll_pwait2, ep, &event, 1, 0, &event, 7));
+  T(S(epoll_pwait, ep, &event, 1, 0, 0, 7));
+  close(ep), close(p[0]), close(p[1]);
+}
+
 int main(int count, char **arguments) {
   setvbuf(stdout, 0, _IONBF, 0);
   pipes(), once(), order(), duplicates(), sockets(), counters(), signals(), terminals(), processes(), nested();
-  refusals(), bits(), herds();
+  refusals(), bits(), masks(), herds();
 }

@@ -188,12 +188,12 @@ def _signed(argument: int) -> int:
 
 
 def _setpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    from loadstone.vfs.pipe import PipeFile
+    from loadstone.vfs.pipe import MOST_BYTES, PipeFile
 
     if not isinstance(file, PipeFile):
         raise LinuxError(EBADF)
     size = _unsigned(argument)
-    if size > PIPE_MAX_SIZE:  # for root too: its pipes are in the host's memory, which is bounded
+    if PIPE_MAX_SIZE < size <= MOST_BYTES:  # for root too: its pipes are in the host's memory, which is bounded
         raise LinuxError(EPERM)
     return file.pipe.resize(size)
 

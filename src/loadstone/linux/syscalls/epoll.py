@@ -10,7 +10,7 @@ from loadstone.linux.anon_inodes import EventFile
 from loadstone.linux.epoll_file import ALWAYS, DIRECTIONS, EPOLLET, EPOLLEXCLUSIVE, EPOLLWAKEUP, EpollFile
 from loadstone.linux.structs import EPOLL_EVENT
 from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.poll import with_mask
+from loadstone.linux.syscalls.poll import mask_at, with_mask
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.linux.syscalls.transfer import read_time
 from loadstone.memory.placement import TASK_SIZE_MAX
@@ -99,8 +99,9 @@ def epoll_pwait(
     task: Task, fd: Fd, events: Address, most: Int, timeout: Int, mask: InSigset, size: Size
 ) -> int | Blocking:
     """As epoll_wait, with a signal mask for the time."""
+    blocked = mask_at(task, mask, size)
     inner = _epoll_wait(task, fd, events, most, None if timeout < 0 else timeout * 1_000_000)
-    return inner if isinstance(inner, int) else with_mask(task, mask, size, inner)
+    return inner if isinstance(inner, int) else with_mask(task, blocked, inner)
 
 
 @syscall()
@@ -108,8 +109,10 @@ def epoll_pwait2(
     task: Task, fd: Fd, events: Address, most: Int, timeout: InTime, mask: InSigset, size: Size
 ) -> int | Blocking:
     """As epoll_pwait, with a time limit in nanoseconds."""
-    inner = _epoll_wait(task, fd, events, most, read_time(task, timeout) if timeout else None)
-    return inner if isinstance(inner, int) else with_mask(task, mask, size, inner)
+    limit = read_time(task, timeout) if timeout else None
+    blocked = mask_at(task, mask, size)
+    inner = _epoll_wait(task, fd, events, most, limit)
+    return inner if isinstance(inner, int) else with_mask(task, blocked, inner)
 
 
 def _epoll_wait(task: Task, fd: int, address: int, most: int, limit: int | None) -> int | Blocking:

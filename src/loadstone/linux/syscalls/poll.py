@@ -137,9 +137,9 @@ def _poll_later(task: Task, descriptors: int, polled: Polled, deadline: int | No
 def ppoll(task: Task, descriptors: PollFds, count: UInt, timeout: InTime, mask: InSigset, size: Size) -> int | Blocking:
     """As poll, with a time limit in nanoseconds, of which the rest is written back, and a signal mask for the time."""
     deadline = _deadline(task, timeout, SECOND)
-    blocked = _mask(task, mask, size)
+    blocked = mask_at(task, mask, size)
     polled = _pollfds(task, descriptors, count)
-    return _with_mask(task, blocked, _ppoll(task, descriptors, polled, timeout, deadline))
+    return with_mask(task, blocked, _ppoll(task, descriptors, polled, timeout, deadline))
 
 
 def _ppoll(task: Task, descriptors: int, polled: Polled, timeout: int, deadline: int | None) -> Blocking:
@@ -207,10 +207,10 @@ def pselect6(
     """As select, with a time limit in nanoseconds and a signal mask for the time."""
     address, size = SIGSET_ARGUMENT.unpack(copy_in(task.process.space, mask, 16)) if mask else (0, 0)
     deadline = _deadline(task, timeout, SECOND)
-    blocked = _mask(task, address, size)
+    blocked = mask_at(task, address, size)
     sets = _sets(task, count, (reads, writes, exceptions))
     inner = _select(task, (reads, writes, exceptions), sets, timeout, deadline, False)
-    return _with_mask(task, blocked, inner)
+    return with_mask(task, blocked, inner)
 
 
 def _sets(task: Task, count: int, addresses: tuple[int, int, int]) -> list[bytes | None]:
@@ -317,7 +317,7 @@ def _write_rest(task: Task, address: int, deadline: int | None, microseconds: bo
         return
 
 
-def _mask(task: Task, address: int, size: int) -> int | None:
+def mask_at(task: Task, address: int, size: int) -> int | None:
     """The signal mask at `address`, None for none; EINVAL for another size than the kernel's."""
     if not address:
         return None
@@ -326,7 +326,7 @@ def _mask(task: Task, address: int, size: int) -> int | None:
     return int.from_bytes(copy_in(task.process.space, address, SIGSET_SIZE), "little")
 
 
-def _with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
+def with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
     """Run `inner` with another signal mask. After a signal the old one comes back once its handler has returned."""
     from loadstone.linux.signals import set_mask
 
@@ -358,8 +358,3 @@ def _unmask(task: Task, blocked: int | None, old: int) -> None:
     if blocked is not None:
         task.signals.saved_mask = None
         set_mask(task, old)
-
-
-def with_mask(task: Task, address: int, size: int, inner: Blocking) -> Blocking:
-    """For epoll_pwait(2): run `inner` with the mask at `address`."""
-    return _with_mask(task, _mask(task, address, size), inner)
