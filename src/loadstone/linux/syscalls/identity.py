@@ -24,6 +24,8 @@ from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.syscalls.arguments import Address, Gid, Int, Uid
 
@@ -70,6 +72,11 @@ def setuid(task: Task, uid: Uid) -> int:
     return 0
 
 
+def _chosen(asked: Sequence[int], now: Sequence[int]) -> list[int]:
+    """The numbers asked for, and the present ones where they are to be kept."""
+    return [old if new == KEEP else new for new, old in zip(asked, now, strict=True)]
+
+
 def _change_user(task: Task, uid: int, euid: int, suid: int) -> None:
     keeps = process_state(task.process).settings.get(PR_GET_KEEPCAPS, 0)
     change_user(task.process.credentials, uid, euid, suid, keeps=bool(keeps))
@@ -95,9 +102,9 @@ def setreuid(task: Task, uid: Uid, euid: Uid) -> int:
     allowed = uid in (KEEP, who.uid, who.euid) and euid in (KEEP, who.uid, who.euid, who.suid)
     if not allowed and not capable(who, CAP_SETUID):
         raise LinuxError(EPERM)
-    effective = who.euid if euid == KEEP else euid
+    real, effective = _chosen((uid, euid), (who.uid, who.euid))
     saved = effective if uid != KEEP or euid not in (KEEP, who.uid) else who.suid
-    _change_user(task, who.uid if uid == KEEP else uid, effective, saved)
+    _change_user(task, real, effective, saved)
     return 0
 
 
@@ -108,14 +115,10 @@ def setregid(task: Task, gid: Gid, egid: Gid) -> int:
     allowed = gid in (KEEP, who.gid, who.egid) and egid in (KEEP, who.gid, who.egid, who.sgid)
     if not allowed and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
-    old = who.gid
-    if gid != KEEP:
-        who.gid = gid
-    if egid != KEEP:
-        who.egid = egid
-    if gid != KEEP or egid not in (KEEP, old):
-        who.sgid = who.egid
-    who.fsgid = who.egid
+    real, effective = _chosen((gid, egid), (who.gid, who.egid))
+    if gid != KEEP or egid not in (KEEP, who.gid):
+        who.sgid = effective
+    who.gid, who.egid, who.fsgid = real, effective, effective
     return 0
 
 
@@ -123,10 +126,10 @@ def setregid(task: Task, gid: Gid, egid: Gid) -> int:
 def setresuid(task: Task, uid: Uid, euid: Uid, suid: Uid) -> int:
     """setresuid(2)."""
     who = task.process.credentials
-    now = (who.uid, who.euid, who.suid)
-    if any(new not in (KEEP, *now) for new in (uid, euid, suid)) and not capable(who, CAP_SETUID):
+    asked, now = (uid, euid, suid), (who.uid, who.euid, who.suid)
+    if any(new not in (KEEP, *now) for new in asked) and not capable(who, CAP_SETUID):
         raise LinuxError(EPERM)
-    _change_user(task, *(old if new == KEEP else new for new, old in zip((uid, euid, suid), now, strict=True)))
+    _change_user(task, *_chosen(asked, now))
     return 0
 
 
@@ -134,12 +137,10 @@ def setresuid(task: Task, uid: Uid, euid: Uid, suid: Uid) -> int:
 def setresgid(task: Task, gid: Gid, egid: Gid, sgid: Gid) -> int:
     """setresgid(2)."""
     who = task.process.credentials
-    known = (KEEP, who.gid, who.egid, who.sgid)
-    if any(new not in known for new in (gid, egid, sgid)) and not capable(who, CAP_SETGID):
+    asked, now = (gid, egid, sgid), (who.gid, who.egid, who.sgid)
+    if any(new not in (KEEP, *now) for new in asked) and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
-    who.gid = who.gid if gid == KEEP else gid
-    who.egid = who.egid if egid == KEEP else egid
-    who.sgid = who.sgid if sgid == KEEP else sgid
+    who.gid, who.egid, who.sgid = _chosen(asked, now)
     who.fsgid = who.egid
     return 0
 
