@@ -94,6 +94,11 @@ class Usage:
     def __init__(self) -> None:
         self.cpu_ns = self.minor_faults = self.major_faults = self.peak_pages = self.switches = self.system_ns = 0
 
+    @property
+    def user_ns(self) -> int:
+        """CPU time outside of the kernel."""
+        return self.cpu_ns - self.system_ns
+
     def add_memory(self, space: AddressSpace) -> None:
         """Count the page faults of an address space, and its pages at most."""
         self.minor_faults += space.minor_faults

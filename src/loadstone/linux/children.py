@@ -139,7 +139,7 @@ def _reap(child: Process, options: int) -> Report:
 def pack_usage(usage: Usage) -> bytes:
     """`struct rusage`: peak memory is in KiB."""
     values = [0] * 16
-    values[0:2] = divmod((usage.cpu_ns - usage.system_ns) // 1000, 1_000_000)
+    values[0:2] = divmod(usage.user_ns // 1000, 1_000_000)
     values[2:4] = divmod(usage.system_ns // 1000, 1_000_000)
     values[4] = usage.peak_pages * _PAGE_KIB
     values[8:10] = usage.minor_faults, usage.major_faults

@@ -147,7 +147,7 @@ def status_word(status: ExitStatus) -> int:
 def child_info(child: Process, number: int, code: int, status: int) -> SigInfo:
     """The siginfo with which a parent hears of its child."""
     usage = child.total_usage()
-    times = (usage.cpu_ns - usage.system_ns) // _TICK_NS, usage.system_ns // _TICK_NS
+    times = usage.user_ns // _TICK_NS, usage.system_ns // _TICK_NS
     return SigInfo(number, code, _CHILD.pack(child.pid, child.credentials.uid, status, *times))
 
 

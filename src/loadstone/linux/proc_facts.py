@@ -131,7 +131,7 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         major_faults=usage.major_faults,
         user_ns=times[0] - times[1],
         system_ns=times[1],
-        children=(theirs.minor_faults, theirs.major_faults, theirs.cpu_ns - theirs.system_ns, theirs.system_ns),
+        children=(theirs.minor_faults, theirs.major_faults, theirs.user_ns, theirs.system_ns),
         start_ns=process.started_ns if kernel.profile.live else max(0, process.started_ns - kernel.booted_ns),
         stack_limit=process.limits.get(RLIMIT_STACK, (RLIM_INFINITY, 0))[0] & RLIM_INFINITY,
         start_code=space.start_code,

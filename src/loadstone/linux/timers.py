@@ -184,8 +184,7 @@ def _counted(process: Process, which: int) -> Callable[[], int]:
 
 def process_user_ns(process: Process) -> int:
     """The user time of a process."""
-    usage = process.total_usage()
-    return usage.cpu_ns - usage.system_ns
+    return process.total_usage().user_ns
 
 
 def process_cpu_ns(process: Process) -> int:

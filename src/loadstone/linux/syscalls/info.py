@@ -95,7 +95,7 @@ def times(task: Task, buffer: Address) -> int:
     clock = task.kernel.clock
     if buffer:
         own, children = task.process.total_usage(), task.process.children_usage
-        times = [time for usage in (own, children) for time in (usage.cpu_ns - usage.system_ns, usage.system_ns)]
+        times = [time for usage in (own, children) for time in (usage.user_ns, usage.system_ns)]
         write_struct(task, buffer, Struct("<4q"), *[time * _TICKS // 1_000_000_000 for time in times])
     return clock.monotonic_ns() * _TICKS // 1_000_000_000
 
