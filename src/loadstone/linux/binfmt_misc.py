@@ -72,15 +72,14 @@ class FormatsDirectory(GeneratedDirectory):
             return _Register(self._kernel, self._file_number(_REGISTER), self._when)
         formats = self._formats
         if name == "status":
-
-            def status() -> bytes:
-                return b"enabled\n" if formats.enabled else b"disabled\n"
-
-            return self._file(_STATUS, status, formats.control)
+            return self._file(_STATUS, self._status, formats.control)
         one = formats.find(fsencode(name))
         if one is None:
             return None
         return self._file(_FIRST + one.number, one.text, lambda data: formats.control_one(one, data))
+
+    def _status(self) -> bytes:
+        return b"enabled\n" if self._formats.enabled else b"disabled\n"
 
     def _file(self, number: int, produce: Callable[[], bytes], accept: Callable[[bytes], None]) -> Inode:
         return ProcFile(produce, inode=self._file_number(number), mode=0o644, now_ns=self._when, accept=accept)
