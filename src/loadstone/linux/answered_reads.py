@@ -57,7 +57,7 @@ class AnsweredReads:
         stream = self._streams.get(space)
         if stream is None:
             stream = self._streams[space] = Stream(self, process)
-            space.at_end = self._forget
+            space.at_end += (self._forget,)
         if stream.goes_on(process, descriptor, file, done) and done == count and self.is_still(process):
             stream.offer(self._core, descriptor, file, count)
 

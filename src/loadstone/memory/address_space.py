@@ -50,7 +50,7 @@ class AddressSpace:
         scattered: by 2 MiB of addresses, faults on new memory that were of no walk, and how many wrote after a read.
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
         users: the processes that are in it; more than one after vfork.
-        at_end: told when the last one has left, before its pages go.
+        at_end: who is told when the last one has left, before its pages go.
     """
 
     __slots__ = (
@@ -126,7 +126,7 @@ class AddressSpace:
         self.has_forked = False
         self.minor_faults = self.major_faults = 0
         self.users = 1
-        self.at_end: Callable[[AddressSpace], None] | None = None
+        self.at_end: tuple[Callable[[AddressSpace], None], ...] = ()
         cache.spaces.append(self)
 
     def execute(self, file: Executable) -> None:
@@ -248,8 +248,8 @@ class AddressSpace:
         self.users -= 1
         if self.users:
             return
-        if self.at_end is not None:
-            self.at_end(self)
+        for tell in self.at_end:
+            tell(self)
         self.events = None
         mapping.remove_all(self)
         self.cache.spaces.remove(self)
