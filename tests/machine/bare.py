@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from loadstone.machine.core import EXCEPTION, Resolver, Trap
-from loadstone.machine.paging import FRAME_MASK, PageTable, permissions
+from loadstone.machine.paging import COUNTED, FRAME_MASK, PageTable, permissions
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE, PhysicalMemory
 from loadstone.machine.unicorn_core import UnicornCore
 from machine.code import assemble
@@ -49,7 +49,7 @@ class Space:
         """Map a page now; the frame."""
         if frame is None:
             frame = self.memory.allocate(ANONYMOUS)
-        self.memory.words[self.page_table.slot(page)] = frame << 12 | permissions(prot)
+        self.memory.words[self.page_table.slot(page)] = frame << 12 | COUNTED | permissions(prot)
         return frame
 
     def entry(self, address: int) -> int:

@@ -53,12 +53,17 @@ class Changing(Bare):
     def copy_on_write(self, space: Space, page: int) -> int:
         """Give the space its own copy of a page; the frame."""
         self.shared.discard((space.page_table.root, page))
-        old = (space.entry(page) & FRAME_MASK) >> 12
-        new = self.memory.allocate(ANONYMOUS)
-        self.memory.copy(old, new)
+        old = space.entry(page)
+        [new] = self.memory.duplicate([(old & FRAME_MASK) >> 12])
         space.map(page, R | W, new)
         self.shootdown.retire(space.page_table.root, page, page + FRAME_SIZE, [old])
         return new
+
+    def unmap(self, space: Space, page: int) -> None:
+        """Take the entry of a page away."""
+        slot = space.page_table.find(page)
+        old, self.memory.words[slot] = self.memory.words[slot], 0
+        self.shootdown.retire(space.page_table.root, page, page + FRAME_SIZE, [old])
 
     def fill(self, frame: int, value: int) -> None:
         """Write a word into every eighth of a frame."""
@@ -129,10 +134,11 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Changing]:
 
 def test_retargeted_page(bare: Changing) -> None:
     space = bare.space
-    old = bare.page(space, FAR, 1)
+    bare.page(space, FAR, 1)
+    old = space.entry(FAR)
     assert bare.read(FAR) == 1
     new = bare.page(space, FAR, 2)
-    assert new != old
+    assert new != (old & FRAME_MASK) >> 12
     bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [old])
     assert bare.read(FAR) == 2
     assert bare.write(FAR, 3) == 3
@@ -162,10 +168,9 @@ def test_page_that_nobody_may_touch_any_more(bare: Changing) -> None:
 
 def test_unmapped_page(bare: Changing) -> None:
     space = bare.space
-    frame = bare.page(space, FAR, 1)
+    bare.page(space, FAR, 1)
     assert bare.read(FAR) == 1
-    bare.memory.words[space.page_table.find(FAR)] = 0
-    bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [frame])
+    bare.unmap(space, FAR)
     assert bare.read(FAR) is None
 
 
@@ -237,10 +242,9 @@ def test_copy_on_write_by_an_instruction_that_is_put_off(bare: Changing) -> None
 
 def test_recycled_frame(bare: Changing) -> None:
     space = bare.space
-    frame = bare.page(space, FAR, 1)
+    bare.page(space, FAR, 1)
     assert bare.write(FAR, 1) == 1
-    bare.memory.words[space.page_table.find(FAR)] = 0
-    bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [frame])
+    bare.unmap(space, FAR)
     other = bare.another()
     again = [bare.page(other, FAR + n * FRAME_SIZE, 9) for n in range(4)]
     assert bare.read(FAR) is None
@@ -252,11 +256,11 @@ def test_recycled_frame(bare: Changing) -> None:
 def dismiss(bare: Changing, space: Space) -> None:
     """The end of an address space, as the memory system does it."""
     table = space.page_table
-    frames = []
+    entries = []
     for _, slot, entry in list(table.entries(0, 1 << 47)):
         bare.memory.words[slot] = 0
-        frames.append((entry & FRAME_MASK) >> 12)
-    bare.shootdown.retire(table.root, 0, 1 << 47, frames)
+        entries.append(entry)
+    bare.shootdown.retire(table.root, 0, 1 << 47, entries)
     table.release()
 
 
@@ -300,10 +304,9 @@ def test_recycled_page_table_frame_of_another_region(bare: Changing) -> None:
 def test_page_table_that_went_and_came_back(bare: Changing) -> None:
     table = bare.space.page_table
     for turn in range(5):
-        frame = bare.page(bare.space, FAR, turn)
+        bare.page(bare.space, FAR, turn)
         assert bare.read(FAR) == turn
-        bare.memory.words[table.find(FAR)] = 0
-        bare.shootdown.retire(table.root, FAR, FAR + FRAME_SIZE, [frame])
+        bare.unmap(bare.space, FAR)
         table.prune(FAR, FAR + FRAME_SIZE)
         assert table.find(FAR) < 0
         assert bare.read(FAR) is None

@@ -102,20 +102,43 @@ def test_releasing_a_free_frame_is_an_error(memory: PhysicalMemory) -> None:
 
 def test_usage_and_peak_follow(memory: PhysicalMemory) -> None:
     frames = [memory.allocate(ANONYMOUS) for _ in range(5)]
-    memory.set_owner(frames[0], CACHE)
-    assert memory.usage()["anonymous"] == 4
+    cached = memory.allocate(CACHE)
+    assert memory.usage()["anonymous"] == 5
     assert memory.usage()["page cache"] == 1
-    for frame in frames:
+    for frame in [*frames, cached]:
         memory.release(frame)
     assert memory.usage() == {"reserved": 0, "page table": 0, "anonymous": 0, "page cache": 0, "zero": 1}
-    assert (memory.used, memory.peak) == (1, 6)
+    assert (memory.used, memory.peak) == (1, 7)
 
 
-def test_copy(memory: PhysicalMemory) -> None:
-    source, target = memory.allocate(ANONYMOUS), memory.allocate(ANONYMOUS)
-    memory.page(source)[:] = os.urandom(FRAME_SIZE)
-    memory.copy(source, target)
-    assert memory.page(source) == memory.page(target)
+def test_duplicates_have_the_contents_and_are_new(memory: PhysicalMemory) -> None:
+    sources = [memory.allocate(CACHE) for _ in range(4)]
+    used_before = memory.allocate(ANONYMOUS)
+    for frame in [*sources, used_before]:
+        memory.page(frame)[:] = os.urandom(FRAME_SIZE)
+    memory.release(used_before)
+    copies = memory.duplicate(sources)
+    assert len({*sources, *copies}) == 8 and used_before in copies
+    assert [bytes(memory.page(frame)) for frame in copies] == [bytes(memory.page(frame)) for frame in sources]
+    assert {(memory.owner(frame), memory.references(frame)) for frame in copies} == {(ANONYMOUS, 1)}
+    assert memory.duplicate([]) == []
+
+
+def test_duplicates_that_there_is_no_room_for(memory: PhysicalMemory) -> None:
+    taken = take_all(memory)
+    memory.release(taken[3])
+    used = memory.used
+    with pytest.raises(OutOfFrames):
+        memory.duplicate(taken[:2])
+    assert memory.used == used
+    assert memory.duplicate([taken[0]]) == [taken[3]]
+
+
+def test_only_anonymous_memory_with_one_reference_is_exclusive(memory: PhysicalMemory) -> None:
+    own, cached = memory.allocate(ANONYMOUS), memory.allocate(CACHE)
+    assert memory.is_exclusive(own) and not memory.is_exclusive(cached) and not memory.is_exclusive(memory.zero_frame)
+    memory.hold(own)
+    assert not memory.is_exclusive(own)
 
 
 def test_a_run_is_consecutive_and_zero(memory: PhysicalMemory) -> None:

@@ -38,11 +38,11 @@ class TwoVcpus(Bare):
 
     def retarget(self, value: int) -> int:
         """Map a new frame that holds `value` at PAGE, and let the old one go, which is returned."""
-        old = (self.space.entry(PAGE) & FRAME_MASK) >> 12
+        old = self.space.entry(PAGE)
         frame = self.space.map(PAGE, R | W)
         self.memory.words[frame * 512] = value
         self.shootdown.retire(self.space.page_table.root, PAGE, PAGE + FRAME_SIZE, [old])
-        return old
+        return (old & FRAME_MASK) >> 12
 
     def close(self) -> None:
         self.second.close()
@@ -162,8 +162,9 @@ def test_a_right_that_is_taken_away_stops_the_running_core(two: TwoVcpus, change
         pass
     root = two.space.page_table.root
     if change == "unmapped":
+        old = two.space.entry(PAGE)
         two.memory.words[two.space.page_table.find(PAGE)] = 0
-        two.shootdown.retire(root, PAGE, PAGE + FRAME_SIZE, [frame])
+        two.shootdown.retire(root, PAGE, PAGE + FRAME_SIZE, [old])
     else:
         two.space.map(PAGE, R, frame)
         two.shootdown.changed(root, PAGE, PAGE + FRAME_SIZE)

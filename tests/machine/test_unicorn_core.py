@@ -329,7 +329,7 @@ def test_copy_on_write_of_a_page_whose_code_runs(bare: Bare) -> None:
         if access != W or copies:
             return Bad(address, access)
         frame = bare.memory.allocate(ANONYMOUS)
-        bare.memory.copy(original, frame)
+        bare.memory.page(frame)[:] = bare.memory.page(original)
         bare.memory.words[bare.space.page_table.slot(CODE)] = frame << 12 | permissions(7)
         bare.core.invalidate(bare.space.page_table.root, CODE, CODE + FRAME_SIZE, [original])
         copies.append(frame)

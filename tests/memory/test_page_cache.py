@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadstone.machine.physical import CACHE
+from loadstone.machine.physical import CACHE, FREE
 from loadstone.memory.fault import resolve
+from loadstone.memory.user import copy_out
 from loadstone.memory.vma import PAGE
 from memory.spaces import AREA, File, R, W, World
 
@@ -121,10 +122,24 @@ def test_a_page_is_unmapped_from_every_address_space(world: World) -> None:
     resolve(first, AREA + PAGE, R, 0)
     resolve(second, AREA + 3 * PAGE, W, 0)
     frame = world.cache.lookup(file, 3)
-    assert world.memory.references(frame) == 3
+    assert world.cache.map_counts(file, 3, 4) == {frame: 2}
     world.cache.truncate(file, 3 * PAGE)
-    assert world.memory.references(frame) == 0
+    assert world.cache.map_counts(file, 3, 4) == {}
+    assert world.memory.owner(frame) == FREE
     assert first.page_table.entry(AREA + PAGE) == second.page_table.entry(AREA + 3 * PAGE) == 0
+
+
+def test_shared_memory_is_free_only_when_the_cores_know(world: World) -> None:
+    """With the last mapping its frames go: no core may reach them then any more."""
+    start = world.anonymous(3, shared=True)
+    copy_out(world.space, start, bytes(3 * PAGE))
+    seen: list[set[int]] = []
+    world.listener.invalidate = lambda root, start, end, frames: seen.append(  # type: ignore[method-assign]
+        {world.memory.owner(frame) for frame in frames}
+    )
+    world.space.unmap(start, 3 * PAGE)
+    assert seen == [{CACHE}]
+    assert world.memory.usage()["page cache"] == 0
 
 
 def test_an_address_space_that_is_gone_is_not_looked_at(world: World) -> None:

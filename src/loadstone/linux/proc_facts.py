@@ -14,8 +14,8 @@ from loadstone.linux.proc_machine_text import CpuModel
 from loadstone.linux.proc_text import RLIM_INFINITY, AreaFacts, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
 from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK
-from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
+from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, ZERO_PAGE
+from loadstone.memory.residency import with_sharing
 from loadstone.memory.vma import (
     DONTCOPY,
     DONTDUMP,
@@ -205,19 +205,14 @@ def area_facts(space: AddressSpace) -> Iterator[AreaFacts]:
 
 
 def _area(space: AddressSpace, vma: Vma, line: str) -> AreaFacts:
-    memory = space.memory
     counts = [0, 0, 0, 0]  # shared clean, shared dirty, private clean, private dirty
     anonymous = referenced = 0
-    for _, _, entry in space.page_table.entries(vma.start, vma.end):
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-        if frame == memory.zero_frame:
+    for _, entry, alone in with_sharing(space, vma, vma.start, vma.end):
+        if entry & ZERO_PAGE:
             continue
-        owner = memory.owner(frame)
-        # the page cache holds one reference itself
-        alone = memory.references(frame) <= (2 if owner == CACHE else 1)
-        dirty = bool(entry & DIRTY) or owner == ANONYMOUS
-        counts[2 * alone + dirty] += PAGE
-        anonymous += PAGE * (owner == ANONYMOUS)
+        own = bool(entry & COUNTED)
+        counts[2 * alone + (own or bool(entry & DIRTY))] += PAGE
+        anonymous += PAGE * own
         referenced += PAGE * bool(entry & ACCESSED)
     flags = " ".join(name for bit, name in VM_FLAGS if vma.flags & bit)
     shared_clean, shared_dirty, private_clean, private_dirty = counts

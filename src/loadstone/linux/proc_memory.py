@@ -7,10 +7,11 @@ from errno import EINVAL, EIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import FRAME_MASK, PRESENT, PROTNONE
-from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.machine.paging import COUNTED, FRAME_MASK, PRESENT, PROTNONE, ZERO_PAGE
+from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.guard import guarded
 from loadstone.memory.peek import peek, poke
+from loadstone.memory.residency import with_sharing
 from loadstone.memory.vma import PAGE, PAGE_SHIFT, Vma
 from loadstone.vfs.file import total
 from loadstone.vfs.flags import S_IFREG
@@ -152,24 +153,20 @@ def _words(space: AddressSpace, start: int, pages: int, shows_frames: bool) -> a
     words = array("Q", bytes(_WORD * pages))
     for vma in space.vmas.overlapping(start, end):
         first, last = max(start, vma.start), min(end, vma.end)
-        for address, _, entry in space.page_table.entries(first, last):
-            words[(address - start) >> PAGE_SHIFT] |= _word(space, vma, entry, shows_frames)
+        for address, entry, alone in with_sharing(space, vma, first, last):
+            words[(address - start) >> PAGE_SHIFT] |= _word(vma, entry, shows_frames, alone)
     for address in guarded(space, start, end):
         words[(address - start) >> PAGE_SHIFT] = _NOT_A_PAGE | _GUARD
     return words
 
 
-def _word(space: AddressSpace, vma: Vma, entry: int, shows_frames: bool) -> int:
-    """What is said of a page that is there (kernel: pte_to_pagemap_entry)."""
-    memory = space.memory
-    frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+def _word(vma: Vma, entry: int, shows_frames: bool, alone: bool) -> int:
+    """What is said of a page that is there, and mapped by nobody else if `alone` (kernel: pte_to_pagemap_entry)."""
     if not entry & (PRESENT | PROTNONE):
         return 0
-    word = _IN_MEMORY | (frame if shows_frames else 0)
-    if frame == memory.zero_frame or vma.name:
+    word = _IN_MEMORY | ((entry & FRAME_MASK) >> FRAME_SHIFT if shows_frames else 0)
+    if entry & ZERO_PAGE or vma.name:
         return word
-    anonymous = memory.owner(frame) == ANONYMOUS
-    if not anonymous:
+    if not entry & COUNTED:
         word |= _OF_FILE
-    # the page cache holds one reference itself
-    return word | (_EXCLUSIVE if memory.references(frame) <= (1 if anonymous else 2) else 0)
+    return word | (_EXCLUSIVE if alone else 0)

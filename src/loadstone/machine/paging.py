@@ -10,6 +10,8 @@ An entry, at every level (Intel SDM vol. 3, 4.5):
     63 62      52 51                    12 11   9 8 7 6 5 4 3 2 1 0
     |NX| software | frame number          | soft |G|S|D|A| | |U|W|P|
 
+Of the software's bits those from 52 on are ours; there is no memory so large that a frame number reaches byte 6.
+
 A table frame exists once something below it is mapped. An address space starts as one frame: the PML4, its page
 directory. Its last entry, above everything a program can name, is the machine's own half, shared by all.
 """
@@ -30,12 +32,15 @@ DIRTY = 0x40
 PROTNONE = (
     0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
 )
+COUNTED = 1 << 52  # software: a leaf entry that holds a reference to its frame; only anonymous memory's do
+ZERO_PAGE = 1 << 53  # software: the frame is that of zeros (the kernel's _PAGE_SPECIAL)
 AHEAD = 0x400  # software: filled beside a page that faulted; nobody may ever have touched it
 NO_EXECUTE = 1 << 63
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
 KERNEL_SLOT = 511
 USER_SLOTS = 256
+USER_END = 1 << 47  # above what a program can name
 LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
 _SHIFTS = (39, 30, 21, 12)
 _REGION_SHIFT = 21  # a page table maps 2 MiB
@@ -153,14 +158,16 @@ class PageTable:
     def runs(self, start: int, end: int) -> Iterator[tuple[int, int, list[int]]]:
         """(first address, first slot, entries) of the part of every page table that maps some of [start, end)."""
         words = self._words
+        for first, slot, count in self.spans(start, end):
+            yield first, slot, words[slot : slot + count].tolist()
+
+    def spans(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """As `runs`, with how many entries there are instead of them."""
         for region, leaf in self._leaf_tables(start, end):
             first = max(start, region << 21)
             last = min(end, region + 1 << 21) - 1
-            yield (
-                first,
-                leaf + (first >> 12 & 511),
-                words[leaf + (first >> 12 & 511) : leaf + (last >> 12 & 511) + 1].tolist(),
-            )
+            number = first >> 12 & 511
+            yield first, leaf + number, (last >> 12 & 511) + 1 - number
 
     def walk(self, address: int) -> list[Step]:
         """Each level from the page directory down, ending with the first entry that is 0, or with the leaf."""
@@ -185,18 +192,10 @@ class PageTable:
         """How many frames the tables take, the page directory included."""
         return len(self._directories) + len(self._leaves)
 
-    def frames(self) -> list[int]:
-        """The frame of every leaf entry of the program's half, in ascending order of address."""
-        words = self._words
-        found: list[int] = []
-        for _, leaf in sorted(self._leaves.items()):
-            found += [(entry & FRAME_MASK) >> 12 for entry in filter(None, words[leaf : leaf + ENTRIES].tolist())]
-        return found
-
     def release(self) -> None:
         """Free every table and the page directory. What the leaf entries pointed at is the caller's to release."""
-        self._memory.release_all([leaf // ENTRIES for _, leaf in sorted(self._leaves.items())])
-        self._memory.release_all(self._directories[::-1])
+        leaves = [slot // ENTRIES for _, slot in sorted(self._leaves.items())]
+        self._memory.free_tables(leaves + self._directories[::-1])
         self._leaves.clear()
         self._directories.clear()
 

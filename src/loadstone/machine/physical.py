@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from loadstone.errors import OutOfFrames
 
@@ -78,12 +78,12 @@ class PhysicalMemory:
         """A frame of zeros with one reference. Raises OutOfFrames."""
         if self.used >= self._short_at and owner != TABLE:
             self._relieve()
-        if self._clean:
-            frame = self._clean.pop()
-        elif self._free:
+        if self._free:
             frame = self._free.pop()
             start = frame << FRAME_SHIFT
             self.bytes[start : start + FRAME_SIZE] = _ZEROS
+        elif self._clean:
+            frame = self._clean.pop()
         else:
             frame = self._next
             if frame >= self.frames:
@@ -114,18 +114,22 @@ class PhysicalMemory:
 
         They are about to be used: the host gives its pages for them now, which costs less than one by one.
         """
-        again = min(count, len(self._clean) + len(self._free))
-        frames = [self.allocate(owner) for _ in range(again)]
-        if again < count:
-            try:
-                first = self.allocate_run(count - again, owner)
-            except OutOfFrames:
-                for frame in frames:
-                    self.release(frame)
-                raise
-            self._populate(first, count - again)
-            frames += range(first, first + count - again)
-        return frames
+        used = self._reuse(count, owner)
+        memory = self.bytes
+        for frame in used:
+            start = frame << FRAME_SHIFT
+            memory[start : start + FRAME_SIZE] = _ZEROS
+        return used + self._rest(count, owner, used)
+
+    def duplicate(self, frames: Sequence[int]) -> list[int]:
+        """Anonymous frames with the contents of `frames`, one reference each. Raises OutOfFrames."""
+        copies = self._reuse(len(frames), ANONYMOUS)
+        copies += self._rest(len(frames), ANONYMOUS, copies)
+        memory = self.bytes
+        for frame, copy in zip(frames, copies, strict=True):
+            start, target = frame << FRAME_SHIFT, copy << FRAME_SHIFT
+            memory[target : target + FRAME_SIZE] = memory[start : start + FRAME_SIZE]
+        return copies
 
     def when_short(self, relief: Callable[[], None] | None) -> None:
         """Call `relief` once, when memory is nearly used up: it may release frames that can be done without.
@@ -135,9 +139,9 @@ class PhysicalMemory:
         self._relief = relief
         self._short_at = _NEVER if relief is None else self.frames - _RESERVE
 
-    def hold(self, frame: int, times: int = 1) -> None:
-        """`times` more references to `frame`."""
-        self._references[frame] += times
+    def hold(self, frame: int) -> None:
+        """One more reference to `frame`."""
+        self._references[frame] += 1
 
     def hold_all(self, frames: list[int]) -> None:
         """One more reference to each."""
@@ -162,7 +166,7 @@ class PhysicalMemory:
                 if len(self._free) >= _GIVE_BACK:
                     self._give_back()
 
-    def release_all(self, frames: list[int]) -> None:
+    def release_all(self, frames: Iterable[int]) -> None:
         """`release` for each: most of a process's frames are shared, and only lose a reference, or are its own."""
         references, owners, executed = self._references, self._owners, self.executed
         own: list[int] = []
@@ -180,6 +184,15 @@ class PhysicalMemory:
         self._free += own
         if len(self._free) >= _GIVE_BACK:
             self._give_back()
+
+    def free_tables(self, frames: Sequence[int]) -> None:
+        """The frames of page tables that nothing points at any more are free."""
+        references, owners = self._references, self._owners
+        for frame in frames:
+            references[frame] = 0
+            owners[frame] = FREE
+        self._count(TABLE, -len(frames))
+        (self._free if self.old_tables is None else self.old_tables).extend(frames)
 
     def end_quarantine(self) -> None:
         """The cores hold no translation any more: frames with code in them can be used again."""
@@ -204,18 +217,16 @@ class PhysicalMemory:
         self._map.madvise(mmap.MADV_DONTNEED, frame << FRAME_SHIFT, count << FRAME_SHIFT)
 
     def references(self, frame: int) -> int:
-        """How many PTEs and page-cache entries point at `frame`."""
+        """How many PTEs point at a frame of anonymous memory; 1 for one of anybody else, however often it is mapped."""
         return self._references[frame]
+
+    def is_exclusive(self, frame: int) -> bool:
+        """Whether `frame` is anonymous memory that one PTE alone points at."""
+        return self._references[frame] == 1 and self._owners[frame] == ANONYMOUS
 
     def owner(self, frame: int) -> int:
         """FREE, RESERVED, TABLE, ANONYMOUS, CACHE or ZERO."""
         return self._owners[frame] if frame < self._next else FREE
-
-    def set_owner(self, frame: int, owner: int) -> None:
-        """Hand a frame in use to another owner (a page-cache page that becomes a process's own)."""
-        self._counts[self._owners[frame]] -= 1
-        self._counts[owner] += 1
-        self._owners[frame] = owner
 
     def page(self, frame: int) -> memoryview:
         """The frame's 4,096 bytes, writable. Not to be kept across a yield."""
@@ -227,11 +238,13 @@ class PhysicalMemory:
         start = (frame << FRAME_SHIFT) + offset
         return self.bytes[start : start + length]
 
-    def copy(self, source: int, target: int) -> None:
-        """Copy one frame's contents to another frame."""
-        start = source << FRAME_SHIFT
-        end = target << FRAME_SHIFT
-        self.bytes[end : end + FRAME_SIZE] = self.bytes[start : start + FRAME_SIZE]
+    def column(self, slot: int, count: int, byte: int) -> bytes:
+        """Byte number `byte` of each of the `count` words from word `slot` on."""
+        return self._map[8 * slot + byte : 8 * (slot + count) : 8]
+
+    def set_column(self, slot: int, byte: int, values: bytes | bytearray) -> None:
+        """Change byte number `byte` of the words from word `slot` on, as many as there are `values`."""
+        self._map[8 * slot + byte : 8 * (slot + len(values)) : 8] = values
 
     def usage(self) -> dict[str, int]:
         """Frames in use, by owner's name."""
@@ -255,6 +268,38 @@ class PhysicalMemory:
             self._map.close()
         except BufferError:  # somebody holds a slice: the mapping goes when that does
             return
+
+    def _reuse(self, count: int, owner: int) -> list[int]:
+        """Up to `count` frames that were in use before, with their old contents and one reference each."""
+        if self.used + count > self._short_at:
+            self._relieve()
+        free = self._free
+        found = free[-count:] if count else []
+        del free[len(free) - len(found) :]
+        references, owners = self._references, self._owners
+        for frame in found:
+            references[frame] = 1
+            owners[frame] = owner
+        self._count(owner, len(found))
+        return found
+
+    def _rest(self, count: int, owner: int, used: list[int]) -> list[int]:
+        """As many frames of zeros as `used` has less than `count`; those are released if there are not as many."""
+        missing = count - len(used)
+        if not missing:
+            return []
+        frames = []
+        try:
+            frames += [self.allocate(owner) for _ in range(min(missing, len(self._clean)))]
+            missing -= len(frames)
+            if missing:
+                first = self.allocate_run(missing, owner)
+                self._populate(first, missing)
+                frames += range(first, first + missing)
+        except OutOfFrames:
+            self.release_all(used + frames)
+            raise
+        return frames
 
     def _relieve(self) -> bool:
         """Memory is short: do what can be done about that; whether there was anything."""

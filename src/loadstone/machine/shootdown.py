@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadstone.lean import Protocol
-from loadstone.machine.physical import PhysicalMemory
+from loadstone.machine.paging import COUNTED, FRAME_MASK
+from loadstone.machine.physical import FRAME_SHIFT, PhysicalMemory
 
 
 class Listener(Protocol):
@@ -46,20 +47,13 @@ class Shootdown:
         for core in self._listeners:
             core.invalidate(root, start, end, frames)
 
-    def retire(self, root: int, start: int, end: int, frames: list[int]) -> None:
-        """Entries in [start, end) are gone or point elsewhere; drop the reference each held to its frame."""
-        if frames:
+    def retire(self, root: int, start: int, end: int, entries: Sequence[int]) -> None:
+        """`entries`, which were in [start, end), are gone or have others in their place: let go of their frames."""
+        if entries:
+            frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in entries]
             for core in self._listeners:
                 core.invalidate(root, start, end, frames)
-            self._memory.release_all(frames)
-
-    def abandon(self, frames: list[int]) -> None:
-        """An address space has ended, which no core will enter again: drop the references of all its entries.
-
-        What a core still knows of it is of no use to anybody. Its table frames wait for that by themselves (see
-        `PhysicalMemory.old_tables`).
-        """
-        self._memory.release_all(frames)
+            self._memory.release_all([frame for entry, frame in zip(entries, frames, strict=True) if entry & COUNTED])
 
     def code_written(self, frame: int) -> None:
         """A frame that code was executed from got new contents, other than by a store of the program's."""

@@ -133,7 +133,7 @@ class Translations:
             executed[frame] = 1
             if written[frame]:
                 written[frame] = 0
-                if self._memory.references(frame) > 1:  # else it can be written nowhere else
+                if not self._memory.is_exclusive(frame):  # else it can be written nowhere else
                     self.stale_tlb = True
 
     def close(self) -> None:

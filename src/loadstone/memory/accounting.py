@@ -45,8 +45,15 @@ class Commitment:
 
     def charge(self, pages: int, mapped: int, privileged: bool) -> None:
         """Promise `pages` more to a process that has `mapped` pages; ENOMEM when the mode does not allow it."""
-        if self.mode == OVERCOMMIT_GUESS and pages > self.total:
-            raise LinuxError(ENOMEM, f"{pages} pages are more than the machine's {self.total} (vm.overcommit_memory 0)")
+        self.charge_each([pages], mapped, privileged)
+
+    def charge_each(self, parts: list[int], mapped: int, privileged: bool) -> None:
+        """As `charge` for every mapping of as many pages as one of `parts`; with ENOMEM nothing is promised."""
+        pages, largest = sum(parts), max(parts, default=0)
+        if self.mode == OVERCOMMIT_GUESS and largest > self.total:
+            raise LinuxError(
+                ENOMEM, f"{largest} pages are more than the machine's {self.total} (vm.overcommit_memory 0)"
+            )
         if self.mode == OVERCOMMIT_NEVER:
             allowed = self.total * self.ratio // 100
             if not privileged:
@@ -140,6 +147,13 @@ class Usage:
         self.stack = 0
         self.locked = 0
         self.peak = 0  # of total
+
+    def copy(self) -> Usage:
+        """What a child that gets every mapping has: nothing of it is locked."""
+        copy = Usage()
+        copy.total = copy.peak = self.total
+        copy.data, copy.executable, copy.stack = self.data, self.executable, self.stack
+        return copy
 
     def add(self, flags: int, pages: int) -> None:
         """Count `pages` of a mapping with `flags`; negative to take them away (kernel: vm_stat_account)."""

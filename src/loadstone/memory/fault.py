@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from loadstone.errors import OutOfFrames
 from loadstone.events import Fault, publish
 from loadstone.lean import NamedTuple
-from loadstone.machine.paging import AHEAD, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE
+from loadstone.machine.paging import AHEAD, COUNTED, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, ZERO_PAGE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.memory.entries import anonymous_entry, file_entry, permitted, zero_entry
 from loadstone.memory.merge import prepare_anon_vma
-from loadstone.memory.neighbours import fill_block, fill_small, leaf_entry, map_around, own_around
+from loadstone.memory.neighbours import fill_block, fill_small, map_around, own_around
 from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_MASK, PAGE_SHIFT, PROTECTION, READ, SHARED, WRITE, Vma
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ USER, KERNEL = "user", "kernel"
 SIGBUS, SIGSEGV = 7, 11
 SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
 
+_KEPT = FRAME_MASK | COUNTED | ZERO_PAGE | DIRTY  # of an entry, when what it permits is set anew
 _ACCESS_NAMES = {READ: "read", WRITE: "write", EXEC: "execute"}
 _SIGNAL_NAMES = {SIGBUS: "SIGBUS", SIGSEGV: "SIGSEGV"}
 
@@ -145,9 +147,7 @@ def _handle(space: AddressSpace, vma: Vma, page: int, access: int) -> _Resolved 
     if entry & (PRESENT | PROTNONE):
         if access == WRITE and not entry & WRITABLE:
             return _write_protected(space, vma, page, slot, entry)
-        space.memory.words[slot] = (
-            leaf_entry(vma, (entry & FRAME_MASK) >> FRAME_SHIFT, bool(entry & WRITABLE)) | entry & DIRTY
-        )
+        space.memory.words[slot] = entry & _KEPT | permitted(vma, bool(entry & WRITABLE))
         return _PROTECTION
     if page in space.guards:
         return BadAccess(SIGSEGV, SEGV_MAPERR, page, access, "a guard page (MADV_GUARD_INSTALL)")
@@ -168,13 +168,12 @@ def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int)
         pages = ahead.extent(space, vma, slot, page, WRITE) if ahead is not None else 1
         if pages > 1 and _fill(space, vma, slot, pages):
             return _ANONYMOUS._replace(around=pages - 1)
-        _install(space, slot, leaf_entry(vma, memory.allocate(ANONYMOUS), True) | DIRTY | early)
+        _install(space, slot, anonymous_entry(vma, memory.allocate(ANONYMOUS)) | DIRTY | early)
         fill_small(space, vma, page, slot)
         filled = fill_block(space, vma, page, slot, WRITE, bool(early))
         return _ANONYMOUS._replace(around=filled) if filled else _ANONYMOUS
     pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1
-    memory.hold(memory.zero_frame, pages)
-    entry = leaf_entry(vma, memory.zero_frame, False)
+    entry = zero_entry(vma, memory.zero_frame)
     if pages == 1 or ahead is None:
         memory.words[slot] = entry
         fill_block(space, vma, page, slot, READ)
@@ -192,7 +191,7 @@ def _fill(space: AddressSpace, vma: Vma, slot: int, pages: int) -> bool:
         frames = memory.allocate_many(pages, ANONYMOUS)
     except OutOfFrames:
         return False
-    bits = leaf_entry(vma, 0, True) | DIRTY
+    bits = anonymous_entry(vma, 0) | DIRTY
     entries = array("Q", [frame << FRAME_SHIFT | bits | AHEAD for frame in frames])
     entries[0] &= ~AHEAD
     memory.words[slot : slot + pages] = memoryview(entries)
@@ -231,9 +230,8 @@ def _file_write(
         _mark_dirty(space, slot, backing, index)
         return _Resolved("shared", major)
     prepare_anon_vma(space, vma)
-    copy = space.memory.allocate(ANONYMOUS)
-    space.memory.copy(frame, copy)
-    _install(space, slot, leaf_entry(vma, copy, True) | DIRTY)
+    [copy] = space.memory.duplicate([frame])
+    _install(space, slot, anonymous_entry(vma, copy) | DIRTY)
     own_around(space, vma, page, slot)
     return _Resolved("copy-on-write", major)
 
@@ -243,27 +241,27 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
     memory = space.memory
     frame = (entry & FRAME_MASK) >> FRAME_SHIFT
     if vma.flags & SHARED and vma.backing is not None:
-        memory.words[slot] = leaf_entry(vma, frame, True)
+        memory.words[slot] = file_entry(vma, frame, True)
         _mark_dirty(space, slot, vma.backing, (vma.offset + page - vma.start) >> PAGE_SHIFT)
         return _SHARED
     prepare_anon_vma(space, vma)
     if frame == memory.zero_frame and space.fill_ahead is not None and vma.backing is None:
         pages = space.fill_ahead.extent(space, vma, slot, page, WRITE)
         if pages > 1 and _fill(space, vma, slot, pages):
-            space.shootdown.retire(space.page_table.root, page, page + pages * PAGE, [frame] * pages)
+            space.shootdown.retire(space.page_table.root, page, page + pages * PAGE, [entry] * pages)
             return _COPIED._replace(around=pages - 1)
         fill_block(space, vma, page, slot, WRITE, True)
-    if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1:
-        memory.words[slot] = leaf_entry(vma, frame, True) | DIRTY
+    if memory.is_exclusive(frame):
+        memory.words[slot] = anonymous_entry(vma, frame) | DIRTY
         own_around(space, vma, page, slot)
         return _PROTECTION
-    copy = memory.allocate(ANONYMOUS)
     if frame == memory.zero_frame:
+        copy = memory.allocate(ANONYMOUS)
         space.resident_pages += 1
     else:
-        memory.copy(frame, copy)
-    memory.words[slot] = leaf_entry(vma, copy, True) | DIRTY
-    space.shootdown.retire(space.page_table.root, page, page + PAGE, [frame])
+        [copy] = memory.duplicate([frame])
+    memory.words[slot] = anonymous_entry(vma, copy) | DIRTY
+    space.shootdown.retire(space.page_table.root, page, page + PAGE, [entry])
     own_around(space, vma, page, slot)
     return _COPIED
 
@@ -275,8 +273,7 @@ def _maps_writable(vma: Vma, backing: Backing) -> bool:
 
 def _map_shared(space: AddressSpace, vma: Vma, slot: int, frame: int, writable: bool) -> None:
     """Point an entry at a page-cache frame."""
-    space.memory.hold(frame)
-    _install(space, slot, leaf_entry(vma, frame, writable))
+    _install(space, slot, file_entry(vma, frame, writable))
 
 
 def _install(space: AddressSpace, slot: int, entry: int) -> None:

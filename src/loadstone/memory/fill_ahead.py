@@ -22,7 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.machine.paging import AHEAD, FRAME_MASK, WRITABLE
-from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT, FRAME_SIZE
+from loadstone.machine.physical import FRAME_SHIFT, FRAME_SIZE
+from loadstone.memory.flags import RAND_READ
 from loadstone.memory.vma import GROWSDOWN, LOCKED, PAGE, PAGE_SHIFT, WRITE
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 MOST_PAGES = 512
 """The limit unless another is asked for: what one page table maps, 2 MiB."""
 
-_RAND_READ = 0x10000  # memory.flags.RAND_READ, without importing all of it
 _WALKS = 8  # remembered per address space, as many as programs fill arrays at once
 _TABLES = 64  # page tables whose faults in no order are counted, per address space
 _SCATTERED = 8  # faults for each page of a block
@@ -84,7 +84,7 @@ class FillAhead:
 
         That fault is counted, and a walk may go on behind the block. `after_read`: a write to a page that was read.
         """
-        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | _RAND_READ):
+        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | RAND_READ):
             return 1
         table = page >> _TABLE_SHIFT
         known = space.scattered
@@ -105,7 +105,7 @@ class FillAhead:
 
         `access` is READ or WRITE: a program that reads ahead of where it writes makes two walks.
         """
-        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | _RAND_READ):
+        if self._is_kept_out(space) or vma.flags & (GROWSDOWN | RAND_READ):
             return 1
         walks = space.walks
         wanted = min(walks.pop(page | access, 0) * 2 or 1, self.limit)
@@ -155,16 +155,15 @@ def _release_untouched(space: AddressSpace) -> int:
         memory.words[slot] = 0
     whole = space.page_table.root, 0, space.layout.task_size
     space.shootdown.changed(*whole, [(entry & FRAME_MASK) >> FRAME_SHIFT for _, entry in taken])
-    frames = []
+    gone = []
     for slot, entry in taken:
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-        if _holds_zeros(memory, frame):
-            frames.append(frame)
+        if _holds_zeros(memory, (entry & FRAME_MASK) >> FRAME_SHIFT):
+            gone.append(entry)
         else:  # another core wrote to it before it forgot the entry
             memory.words[slot] = entry
-    space.resident_pages -= len(frames)
-    space.shootdown.retire(*whole, frames)
-    return len(frames)
+    space.resident_pages -= len(gone)
+    space.shootdown.retire(*whole, gone)
+    return len(gone)
 
 
 def _untouched(space: AddressSpace) -> Iterator[tuple[int, int]]:
@@ -176,7 +175,7 @@ def _untouched(space: AddressSpace) -> Iterator[tuple[int, int]]:
         for _, slot, entry in space.page_table.entries(vma.start, vma.end):
             if entry & (AHEAD | WRITABLE) == AHEAD | WRITABLE:
                 frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-                if memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1 and _holds_zeros(memory, frame):
+                if memory.is_exclusive(frame) and _holds_zeros(memory, frame):
                     yield slot, entry
 
 

@@ -12,8 +12,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.machine.columns import (
+    FLAGS,
+    MARK_COUNTED,
+    TAGS,
+    clearing,
+    frames_of,
+    marked,
+    marking,
+    positions,
+    resident,
+)
 from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, WRITABLE
-from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
 from loadstone.memory.guard import guarded
@@ -25,8 +36,9 @@ if TYPE_CHECKING:
 
 _MOST_COPIED = 64  # pages that one fork copies
 _MOST_GIVEN = 8192  # pages of a process whose page tables are given as they are: 32 MiB
-_WRITTEN = WRITABLE | DIRTY
 _APART = DONTCOPY | WIPEONFORK | SHARED  # mappings whose entries a child does not get, or gets as they are
+_MARK_WRITTEN = marking(WRITABLE | DIRTY)
+_PROTECT, _AGE = clearing(WRITABLE), clearing(ACCESSED)
 
 
 def clone(parent: AddressSpace) -> AddressSpace:
@@ -44,22 +56,9 @@ def clone(parent: AddressSpace) -> AddressSpace:
     child.owner_ids = parent.owner_ids
     if parent.executable is not None:
         child.execute(parent.executable)
-    ahead = parent.fill_ahead
-    favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
-    copies = _MOST_COPIED if favour and parent.has_forked else 0
-    vmas = list(parent.vmas)
-    whole = favour and parent.resident_pages <= _MOST_GIVEN and not any(vma.flags & _APART for vma in vmas)
     try:
-        if whole:
-            _give_tables(parent, child)
-        for vma in vmas:
-            if vma.flags & DONTCOPY:
-                continue
-            _copy_vma(child, vma)
-            if vma.flags & WIPEONFORK:
-                continue
-            if vma.anon_vma is not None or (vma.flags & (PFNMAP | MIXEDMAP) and not whole):
-                copies -= _share_pages(parent, child, vma, copies, given=whole)
+        _copy_vmas(parent, child)
+        _copy_pages(parent, child)
     except BaseException:
         child.release()
         raise
@@ -67,80 +66,87 @@ def clone(parent: AddressSpace) -> AddressSpace:
     return child
 
 
-def _copy_vma(child: AddressSpace, vma: Vma) -> None:
-    pages = pages_of(vma)
-    if vma.flags & ACCOUNT:
-        child.charge(pages)
+def _copy_vmas(parent: AddressSpace, child: AddressSpace) -> None:
+    vmas = [vma for vma in parent.vmas if not vma.flags & DONTCOPY]
+    promised = [pages_of(vma) for vma in vmas if vma.flags & ACCOUNT]
+    limits = parent.limits
+    limits.commitment.charge_each(promised, parent.usage.total, limits.privileged)
+    copies = [_copy_vma(vma) for vma in vmas]
+    if copies:
+        child.vmas.insert_all(copies)
+    if len(vmas) == len(parent.vmas):
+        child.usage = parent.usage.copy()
+    else:
+        for copy in copies:
+            child.usage.add(copy.flags, pages_of(copy))
+
+
+def _copy_vma(vma: Vma) -> Vma:
     copy = vma.copy(vma.start, vma.end, vma.offset)
     copy.flags &= ~(LOCKED | LOCKONFAULT)
     copy.forget_userfault()
-    copy.anon_vma = ForkedAnonVma() if vma.anon_vma is not None and not vma.flags & WIPEONFORK else None
-    child.vmas.insert(copy)
-    child.usage.add(copy.flags, pages)
+    if vma.anon_vma is not None:
+        copy.anon_vma = None if vma.flags & WIPEONFORK else ForkedAnonVma()
+    return copy
 
 
-def _give_tables(parent: AddressSpace, child: AddressSpace) -> None:
-    """Give the child copies of the parent's page tables, with a reference to every frame in them."""
-    memory = parent.memory
-    words, zeros = memory.words, memory.zero_frame
-    for address, slot, entries in parent.page_table.runs(0, parent.layout.task_size):
-        frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in filter(None, entries)]
-        if frames:
-            target = child.page_table.slot(address)
-            words[target : target + len(entries)] = words[slot : slot + len(entries)]
-            memory.hold_all(frames)
-            child.resident_pages += len(frames) - frames.count(zeros)
+def _copy_pages(parent: AddressSpace, child: AddressSpace) -> None:
+    ahead = parent.fill_ahead
+    favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
+    copies = _MOST_COPIED if favour and parent.has_forked else 0
+    if favour and parent.resident_pages <= _MOST_GIVEN and not any(vma.flags & _APART for vma in parent.vmas):
+        _share(parent, child, 0, parent.layout.task_size, copies)
+        return
+    for vma in parent.vmas:
+        if vma.flags & (DONTCOPY | WIPEONFORK) or (vma.anon_vma is None and not vma.flags & (PFNMAP | MIXEDMAP)):
+            continue
+        child.guards.update(guarded(parent, vma.start, vma.end))
+        copies -= _share(parent, child, vma.start, vma.end, copies)
 
 
-def _share_pages(parent: AddressSpace, child: AddressSpace, vma: Vma, copies: int, *, given: bool) -> int:
-    """Give the child the parent's entries; in private mappings neither may write any more (copy_present_ptes).
+def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copies: int) -> int:
+    """Give the child the parent's entries of private mappings; neither may write any more (copy_present_ptes).
 
     The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
-    As a favour up to `copies` pages are copied instead; how many were. `given`: `_give_tables` was here.
+    As a favour up to `copies` pages are copied instead; how many were.
     """
     memory = parent.memory
-    words, hold = memory.words, memory.hold
-    kept = ~ACCESSED if vma.flags & SHARED else ~(ACCESSED | WRITABLE)
-    written, shared, copied, zeros = [], 0, 0, memory.zero_frame
-    child.guards.update(guarded(parent, vma.start, vma.end))
-    for address, slot, entries in parent.page_table.runs(vma.start, vma.end):
-        if not any(entries):
+    written: list[int] = []
+    left = copies
+    for address, slot, count in parent.page_table.spans(start, end):
+        flags = memory.column(slot, count, FLAGS)
+        if flags.count(0) == count:
             continue
         target = child.page_table.slot(address)
-        if copied < copies and not vma.flags & SHARED:
-            copied += _copy_written(child, target, entries, copies - copied, given=given)
-        for index, entry in enumerate(entries):
-            if not entry:
-                continue
-            frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-            if not given:
-                hold(frame)
-                shared += frame != zeros
-            words[target + index] = entry & kept
-            if entry & WRITABLE & ~kept:
-                words[slot + index] = entry & ~WRITABLE
-                if entry & DIRTY:
-                    written.append(frame)
-    child.resident_pages += shared
+        marks = bytearray(flags.translate(_MARK_WRITTEN))
+        apart = positions(marks, left)
+        left -= len(apart)
+        for index in apart:
+            marks[index] = 0
+        written += frames_of(marked(memory, slot, marks))
+        _share_run(child, slot, target, flags, apart)
     if written:
-        parent.shootdown.changed(parent.page_table.root, vma.start, vma.end, written)
-    return copied
+        parent.shootdown.changed(parent.page_table.root, start, end, written)
+    return copies - left
 
 
-def _copy_written(child: AddressSpace, target: int, entries: list[int], most: int, *, given: bool) -> int:
-    """Give the child copies of pages that were written, `most` at most, in slots from `target` on; how many.
+def _share_run(child: AddressSpace, slot: int, target: int, flags: bytes, apart: list[int]) -> None:
+    """Give the child the entries from `slot` on, which have these `flags`, in slots from `target` on.
 
-    They are taken out of `entries`, the parent's.
+    Of those numbered `apart` the child gets copies, and the parent's stay as they are.
     """
-    memory = child.memory
-    written = [index for index, entry in enumerate(entries) if entry & _WRITTEN == _WRITTEN][:most]
-    for index in written:
-        entry, entries[index] = entries[index], 0
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-        copy = memory.allocate(ANONYMOUS)
-        memory.copy(frame, copy)
-        memory.words[target + index] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
-        if given:
-            memory.release(frame)
-    child.resident_pages += 0 if given else len(written)
-    return len(written)
+    memory, count = child.memory, len(flags)
+    words, tags = memory.words, memory.column(slot, count, TAGS)
+    copies = memory.duplicate(frames_of([words[slot + index] for index in apart]))
+    shared = bytearray(tags.translate(MARK_COUNTED))
+    protected = bytearray(flags.translate(_PROTECT))
+    for index in apart:
+        shared[index] = 0
+        protected[index] = flags[index]
+    memory.hold_all(frames_of(marked(memory, slot, shared)))
+    words[target : target + count] = words[slot : slot + count]
+    memory.set_column(slot, FLAGS, protected)
+    memory.set_column(target, FLAGS, protected.translate(_AGE))
+    for index, copy in zip(apart, copies, strict=True):
+        words[target + index] = words[target + index] & ~FRAME_MASK | copy << FRAME_SHIFT
+    child.resident_pages += resident(flags, tags)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.machine.columns import all_counted, frames_of
 from loadstone.memory import guard
 from loadstone.memory.accounting import OVERCOMMIT_NEVER, is_accountable, pages_of
 from loadstone.memory.flags import (
@@ -54,7 +55,7 @@ from loadstone.memory.vma import (
     WRITE,
     Vma,
 )
-from loadstone.memory.zap import clear
+from loadstone.memory.zap import clear, pass_all_dirty_on
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -195,16 +196,17 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
     if not gone:
         return
     space.note_resident_peak()
-    frames: list[int] = []
+    entries: list[int] = []
     for vma in gone:
-        space.vmas.remove(vma)
-        frames += clear(space, vma, vma.start, vma.end)
+        entries += clear(space, vma, vma.start, vma.end)
         pages = pages_of(vma)
         space.usage.add(vma.flags, -pages)
         if vma.flags & ACCOUNT:
             space.limits.commitment.uncharge(pages)
     start, end = gone[0].start, gone[-1].end
-    space.shootdown.retire(space.page_table.root, start, end, frames)
+    space.shootdown.retire(space.page_table.root, start, end, entries)
+    for vma in gone:  # only now: with the last mapping of shared memory its frames go
+        space.vmas.remove(vma)
     space.page_table.prune(start, end)
     if space.guards:
         guard.forget(space, start, end)
@@ -213,20 +215,24 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
 
 
 def remove_all(space: AddressSpace) -> None:
-    """The end of an address space: as `remove` of all its VMAs, in one pass over tables that go anyway."""
+    """The end of an address space: as `remove` of all its VMAs, in one pass over tables that go anyway.
+
+    No core will enter it again, so what one still knows of it is of no use to anybody and need not be reported; the
+    frames of its tables wait for that by themselves (see `PhysicalMemory.old_tables`).
+    """
     space.note_resident_peak()
-    frames: list[int] = []
-    for vma in list(space.vmas):
-        if vma.flags & SHARED:  # what was written is the file's
-            frames += clear(space, vma, vma.start, vma.end)
-        space.vmas.remove(vma)
+    memory, promised = space.memory, 0
+    for vma in space.vmas:
+        if vma.flags & SHARED:
+            pass_all_dirty_on(space, vma, vma.start, vma.end)
         if vma.flags & ACCOUNT:
-            space.limits.commitment.uncharge(pages_of(vma))
-    frames += space.page_table.frames()
+            promised += pages_of(vma)
+    space.limits.commitment.uncharge(promised)
+    memory.release_all(frames_of(all_counted(memory, space.page_table)))
+    space.page_table.release()
+    space.vmas.clear()
     space.resident_pages = 0
     space.guards.clear()
-    space.shootdown.abandon(frames)
-    space.page_table.release()
 
 
 def _place(space: AddressSpace, new: Proposal) -> None:

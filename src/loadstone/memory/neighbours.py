@@ -18,10 +18,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, permissions
-from loadstone.machine.physical import ANONYMOUS, CACHE, FRAME_SHIFT
+from loadstone.machine.columns import frames_of
+from loadstone.machine.paging import ACCESSED, AHEAD, COUNTED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, ZERO_PAGE
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.memory.entries import anonymous_entry, file_entry
 from loadstone.memory.flags import RAND_READ
-from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_SHIFT, PROTECTION, READ, WRITE, Vma
+from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_SHIFT, PROTECTION, WRITE, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -33,16 +35,6 @@ _EMPTY = bytes(8 * _ENTRIES_IN_TABLE)
 _TABLE_MASK = (1 << 21) - 1  # of an address: where in its page table
 _SMALL = 16  # pages of a mapping that is filled as a whole
 _SEGMENTS = 5  # mappings of one library, in which its code is looked for
-
-
-def leaf_entry(vma: Vma, frame: int, writable: bool) -> int:
-    """The leaf entry for `frame` with what the VMA allows, writable only if `writable` as well; what may be written may
-    be read.
-    """
-    prot = vma.flags & PROTECTION
-    if prot & WRITE and not writable:
-        prot = prot & ~WRITE | READ
-    return frame << FRAME_SHIFT | ACCESSED | permissions(prot)
 
 
 def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writable: bool) -> int:
@@ -66,19 +58,17 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
     except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
         frames = cache.bring(backing, index, index)
     slot = space.page_table.slot(page) - index
-    bits = leaf_entry(vma, 0, writable)
+    bits = file_entry(vma, 0, writable)
     if space.fill_ahead is not None and space.fill_ahead.unseen(space):
         low, high = lowest, highest
         mapped = _map_window(space, backing, slot, low, high, bits)
         if mapped:
             return mapped - 1
     mapped = 0
-    words, hold, guards = space.memory.words, space.memory.hold, space.guards
+    words, guards = space.memory.words, space.guards
     for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
         if not entry and each in frames and not (guards and page + (each - index << PAGE_SHIFT) in guards):
-            frame = frames[each]
-            hold(frame)
-            words[slot + each] = frame << FRAME_SHIFT | bits
+            words[slot + each] = frames[each] << FRAME_SHIFT | bits
             mapped += 1
     space.resident_pages += mapped
     return mapped - 1
@@ -107,7 +97,7 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
         frames = memory.allocate_many(len(absent), ANONYMOUS)
     except OutOfFrames:
         return 0
-    bits = leaf_entry(vma, 0, True) | DIRTY | AHEAD
+    bits = anonymous_entry(vma, 0) | DIRTY | AHEAD
     for here, frame in zip(absent, frames, strict=True):
         words[here] = frame << FRAME_SHIFT | bits
     space.resident_pages += len(absent)
@@ -122,7 +112,7 @@ def map_ahead(space: AddressSpace, vma: Vma) -> None:
         return
     if vma.flags & WRITE or not vma.flags & PROTECTION:
         return
-    bits = leaf_entry(vma, 0, False)
+    bits = file_entry(vma, 0, False)
     page = vma.start
     while page < vma.end:
         end = min(vma.end, (page | _TABLE_MASK) + 1)
@@ -141,11 +131,10 @@ def _map_window(space: AddressSpace, backing: Backing, slot: int, first: int, la
     words = space.memory.words[slot + first : slot + last + 1]
     if backing.pages is None or space.guards or words.tobytes() != _EMPTY[: words.nbytes]:
         return 0
-    entries, frames = backing.pages.window(first, last, bits)
+    entries, mapped = backing.pages.window(first, last, bits)
     words[:] = entries
-    space.memory.hold_all(frames)
-    space.resident_pages += len(frames)
-    return len(frames)
+    space.resident_pages += mapped
+    return mapped
 
 
 def fill_below(space: AddressSpace, vma: Vma, page: int, pages: int) -> None:
@@ -154,7 +143,7 @@ def fill_below(space: AddressSpace, vma: Vma, page: int, pages: int) -> None:
     start = max(page - pages * PAGE, vma.start)
     if ahead is None or not (ahead.unseen(space) and ahead.has_room(pages)) or start ^ page > _TABLE_MASK:
         return
-    bits = leaf_entry(vma, 0, True) | AHEAD
+    bits = anonymous_entry(vma, 0) | AHEAD
     slot = space.page_table.slot(start)
     for here, frame in enumerate(memory.allocate_many((page - start) >> PAGE_SHIFT, ANONYMOUS), slot):
         memory.words[here] = frame << FRAME_SHIFT | bits
@@ -171,7 +160,7 @@ def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     if vma.flags & (GROWSDOWN | RAND_READ) or space.guards or not (ahead.unseen(space) and ahead.has_room(pages)):
         return
     empty = [here for here, entry in enumerate(memory.words[first : first + pages].tolist(), first) if not entry]
-    bits = leaf_entry(vma, 0, True) | AHEAD
+    bits = anonymous_entry(vma, 0) | AHEAD
     for here, frame in zip(empty, memory.allocate_many(len(empty), ANONYMOUS), strict=True):
         memory.words[here] = frame << FRAME_SHIFT | bits
     space.resident_pages += len(empty)
@@ -190,30 +179,39 @@ def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     memory = space.memory
     words = memory.words
     may_copy = ahead.has_room(end - first)
-    backing = vma.backing if may_copy and _is_image(space, vma) else None
-    pages = backing.pages.frames if backing is not None and backing.pages is not None else {}
+    pages = vma.backing.pages if vma.backing is not None and may_copy and _is_image(space, vma) else None
     start = slot + first - in_table
     to_index = ((vma.offset + page - vma.start) >> PAGE_SHIFT) - slot
+    places: list[int] = []  # of what is copied: slots, entries, frames
     old: list[int] = []
-    unused: list[int] = []
+    frames: list[int] = []
     for here, entry in enumerate(words[start : start + end - first].tolist(), start):
-        if entry & WRITABLE or entry & PROTNONE:
+        if entry & (WRITABLE | PROTNONE | ZERO_PAGE):
             continue
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT if entry else pages.get(here + to_index, memory.zero_frame)
-        owner = memory.owner(frame)
-        if owner == ANONYMOUS and memory.references(frame) == 1:
-            words[here] = entry & ~DIRTY | WRITABLE  # dirty once it is written: fork goes by that
-        elif may_copy and (owner == ANONYMOUS or (owner == CACHE and backing is not None)):
-            copy = memory.allocate(ANONYMOUS)
-            memory.copy(frame, copy)
-            words[here] = leaf_entry(vma, copy, True)
-            if not entry:
-                space.resident_pages += 1
-            else:
-                (old if entry & ACCESSED else unused).append(frame)
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        if entry & COUNTED:
+            if memory.is_exclusive(frame):
+                words[here] = entry & ~DIRTY | WRITABLE  # dirty once it is written: fork goes by that
+                continue
+            if not may_copy:
+                continue
+        elif pages is None:
+            continue
+        elif not entry:
+            frame = pages.frames.get(here + to_index, 0)
+        if frame:
+            places.append(here)
+            old.append(entry)
+            frames.append(frame)
+    bits = anonymous_entry(vma, 0)
+    for here, copy in zip(places, memory.duplicate(frames), strict=True):
+        words[here] = copy << FRAME_SHIFT | bits
+    space.resident_pages += old.count(0)
     base = page - (in_table - first << PAGE_SHIFT)
-    space.shootdown.retire(space.page_table.root, base, base + (end - first << PAGE_SHIFT), old)
-    memory.release_all(unused)  # no CPU remembers an entry that it has not marked as accessed
+    used = [entry for entry in old if entry & ACCESSED]
+    space.shootdown.retire(space.page_table.root, base, base + (end - first << PAGE_SHIFT), used)
+    # no CPU remembers an entry that it has not marked as accessed
+    memory.release_all(frames_of([entry for entry in old if entry & (ACCESSED | COUNTED) == COUNTED]))
 
 
 def _is_image(space: AddressSpace, vma: Vma) -> bool:

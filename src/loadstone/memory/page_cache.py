@@ -11,13 +11,17 @@ from array import array
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
+from loadstone.machine.paging import COUNTED, FRAME_MASK
 from loadstone.machine.physical import CACHE, FRAME_SHIFT, PhysicalMemory
 from loadstone.memory.vma import PAGE, PAGE_SHIFT
 from loadstone.memory.zap import zap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.backing import Backing
+    from loadstone.memory.vma import Vma
 
 READ_AHEAD_PAGES = 32  # VM_READAHEAD_PAGES: 128 KiB
 _MOST_WINDOWS = 32  # of one file: a library has a handful
@@ -27,7 +31,7 @@ class FilePages:
     """The pages of one file that are in memory (the kernel's address_space of an inode).
 
     Attributes:
-        frames: page index -> frame. The cache holds one reference to each. Only the cache changes it.
+        frames: page index -> frame, which is the cache's as long as it is in here. Only the cache changes it.
         dirty: indices of pages that were written through a mapping and not yet written back.
     """
 
@@ -36,10 +40,10 @@ class FilePages:
     def __init__(self) -> None:
         self.frames: dict[int, int] = {}
         self.dirty: set[int] = set()
-        self._windows: dict[tuple[int, int, int], tuple[memoryview, list[int]]] = {}  # until a page comes or goes
+        self._windows: dict[tuple[int, int, int], tuple[memoryview, int]] = {}  # until a page comes or goes
 
-    def window(self, first: int, last: int, bits: int) -> tuple[memoryview, list[int]]:
-        """The page-table entries that map pages first..last with `bits`, 0 where one is not cached; and their frames.
+    def window(self, first: int, last: int, bits: int) -> tuple[memoryview, int]:
+        """The page-table entries that map pages first..last with `bits`, 0 where one is not cached; how many are not 0.
 
         They are made once for all processes that map the same part of a program or library.
         """
@@ -48,7 +52,7 @@ class FilePages:
         if found is None:
             frames = list(map(self.frames.get, range(first, last + 1)))
             entries = array("Q", [0 if frame is None else frame << FRAME_SHIFT | bits for frame in frames])
-            found = memoryview(entries), [frame for frame in frames if frame is not None]
+            found = memoryview(entries), len(frames) - frames.count(None)
             if len(self._windows) >= _MOST_WINDOWS:
                 self._windows.clear()
             self._windows[key] = found
@@ -148,6 +152,16 @@ class PageCache:
             for index in list(pages.frames):
                 self._drop(pages, index)
 
+    def map_counts(self, backing: Backing, first: int, end: int) -> dict[int, int]:
+        """Frame -> how many PTEs point at it, of those of pages first..end - 1 that any does (page_mapcount)."""
+        counts: dict[int, int] = {}
+        for space, _, low, high in self._mappings(backing, first, end):
+            for _, _, entry in space.page_table.entries(low, high):
+                if not entry & COUNTED:
+                    frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+                    counts[frame] = counts.get(frame, 0) + 1
+        return counts
+
     def _read(self, backing: Backing, pages: FilePages, index: int, count: int) -> None:
         """Read `count` pages that are missing, into consecutive frames if there are any."""
         memory, frames = self.memory, pages.frames
@@ -180,6 +194,11 @@ class PageCache:
 
     def _unmap(self, backing: Backing, first: int, end: int = 1 << 52) -> None:
         """Take pages first..end - 1 out of every address space, private copies too (unmap_mapping_range)."""
+        for space, vma, low, high in self._mappings(backing, first, end):
+            zap(space, vma, low, high)
+
+    def _mappings(self, backing: Backing, first: int, end: int) -> Iterator[tuple[AddressSpace, Vma, int, int]]:
+        """Where pages first..end - 1 are mapped: address space, VMA, range of addresses (kernel: mm/rmap.c)."""
         for space in self.spaces:
             for vma in space.vmas:
                 if vma.backing is backing:
@@ -187,4 +206,4 @@ class PageCache:
                     low = max(vma.start, origin + (first << PAGE_SHIFT))
                     high = min(vma.end, origin + (end << PAGE_SHIFT))
                     if low < high:
-                        zap(space, vma, low, high)
+                        yield space, vma, low, high

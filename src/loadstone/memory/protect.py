@@ -6,8 +6,7 @@ from errno import EACCES, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, permissions
-from loadstone.machine.physical import ANONYMOUS
+from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, FRAME_MASK, ZERO_PAGE, permissions
 from loadstone.memory.accounting import is_accountable
 from loadstone.memory.flags import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from loadstone.memory.lock import populate_vma
@@ -31,7 +30,9 @@ from loadstone.memory.vma import (
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
-_KEPT = FRAME_MASK | ACCESSED | DIRTY  # of an entry, whatever the permissions (kernel: _PAGE_CHG_MASK)
+_KEPT = (
+    FRAME_MASK | COUNTED | ZERO_PAGE | ACCESSED | DIRTY
+)  # of an entry, whatever the permissions (kernel: _PAGE_CHG_MASK)
 
 
 def protect(space: AddressSpace, start: int, length: int, prot: int) -> None:
@@ -141,8 +142,7 @@ def _change_entries(space: AddressSpace, vma: Vma, start: int, end: int) -> None
             if vma.flags & SHARED:
                 free = entry & DIRTY != 0
             else:
-                frame = (entry & FRAME_MASK) >> 12
-                free = memory.owner(frame) == ANONYMOUS and memory.references(frame) == 1
+                free = memory.is_exclusive((entry & FRAME_MASK) >> 12)
             if free:
                 new = entry & _KEPT | writable
         if new != entry:

@@ -6,8 +6,8 @@ from errno import EBUSY, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE
-from loadstone.machine.physical import ANONYMOUS, CACHE
+from loadstone.machine.paging import COUNTED, DIRTY, FRAME_MASK, PRESENT, PROTNONE, WRITABLE, ZERO_PAGE
+from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.flags import MS_ASYNC, MS_INVALIDATE, MS_SYNC
 from loadstone.memory.mapping import page_align
 from loadstone.memory.shared import SharedMemory
@@ -15,6 +15,8 @@ from loadstone.memory.vma import LOCKED, PAGE, PAGE_SHIFT, SHARED, Vma
 from loadstone.memory.zap import pass_dirty_on
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from loadstone.memory.address_space import AddressSpace
 
 
@@ -109,16 +111,28 @@ def _write_back(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
     space.cache.write_back(vma.backing, first, last)
 
 
+def with_sharing(space: AddressSpace, vma: Vma, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Address and entry of each page that [start, end) in `vma` has in its page tables, and whether nobody else does.
+
+    Kernel: page_mapcount() == 1. For pages of a file it looks at all who map it.
+    """
+    memory, counts = space.memory, {}
+    if vma.backing is not None:
+        origin = vma.start - vma.offset
+        counts = space.cache.map_counts(vma.backing, (start - origin) >> PAGE_SHIFT, (end - origin) >> PAGE_SHIFT)
+    for address, _, entry in space.page_table.entries(start, end):
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+        yield address, entry, memory.is_exclusive(frame) if entry & COUNTED else counts.get(frame) == 1
+
+
 def by_kind(space: AddressSpace) -> tuple[int, int, int]:
     """Resident pages: anonymous, of files, of shared memory. The zero frame and special mappings count for nothing."""
-    memory = space.memory
     anonymous = files = shared = 0
     for vma in space.vmas:
         for _, _, entry in space.page_table.entries(vma.start, vma.end):
-            owner = memory.owner((entry & FRAME_MASK) >> 12)
-            if owner == ANONYMOUS:
+            if entry & COUNTED:
                 anonymous += 1
-            elif owner == CACHE and not vma.name:
+            elif not entry & ZERO_PAGE and not vma.name:
                 if isinstance(vma.backing, SharedMemory):
                     shared += 1
                 else:

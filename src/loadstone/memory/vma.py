@@ -73,18 +73,15 @@ class Vma:
 
     def copy(self, start: int, end: int, offset: int) -> Vma:
         """Another area like this one, with another range (kernel: vm_area_dup and vma_set_range)."""
-        copy = Vma(
-            start,
-            end,
-            self.flags,
-            self.backing,
-            offset,
-            name=self.name,
-            path=self.path,
-            anon_vma=self.anon_vma,
-            file=self.file,
-        )
+        copy = Vma.__new__(Vma)  # fork makes dozens: without the defaults
+        copy.start, copy.end, copy.offset = start, end, offset
+        copy.flags = self.flags
+        copy.backing = self.backing
+        copy.name = self.name
+        copy.path = self.path
+        copy.anon_vma = self.anon_vma
         copy.userfault = self.userfault
+        copy.file = self.file
         return copy
 
     def forget_userfault(self) -> None:

@@ -89,10 +89,13 @@ class VmaList:
             vma.backing.use()
 
     def insert_all(self, vmas: list[Vma]) -> None:
-        """Add private mappings, in ascending order, to a range in which nothing is."""
+        """Add one or more VMAs, in ascending order, to a range in which nothing is."""
         index = bisect_left(self._starts, vmas[0].start)
         self._starts[index:index] = [vma.start for vma in vmas]
         self._vmas[index:index] = vmas
+        for vma in vmas:
+            if isinstance(vma.backing, SharedMemory):
+                vma.backing.use()
 
     def remove(self, vma: Vma) -> None:
         """Take `vma` out."""
@@ -103,6 +106,14 @@ class VmaList:
             self.packed = NOT_PACKED
         if isinstance(vma.backing, SharedMemory):
             vma.backing.drop()
+
+    def clear(self) -> None:
+        """Take all of them out."""
+        gone = self._vmas
+        self._starts, self._vmas, self.packed = [], [], NOT_PACKED
+        for vma in gone:
+            if isinstance(vma.backing, SharedMemory):
+                vma.backing.drop()
 
     def resize(self, vma: Vma, start: int, end: int, offset: int) -> None:
         """Give `vma` another range, which does not take it past a neighbour (kernel: vma_set_range)."""

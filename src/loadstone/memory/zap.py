@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.machine.paging import DIRTY, FRAME_MASK
+from loadstone.machine.paging import DIRTY, FRAME_MASK, ZERO_PAGE
 from loadstone.machine.physical import CACHE, ENTRIES, FRAME_SHIFT
 from loadstone.memory.vma import PAGE_SHIFT, SHARED, Vma
 
@@ -24,27 +24,28 @@ def zap(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
 
 
 def clear(space: AddressSpace, vma: Vma, start: int, end: int) -> list[int]:
-    """Clear the entries of [start, end) in `vma`; the frames they pointed at, a reference of each now the caller's.
+    """Clear the entries of [start, end) in `vma`; what they were, for `Shootdown.retire`.
 
     A page written through a shared mapping passes its dirty bit on to the page cache.
     """
+    if vma.flags & SHARED:
+        pass_all_dirty_on(space, vma, start, end)
     words = space.memory.words
-    frames: list[int] = []
-    for address, slot, entries in space.page_table.runs(start, end):
-        here = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in filter(None, entries)]
+    gone: list[int] = []
+    for _, slot, entries in space.page_table.runs(start, end):
+        here = list(filter(None, entries))
         if here:
-            if vma.flags & SHARED:
-                _pass_dirty_bits_on(space, vma, address, entries)
             words[slot : slot + len(entries)] = _EMPTY[: len(entries)]
-            frames += here
-    space.resident_pages -= len(frames) - frames.count(space.memory.zero_frame)
-    return frames
+            gone += here
+    space.resident_pages -= sum(not entry & ZERO_PAGE for entry in gone)
+    return gone
 
 
-def _pass_dirty_bits_on(space: AddressSpace, vma: Vma, address: int, entries: list[int]) -> None:
-    for number, entry in enumerate(entries):
+def pass_all_dirty_on(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """`pass_dirty_on` for the pages of [start, end) in a shared mapping that were written."""
+    for address, _, entry in space.page_table.entries(start, end):
         if entry & DIRTY:
-            pass_dirty_on(space, vma, address + (number << PAGE_SHIFT), (entry & FRAME_MASK) >> FRAME_SHIFT)
+            pass_dirty_on(space, vma, address, (entry & FRAME_MASK) >> FRAME_SHIFT)
 
 
 def pass_dirty_on(space: AddressSpace, vma: Vma, address: int, frame: int) -> None:

@@ -164,6 +164,7 @@ def follow(query: str, spot: Spot, at: Situation) -> Answer:
     levels = tuple(Level(*step) for step in at.page_table.walk(address)) if address < USER_END else ()
     leaf = levels[-1].entry if len(levels) == 4 else 0
     frame = (leaf & FRAME_MASK) >> 12 if leaf & (PRESENT | KEPT) else -1
+    others = tuple(_mappers(frame, address, at)) if frame >= 0 else ()
     return Answer(
         query=query,
         address=address,
@@ -178,8 +179,8 @@ def follow(query: str, spot: Spot, at: Situation) -> Answer:
         levels=levels,
         frame=frame,
         owner=_owner(at.memory, frame),
-        references=at.memory.references(frame) if frame >= 0 else 0,
-        others=tuple(_mappers(frame, address, at)) if frame >= 0 else (),
+        references=_references(at.memory, frame, others),
+        others=others,
         byte=at.memory.page(frame)[address % PAGE] if frame >= 0 else None,
     )
 
@@ -211,6 +212,13 @@ def _owner(memory: Any, frame: int) -> str:
     from loadstone.machine.physical import OWNER_NAMES
 
     return OWNER_NAMES[memory.owner(frame)] if frame >= 0 else ""
+
+
+def _references(memory: Any, frame: int, others: tuple[Mapper, ...]) -> int:
+    """Who points at the frame: the PTE that led to it, the others, and whose it is if it is nobody's own."""
+    from loadstone.machine.physical import ANONYMOUS
+
+    return 0 if frame < 0 else 1 + len(others) + (memory.owner(frame) != ANONYMOUS)
 
 
 def _mappers(frame: int, address: int, at: Situation) -> Iterable[Mapper]:

@@ -11,8 +11,8 @@ from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.userfault import FEATURES, USER_MODE_ONLY, UserFaultFile
 from loadstone.machine.paging import DIRTY, FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS
+from loadstone.memory.entries import anonymous_entry, zero_entry
 from loadstone.memory.merge import prepare_anon_vma
-from loadstone.memory.neighbours import leaf_entry
 from loadstone.memory.remap import move_entries
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.memory.vma import MAYSHARE, MAYWRITE, PAGE
@@ -141,7 +141,7 @@ def _copy(task: Task, file: UserFaultFile, argument: int) -> None:
         prepare_anon_vma(space, vma)
         frame = space.memory.allocate(ANONYMOUS)
         space.memory.page(frame)[:] = data
-        space.memory.words[slot] = leaf_entry(vma, frame, True) | DIRTY
+        space.memory.words[slot] = anonymous_entry(vma, frame) | DIRTY
         space.resident_pages += 1
 
     _bring_all(task, file, range(target, end, PAGE), bring, argument + _QUAD.size, mode)
@@ -155,8 +155,7 @@ def _zero_page(task: Task, file: UserFaultFile, argument: int) -> None:
     vma, memory = _registered(file, start, end), file.space.memory
 
     def bring(page: int) -> None:
-        memory.words[_vacant(file.space, page)] = leaf_entry(vma, memory.zero_frame, False)
-        memory.hold(memory.zero_frame)
+        memory.words[_vacant(file.space, page)] = zero_entry(vma, memory.zero_frame)
 
     _bring_all(task, file, range(start, end, PAGE), bring, argument + _TRIPLE.size, mode)
 
@@ -180,7 +179,7 @@ def _move(task: Task, file: UserFaultFile, argument: int) -> None:
             if mode & _ALLOW_HOLES:
                 return
             raise LinuxError(ENOENT, "nothing to move")
-        if space.memory.references((entry & FRAME_MASK) >> 12) != 1:
+        if not space.memory.is_exclusive((entry & FRAME_MASK) >> 12):
             raise LinuxError(EBUSY, "the page is shared with another process")
         prepare_anon_vma(space, vma)
         move_entries(space, here, here + PAGE, target - source)
