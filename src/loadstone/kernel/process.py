@@ -187,6 +187,16 @@ class Process:
         self.is_first = False
         self.keeps_memory = False
 
+    def forked(self, space: AddressSpace, fs: FsContext, files: FileTable, signals: Any) -> Process:
+        """A new process with these, and with what else a child takes over; it has no parent and no thread yet."""
+        child = Process(self.kernel, self.kernel.new_pid(), self.credentials.copy(), fs, files, signals)
+        child.space = space
+        child.group, child.session = self.group, self.session
+        child.limits = self.limits.copy()
+        child.executable, child.image = self.executable, self.image
+        child.started_ns = self.kernel.clock.monotonic_ns()
+        return child
+
     @property
     def parent_pid(self) -> int:
         """The parent's number; 1 where it is the machine, which plays init."""

@@ -178,40 +178,35 @@ def _check_limits(task: Task) -> None:
 
 
 def _new_process(task: Task, asked: CloneArguments) -> Task:
-    parent = task.process
-    kernel = task.kernel
-    flags = asked.flags
+    parent, flags = task.process, asked.flags
     files = parent.files.share() if flags & CLONE_FILES else parent.files.clone()
     try:
         space = parent.space.share() if flags & CLONE_VM else parent.space.clone()
     except BaseException:
         files.drop()
         raise
-    signals = ProcessSignals()
-    if flags & CLONE_SIGHAND:
-        signals.actions = parent.signals.actions
-    elif not flags & CLONE_CLEAR_SIGHAND:
-        signals.actions = dict(parent.signals.actions)
-    else:
-        signals.inherit_ignored(parent.signals)
     fs = parent.fs if flags & CLONE_FS else parent.fs.copy()
-    child = Process(kernel, kernel.new_pid(), parent.credentials.copy(), fs, files, signals)
-    child.space = space
+    child = parent.forked(space, fs, files, _signals_for_child(parent.signals, flags))
     if not flags & CLONE_VM:
         space.owner_ids = (child.pid, child.pid, task.cpu)
-    child.group, child.session = parent.group, parent.session
-    child.limits = parent.limits.copy()
-    if space is not parent.space:
-        space.limits = Limits(kernel.commitment, child.limits, user=child.credentials)
+        space.limits = Limits(task.kernel.commitment, child.limits, user=child.credentials)
     child.name = task.name
-    child.executable, child.image = parent.executable, parent.image
-    child.started_ns = kernel.clock.monotonic_ns()
-    child.exit_signal = asked.exit_signal
     child.personal = process_state(parent).fork()
+    child.exit_signal = parent.exit_signal if flags & CLONE_PARENT else asked.exit_signal
     _adopt(child, parent.parent if flags & CLONE_PARENT else parent)
-    if flags & CLONE_PARENT:
-        child.exit_signal = parent.exit_signal
     return _new_task(task, child, child.pid, flags)
+
+
+def _signals_for_child(parent: ProcessSignals, flags: int) -> ProcessSignals:
+    """Nothing is pending; what is done with signals is shared, copied, or what ignores some (copy_sighand)."""
+    made = ProcessSignals()
+    if flags & CLONE_SIGHAND:
+        made.actions = parent.actions
+    elif not flags & CLONE_CLEAR_SIGHAND:
+        made.actions = dict(parent.actions)
+    else:
+        made.inherit_ignored(parent)
+    return made
 
 
 def _adopt(child: Process, parent: Process | None) -> None:
