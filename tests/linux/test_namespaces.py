@@ -10,6 +10,7 @@ import shutil
 
 import pytest
 
+from support.compilers import Compiler
 from support.run import assert_same, loadstone, native
 
 pytestmark = [
@@ -92,3 +93,102 @@ def test_ipc_namespaces() -> None:
 
 def test_cgroup_namespaces() -> None:
     both("[ $(readlink /proc/self/ns/cgroup) = $(unshare -C readlink /proc/self/ns/cgroup) ] || echo another", "-C")
+
+
+USERS = """
+id; cat /proc/self/uid_map /proc/self/setgroups
+unshare -U sh -c 'id; cat /proc/self/uid_map; grep Cap /proc/self/status; hostname inside'
+unshare -r sh -c 'id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; grep Cap /proc/self/status'
+unshare -r unshare -u sh -c 'hostname inside; hostname'
+unshare -r hostname inside; hostname
+unshare -r unshare -r sh -c 'cat /proc/self/uid_map; cat /proc/$PPID/uid_map; id -u'
+setpriv --reuid 65534 --regid 65534 --clear-groups unshare -r sh -c '
+  id; unshare -u hostname inside; stat -c "%u %g" / /proc/self /proc/1
+  echo 0 0 1 > /proc/self/uid_map; setpriv --reuid 5 id; setpriv --clear-groups id
+  grep -E "Uid|Gid" /proc/self/status; readlink /proc/1/ns/uts; kill -0 $PPID'
+"""
+
+
+def test_user_namespaces() -> None:
+    both(USERS)
+
+
+MAPS = """
+cd $(mktemp -d); mkfifo fifo
+unshare -U sh -c 'read line; id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map
+  setpriv --reuid 3 --clear-groups id -u
+  setpriv --reuid 10 id -u; stat -c %u /proc/self
+  sh -c "exit 3"; echo $?; unshare -U cat /proc/self/uid_map' < fifo &
+exec 3> fifo
+while [ $(readlink /proc/$!/ns/user) = $(readlink /proc/self/ns/user) ]; do sleep 0.01; done
+for line in '0 1000' '0 1000 0' 'x' '0 1000 10 1' '0 1000 4294967295' '-1 0 1' '0 0x10 1'; do
+  echo "$line" > /proc/$!/uid_map
+done
+printf '0 1000 10\\n5 3000 1\\n' > /proc/$!/uid_map
+printf '0 1000 10\\n20 1009 1\\n' > /proc/$!/uid_map
+echo perhaps > /proc/$!/setgroups
+printf '0 1000 10\\n' > /proc/$!/gid_map
+printf '0 0 1\\n1 1000 9\\n' > /proc/$!/uid_map
+printf '0 0 1\\n' > /proc/$!/uid_map
+echo deny > /proc/$!/setgroups
+cat /proc/$!/uid_map /proc/$!/gid_map /proc/$!/setgroups
+echo > /proc/self/fd/3
+wait
+"""
+
+
+def test_maps_of_users_are_written_by_the_kernels_rules() -> None:
+    both(MAPS)
+
+
+ASKING = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static const char *err(int result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
+static void ask(const char *path) {
+  int fd = open(path, O_RDONLY), other;
+  unsigned uid = 7;
+  struct stat here, there;
+  printf("%s: type %#x", path, ioctl(fd, 0xb703));
+  printf(", owner %s", err(ioctl(fd, 0xb704, &uid)));
+  printf(" %u", uid);
+  printf(", users %s", err(other = ioctl(fd, 0xb701)));
+  if (other >= 0) {
+    int own = open("/proc/self/ns/user", O_RDONLY);
+    fstat(other, &there);
+    fstat(own, &here);
+    printf(" %d %#x", here.st_ino == there.st_ino, ioctl(other, 0xb703));
+  }
+  printf(", parent %s", err(ioctl(fd, 0xb702)));
+  printf(", other %s", err(ioctl(fd, 0xb7ff)));
+  printf(", write %s", err(write(fd, "x", 1)));
+  printf(", read %s\n", err(read(fd, &uid, 1)));
+}
+int main(void) {
+  const char *kinds[] = {"uts", "ipc", "user", "cgroup", "net", "mnt"};
+  char path[64];
+  for (int round = 0; round < 3; round++) {
+    for (int at = 0; at < 6; at++) {
+      sprintf(path, "/proc/self/ns/%s", kinds[at]);
+      ask(path);
+    }
+    int before = open("/proc/self/ns/user", O_RDONLY), uts = open("/proc/self/ns/uts", O_RDONLY);
+    printf("back into the same: %s\n", err(setns(before, 0)));
+    printf("unshare: %s\n", err(unshare(CLONE_NEWUSER | (round ? CLONE_NEWUTS : 0))));
+    printf("up: %s %s\n", err(setns(before, CLONE_NEWUSER)), err(setns(uts, CLONE_NEWUTS)));
+    printf("%d %d\n", geteuid(), getegid());
+  }
+}
+"""
+
+
+def test_what_namespaces_say_of_themselves(compiled: Compiler) -> None:
+    program = compiled(ASKING, "static")
+    assert_same(loadstone("run", "--", program), native(program))

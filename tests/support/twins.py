@@ -127,7 +127,7 @@ class FakePersonality:
     def __init__(self, events: Events) -> None:
         self.calls = SystemCalls(events)
         self.signal_name = name
-        self.core_files = self.core_settings = None
+        self.core_files = self.core_settings = self.namespaces = None
         self.console = Console()
 
     def task_ended(self, task: Task) -> None:

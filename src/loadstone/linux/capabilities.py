@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.lean import NamedTuple
+from loadstone.lean import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE
 ALL_CAPABILITIES = (1 << LAST_CAPABILITY + 1) - 1
-CAP_SETGID, CAP_SETUID = 6, 7  # include/uapi/linux/capability.h
-CAP_SYS_CHROOT, CAP_SYS_ADMIN = 18, 21
+# include/uapi/linux/capability.h
+CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_CHROOT = 5, 6, 7, 10, 12, 18
+CAP_SYS_ADMIN, CAP_SETFCAP = 21, 31
 
 
 class Capabilities(NamedTuple):
@@ -32,8 +33,32 @@ def capabilities_of(who: Credentials) -> Capabilities:
     if who.capabilities is not None:
         given: Capabilities = who.capabilities
         return given
-    permitted = ALL_CAPABILITIES if 0 in (who.uid, who.euid, who.suid) else 0
-    return Capabilities(ALL_CAPABILITIES if who.euid == 0 else 0, permitted)
+    root = _root(who)
+    permitted = ALL_CAPABILITIES if root in (who.uid, who.euid, who.suid) else 0
+    return Capabilities(ALL_CAPABILITIES if who.euid == root else 0, permitted)
+
+
+def _root(who: Credentials) -> int:
+    """The number of the user who is 0 to the process; one that nobody has if there is none in its user namespace."""
+    return 0 if who.users is None else int(who.users.root)
+
+
+class InNamespace(Protocol):
+    """Who is in a user namespace, None for the first."""
+
+    @property
+    def users(self) -> UserNamespace | None:
+        """The user namespace."""
+
+
+def user_shown(who: InNamespace, number: int) -> int:
+    """What a process in its user namespace sees of the user `number`."""
+    return number if who.users is None else int(who.users.uids.shown(number))
+
+
+def group_shown(who: InNamespace, number: int) -> int:
+    """What a process in its user namespace sees of the group `number`."""
+    return number if who.users is None else int(who.users.gids.shown(number))
 
 
 def capable(who: Credentials, number: int) -> bool:
@@ -62,16 +87,17 @@ def change_user(who: Credentials, uid: int, euid: int, suid: int, *, keeps: bool
     `keeps`: PR_SET_KEEPCAPS was used.
     """
     before, held = (who.uid, who.euid, who.suid), capabilities_of(who)
+    root = _root(who)
     who.uid, who.euid, who.suid = uid, euid, suid
     who.fsuid = euid
     if who.capabilities is None and not keeps:
         return  # they go with the numbers
     effective, permitted = held.effective, held.permitted
-    if 0 in before and 0 not in (uid, euid, suid) and not keeps:
+    if root in before and root not in (uid, euid, suid) and not keeps:
         effective = permitted = 0
-    if before[1] == 0 and euid != 0:
+    if before[1] == root and euid != root:
         effective = 0
-    elif before[1] != 0 and euid == 0:
+    elif before[1] != root and euid == root:
         effective = permitted
     who.capabilities = Capabilities(effective, permitted, held.inheritable)
 

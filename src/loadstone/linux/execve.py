@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loadstone.binfmt.plan import AoutPlan
     from loadstone.kernel.process import Credentials
     from loadstone.linux.layout import Draws
+    from loadstone.linux.namespaces.users import UserNamespace
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.stack import InitialStack
     from loadstone.linux.vdso import Vdso
@@ -41,18 +42,19 @@ COMM_LENGTH = 15  # TASK_COMM_LEN without its NUL
 
 
 class ExecCredentials(NamedTuple):
-    """Who executes: real and effective ids, and the supplementary groups."""
+    """Who executes: real and effective ids, the supplementary groups, and the user namespace, None for the first."""
 
     uid: int
     euid: int
     gid: int
     egid: int
     groups: tuple[int, ...] = ()
+    users: UserNamespace | None = None
 
     @classmethod
     def of(cls, who: Credentials) -> ExecCredentials:
         """Those of a process."""
-        return cls(who.uid, who.euid, who.gid, who.egid, who.groups)
+        return cls(who.uid, who.euid, who.gid, who.egid, who.groups, who.users)
 
     @property
     def fsuid(self) -> int:

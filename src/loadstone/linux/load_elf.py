@@ -11,6 +11,7 @@ from loadstone.binfmt.known import FirstPage
 from loadstone.binfmt.names import ET_DYN, ET_EXEC
 from loadstone.errors import LinuxError
 from loadstone.linux import auxv
+from loadstone.linux.capabilities import group_shown, user_shown
 from loadstone.linux.execve import ExecImage
 from loadstone.linux.layout import PAGE, page_up, program_bias, random_brk, vdso_hint
 from loadstone.linux.new_image import NewImage, brk_flags
@@ -330,10 +331,10 @@ class _Loader(NewImage):
             auxv.AT_BASE: interpreter_bias,
             auxv.AT_FLAGS: auxv.AT_FLAGS_PRESERVE_ARGV0 if bprm.preserves_argv0 and profile.tells_argv0 else 0,
             auxv.AT_ENTRY: program_entry,
-            auxv.AT_UID: who.uid,
-            auxv.AT_EUID: who.euid,
-            auxv.AT_GID: who.gid,
-            auxv.AT_EGID: who.egid,
+            auxv.AT_UID: user_shown(who, who.uid),
+            auxv.AT_EUID: user_shown(who, who.euid),
+            auxv.AT_GID: group_shown(who, who.gid),
+            auxv.AT_EGID: group_shown(who, who.egid),
             auxv.AT_SECURE: int(bprm.secure),
             auxv.AT_HWCAP2: profile.hwcap2,
             auxv.AT_HWCAP3: 0,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.proc_files import Make, Produce
+    from loadstone.linux.proc_text import ProcessFacts
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.location import Location
@@ -109,17 +110,16 @@ class ProcessFiles:
     def files(self) -> dict[str, tuple[int, Produce, Callable[[bytes], None] | None]]:
         """Name -> (permissions, text, what takes writes), in the kernel's order (fs/proc/base.c)."""
         kernel, process, task = self.kernel, self.process, self.task
-        mapped = b"%10d %10d %10d\n" % (0, 0, 4294967295)
         return {
             "environ": (0o400, self.environment, None),
             "auxv": (0o400, self.auxiliary_vector, None),
-            "status": (0o444, lambda: text.status(process_facts(kernel, process, task)), None),
+            "status": (0o444, lambda: text.status(self.facts()), None),
             "personality": (0o400, lambda: b"%08x\n" % self.personality(), None),
             "limits": (0o444, lambda: text.limits(process.limits), None),
             "comm": (0o644, lambda: text.encode(task.name) + b"\n", self.rename),
             "syscall": (0o400, lambda: b"running\n", None),
             "cmdline": (0o444, self.command_line, None),
-            "stat": (0o444, lambda: text.stat(process_facts(kernel, process, task)), None),
+            "stat": (0o444, lambda: text.stat(self.facts()), None),
             "statm": (0o444, lambda: text.statm(memory_facts(process.space)), None),
             "maps": (0o444, lambda: text.encode(process.space.render_maps()), None),
             "mounts": (0o444, lambda: proc_machine_text.mounts(mount_lines(kernel.vfs, process.fs.root)), None),
@@ -137,9 +137,9 @@ class ProcessFiles:
             "coredump_filter": (0o644, lambda: b"%08x\n" % process_state(process).coredump_filter, self.filter_core),
             "io": (0o400, self.transfers, None),
             "timerslack_ns": (0o666, lambda: b"%d\n" % self.timer_slack(), self.ignore),
-            "uid_map": (0o644, lambda: mapped, self.refuse),
-            "gid_map": (0o644, lambda: mapped, self.refuse),
-            "setgroups": (0o644, lambda: b"allow\n", self.refuse),
+            "uid_map": (0o644, *self.id_map("uids")),
+            "gid_map": (0o644, *self.id_map("gids")),
+            "setgroups": (0o644, self.setgroups, self.set_setgroups),
             "timens_offsets": (
                 0o644,
                 lambda: b"monotonic           0         0\nboottime            0         0\n",
@@ -234,6 +234,39 @@ class ProcessFiles:
 
         return directory(self.task, device=PROC_DEVICE, inode=self.number + 0x7000, now_ns=self.now)
 
+    def id_map(self, which: str) -> tuple[Produce, Callable[[bytes], None]]:
+        """uid_map or gid_map: what makes the text, and what takes one."""
+
+        def shown() -> bytes:
+            from loadstone.linux.namespaces import id_maps
+
+            return id_maps.shown(self.process, which, self.asking)
+
+        def write(data: bytes) -> None:
+            from loadstone.linux.namespaces import id_maps
+
+            id_maps.write(self.process, which, self.asking, data)
+
+        return shown, write
+
+    def setgroups(self) -> bytes:
+        """setgroups: whether the namespace allows setgroups(2)."""
+        from loadstone.linux.namespaces import id_maps
+
+        return id_maps.setgroups_shown(self.process)
+
+    def set_setgroups(self, data: bytes) -> None:
+        """setgroups: allow or deny."""
+        from loadstone.linux.namespaces import id_maps
+
+        id_maps.write_setgroups(self.process, self.asking, data)
+
+    @property
+    def asking(self) -> Process:
+        """The process that reads or writes a file; the one it is about where none is running."""
+        current = self.kernel.scheduler.current
+        return current.process if current is not None else self.process
+
     # Threads
 
     def tasks(self) -> Inode:
@@ -257,6 +290,17 @@ class ProcessFiles:
         return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)
 
     # Texts
+
+    def facts(self) -> ProcessFacts:
+        """What stat and status tell, in the numbers of who reads them."""
+        facts = process_facts(self.kernel, self.process, self.task)
+        users = self.asking.credentials.users
+        if users is None:
+            return facts
+        return facts._replace(
+            uids=tuple(map(users.uids.shown, facts.uids)), gids=tuple(map(users.gids.shown, facts.gids)),
+            groups=tuple(map(users.gids.shown, facts.groups)),
+        )  # fmt: skip
 
     def memory(self, start: int, end: int) -> bytes:
         """The process's own bytes, as far as they are there."""

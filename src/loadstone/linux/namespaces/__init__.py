@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.personality import Linux
     from loadstone.linux.profile import KernelProfile
+    from loadstone.linux.syscalls.dispatch import SystemCalls
 
 
 class Namespaces(NamedTuple):
@@ -64,6 +65,15 @@ class MachineNamespaces:
             time,
         )
         self._next_number = base.FIRST_LATER
+        self._translates = False
+
+    def translate(self, calls: SystemCalls) -> None:
+        """There is about to be a second PID or user namespace: from now on numbers in system calls are translated."""
+        if not self._translates:
+            from loadstone.linux.namespaces.translation import translated
+
+            self._translates = True
+            calls.registry.call_through(translated)
 
     def new_number(self) -> int:
         """The inode number of another namespace."""

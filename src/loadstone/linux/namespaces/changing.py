@@ -5,34 +5,43 @@ Sources: kernel/nsproxy.c, kernel/fork.c.
 
 from __future__ import annotations
 
-from errno import EPERM
+from errno import EINVAL, ENOSPC, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable, capable_in
-from loadstone.linux.clone import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWUTS
+from loadstone.linux.capabilities import (
+    ALL_CAPABILITIES,
+    CAP_SETFCAP,
+    CAP_SYS_ADMIN,
+    Capabilities,
+    capable,
+    capable_in,
+)
+from loadstone.linux.clone import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWTIME, CLONE_NEWUSER, CLONE_NEWUTS, NAMESPACES
 from loadstone.linux.namespaces import machine_namespaces, namespaces_of, users_of
 from loadstone.linux.namespaces.cgroups import CgroupNamespace
 from loadstone.linux.namespaces.ipc import IpcNamespace
 from loadstone.linux.namespaces.mounts import MountNamespace
 from loadstone.linux.namespaces.network import NetNamespace
 from loadstone.linux.namespaces.pids import PidNamespace
+from loadstone.linux.namespaces.users import DEEPEST, NOBODY, UserNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.state import task_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.kernel.process import Task
+    from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.base import Namespace
-    from loadstone.linux.namespaces.users import UserNamespace
 
-BUILT = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP  # the kinds of which there can be more than one
+BUILT = CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP  # the kinds of which there can be more than one
+_ALL = NAMESPACES | CLONE_NEWTIME
 _NAMES = {
     0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
-    0x10000000: "CLONE_NEWUSER", 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET",
+ 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET",
 }  # fmt: skip
 
 
@@ -47,11 +56,39 @@ def demand_built(task: Task, flags: int, what: str) -> None:
 def make_for(task: Task, to: Task, flags: int) -> None:
     """Put `to`, the thread itself or the child it makes, into new namespaces as `flags` ask.
 
-    Raises LinuxError(EPERM) without CAP_SYS_ADMIN.
+    A new user namespace comes first: in it there is CAP_SYS_ADMIN, which the others need. Raises LinuxError: EPERM,
+    ENOSPC.
     """
+    if flags & CLONE_NEWUSER:
+        _make_users(to)
+    if not flags & ~CLONE_NEWUSER & _ALL:
+        return
     if not capable(to.process.credentials, CAP_SYS_ADMIN):
         raise LinuxError(EPERM, "a namespace needs CAP_SYS_ADMIN")
     task_state(to).namespaces = _made(to, namespaces_of(task), flags, users_of(to.process))
+
+
+def _make_users(to: Task) -> None:
+    """A user namespace, in which the process has every capability (create_user_ns)."""
+    process, above = to.process, users_of(to.process)
+    who = process.credentials
+    if above.level > DEEPEST:
+        raise LinuxError(ENOSPC, f"more than {DEEPEST} user namespaces in one another")
+    if process.fs.root != process.kernel.vfs.root:
+        raise LinuxError(EPERM, "not from another root directory than the mount namespace's")
+    if NOBODY in (above.uids.inside(who.euid), above.gids.inside(who.egid)):
+        raise LinuxError(EPERM, "who makes one has to have a number in the one above")
+    machine = machine_namespaces(to.kernel)
+    machine.translate(linux_of(to).calls)
+    made = UserNamespace(machine.new_number(), above, who.euid, who.egid)
+    made.may_set_file_capabilities = capable(who, CAP_SETFCAP)
+    _become_all_powerful(who, made)
+
+
+def _become_all_powerful(who: Credentials, users: UserNamespace) -> None:
+    """All capabilities, in that user namespace (set_cred_user_ns)."""
+    who.users = users if users.level else None
+    who.capabilities = Capabilities(ALL_CAPABILITIES, ALL_CAPABILITIES)
 
 
 def _made(to: Task, now: Namespaces, flags: int, owner: UserNamespace) -> Namespaces:
@@ -69,8 +106,13 @@ def _made(to: Task, now: Namespaces, flags: int, owner: UserNamespace) -> Namesp
 def enter(task: Task, wanted: list[Namespace]) -> None:
     """setns(2): go into all of these. Nothing has changed if one of them is refused: EPERM, EINVAL."""
     now = namespaces_of(task)
-    for namespace in wanted:
-        now = _ENTERED[type(namespace)](task, now, namespace)
+    process, before = task.process, task.process.credentials.copy()
+    try:
+        for namespace in wanted:
+            now = _ENTERED[type(namespace)](task, now, namespace)
+    except LinuxError:
+        process.credentials.users, process.credentials.capabilities = before.users, before.capabilities
+        raise
     task_state(task).namespaces = now
 
 
@@ -79,6 +121,25 @@ def _demand_privilege(task: Task, namespace: Namespace) -> None:
     who = task.process.credentials
     if not capable_in(who, namespace.owner, CAP_SYS_ADMIN) or not capable(who, CAP_SYS_ADMIN):
         raise LinuxError(EPERM, f"entering {namespace.name} needs CAP_SYS_ADMIN")
+
+
+def _into_users(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    """Kernel: userns_install."""
+    assert isinstance(namespace, UserNamespace)
+    process = task.process
+    if namespace is users_of(process):
+        raise LinuxError(EINVAL, "the process is in that user namespace, and gets no capabilities back")
+    if len(process.tasks) > 1 or is_shared(process):
+        raise LinuxError(EINVAL, "user namespaces are not for one thread of several, or for shared directories")
+    if not capable_in(process.credentials, namespace, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, f"entering {namespace.name} needs CAP_SYS_ADMIN in it")
+    _become_all_powerful(process.credentials, namespace)
+    return now
+
+
+def is_shared(process: Process) -> bool:
+    """Whether another process has the same working directory and root (CLONE_FS)."""
+    return any(other.fs is process.fs for other in process.kernel.processes.values() if other is not process)
 
 
 def _into_uts(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
@@ -106,6 +167,7 @@ def _into_only(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
 
 
 _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespaces]] = {
+    UserNamespace: _into_users,
     UtsNamespace: _into_uts,
     IpcNamespace: _into_ipc,
     CgroupNamespace: _into_cgroup,

@@ -18,6 +18,8 @@ from loadstone.linux.capabilities import (
     capabilities_of,
     capable,
     change_user,
+    group_shown,
+    user_shown,
 )
 from loadstone.linux.state import PR_GET_KEEPCAPS, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -26,7 +28,7 @@ from loadstone.memory.user import copy_in, copy_out
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadstone.kernel.process import Process, Task
+    from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.syscalls.arguments import Address, Gid, Int, Uid
 
 KEEP = 0xFFFF_FFFF  # (uid_t) -1: leave it as it is
@@ -150,7 +152,7 @@ def getresuid(task: Task, uid: Address, euid: Address, suid: Address) -> int:
     """getresuid(2)."""
     who = task.process.credentials
     for address, value in ((uid, who.uid), (euid, who.euid), (suid, who.suid)):
-        copy_out(task.process.space, address, _WORD.pack(value))
+        copy_out(task.process.space, address, _WORD.pack(user_shown(who, value)))
     return 0
 
 
@@ -159,7 +161,7 @@ def getresgid(task: Task, gid: Address, egid: Address, sgid: Address) -> int:
     """getresgid(2)."""
     who = task.process.credentials
     for address, value in ((gid, who.gid), (egid, who.egid), (sgid, who.sgid)):
-        copy_out(task.process.space, address, _WORD.pack(value))
+        copy_out(task.process.space, address, _WORD.pack(group_shown(who, value)))
     return 0
 
 
@@ -188,7 +190,8 @@ def getgroups(task: Task, size: Int, groups: Address) -> int:
     """getgroups(2)."""
     if size < 0:
         raise LinuxError(EINVAL)
-    numbers = task.process.credentials.groups
+    who = task.process.credentials
+    numbers = [group_shown(who, number) for number in who.groups]
     if size:
         if len(numbers) > size:
             raise LinuxError(EINVAL, f"there are {len(numbers)} groups, more than {size}")
@@ -201,13 +204,21 @@ def getgroups(task: Task, size: Int, groups: Address) -> int:
 def setgroups(task: Task, size: Int, groups: Address) -> int:
     """setgroups(2)."""
     who = task.process.credentials
-    if not capable(who, CAP_SETGID):
+    if not capable(who, CAP_SETGID) or not _may_set_groups(who):
         raise LinuxError(EPERM)
     if not 0 <= size <= _NGROUPS_MAX:
         raise LinuxError(EINVAL)
     raw = copy_in(task.process.space, groups, 4 * size) if size else b""
-    who.groups = tuple(sorted(number for (number,) in _WORD.iter_unpack(raw)))
+    numbers = [number for (number,) in _WORD.iter_unpack(raw)]
+    if who.users is not None:
+        numbers = [who.users.gids.meant(number) for number in numbers]
+    who.groups = tuple(sorted(numbers))
     return 0
+
+
+def _may_set_groups(who: Credentials) -> bool:
+    """Whether the user namespace allows it: once groups are mapped, and if nobody has given it up."""
+    return who.users is None or (who.users.setgroups and bool(who.users.gids.extents))
 
 
 # include/uapi/linux/capability.h

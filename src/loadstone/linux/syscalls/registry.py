@@ -80,6 +80,7 @@ class Registry:
         self.abi = abi
         self._rows: dict[int, SystemCall] = {}
         self._callers: dict[tuple[int, ...], Callable[..., Any]] = {}  # by the shape of the arguments
+        self._through: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
     def row(self, number: int) -> SystemCall:
         """The row of `number`; one without a handler (`invoke` is None) when the call is unknown here."""
@@ -113,7 +114,20 @@ class Registry:
         row.parameters = tuple(name for name, _ in arguments)
         row.kinds = tuple(kind(text) for _, text in arguments)
         if mark.support != NOTHING:
-            row.invoke = self._caller(tuple(kind.width for kind in row.kinds))(function)
+            self._make_invoke(row)
+
+    def call_through(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """From now on handlers are called through what `wrap` makes of them."""
+        self._through = wrap
+        for row in self._rows.values():
+            if row.invoke is not None:
+                self._make_invoke(row)
+
+    def _make_invoke(self, row: SystemCall) -> None:
+        function = row.function
+        assert function is not None
+        called = function if self._through is None else self._through(function)
+        row.invoke = self._caller(tuple(kind.width for kind in row.kinds))(called)
 
     def _caller(self, widths: tuple[int, ...]) -> Callable[..., Any]:
         caller = self._callers.get(widths)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
+from loadstone.linux.capabilities import CAP_KILL, capable_in
 from loadstone.linux.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
 from loadstone.linux.structs import WORD
@@ -88,7 +89,9 @@ def may_signal(sender: Process, target: Process, number: int) -> bool:
     if number == signals.SIGCONT and sender.session == target.session:
         return True
     who, whom = sender.credentials, target.credentials
-    return who.euid == 0 or who.euid in (whom.suid, whom.uid) or who.uid in (whom.suid, whom.uid)
+    if who.euid in (whom.suid, whom.uid) or who.uid in (whom.suid, whom.uid):
+        return True
+    return capable_in(who, whom.users, CAP_KILL)
 
 
 def check_number(number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from errno import EINVAL
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
 from loadstone.linux import structs
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Path,
         StatxMask,
     )
-    from loadstone.vfs.inode import Identity
+    from loadstone.vfs.inode import Identity, Inode
     from loadstone.vfs.location import Location
 
 _STAT_FLAGS = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
@@ -63,10 +63,20 @@ _ST_OF_MNT = (
 )  # fmt: skip
 
 
+def _seen(task: Task, inode: Inode) -> structs.Attributes:
+    """The attributes as the caller's user namespace shows them."""
+    users = task.process.credentials.users
+    if users is None:
+        return inode
+    from loadstone.linux.namespaces.users import Seen
+
+    return cast("structs.Attributes", Seen(inode, users))
+
+
 def _stat(task: Task, fd: int, address: int, buffer: int, flags: int) -> int:
     inode, _ = find(task, fd, maybe_path(task, address, flags), flags)
     inode.refresh()
-    copy_out(task.process.space, buffer, structs.pack_stat(inode))
+    copy_out(task.process.space, buffer, structs.pack_stat(_seen(task, inode)))
     return 0
 
 
@@ -94,7 +104,7 @@ def fstat(task: Task, fd: Fd, buffer: OutStat) -> int:
     """The attributes of an open file, O_PATH included."""
     inode = task.process.files.get(fd).inode
     inode.refresh()
-    copy_out(task.process.space, buffer, structs.pack_stat(inode))
+    copy_out(task.process.space, buffer, structs.pack_stat(_seen(task, inode)))
     return 0
 
 
@@ -108,7 +118,7 @@ def statx(task: Task, fd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, bu
     inode.refresh()
     mount_id, mount_root = mount_of(task, location)
     birth = birth_ns(task, location) if mask & structs.STATX_BTIME else None
-    copy_out(task.process.space, buffer, structs.pack_statx(inode, mount_id, mount_root, birth))
+    copy_out(task.process.space, buffer, structs.pack_statx(_seen(task, inode), mount_id, mount_root, birth))
     return 0
 
 

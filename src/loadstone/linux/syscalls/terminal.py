@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.process import Task
     from loadstone.linux.console import Console
+    from loadstone.linux.namespaces.files import NamespaceFile
     from loadstone.linux.syscalls.arguments import Address, Fd, IoctlRequest
     from loadstone.linux.userfault import UserFaultFile
     from loadstone.vfs.file import OpenFile
@@ -51,6 +52,7 @@ FIBMAP, FIGETBSZ = 1, 2
 FICLONE, FICLONERANGE, FIDEDUPERANGE = 0x40049409, 0x4020940D, 0xC0189436
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FIEMAP, FS_IOC_FSGETXATTR = 0x80086601, 0x40086602, 0xC020660B, 0x801C581F
 
+NSFS_DEVICE = 4  # of what stands for namespaces
 TERMIO_SIZE = 18  # struct termio of System V
 
 
@@ -115,6 +117,10 @@ def ioctl(task: Task, fd: Fd, request: IoctlRequest, argument: Address) -> int |
         from loadstone.linux.syscalls import loop_devices
 
         return loop_devices.answer(Call(task, fd, file, request, argument, terminal))
+    if action is None and file.inode.device == NSFS_DEVICE:
+        from loadstone.linux.namespaces import asking
+
+        return asking.answer(task, cast("NamespaceFile", file), request, argument)
     if action is None:
         if terminal >= 0 or request not in TERMINAL:
             count_refusal(task, f"ioctl {request:#x}")
