@@ -21,6 +21,7 @@ from loadstone.kernel.process import Credentials, FsContext, Process, Task
 from loadstone.linux import abi
 from loadstone.linux.console import Console
 from loadstone.linux.delivery import deliver
+from loadstone.linux.execve import known_plans
 from loadstone.linux.profile import live_profile
 from loadstone.linux.signals import Action, ProcessSignals, TaskSignals, name
 from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
@@ -163,7 +164,7 @@ class Guest:
         self.context = FakeContext()
         self.task = Task(self.process, self.process.pid, self.context, TaskSignals())  # type: ignore[arg-type]
         self.task.nice = os.getpriority(os.PRIO_PROCESS, 0)
-        world = ProcessWorld(self.kernel, self.process, None, profile)  # type: ignore[arg-type]
+        world = ProcessWorld(self.kernel, self.process, None, profile, known_plans(profile))  # type: ignore[arg-type]
         self.space = self.process.space = world.new_space(Layout())
         self.space.map(ARENA, ARENA_SIZE, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
         self.kernel.processes[self.process.pid] = self.process
