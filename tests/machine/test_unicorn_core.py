@@ -237,6 +237,25 @@ def test_many_pages_are_right_through_flushes_of_the_tlb(bare: Bare) -> None:
     assert bare.core.flushes > 1
 
 
+@pytest.mark.parametrize(("pages", "whole"), [(1, False), (32, False), (33, True), (1, None)])
+def test_few_pages_are_forgotten_one_by_one(bare: Bare, pages: int, whole: bool | None) -> None:
+    """`whole`: whether all of the TLB is forgotten instead; None: on a library that can only do that."""
+    if whole is None:
+        bare.core._engine.flush_page, whole = None, True
+    bare.space.allow(FAR, pages, R | W)
+    text = f"""1: mov ebx, {FAR}; mov ecx, {pages}
+    2: mov [rbx], ebx; add ebx, 4096; dec ecx; jnz 2b; syscall; jmp 1b"""
+    assert bare.start(text).kind == SYSTEM_CALL
+    flushes = bare.core.flushes
+    end = FAR + pages * FRAME_SIZE
+    for page in range(FAR, end, FRAME_SIZE):
+        bare.memory.words[bare.space.page_table.find(page)] = 0
+    bare.core.invalidate(bare.space.page_table.root, FAR, end, [])
+    assert bare.run().kind == SYSTEM_CALL
+    assert len(bare.faults) == 2 * pages
+    assert (bare.core.flushes > flushes) == whole
+
+
 # -- code that changes ------------------------------------------------------------------------------------------------
 
 

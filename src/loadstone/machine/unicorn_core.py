@@ -109,7 +109,7 @@ class UnicornCore:
             if self._interrupted:
                 self._interrupted = False
                 return _INTERRUPTED_TRAP
-            if translations.stale_tlb or self._rewritten:
+            if translations.stale_tlb or translations.stale_pages or self._rewritten:
                 translations.forget_stale()
             _pack_start(shared, 0, left, native_code.REASON_NONE, skip, pc)
             status = self._enter(self._control_address)
@@ -154,8 +154,9 @@ class UnicornCore:
             self._translations.forget_all_code()
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
-        """Forget cached translations: all of them, at once when a hook is running, else before the next start."""
-        self._translations.invalidate(root, frames, start == self._fill.filling and end == start + FRAME_SIZE)
+        """Forget cached translations: at once when a hook is running, else before the next start."""
+        being_filled = start == self._fill.filling and end == start + FRAME_SIZE
+        self._translations.invalidate(root, start, end, frames, being_filled)
 
     def forget_code(self, frame: int) -> None:
         """Drop the translations of the code in `frame` before the next start."""

@@ -41,6 +41,7 @@ class Engine:
         library: the C functions. uc: the engine's handle, their first argument.
         hooks, control: the hooks in machine code and what they share with Python; `shared` is that as bytes.
         read_register, write_register, write_batch: C functions that are called often.
+        flush_page: forgets the page of an address in the TLB; None where Unicorn only forgets all of it.
     """
 
     def __init__(self, memory: PhysicalMemory) -> None:
@@ -62,6 +63,7 @@ class Engine:
         self.read_register = library.uc_reg_read
         self.write_register = library.uc_reg_write
         self.write_batch = library.uc_reg_write_batch
+        self.flush_page = uc.find_page_flush(library, self.uc)
         self._cell = c_uint64()
         self._cell_address = ctypes.addressof(self._cell)
         self._handles: list[c_void_p] = []
@@ -166,6 +168,7 @@ class Engine:
         self.uc = c_void_p()
         self.hooks.close()
         self.library = _Closed()
+        self.flush_page = None
         self.read_register = self.write_register = self.write_batch = _refuse_closed
         self.hooks.enter = _refuse_closed
 

@@ -10,7 +10,9 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_size_t, c_uint16, c_uint32, c_uint64, c_void_p
+from functools import partial
 
 from loadstone.errors import HostError
 
@@ -47,6 +49,8 @@ CONTEXT_HEAD = 40
 """Bytes in front of the registers in a saved context. Of those, `uc_context_save` leaves some as they were."""
 _STRUCT_PART = struct.Struct("<iii8x4B")
 _STRUCT_HEAD = 4096  # bytes of uc_struct that are looked through; it has 14 KiB
+
+_LOAD_CPU = b"\x48\x8b\xbf"  # mov rdi, [rdi + offset of 32 bits]
 
 REG_ST0, REG_XMM0, REG_GDTR, REG_TR, REG_MSR = 114, 122, 243, 245, 248
 
@@ -114,6 +118,26 @@ def check(library: ctypes.CDLL, status: int, what: str) -> None:
     """Raise HostError unless `status` is UC_ERR_OK."""
     if status != ERR_OK:
         raise HostError(f"Unicorn: {what}: {library.uc_strerror(status).decode()}")
+
+
+def find_page_flush(library: ctypes.CDLL, engine: c_void_p) -> Callable[[int], None] | None:
+    """The function that makes an engine forget one page of its TLB; None where it cannot be found.
+
+    Unicorn has no call for that, but exports QEMU's own tlb_flush_page(cpu, address). Where an engine keeps its `cpu`
+    is told by the first instruction of the function that forgets the whole TLB.
+    """
+    try:
+        flush, flush_page = library.tcg_flush_softmmu_tlb_x86_64, library.tlb_flush_page_x86_64
+    except AttributeError:
+        return None
+    code = ctypes.string_at(ctypes.cast(flush, c_void_p).value or 0, len(_LOAD_CPU) + 4)
+    if not code.startswith(_LOAD_CPU):
+        return None
+    offset = int.from_bytes(code[len(_LOAD_CPU) :], "little")
+    cpu = c_void_p.from_address((engine.value or 0) + offset)
+    flush_page.argtypes = (c_void_p, c_uint64)
+    flush_page.restype = None
+    return partial(flush_page, c_void_p(cpu.value))
 
 
 def find_no_exit_request(library: ctypes.CDLL, engine: c_void_p) -> int:

@@ -22,6 +22,7 @@ FRAMES_BASE = 0xFFFF_8000_0000_0000
 
 _TLB_ENTRIES = 256  # Unicorn's TLB at the start; it grows only when flushed
 _QUARANTINE_LIMIT = 4096
+_FEW_PAGES = 32  # that must be forgotten; for more it is cheaper to flush the TLB
 _FEW_FRAMES = 256  # of code that were rewritten; for more it is cheaper to drop all translations
 
 
@@ -30,15 +31,17 @@ class Translations:
 
     Attributes:
         space: the address space that the TLB is of.
-        stale_tlb: something must be forgotten before the program goes on.
+        stale_tlb: all of the TLB must be forgotten before the program goes on.
+        stale_pages: the addresses of pages that must be, otherwise.
         dropping: the code of a frame is being dropped, and asked for at FRAMES_BASE.
         written: a byte a frame, 1 if it may be writable in the TLB.
-        flushes: of the TLB, so far.
+        flushes: of all of the TLB, so far.
     """
 
     def __init__(self, engine: Engine, memory: PhysicalMemory) -> None:
         self.space: Any = None
         self.stale_tlb = True
+        self.stale_pages: list[int] = []
         self.dropping = False
         self.written = mmap.mmap(-1, memory.frames)
         self.flushes = 0
@@ -57,16 +60,21 @@ class Translations:
         self.stale_tlb = True
         self._control.root = space.page_table.root * FRAME_SIZE
 
-    def invalidate(self, root: int, frames: Sequence[int], being_filled: bool) -> None:
-        """Entries under page directory `root` have changed, which pointed at `frames`.
+    def invalidate(self, root: int, start: int, end: int, frames: Sequence[int], being_filled: bool) -> None:
+        """Entries of [start, end) under page directory `root` have changed, which pointed at `frames`.
 
         `being_filled`: they are the one that the fill under way replaces, so that only code behind it is stale.
         """
         if self.space is None or root != self.space.page_table.root:
             return  # switching to that address space flushes
         executed = self._memory.executed
-        if not being_filled or any(executed[frame] for frame in frames):
+        if being_filled and not any(executed[frame] for frame in frames):
+            return
+        pages = self.stale_pages
+        if self._engine.flush_page is None or len(pages) + (end - start) // FRAME_SIZE > _FEW_PAGES:
             self.stale_tlb = True
+        else:
+            pages += range(start, end, FRAME_SIZE)
 
     def forget_code(self, frame: int) -> None:
         """Drop the translations of the code in a frame before the next start."""
@@ -77,9 +85,9 @@ class Translations:
         self._stale_code = self.stale_tlb = True
 
     def forget_stale(self) -> None:
-        """Forget what must not be seen any more, before a start: if `stale_tlb`, or frames were rewritten.
+        """Forget what must not be seen any more, before a start: of the TLB, or because frames were rewritten.
 
-        Frames come into quarantine only when entries go, which makes the TLB stale.
+        Frames come into quarantine only when entries go, which makes something of the TLB stale.
         """
         memory = self._memory
         if len(memory.quarantine) > self._quarantine_limit or len(memory.rewritten) > _FEW_FRAMES:
@@ -96,6 +104,8 @@ class Translations:
             memory.rewritten.clear()
         if self.stale_tlb:
             self.flush_tlb()
+        else:
+            self._flush_pages()
 
     def flush_if_due(self) -> None:
         """Flush the TLB if it is stale, or if it was filled so often that it is too small: it grows when flushed."""
@@ -104,13 +114,24 @@ class Translations:
         elif self._control.fills < 0:
             self._tlb_limit *= 2
             self.flush_tlb()
+        elif self.stale_pages:
+            self._flush_pages()
 
     def flush_tlb(self) -> None:
         """Forget all of the TLB."""
         self.stale_tlb = False
+        self.stale_pages.clear()
         self.flushes += 1
         self._engine.flush_tlb()
         self._control.fills = self._tlb_limit
+
+    def _flush_pages(self) -> None:
+        """Forget the stale pages."""
+        flush = self._engine.flush_page
+        assert flush is not None
+        for page in self.stale_pages:
+            flush(page)
+        self.stale_pages.clear()
 
     def drop_code(self, frame: int) -> None:
         """Forget what was translated of the code in a frame; until the TLB is flushed nothing may run.
