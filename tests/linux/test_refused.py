@@ -27,7 +27,7 @@ int main(void) {
   T(accept(99, 0, 0));
   T(socket(AF_INET, 0777, 0));
   struct sockaddr_in far = {AF_INET, htons(80), {htonl(0xc0000201)}};
-  if (argc_is_more) T(socket(AF_NETLINK, SOCK_RAW, 0));
+  if (argc_is_more) T(socket(AF_NETLINK, SOCK_RAW, 15)); /* NETLINK_KOBJECT_UEVENT */
   if (argc_is_more) T(socket(AF_INET, SOCK_RAW, 1));
   if (argc_is_more) T(connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&far, sizeof far));
   if (argc_is_more) T(sendto(socket(AF_INET, SOCK_DGRAM, 0), "x", 1, 0, (void *)&far, sizeof far));

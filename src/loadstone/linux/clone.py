@@ -12,6 +12,7 @@ from loadstone.lean import NamedTuple
 from loadstone.linux.of_task import linux_of, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
 from loadstone.linux.refusals import count_refusal
+from loadstone.linux.sem_undo import leave_undo, share_undo
 from loadstone.linux.signals import ProcessSignals, TaskSignals
 from loadstone.linux.state import process_state, task_state
 from loadstone.memory.accounting import Limits
@@ -107,6 +108,7 @@ def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: in
 def _abandon(task: Task, child: Task) -> None:
     """Give back what a child holds that was never started."""
     child.context.release()
+    leave_undo(child)
     process = child.process
     process.rejoin(child)
     process.tasks.remove(child)
@@ -237,6 +239,8 @@ def _new_task(task: Task, process: Process, tid: int, flags: int) -> Task:
     child.nice, child.real_time, child.runs_to_block = task.nice, task.real_time, task.runs_to_block
     child.virtual_time = task.virtual_time
     task_state(task).reset_on_fork(child)
+    if flags & CLONE_SYSVSEM:
+        share_undo(task, child)
     return child
 
 

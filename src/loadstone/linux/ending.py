@@ -34,6 +34,10 @@ def leave_memory(task: Task) -> None:
 def task_ended(task: Task) -> None:
     """A thread has run for the last time."""
     leave_memory(task)
+    if task.personal is not None and task.personal.undo is not None:
+        from loadstone.linux.sem_undo import leave_undo
+
+        leave_undo(task)
     if task.personal is not None:
         task.personal.namespaces = None  # a namespace goes when nobody is in it
     tracing = linux_of(task).calls.tracing

@@ -112,6 +112,14 @@ def _sysfs(asked: Request) -> Superblock:
     return _plain("sysfs", SYSFS_MAGIC, Dentry(None, "/", sys_directory(asked.task.kernel)))
 
 
+def _mqueue(asked: Request) -> Superblock:
+    """The POSIX message queues of the caller's namespace, wherever they are mounted."""
+    from loadstone.linux.ipc_objects import ipc_of
+
+    refuse_options(asked)
+    return ipc_of(asked.task).posix_queues.superblock
+
+
 def _plain(kind: str, magic: int, root: Dentry) -> Superblock:
     from loadstone.vfs.discard import nothing
 
@@ -133,4 +141,5 @@ KINDS: dict[str, Kind] = {
     "devtmpfs": Kind(False, _the_one("devtmpfs")),
     "ramfs": Kind(False, _ramfs),
     "devpts": Kind(False, _the_one("devpts")),
+    "mqueue": Kind(False, _mqueue),
 }

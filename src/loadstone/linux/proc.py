@@ -129,7 +129,13 @@ def proc_root(kernel: Kernel) -> ProcRoot:
             settings.append(machine_settings(kernel))
         return directory(settings[0], 0x200, now)
 
+    def sysvipc() -> Inode:
+        from loadstone.linux.proc_ipc import sysvipc_directory
+
+        return sysvipc_directory(kernel, 0x180, now)
+
     table["sys"] = S_IFDIR, sys
+    table["sysvipc"] = S_IFDIR, sysvipc
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
     table["self"] = S_IFLNK, link(0xF2, lambda: str(current_task(kernel).process.pid))

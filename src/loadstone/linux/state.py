@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.namespaces import Namespaces
+    from loadstone.linux.sem_undo import UndoList
     from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h
@@ -76,9 +77,10 @@ class TaskState:
         resets_on_fork: children are ordinary again (SCHED_RESET_ON_FORK).
         io_priority: class and level of ioprio_set(2); 0 for none of its own.
         namespaces: those it is in; None where all of them are the machine's first ones.
+        undo: what SEM_UNDO will take back when it ends; None while there is nothing.
     """
 
-    __slots__ = ("io_priority", "namespaces", "policy", "resets_on_fork", "rseq")
+    __slots__ = ("io_priority", "namespaces", "policy", "resets_on_fork", "rseq", "undo")
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
@@ -86,6 +88,7 @@ class TaskState:
         self.resets_on_fork = False
         self.io_priority = 0
         self.namespaces: Namespaces | None = None
+        self.undo: UndoList | None = None
 
     def fork(self, *, keeps_rseq: bool) -> TaskState:
         """What a child begins with; in the same memory the area stays the parent's."""

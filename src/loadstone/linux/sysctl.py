@@ -6,7 +6,7 @@ A change is the machine's own: it is gone when the machine is, and the host's se
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +14,6 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import proc_text as text
 from loadstone.linux.proc_files import Directory, ProcFile
-from loadstone.linux.shm import SHMALL, SHMMAX, SHMMNI
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.inode import Inode
 
@@ -37,11 +36,22 @@ class Place(NamedTuple):
 
 
 class Number:
-    """A whole number that root may write: from `low` to `high`, read by `get` and changed by `put`."""
+    """A whole number that root may write: from `low` to `high`, read by `get` and changed by `put`.
 
-    def __init__(self, get: Callable[[], int], put: Callable[[int], None], low: int = 0, high: int = _INT_MAX) -> None:
+    `mode`: the permissions that are shown.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[], int],
+        put: Callable[[int], None],
+        low: int = 0,
+        high: int = _INT_MAX,
+        mode: int = 0o644,
+    ) -> None:
         self._get, self._put = get, put
         self._low, self._high = low, high
+        self.mode = mode
 
     def __call__(self) -> bytes:
         """The file's line."""
@@ -75,6 +85,26 @@ class Kept:
         self.value = value
 
 
+class Numbers:
+    """Several whole numbers on a line, of which root may write the first ones or all (kernel: proc_dointvec)."""
+
+    def __init__(self, get: Callable[[], Sequence[int]], put: Callable[[Sequence[int]], None]) -> None:
+        self._get, self._put = get, put
+
+    def __call__(self) -> bytes:
+        """The file's line."""
+        return b"\t".join(b"%d" % value for value in self._get()) + b"\n"
+
+    def accept(self, data: bytes) -> None:
+        """What was written; EINVAL if it is no number."""
+        before = self._get()
+        try:
+            given = [int(word) for word in data.split()[: len(before)]]
+        except ValueError:
+            raise LinuxError(EINVAL) from None
+        self._put([*given, *before[len(given) :]])
+
+
 class Line:
     """A line of text that root may write; what is over `length` bytes is cut off (kernel: proc_dostring)."""
 
@@ -91,7 +121,7 @@ class Line:
 
 
 Produce = Callable[[], bytes]
-Settings = dict[str, "Settings | Produce | Number | Line | Place"]
+Settings = dict[str, "Settings | Produce | Number | Numbers | Line | Place"]
 
 
 def directory(settings: Settings, number: int, now: int) -> Directory:
@@ -100,7 +130,9 @@ def directory(settings: Settings, number: int, now: int) -> Directory:
     return Directory(table, inode=number, now_ns=now)
 
 
-def _entry(value: Settings | Produce | Number | Line | Place, number: int, now: int) -> tuple[int, Callable[[], Inode]]:
+def _entry(
+    value: Settings | Produce | Number | Numbers | Line | Place, number: int, now: int
+) -> tuple[int, Callable[[], Inode]]:
     if isinstance(value, Place):
         place = value
         return S_IFDIR, lambda: place.make(number)
@@ -108,8 +140,9 @@ def _entry(value: Settings | Produce | Number | Line | Place, number: int, now: 
         inner = value
         return S_IFDIR, lambda: directory(inner, number << 8, now)
     produce = value
-    accept = value.accept if isinstance(value, (Number, Line)) else _refuse
-    return S_IFREG, lambda: ProcFile(produce, inode=number, mode=0o644, now_ns=now, accept=accept)
+    accept = value.accept if isinstance(value, (Number, Numbers, Line)) else _refuse
+    mode = value.mode if isinstance(value, Number) else 0o644
+    return S_IFREG, lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now, accept=accept)
 
 
 def _refuse(data: bytes) -> None:
@@ -145,6 +178,8 @@ def _memory(kernel: Kernel) -> Settings:
 
 
 def _kernel(kernel: Kernel) -> Settings:
+    from loadstone.linux.ipc_sysctl import ipc_settings
+
     p = kernel.profile
     boot_id: list[bytes] = []
 
@@ -158,7 +193,7 @@ def _kernel(kernel: Kernel) -> Settings:
             boot_id.append(_uuid(kernel))
         return boot_id[0]
 
-    return {
+    return ipc_settings(kernel) | {
         "cap_last_cap": _fixed(40),
         "core_pattern": Line(lambda: cores().pattern, lambda data: cores().choose(data), _PATTERN_LENGTH),
         "core_uses_pid": Number(lambda: cores().uses_pid, lambda value: setattr(cores(), "uses_pid", value)),
@@ -178,9 +213,6 @@ def _kernel(kernel: Kernel) -> Settings:
             "uuid": lambda: _uuid(kernel),
         },
         "randomize_va_space": _fixed(0 if kernel.options.aslr is None else 2),
-        "shmall": _fixed(SHMALL),
-        "shmmax": _fixed(SHMMAX),
-        "shmmni": _fixed(SHMMNI),
         "tainted": Kept(0).number(),
         "threads-max": _fixed(kernel.options.memory_size >> 17),
         "version": _fixed(p.version),
@@ -202,6 +234,8 @@ def _name(kernel: Kernel, field: str) -> Line:
 
 
 def _files(kernel: Kernel) -> Settings:
+    from loadstone.linux.ipc_sysctl import queue_settings
+
     def binfmt_misc(number: int) -> Inode:
         from loadstone.linux.binfmt_misc import FormatsDirectory
 
@@ -211,6 +245,7 @@ def _files(kernel: Kernel) -> Settings:
         "aio-max-nr": _fixed(65536),
         "binfmt_misc": Place(binfmt_misc),
         "file-max": _fixed((1 << 63) - 1),
+        "mqueue": queue_settings(kernel),
         "nr_open": _fixed(1048576),
         "overflowuid": _fixed(65534),
         "pipe-max-size": _fixed(1048576),

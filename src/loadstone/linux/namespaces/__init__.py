@@ -49,6 +49,7 @@ class MachineNamespaces:
     Attributes:
         users: the first user namespace.
         first: the other namespaces that a machine starts with.
+        kept_bytes: how much kernel memory semaphores and messages take, in all IPC namespaces.
     """
 
     def __init__(self, profile: KernelProfile) -> None:
@@ -64,6 +65,7 @@ class MachineNamespaces:
             time,
             time,
         )
+        self.kept_bytes = 0
         self._next_number = base.FIRST_LATER
         self._translates = False
 

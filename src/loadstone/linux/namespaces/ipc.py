@@ -8,30 +8,26 @@ from loadstone.linux.clone import CLONE_NEWIPC
 from loadstone.linux.namespaces.base import FIRST_IPC, Namespace
 
 if TYPE_CHECKING:
+    from loadstone.linux.ipc_objects import IpcObjects
     from loadstone.linux.namespaces.users import UserNamespace
-    from loadstone.linux.shm import Segments
 
 
 class IpcNamespace(Namespace):
-    """The objects that processes find by key or name here; each table is None until somebody asks for it.
+    """The objects that processes find by key or name here; None until somebody asks for one."""
 
-    Attributes:
-        segments: System V shared memory.
-    """
-
-    __slots__ = ("segments",)
+    __slots__ = ("objects",)
 
     kind = "ipc"
     flag = CLONE_NEWIPC
 
     def __init__(self, number: int, owner: UserNamespace) -> None:
         super().__init__(number, owner)
-        self.segments: Segments | None = None
+        self.objects: IpcObjects | None = None
 
     def __del__(self) -> None:
         """Nobody is in it, and nobody can come into it: what is left in its tables goes (free_ipc_ns).
 
         The machine's first one goes with the machine.
         """
-        if self.number != FIRST_IPC and self.segments is not None:
-            self.segments.remove_all()
+        if self.number != FIRST_IPC and self.objects is not None:
+            self.objects.remove_all()

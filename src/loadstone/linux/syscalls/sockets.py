@@ -32,9 +32,10 @@ from loadstone.vfs.file import WouldBlock
 from loadstone.vfs.flags import O_CLOEXEC, O_NONBLOCK, O_PATH, S_IFMT, S_IFSOCK, W_OK
 from loadstone.vfs.inet_sockets import InetSocket
 from loadstone.vfs.inode import demand
+from loadstone.vfs.netlink_sockets import AF_NETLINK, NetlinkSocket
 from loadstone.vfs.socket_messages import Who
 from loadstone.vfs.socket_space import SocketFile
-from loadstone.vfs.sockets import AF_INET, AF_INET6, AF_UNIX, SHUT_BOTH, Ended
+from loadstone.vfs.sockets import AF_INET, AF_INET6, AF_UNIX, SHUT_BOTH, SOCK_DGRAM, SOCK_RAW, Ended
 from loadstone.vfs.unix_sockets import KINDS, DatagramSocket
 from loadstone.wait import TIMED_OUT, Interrupted
 
@@ -205,6 +206,8 @@ def _new(task: Task, family: int, kind: int, protocol: int) -> SocketFile:
         from loadstone.linux import inet
 
         return SocketFile(inet.create(task, _space(task), family, kind, protocol, Who()), flags & O_NONBLOCK)
+    if family == AF_NETLINK and kind in (SOCK_RAW, SOCK_DGRAM) and protocol == 0:
+        return SocketFile(NetlinkSocket(_space(task), Who()), flags & O_NONBLOCK)
     if family != AF_UNIX:
         count_refusal(task, f"socket {FAMILIES.get(family, family)}")
         raise LinuxError(EAFNOSUPPORT, "the machine has no network")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EFAULT, EINVAL, EPERM
+from errno import EINVAL, EPERM
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.namespaces import namespaces_of
-from loadstone.linux.shm import SHM_LOCKED, SHMALL, SHMMAX, SHMMNI, Segment, Segments
+from loadstone.linux.capabilities import CAP_IPC_LOCK, capable
+from loadstone.linux.ipc_ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
+from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.shm import SHM_LOCKED, Segment
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, RLIMIT_MEMLOCK
 from loadstone.memory.mapping import FileAccess, page_align
@@ -20,25 +22,14 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, Int, Size, UHex
     from loadstone.memory.address_space import AddressSpace
 
-# include/uapi/linux/shm.h, ipc.h
+# include/uapi/linux/shm.h
 SHM_HUGETLB, SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o4000, 0o10000, 0o20000, 0o40000, 0o100000
-IPC_RMID, IPC_SET, IPC_STAT, IPC_INFO = range(4)
 SHM_LOCK, SHM_UNLOCK, SHM_STAT, SHM_INFO, SHM_STAT_ANY = range(11, 16)
 
-_READ, _WRITE, _EXECUTE = 0o444, 0o222, 0o111
-# struct shmid64_ds: ipc64_perm (key, uid, gid, cuid, cgid, mode, seq), segsz, atime, dtime, ctime, cpid, lpid, nattch
-_DESCRIPTION = Struct("<i4IIH2x4x16xQqqqiiQ16x")
-_PERMISSIONS = Struct("<4xII8xI")  # of a struct ipc64_perm: what IPC_SET takes
+_MAY_EXECUTE = 0o111
+_REST = Struct("<QqqqiiQ16x")  # of a struct shmid64_ds after the permissions: segsz to nattch
 _LIMITS = Struct("<5Q32x")  # struct shminfo64
 _USAGE = Struct("<i4x5Q")  # struct shm_info
-
-
-def segments_of(task: Task) -> Segments:
-    """The segments of the caller's IPC namespace."""
-    ipc = namespaces_of(task).ipc
-    if ipc.segments is None:
-        ipc.segments = Segments(task.kernel)
-    return ipc.segments
 
 
 @syscall(PARTIAL, "SHM_HUGETLB finds no huge pages reserved")
@@ -46,7 +37,7 @@ def shmget(task: Task, key: Int, size: Size, flags: UHex) -> int:
     """shmget(2)."""
     if flags & SHM_HUGETLB:
         raise LinuxError(EINVAL, "no huge pages are reserved (vm.nr_hugepages)")
-    return segments_of(task).get(task.process, key, size, flags).number
+    return ipc_of(task).segments.named(task.process, key, size, flags).permissions.number
 
 
 @syscall(FULL)
@@ -60,12 +51,11 @@ def shmat(task: Task, number: Int, address: Address, flags: UHex) -> Address:
         address = _rounded(address, flags)
     elif flags & SHM_REMAP:
         raise LinuxError(EINVAL, "SHM_REMAP needs an address")
-    segment = segments_of(task).find(number)
-    prot, wanted = (PROT_READ, _READ) if flags & SHM_RDONLY else (PROT_READ | PROT_WRITE, _READ | _WRITE)
+    segment = ipc_of(task).segments.find(number)
+    prot, wanted = (PROT_READ, MAY_READ) if flags & SHM_RDONLY else (PROT_READ | PROT_WRITE, MAY_READ | MAY_WRITE)
     if flags & SHM_EXEC:
-        prot, wanted = prot | PROT_EXEC, wanted | _EXECUTE
-    if not segment.may(task.process.credentials, wanted):
-        raise LinuxError(EACCES)
+        prot, wanted = prot | PROT_EXEC, wanted | _MAY_EXECUTE
+    segment.permissions.demand(task.process.credentials, wanted)
     space = task.process.space
     if address and not flags & SHM_REMAP and space.vmas.overlaps(address, address + segment.size):
         raise LinuxError(EINVAL, "something is mapped there, and SHM_REMAP is not set")
@@ -125,26 +115,17 @@ def shmctl(task: Task, number: Int, command: Int, buffer: Address) -> int:
     """shmctl(2)."""
     if number < 0 or command < 0:
         raise LinuxError(EINVAL)
-    segments, space = segments_of(task), task.process.space
-    if command in (IPC_INFO, SHM_INFO):
-        used, highest, pages, resident = segments.usage()
-        limits = _LIMITS.pack(SHMMAX, 1, SHMMNI, SHMMNI, SHMALL)
-        copy_out(space, buffer, limits if command == IPC_INFO else _USAGE.pack(used, pages, resident, 0, 0, 0))
-        return highest
-    if command in (SHM_STAT, SHM_STAT_ANY):
-        found = segments.at(number)
-        if found is None:
-            raise LinuxError(EINVAL, f"no shared memory has the index {number}")
-        if command == SHM_STAT:
-            _demand_readable(task, found)
-        copy_out(space, buffer, _description(found))
-        return found.number
-    if command == IPC_STAT:
-        segment = segments.find(number)
-        _demand_readable(task, segment)
-        copy_out(space, buffer, _description(segment))
-    elif command in (IPC_RMID, IPC_SET):
-        _change(task, segments, number, command, buffer)
+    segments, space = ipc_of(task).segments, task.process.space
+    if command == IPC_INFO:
+        copy_out(space, buffer, _LIMITS.pack(segments.max_bytes, 1, segments.most, segments.most, segments.max_pages))
+        return segments.highest
+    if command == SHM_INFO:
+        copy_out(space, buffer, _USAGE.pack(len(segments), segments.pages, segments.resident_pages, 0, 0, 0))
+        return segments.highest
+    if command in (SHM_STAT, SHM_STAT_ANY, IPC_STAT):
+        return _tell(task, number, command, buffer)
+    if command in (IPC_RMID, IPC_SET):
+        _change(task, number, command, buffer)
     elif command in (SHM_LOCK, SHM_UNLOCK):
         _lock(task, segments.find(number), command)
     else:
@@ -152,41 +133,44 @@ def shmctl(task: Task, number: Int, command: Int, buffer: Address) -> int:
     return 0
 
 
-def _demand_readable(task: Task, segment: Segment) -> None:
-    if not segment.may(task.process.credentials, _READ):
-        raise LinuxError(EACCES)
+def _tell(task: Task, number: int, command: int, buffer: int) -> int:
+    """Give the struct shmid64_ds of a segment; the two that go by the index return its identifier."""
+    segments = ipc_of(task).segments
+    found = segments.find(number) if command == IPC_STAT else segments.at(number)
+    if command != SHM_STAT_ANY:
+        found.permissions.demand(task.process.credentials, MAY_READ)
+    copy_out(task.process.space, buffer, _description(found))
+    return 0 if command == IPC_STAT else found.permissions.number
 
 
 def _description(s: Segment) -> bytes:
     """The struct shmid64_ds."""
-    return _DESCRIPTION.pack(
-        s.key, s.uid, s.gid, s.cuid, s.cgid, s.mode, s.number >> 15, s.size, s.attached_s, s.detached_s, s.changed_s,
-        s.created_by, s.used_by, s.attachments,
-    )  # fmt: skip
+    return s.permissions.packed() + _REST.pack(
+        s.size, s.attached_s, s.detached_s, s.changed_s, s.created_by, s.used_by, s.attachments
+    )
 
 
-def _change(task: Task, segments: Segments, number: int, command: int, buffer: int) -> None:
+def _change(task: Task, number: int, command: int, buffer: int) -> None:
     """IPC_SET and IPC_RMID: the owner's, the creator's and root's."""
-    given = copy_in(task.process.space, buffer, _DESCRIPTION.size) if command == IPC_SET else b""
+    whole = PERMISSIONS.size + _REST.size
+    given = copy_in(task.process.space, buffer, whole) if command == IPC_SET else b""
+    segments = ipc_of(task).segments
     segment = segments.find(number)
-    if not segment.is_owner(task.process.credentials):
-        raise LinuxError(EPERM)
+    segment.permissions.demand_owner(task.process.credentials)
     if command == IPC_RMID:
         segment.remove()
         return
-    if len(given) < _DESCRIPTION.size:
-        raise LinuxError(EFAULT)
-    segment.uid, segment.gid, mode = _PERMISSIONS.unpack_from(given)
-    segment.mode = segment.mode & ~0o777 | mode & 0o777
+    segment.permissions.update(given)
     segment.changed_s = segments.now_s()
 
 
 def _lock(task: Task, segment: Segment, command: int) -> None:
     """Nothing is ever swapped out: locking is only told in the mode."""
-    process = task.process
-    if process.credentials.euid:
-        if process.credentials.euid not in (segment.uid, segment.cuid):
+    process, permissions = task.process, segment.permissions
+    who = process.credentials
+    if not capable(who, CAP_IPC_LOCK):
+        if who.euid not in (permissions.uid, permissions.cuid):
             raise LinuxError(EPERM)
         if command == SHM_LOCK and not process.space.limits.soft(RLIMIT_MEMLOCK):
             raise LinuxError(EPERM, "RLIMIT_MEMLOCK is 0")
-    segment.mode = segment.mode | SHM_LOCKED if command == SHM_LOCK else segment.mode & ~SHM_LOCKED
+    permissions.mode = permissions.mode | SHM_LOCKED if command == SHM_LOCK else permissions.mode & ~SHM_LOCKED

@@ -12,6 +12,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.clone import (
     CLONE_FILES,
     CLONE_FS,
+    CLONE_NEWIPC,
     CLONE_NEWNS,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
@@ -22,6 +23,7 @@ from loadstone.linux.clone import (
     NAMESPACES,
 )
 from loadstone.linux.pidfd import PidFile
+from loadstone.linux.sem_undo import leave_undo
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
@@ -46,6 +48,8 @@ def unshare(task: Task, flags: CloneFlags) -> int:
     process = task.process
     if flags & ~_KNOWN or (flags & _ALONE and _has_company(process, flags)):
         raise LinuxError(EINVAL, f"unshare flags {flags:#x}")
+    if flags & (CLONE_SYSVSEM | CLONE_NEWIPC):
+        leave_undo(task)
     if flags & _OF_NAMESPACES:
         from loadstone.linux.namespaces import changing
 
