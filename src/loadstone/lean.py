@@ -68,8 +68,11 @@ else:
         missing = len(fields) - len(values)
         if not named and 0 < missing <= len(cls._last_defaults):  # the fields with defaults are the last ones
             return values + cls._last_defaults[-missing:]
-        if not values and named.keys() == set(fields):
-            return [named[field] for field in fields]
+        if not values and len(named) == len(fields):
+            try:
+                return list(map(named.__getitem__, fields))
+            except KeyError:
+                pass  # one is unknown and one missing: told below
         given = dict(zip(fields, values))  # noqa: B905 - too many are told below
         if missing < 0 or not named.keys() <= set(fields[len(values) :]):
             doubled, unknown = given.keys() & named.keys(), named.keys() - set(fields)
@@ -77,6 +80,6 @@ else:
             raise TypeError(f"{cls.__name__}: {sorted(doubled | unknown) if doubled | unknown else what}")
         given = {**cls._field_defaults, **given, **named}
         try:
-            return [given[field] for field in fields]
+            return list(map(given.__getitem__, fields))
         except KeyError as missing_field:
             raise TypeError(f"{cls.__name__}: no value for {missing_field}") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from struct import pack
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from loadstone.linux.profile import KernelProfile
 
@@ -58,9 +60,9 @@ def with_execfd(order: tuple[int, ...]) -> tuple[int, ...]:
     return (*order[:at], AT_EXECFD, *order[at:])
 
 
-def encode(entries: Iterable[tuple[int, int]], word: int = 8) -> bytes:
+def encode(entries: Sequence[tuple[int, int]], word: int = 8) -> bytes:
     """The vector as it lies in memory, `word` (4 or 8) bytes a field, without the closing AT_NULL."""
-    return b"".join([(key.to_bytes(word, "little") + value.to_bytes(word, "little")) for key, value in entries])
+    return pack(f"<{2 * len(entries)}{'Q' if word == 8 else 'I'}", *chain.from_iterable(entries))
 
 
 def decode(data: bytes, word: int = 8) -> list[tuple[int, int]]:

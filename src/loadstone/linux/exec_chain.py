@@ -48,8 +48,10 @@ def _prepare(bprm: Binprm) -> tuple[FirstPage, bytes]:
     bprm.stage(
         "prepare_binprm",
         0,
-        f"creating a process, step 2 of 3: the first {size} bytes of {program.name} are read; they begin with "
-        f"{head[:4]!r}"[: 300 + len(program.name)],
+        lambda: (
+            f"creating a process, step 2 of 3: the first {size} bytes of {program.name} are read; they begin with "
+            f"{head[:4]!r}"[: 300 + len(program.name)]
+        ),
     )
     return page, head
 

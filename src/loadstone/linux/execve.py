@@ -347,10 +347,10 @@ class Binprm:
         if self.passed is not None:
             self.descriptor = self.setting.free_descriptor()
 
-    def stage(self, function: str, step: int, text: str) -> None:
-        """Record what `function` did."""
+    def stage(self, function: str, step: int, text: str | Callable[[], str]) -> None:
+        """Record what `function` did. `text` may be a function, which makes the sentence if somebody wants it."""
         if self.tells:
-            self.stages.append(Stage(function, step, text))
+            self.stages.append(Stage(function, step, text if isinstance(text, str) else text()))
 
     def open(self, path: str) -> Program:
         """open_exec(): a file that is about to be executed or mapped as an interpreter."""
@@ -406,7 +406,7 @@ def execve(
     bprm.stage(
         "do_open_execat",
         0,
-        f"{path} is a regular file of {inode.size} bytes, mode {inode.mode & 0o7777:04o}: it may be executed",
+        lambda: f"{path} is a regular file of {inode.size} bytes, mode {inode.mode & 0o7777:04o}: it may be executed",
     )
     _copy_arguments(bprm, argv, envp)
     plan = exec_binprm(bprm)
@@ -437,15 +437,19 @@ def _copy_arguments(bprm: Binprm, argv: Sequence[bytes], envp: Sequence[bytes]) 
     bprm.stage(
         "bprm_mm_init",
         0,
-        "creating a process, step 1 of 3: a new address space, which is one frame for the page directory, and one "
-        f"page of stack below {profile.task_size:#x}",
+        lambda: (
+            "creating a process, step 1 of 3: a new address space, which is one frame for the page directory, and one "
+            f"page of stack below {profile.task_size:#x}"
+        ),
     )
     added = " (an empty argv[0] was added: argv had none)" if not argv and arguments.argument_count else ""
     bprm.stage(
         "copy_strings",
         0,
-        f"the file name, {len(envp)} environment strings and {arguments.argument_count} arguments{added} are copied to "
-        f"the top of the new stack: {arguments.depth} bytes of at most {arguments.limit}",
+        lambda: (
+            f"the file name, {len(envp)} environment strings and {arguments.argument_count} arguments{added} are "
+            f"copied to the top of the new stack: {arguments.depth} bytes of at most {arguments.limit}"
+        ),
     )
 
 

@@ -89,7 +89,9 @@ def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
     if checked is None:
         checked = plan_interpreter(page, plan, bprm.rules)
         plans.keep_interpreter(page, plan.bits, checked)
-    bprm.stage("open_exec", 2, f"PT_INTERP names {path}: an ELF file for {checked.isa} of {interpreter.size} bytes")
+    if bprm.tells:
+        size = interpreter.size
+        bprm.stage("open_exec", 2, f"PT_INTERP names {path}: an ELF file for {checked.isa} of {size} bytes")
     return interpreter, checked
 
 
@@ -177,8 +179,10 @@ class _Loader(NewImage):
         bprm.stage(
             "load_elf_binary",
             3,
-            f"ET_DYN: {plan.total_size:#x} bytes are reserved at once, p_align at most {plan.alignment:#x}; "
-            f"the base is {base:#x} ({why})",
+            lambda: (
+                f"ET_DYN: {plan.total_size:#x} bytes are reserved at once, p_align at most {plan.alignment:#x}; "
+                f"the base is {base:#x} ({why})"
+            ),
         )
         return (base - vaddr) & MASK64 & -PAGE, flags
 
@@ -268,8 +272,10 @@ class _Loader(NewImage):
         self.bprm.stage(
             "load_elf_interp",
             3,
-            f"the interpreter {file.name} is at {load & MASK64:#x} (AT_BASE), below the mmap base "
-            f"{self.place.mmap_base:#x}",
+            lambda: (
+                f"the interpreter {file.name} is at {load & MASK64:#x} (AT_BASE), below the mmap base "
+                f"{self.place.mmap_base:#x}"
+            ),
         )
         return load & MASK64
 
@@ -312,8 +318,11 @@ class _Loader(NewImage):
                 self.vdso_address = address
                 _map_ahead(space, address)
             address += size
-        names = ", ".join(special.name for special in mappings)
-        bprm.stage("arch_setup_additional_pages", 4, f"{names} are at {start:#x}-{address:#x}")
+        bprm.stage(
+            "arch_setup_additional_pages",
+            4,
+            lambda: f"{', '.join(special.name for special in mappings)} are at {start:#x}-{address:#x}",
+        )
 
     def _create_elf_tables(
         self, space: AddressSpace, bias: int, interpreter_bias: int, program_entry: int
@@ -345,13 +354,15 @@ class _Loader(NewImage):
         if self.vdso_address:
             values[auxv.AT_SYSINFO_EHDR] = self.vdso_address
             values[auxv.AT_SYSINFO] = self.vdso_address + profile.vdso_entry_i386
+        order = profile.auxv if self.bits == 64 else profile.auxv_i386
         if bprm.descriptor >= 0:
             values[auxv.AT_EXECFD] = bprm.descriptor
+            order = auxv.with_execfd(order)
         stack = lay_out(
             bprm.arguments,
             self.place.stack_top,
             values,
-            auxv.with_execfd(profile.auxv if self.bits == 64 else profile.auxv_i386),
+            order,
             os.fsencode(profile.platform) if self.bits == 64 else b"i686",
             bprm.world.random_bytes,
             bprm.draws,
@@ -363,9 +374,11 @@ class _Loader(NewImage):
         bprm.stage(
             "create_elf_tables",
             4,
-            f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
-            f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
-            f"{program_entry:#x}, AT_BASE {interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}",
+            lambda: (
+                f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
+                f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
+                f"{program_entry:#x}, AT_BASE {interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}"
+            ),
         )
         return stack
 
@@ -404,7 +417,9 @@ class _Loader(NewImage):
             brk = random_brk(brk, draws, self.bits)
             why += ", randomised"
         space.start_brk = space.brk = brk
-        self.bprm.stage("load_elf_binary", 4, f"the program break is {brk:#x} ({why}); there is no heap until it moves")
+        self.bprm.stage(
+            "load_elf_binary", 4, lambda: f"the program break is {brk:#x} ({why}); there is no heap until it moves"
+        )
         return brk
 
     def _start_thread(
@@ -456,9 +471,11 @@ class _Loader(NewImage):
         bprm.stage(
             "start_thread",
             5,
-            f"creating a process, step 3 of 3: the instruction pointer is {who} entry point {entry:#x}, the stack "
-            f"pointer {stack.pointer:#x}; all other registers are 0, also {register}, which the ABI reserves for a "
-            "function to register with atexit",
+            lambda: (
+                f"creating a process, step 3 of 3: the instruction pointer is {who} entry point {entry:#x}, the stack "
+                f"pointer {stack.pointer:#x}; all other registers are 0, also {register}, which the ABI reserves for a "
+                "function to register with atexit"
+            ),
         )
         return image
 

@@ -56,8 +56,10 @@ class NewImage:
         bprm.stage(
             "begin_new_exec",
             0,
-            "the point of no return: from here on an error kills the process. Other threads end, close-on-exec "
-            f"descriptors are closed, signal handlers are reset, comm becomes {bprm.comm!r}",
+            lambda: (
+                "the point of no return: from here on an error kills the process. Other threads end, close-on-exec "
+                f"descriptors are closed, signal handlers are reset, comm becomes {bprm.comm!r}"
+            ),
         )
         self.place = place(profile, bprm.stack_limit, bprm.draws, self.bits)
         where = self.place
@@ -81,8 +83,10 @@ class NewImage:
         bprm.stage(
             "setup_new_exec",
             0,
-            f"mmap works {direction} from {where.mmap_base:#x}: the stack limit {_limit(bprm.stack_limit)} and a guard "
-            f"gap of {profile.stack_guard_gap:#x}, at least 128 MiB, stay free below the stack",
+            lambda: (
+                f"mmap works {direction} from {where.mmap_base:#x}: the stack limit {_limit(bprm.stack_limit)} and a "
+                f"guard gap of {profile.stack_guard_gap:#x}, at least 128 MiB, stay free below the stack"
+            ),
         )
         return space
 
@@ -107,8 +111,11 @@ class NewImage:
         bprm.stage(
             "setup_arg_pages",
             4,
-            f"the stack is {vma.start:#x}-{vma.end:#x}, {vma.perms[:3]} "
-            f"({_STACK_REASON[executable]}); {arguments.pages // PAGE} page(s) of it hold the strings and are resident",
+            lambda: (
+                f"the stack is {vma.start:#x}-{vma.end:#x}, {vma.perms[:3]} "
+                f"({_STACK_REASON[executable]}); {arguments.pages // PAGE} page(s) of it hold the strings and are "
+                "resident"
+            ),
         )
 
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import os
 from errno import E2BIG
+from itertools import accumulate
+from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -36,6 +38,7 @@ MAX_ARG_STRLEN = 32 * PAGE  # include/uapi/linux/binfmts.h; the closing NUL coun
 ARG_MAX = 131072  # include/uapi/linux/limits.h
 STACK_DEFAULT = 8 << 20  # _STK_LIM
 POINTER = 8  # of the kernel, for 32-bit programs too
+_CODES = {8: "Q", 4: "I"}  # struct's, of a pointer of so many bytes
 
 
 class Arguments:
@@ -221,15 +224,11 @@ def lay_out(
     if strings is None:
         strings = arguments.strings()
     count = arguments.argument_count
-    pointers = [count]
-    for index, string in enumerate(strings):
-        if index == count:
-            pointers.append(0)
-        pointers.append(start)
-        start += len(string) + 1
-    pointers += [0, 0] if len(strings) == count else [0]
-    environment_start = pointers[count + 2] or start
-    table = b"".join([value.to_bytes(word, "little") for value in pointers])
+    # where each string is; behind the last one, where they end
+    addresses = list(accumulate([len(string) + 1 for string in strings], initial=start))
+    environment_start, environment_end = addresses[count], addresses.pop()
+    pointers = (count, *addresses[:count], 0, *addresses[count:], 0)
+    table = pack(f"<{len(pointers)}{_CODES[word]}", *pointers)
     pointer = (place - len(vector) - len(table)) & -16
     return InitialStack(
         pointer=pointer,
@@ -245,7 +244,7 @@ def lay_out(
         argument_start=top - arguments.depth,
         argument_end=environment_start,
         environment_start=environment_start,
-        environment_end=start,
+        environment_end=environment_end,
         execfn=execfn,
     )
 
