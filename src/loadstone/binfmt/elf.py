@@ -24,7 +24,6 @@ from loadstone.binfmt.names import (
     file_type,
     program_of,
 )
-from loadstone.binfmt.outline import outline_of
 from loadstone.binfmt.plan import (
     EXSTACK_DEFAULT,
     EXSTACK_DISABLE_X,
@@ -34,6 +33,7 @@ from loadstone.binfmt.plan import (
     ProgramHeader,
     Segment,
     Source,
+    outline_of,
 )
 from loadstone.binfmt.rules import DEFAULT_RULES, FormatRules
 from loadstone.errors import LinuxError

@@ -18,7 +18,7 @@ from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.linux.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
-from loadstone.memory.map_outline import map_outline
+from loadstone.memory.mapping import map_outline
 from loadstone.memory.neighbours import map_ahead
 from loadstone.memory.placement import unmapped_area
 from loadstone.memory.user import copy_out, read_string

@@ -1,4 +1,4 @@
-"""Mappings that are worked out before it is known where they go: a program's. See memory.map_outline."""
+"""Mappings that are worked out before it is known where they go: a program's. See memory.mapping."""
 
 from __future__ import annotations
 
