@@ -55,7 +55,7 @@ class ProcessWorld:
         self.plans = plans
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
-        self._setting = Setting(formats, self._free_descriptor, honours_set_id=False) if runs else Setting(formats)
+        self._setting = Setting(formats, self._free_descriptor, False) if runs else Setting(formats)
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""

@@ -8,7 +8,7 @@ from sys import getrefcount
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.vfs.flags import MAX_SYMLINKS, NAME_MAX, PATH_MAX, S_IFDIR, S_IFMT, X_OK
+from loadstone.vfs.flags import MAX_SYMLINKS, NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK, S_IFMT, X_OK
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, may
 from loadstone.vfs.location import MNT_NOSYMFOLLOW, Dentry, Location, Mount
 
@@ -108,19 +108,16 @@ class Namespace:
 
     def _to_parent(self, place: Location, path: str, walk: Walk) -> tuple[Location, str, bool]:
         """(directory, last component, whether slashes follow it). The last component is "" for `/` itself."""
-        if not path:
-            raise LinuxError(ENOENT)
-        if len(path) >= PATH_MAX // 4 and len(os.fsencode(path)) >= PATH_MAX:
-            raise LinuxError(ENAMETOOLONG)
+        names = _names(path)
         if path[0] == "/":
             place = walk.root
-        parts = path.split("/")
-        names = [part for part in parts if part]
         if not names:
             return place, "", False
         last = names.pop()
+        names.reverse()
         mount, dentry, who = place.mount, place.dentry, walk.who
-        for name in names:
+        while names:
+            name = names.pop()
             child = dentry.children.get(name)
             inode = dentry.inode
             if (
@@ -131,24 +128,22 @@ class Namespace:
             ):
                 dentry = child  # the common case of _step(), without its objects
                 continue
-            base = Location(mount, dentry)
-            place = self._step(base, name, walk)
-            if place.dentry.inode.is_symlink:
-                place = self._follow(base, place, walk)
+            place = self._step(Location(mount, dentry), name, walk)
+            if place.dentry.inode.mode & S_IFMT == S_IFLNK:
+                target = self._target(place, walk)
+                if isinstance(target, str):  # the walk goes on with the link's names
+                    names += reversed(_names(target))
+                    if target[0] == "/":
+                        mount, dentry = walk.root.mount, walk.root.dentry
+                    continue
+                place = target
             mount, dentry = place.mount, place.dentry
         if dentry.inode.mode & S_IFMT != S_IFDIR:
             raise LinuxError(ENOTDIR)
         if who.fsuid != 0:
             demand(dentry.inode, X_OK, who)
         place = Location(mount, dentry)
-        return place, last, not parts[-1]
-
-    def _follow(self, base: Location, link: Location, walk: Walk) -> Location:
-        """Where a symbolic link in directory `base` leads, all the way."""
-        target = self._target(link, walk)
-        if isinstance(target, Location):
-            return target
-        return self._resolve(base, target, walk, True, False)
+        return place, last, path[-1] == "/"
 
     def _target(self, link: Location, walk: Walk) -> Location | str:
         if link.mount.flags & MNT_NOSYMFOLLOW:
@@ -164,7 +159,7 @@ class Namespace:
             base, last, slash = self._to_parent(place, path, walk)
             directory = directory or slash
             found = self._step(base, last, walk) if last else base
-            if not found.dentry.inode.is_symlink or not (follow or slash):
+            if found.dentry.inode.mode & S_IFMT != S_IFLNK or not (follow or slash):
                 break
             target = self._target(found, walk)
             follow = True
@@ -228,6 +223,15 @@ class Namespace:
         place.dentry.mounted = True
         self.mounts[place] = mount
         return mount
+
+
+def _names(path: str) -> list[str]:
+    """The components of a path; ENOENT for an empty one, ENAMETOOLONG."""
+    if not path:
+        raise LinuxError(ENOENT)
+    if len(path) >= PATH_MAX // 4 and len(os.fsencode(path)) >= PATH_MAX:
+        raise LinuxError(ENAMETOOLONG)
+    return [name for name in path.split("/") if name]
 
 
 def _prune(top: Dentry) -> int:

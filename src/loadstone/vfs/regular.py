@@ -140,9 +140,16 @@ class RegularFile(Inode):
     def read_into(self, pieces: Sequence[memoryview], offset: int) -> int:
         """Read from byte `offset` on into `pieces`, in order; the number of bytes, 0 at the end of file."""
         pages = self.pages
-        if pages is not None and pages.frames and self._cached(offset, total(pieces)):
-            return self._read_mixed(pieces, offset)
-        return self._read_host(pieces, offset)
+        if pages is None or not pages.frames:
+            return self._read_host(pieces, offset)
+        length = total(pieces)
+        frame = pages.frames.get(offset // PAGE) if len(pieces) == 1 and offset % PAGE + length <= PAGE else None
+        if frame is not None and self.cache is not None:  # what a loader reads: one piece of one cached page
+            length = max(min(length, self.end() - offset), 0)
+            start = offset % PAGE
+            pieces[0][:length] = self.cache.memory.page(frame)[start : start + length]
+            return length
+        return self._read_mixed(pieces, offset) if self._cached(offset, length) else self._read_host(pieces, offset)
 
     def write_from(self, pieces: Sequence[memoryview], offset: int) -> int:
         """Write `pieces`, in order, to byte `offset` and on; the number of bytes."""
