@@ -271,7 +271,7 @@ class Linux:
         process.signals.exec()
         task.signals.exec()
         task.robust_list = 0
-        process_state(process).exec(image.plan.read_implies_exec)
+        process_state(process).exec(image.plan.read_implies_exec, process.credentials)
         task_state(task).exec()
         context = task.context
         context.reset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loadstone.kernel.process import Process, Task
+    from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.sem_undo import UndoList
     from loadstone.linux.timers import PosixTimer
@@ -57,11 +57,11 @@ class ProcessState:
             child.settings[INHERITED_SLACK] = self.settings[PR_GET_TIMERSLACK]
         return child
 
-    def exec(self, read_implies_exec: bool) -> None:
-        """What execve resets (SET_PERSONALITY2, begin_new_exec, membarrier_exec_mmap)."""
+    def exec(self, read_implies_exec: bool, who: Credentials) -> None:
+        """What execve resets (SET_PERSONALITY2, begin_new_exec, membarrier_exec_mmap); `who` executes."""
         self.personality = self.personality & ~READ_IMPLIES_EXEC | (READ_IMPLIES_EXEC if read_implies_exec else 0)
         self.membarrier = 0
-        self.settings.pop(PR_GET_DUMPABLE, None)
+        self.settings[PR_GET_DUMPABLE] = int((who.uid, who.gid) == (who.euid, who.egid))
         self.settings.pop(PR_GET_KEEPCAPS, None)
         for one in self.timers.values():
             one.timer.set(0, 0)

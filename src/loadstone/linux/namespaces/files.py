@@ -6,6 +6,7 @@ from errno import EACCES, ENOENT
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.namespaces import namespaces_of, users_of
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import S_IFLNK, S_IFREG
@@ -109,7 +110,6 @@ def _namespace(task: Task, link: str) -> Namespace:
     if task.process.status is not None:
         raise LinuxError(ENOENT, "who has ended is in no namespace")
     asking = task.kernel.scheduler.current
-    who, whom = asking.process.credentials if asking is not None else None, task.process.credentials
-    if who is not None and who.fsuid not in (0, whom.uid):
+    if asking is not None and not may_inspect(asking.process, task.process, by_file=True):
         raise LinuxError(EACCES, "a process of another user")
     return _LINKS[link](task, namespaces_of(task))

@@ -6,6 +6,7 @@ from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 
@@ -41,7 +42,6 @@ def kcmp(task: Task, first: Pid, second: Pid, kind: Int, first_index: ULong, sec
 
 def _inspected(task: Task, process: Process) -> Process:
     """The process, if the caller may look into it as ptrace would; EPERM."""
-    who, whom = task.process.credentials, process.credentials
-    if process is not task.process and who.euid not in (0, whom.uid):
+    if not may_inspect(task.process, process):
         raise LinuxError(EPERM)
     return process

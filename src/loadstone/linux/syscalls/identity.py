@@ -21,7 +21,7 @@ from loadstone.linux.capabilities import (
     group_shown,
     user_shown,
 )
-from loadstone.linux.state import PR_GET_KEEPCAPS, process_state
+from loadstone.linux.state import PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_PDEATHSIG, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
 
@@ -80,8 +80,29 @@ def _chosen(asked: Sequence[int], now: Sequence[int]) -> list[int]:
 
 
 def _change_user(task: Task, uid: int, euid: int, suid: int) -> None:
-    keeps = process_state(task.process).settings.get(PR_GET_KEEPCAPS, 0)
-    change_user(task.process.credentials, uid, euid, suid, keeps=bool(keeps))
+    process = task.process
+    before = _effective(process.credentials)
+    keeps = process_state(process).settings.get(PR_GET_KEEPCAPS, 0)
+    change_user(process.credentials, uid, euid, suid, keeps=bool(keeps))
+    _changed(process, before)
+
+
+def _change_group(task: Task, gid: int, egid: int, sgid: int) -> None:
+    who = task.process.credentials
+    before = _effective(who)
+    who.gid, who.egid, who.sgid, who.fsgid = gid, egid, sgid, egid
+    _changed(task.process, before)
+
+
+def _effective(who: Credentials) -> tuple[int, int, int, int]:
+    return who.euid, who.egid, who.fsuid, who.fsgid
+
+
+def _changed(process: Process, before: tuple[int, int, int, int]) -> None:
+    """If it now acts as another: what it knows is not for who it has become, nor is its parent's end (commit_creds)."""
+    if _effective(process.credentials) != before:
+        settings = process_state(process).settings
+        settings[PR_GET_DUMPABLE] = settings[PR_GET_PDEATHSIG] = 0
 
 
 @syscall(FULL)
@@ -90,10 +111,11 @@ def setgid(task: Task, gid: Gid) -> int:
     who = task.process.credentials
     _demand_valid(gid)
     if capable(who, CAP_SETGID):
-        who.gid = who.sgid = gid
-    elif gid not in (who.gid, who.sgid):
+        _change_group(task, gid, gid, gid)
+    elif gid in (who.gid, who.sgid):
+        _change_group(task, who.gid, gid, who.sgid)
+    else:
         raise LinuxError(EPERM)
-    who.egid = who.fsgid = gid
     return 0
 
 
@@ -118,9 +140,8 @@ def setregid(task: Task, gid: Gid, egid: Gid) -> int:
     if not allowed and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
     real, effective = _chosen((gid, egid), (who.gid, who.egid))
-    if gid != KEEP or egid not in (KEEP, who.gid):
-        who.sgid = effective
-    who.gid, who.egid, who.fsgid = real, effective, effective
+    saved = effective if gid != KEEP or egid not in (KEEP, who.gid) else who.sgid
+    _change_group(task, real, effective, saved)
     return 0
 
 
@@ -142,8 +163,7 @@ def setresgid(task: Task, gid: Gid, egid: Gid, sgid: Gid) -> int:
     asked, now = (gid, egid, sgid), (who.gid, who.egid, who.sgid)
     if any(new not in (KEEP, *now) for new in asked) and not capable(who, CAP_SETGID):
         raise LinuxError(EPERM)
-    who.gid, who.egid, who.sgid = _chosen(asked, now)
-    who.fsgid = who.egid
+    _change_group(task, *_chosen(asked, now))
     return 0
 
 
@@ -169,9 +189,10 @@ def getresgid(task: Task, gid: Address, egid: Address, sgid: Address) -> int:
 def setfsuid(task: Task, uid: Uid) -> Uid:
     """setfsuid(2): the old one, whether it changed or not."""
     who = task.process.credentials
-    old = who.fsuid
+    old, before = who.fsuid, _effective(who)
     if uid != KEEP and (capable(who, CAP_SETUID) or uid in (who.uid, who.euid, who.suid, who.fsuid)):
         who.fsuid = uid
+        _changed(task.process, before)
     return old
 
 
@@ -179,9 +200,10 @@ def setfsuid(task: Task, uid: Uid) -> Uid:
 def setfsgid(task: Task, gid: Gid) -> Gid:
     """setfsgid(2)."""
     who = task.process.credentials
-    old = who.fsgid
+    old, before = who.fsgid, _effective(who)
     if gid != KEEP and (capable(who, CAP_SETGID) or gid in (who.gid, who.egid, who.sgid, who.fsgid)):
         who.fsgid = gid
+        _changed(task.process, before)
     return old
 
 

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.syscalls.readwrite import UIO_MAXIOV
 from loadstone.linux.syscalls.registry import FULL, syscall
@@ -45,9 +46,7 @@ def _transfer(task: Task, pid: int, local: tuple[int, int], remote: tuple[int, i
     if not sum(length for _, length in here) or not there:
         return 0
     other = task_of(task, pid).process
-    who, whom = task.process.credentials, other.credentials
-    same = (who.uid, who.uid, who.gid, who.gid) == (whom.uid, whom.euid, whom.gid, whom.egid)
-    if other is not task.process and who.euid and not same:
+    if not may_inspect(task.process, other):
         raise LinuxError(EPERM, "a process of another user")
     mine = gather(task.process.space, here, not write)
     done = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
 from loadstone.linux import signals
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.proc_files import ProcessDirectory
 from loadstone.linux.syscalls.lookup import open_file
@@ -80,7 +81,6 @@ def pidfd_getfd(task: Task, fd: Fd, target: Fd, flags: UHex) -> Fd:
     if flags:
         raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
     process = process_of(task, fd)
-    who, whom = task.process.credentials, process.credentials
-    if who.euid not in (0, whom.uid):
-        raise LinuxError(EPERM)
+    if not may_inspect(task.process, process):
+        raise LinuxError(EPERM, "a process of another user")
     return task.process.files.install(process.files.get(target), cloexec=True)

@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
 from loadstone.linux.capabilities import LAST_CAPABILITY
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.state import (
     DEFAULT_SLACK,
@@ -198,8 +199,7 @@ def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
     if pid == INIT and task.process.credentials.euid:
         raise LinuxError(EPERM, "the machine's own process")
     other = task_of(task, pid)
-    who, whom = task.process.credentials, other.process.credentials
-    if other.process is not task.process and who.uid and (who.uid, who.gid) != (whom.uid, whom.gid):
+    if not may_inspect(task.process, other.process):
         raise LinuxError(EPERM, "a process of another user")
     write_struct(task, size, WORD, _ROBUST_HEAD)
     write_struct(task, head, WORD, other.robust_list)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import signals, trace_registers
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.ptrace import (
     AT_ENTRY,
@@ -96,16 +97,15 @@ def _trace_me(task: Task, tracing: Tracing) -> int:
 def _attach(task: Task, tracing: Tracing, other: Task, address: int, data: int, *, seized: bool) -> int:
     if seized and (address or data & ~KNOWN_OPTIONS):
         raise LinuxError(EIO, "PTRACE_SEIZE takes options and no address")
-    who, whom = task.process.credentials, other.process.credentials
-    same = (who.uid, who.gid) == (whom.uid, whom.gid) == (whom.euid, whom.egid)
-    if other.process is task.process or other in tracing.tracees or not (same or who.euid == 0):
+    process = task.process
+    if other.process is process or other in tracing.tracees or not may_inspect(process, other.process):
         raise LinuxError(EPERM, "one's own threads, those of other users, and who is traced cannot be traced")
-    tracee = tracing.attach(other, task.process, seized=seized, options=data if seized else 0)
+    tracee = tracing.attach(other, process, seized=seized, options=data if seized else 0)
     stopped_by = other.process.stopped_by
     if stopped_by:
         tracee.take_over_stop(stopped_by)
     if not seized:
-        signals.send_task(other, signals.from_process(SIGSTOP, task.process.pid, who.uid))
+        signals.send_task(other, signals.from_process(SIGSTOP, process.pid, process.credentials.uid))
     return 0
 
 

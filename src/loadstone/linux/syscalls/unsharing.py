@@ -22,6 +22,7 @@ from loadstone.linux.clone import (
     CLONE_VM,
     NAMESPACES,
 )
+from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.sem_undo import leave_undo
 from loadstone.linux.syscalls.lookup import open_file
@@ -86,7 +87,6 @@ def _meant(task: Task, fd: int, kinds: int) -> list[Namespace]:
         raise LinuxError(EINVAL, f"descriptor {fd} stands for no namespaces, or not of kinds {kinds:#x}")
     if file.process.status is not None:
         raise LinuxError(ESRCH, "the process has ended")
-    who, whom = task.process.credentials, file.process.credentials
-    if who.euid not in (0, whom.uid):
+    if not may_inspect(task.process, file.process):
         raise LinuxError(EPERM, "a process of another user")
     return files.of_kinds(file.process.tasks[0], kinds)
