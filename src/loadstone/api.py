@@ -196,7 +196,7 @@ class Machine:
             if "host-time-stamps" in core.capabilities and self.kernel.clock.__class__ is not VirtualClock:
                 self.linux.vdso.vvar.follow_host()
             if "answers-reads" in core.capabilities:
-                self.linux.answer_reads(cast("KvmCore", core))
+                self.linux.answer_calls(cast("KvmCore", core))
         return self.kernel.cores[0]
 
     @property

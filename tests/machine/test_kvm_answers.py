@@ -12,9 +12,9 @@ import pytest
 from loadstone.machine import kvm_answers, kvm_entry, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
-from loadstone.machine.kvm_tables import BASE
+from loadstone.machine.kvm_tables import BASE, PAGE_OF_STUBS, SYSCALL_ENTRY
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
-from machine.bare import DATA, Bare
+from machine.bare import DATA, STACK_TOP, Bare
 from machine.engines import maker
 
 SOURCE = Path(kvm_entry.__file__).with_name("entry.s").read_text()
@@ -32,10 +32,14 @@ def test_the_pages_and_words_are_where_the_source_has_them() -> None:
     constants = dict(re.findall(r"\.set (\w+), (?:data \+ )?(\w+)", SOURCE))
     assert int(constants["PAGES"], 0) == kvm_entry.DATA_PAGE * FRAME_SIZE
     assert int(constants["BUFFER_PAGE"], 0) == (kvm_entry.BUFFER_PAGE - kvm_entry.DATA_PAGE) * FRAME_SIZE
-    for name in ("END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP"):
+    for name in (
+        "END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP", "MASK_OPEN", "BLOCKED",
+        "BLOCKABLE", "MASK_CALLS",
+    ):  # fmt: skip
         assert int(constants[name.lower()], 0) == 8 * getattr(kvm_entry, name)
     assert kvm_entry.DESCRIPTOR == 0
-    assert len(kvm_entry.CODE) < 0x100  # the stubs follow
+    assert int(constants["PAGE_PART"], 0) == SYSCALL_ENTRY - PAGE_OF_STUBS
+    assert len(kvm_entry.CODE) < FRAME_SIZE - (SYSCALL_ENTRY - PAGE_OF_STUBS)
     assert kvm_entry.BUFFER_PAGE + kvm_answers.BUFFER_PAGES <= 512
 
 
@@ -69,7 +73,7 @@ class Answering(Bare):
         super().__init__(frames=16384, make=maker("kvm"))
         self.kept = Kept()
         assert self.start("mov eax, 99; syscall").kind == SYSTEM_CALL
-        if not self.core.syscall_stays:
+        if self.core.machine.entry is None:
             self.close()
             pytest.skip("SYSCALL does not arrive in ring 3 on this host's KVM")
         answers = self.core.answers_for(self.space)
@@ -151,8 +155,9 @@ def test_other_calls_leave(guest: Answering) -> None:
 def test_a_jump_to_the_code_is_a_fault_where_it_leads(guest: Answering) -> None:
     guest.offer(1050)
     guest.go(READ)
-    trap = guest.go(f"mov rax, {BASE:#x}; mov ecx, {DATA:#x}; jmp rax")
-    assert (trap.kind, trap.vector, guest.context.pc) == (EXCEPTION, PAGE_FAULT, BASE)
+    for place in (SYSCALL_ENTRY, BASE, kvm_entry.LEAVE):
+        trap = guest.go(f"mov rax, {place:#x}; mov ecx, {DATA:#x}; jmp rax")
+        assert (trap.kind, trap.vector, guest.context.pc) == (EXCEPTION, PAGE_FAULT, place)
 
 
 @pytest.mark.parametrize("value", [0, 1, 1 << 32, 11 << 32 | 1051, (1 << 64) - 1, 1 << 63])
@@ -213,3 +218,108 @@ def test_ticks_lose_and_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def pattern(start: int, end: int) -> bytes:
     """What is on offer."""
     return (bytes(range(251)) * (end // 251 + 1))[start:end]
+
+
+class Masks:
+    """A keeper of a signal mask: what it is, or -1, and how many calls have changed it."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self.calls = 0
+
+    def mask(self) -> int:
+        return self.value
+
+    def changed(self, mask: int, calls: int) -> None:
+        self.value = mask
+        self.calls += calls
+
+
+MASK_CALL = "mov eax, 14; mov r10d, 8; syscall; mov r12, rax; ud2"
+BLOCK, UNBLOCK, SET = range(3)
+SIGKILL_AND_SIGSTOP = 1 << 8 | 1 << 18
+
+
+def change(guest: Answering, how: int, new: int | None, *, old: int = DATA + 16, size: int = 8) -> Trap:
+    if new is not None:
+        guest.space.put(DATA, new.to_bytes(8, "little"))
+    return guest.go(MASK_CALL.replace("r10d, 8", f"r10d, {size}"), rdi=how, rsi=DATA if new is not None else 0, rdx=old)
+
+
+@pytest.mark.parametrize(
+    ("how", "new", "mask"),
+    [(BLOCK, 0b1100, 0b1110), (UNBLOCK, 0b0110, 0b1000), (SET, 1 << 63 | 1, 1 << 63 | 1), (BLOCK, None, 0b1010),
+     (99, None, 0b1010), (SET, (1 << 64) - 1, (1 << 64) - 1 & ~SIGKILL_AND_SIGSTOP)],
+)  # fmt: skip
+def test_a_mask_is_changed_in_the_guest(guest: Answering, how: int, new: int | None, mask: int) -> None:
+    masks = guest.core.masks = Masks(0b1010)
+    trap = change(guest, how, new)
+    if how > SET:  # left alone, for the kernel to say that there is nothing wrong with it
+        assert (trap.kind, masks.calls, masks.value) == (SYSTEM_CALL, 0, mask)
+        return
+    assert trap.kind == EXCEPTION
+    assert guest.context.read("r12") == 0
+    assert (masks.calls, masks.value) == (1, mask)
+    assert guest.space.bytes_at(DATA + 16, 8) == (0b1010).to_bytes(8, "little")
+    assert [guest.context.read(name) for name in ("rdi", "rsi", "rdx")] == [
+        how,
+        DATA if new is not None else 0,
+        DATA + 16,
+    ]
+
+
+@pytest.mark.parametrize("how", [3, 1 << 31, (1 << 32) - 1])
+def test_a_strange_change_of_a_mask_leaves(guest: Answering, how: int) -> None:
+    masks = guest.core.masks = Masks(0b1010)
+    assert change(guest, how, 1).kind == SYSTEM_CALL
+    assert guest.context.system_call()[:5] == (14, how, DATA, DATA + 16, 8)
+    assert (masks.calls, masks.value) == (0, 0b1010)
+
+
+@pytest.mark.parametrize("place", [0x10000, DATA + 2 * FRAME_SIZE - 4, BASE + 0x10000, (1 << 64) - 4])
+def test_a_mask_that_cannot_be_read_or_written_leaves_as_the_call_was_made(guest: Answering, place: int) -> None:
+    masks = guest.core.masks = Masks(0b1010)
+    assert change(guest, SET, 1, old=place).kind == SYSTEM_CALL
+    assert guest.context.system_call()[:5] == (14, SET, DATA, place, 8)
+    assert guest.go(MASK_CALL, rdi=SET, rsi=place, rdx=DATA).kind == SYSTEM_CALL
+    assert guest.context.system_call()[:5] == (14, SET, place, DATA, 8)
+    assert guest.context.sp == STACK_TOP - 64
+    assert (masks.calls, masks.value) == (0, 0b1010)
+
+
+def test_a_mask_is_left_to_the_kernel_where_it_says_so(guest: Answering) -> None:
+    masks = guest.core.masks = Masks(-1)
+    assert change(guest, SET, 1).kind == SYSTEM_CALL
+    masks.value = 0
+    assert change(guest, SET, 1, size=4).kind == SYSTEM_CALL
+    assert (masks.calls, masks.value) == (0, 0)
+
+
+def test_ticks_change_no_mask_and_no_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call is answered once or made once, with the flags and registers that it was made with."""
+    monkeypatch.setattr(kvm_kick, "TICK_NS", 200_000)
+    guest = Answering()
+    masks = guest.core.masks = Masks(0)
+    guest.space.put(DATA, (1).to_bytes(8, "little"))
+    rounds, left = 20_000, 0
+    # Turn bit 0 on and off by turns; the old mask, the result, registers and flags say whether that went well.
+    trap = guest.go(
+        f"mov r15d, {rounds}; xor r14d, r14d; mov r10d, 8; "
+        "1: mov edi, r14d; cmp r14d, 2; pushf; pop rbx; mov eax, 14; syscall; pushf; pop rcx; "
+        "xor ecx, ebx; and ecx, 0x8d5; jne 2f; test rax, rax; jne 2f; cmp [rdx], r14; jne 2f; cmp edi, r14d; jne 2f; "
+        "xor r14d, 1; dec r15d; jne 1b; 2: ud2",
+        rdx=DATA + 16, rdi=0,
+    )  # fmt: skip
+    while trap.kind in (SYSTEM_CALL, SLICE_END, INTERRUPTED):
+        if trap.kind == SYSTEM_CALL:  # what the kernel does
+            left += 1
+            number, how, new, old, size, *_ = guest.context.system_call()
+            assert (number, new, old, size) == (14, DATA, DATA + 16, 8)
+            guest.space.put(old, masks.value.to_bytes(8, "little"))
+            masks.value = masks.value | 1 if how == BLOCK else masks.value & ~1
+            guest.context.set_result(0)
+        trap = guest.run()
+    assert guest.context.read("r15") == 0
+    assert masks.calls + left == rounds
+    assert left > 10, "no tick came in time"
+    guest.close()

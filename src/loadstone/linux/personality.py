@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Credentials, Process, Task
+    from loadstone.linux.answered_masks import AnsweredMasks
     from loadstone.linux.answered_reads import AnsweredReads
     from loadstone.linux.coredump import CoreFiles, CoreSettings
     from loadstone.linux.execve import ExecImage, Opened, Stage
@@ -74,7 +75,7 @@ class Linux:
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
-        answered_reads: reads that the core answers; None where it cannot.
+        answered_reads, answered_masks: calls that the core answers; None where it cannot.
         ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
 
@@ -88,6 +89,7 @@ class Linux:
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None
         self.answered_reads: AnsweredReads | None = None
+        self.answered_masks: AnsweredMasks | None = None
         self.ignored_set_id: dict[str, None] = {}
         self.killed_for_memory: list[str] = []
         self.calls = SystemCalls(kernel.events)
@@ -103,11 +105,13 @@ class Linux:
         self.task_ended = ending.task_ended
         self.process_ended = ending.process_ended
 
-    def answer_reads(self, core: KvmCore) -> None:
-        """Have `core` answer reads by itself where nobody looks."""
+    def answer_calls(self, core: KvmCore) -> None:
+        """Have `core` answer some calls by itself where nobody looks."""
+        from loadstone.linux.answered_masks import AnsweredMasks
         from loadstone.linux.answered_reads import AnsweredReads
 
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls)
+        core.masks = self.answered_masks = AnsweredMasks(self._kernel, self.calls)
 
     def resume(self, task: Task, pending: Any, reason: str) -> Any:
         """Go on with a call whose wait is over, or behind a wait for a page or for a tracer."""

@@ -1,22 +1,28 @@
-# What SYSCALL enters where reads are answered in the guest (kvm_entry.py), as source. It runs in ring 3, as the program
-# does. After a change: `python -m loadstone.machine.kvm_entry` prints the bytes for that file; a test assembles this one
-# and compares.
+# What SYSCALL enters where it stays in ring 3 (kvm_entry.py), as source. It runs there, as the program does. After a
+# change: `python -m loadstone.machine.kvm_entry` prints the bytes for that file; a test assembles this one and compares.
 #
 # On entry RCX is where the program goes on and R11 its flags; interrupts seem off, so that bit is put right. Everything
 # but RAX, RCX and R11 has to be as it was when the program goes on; the stack is the program's and is not written to.
+# A call is either answered, by one store that says so and what only touches RAX after it, or made by the host.
 
     .intel_syntax noprefix
 
-    .set PAGES, 0x10000                 # from the entry page to the data page; the buffer follows
+    .set PAGE_PART, 0x800               # where in its page the entry is, behind the stubs
+    .set PAGES, 0x10000                 # from the entry's page to the data page; the buffer follows
     .set BUFFER_PAGE, 0x1000
+    .set SIGPROCMASK, 14
+    .set SIGSET_SIZE, 8
 
 entry:
     cmp word ptr [rcx - 2], 0x050f      # not behind a SYSCALL: the program has jumped here
     jne jumped
-    test rax, rax                       # read
-    jne leave
     test r11d, 0x100                    # single-stepped
     jnz leave
+    cmp rax, SIGPROCMASK
+    je mask
+    test rax, rax                       # read
+    jne leave
+
     cmp edi, [rip + descriptor]
     jne leave
 measure:                                # RAX is not the number any more, but that is 0
@@ -58,6 +64,58 @@ done:                                   # it has been read, and only RAX and RIP
     mov rax, rdx
     jmp rcx
 
+mask:                                   # rt_sigprocmask(how, set, old set, size)
+    cmp byte ptr [rip + mask_open], 0
+    je leave
+    cmp r10, SIGSET_SIZE
+    jne leave
+    cmp rsi, [rip + user_end]
+    ja leave
+    cmp rdx, [rip + user_end]
+    ja leave
+    cmp edi, 2
+    ja leave
+    mov [rip + old_rcx], rcx
+    mov [rip + old_rsi], rsi
+    mov [rip + old_rdi], rdi
+    mov [rip + old_rsp], rsp
+mask_saved:                             # as above, and RAX
+    or r11d, 0x200
+    mov rcx, [rip + blocked]
+    test rsi, rsi
+    jz query
+    mov rax, [rsi]
+    dec edi
+    js block
+    jnz set
+    not rax                             # SIG_UNBLOCK
+    and rax, rcx
+    jmp set
+query:
+    mov rax, rcx
+    jmp set
+block:
+    or rax, rcx
+set:
+    and rax, [rip + blockable]
+    test rdx, rdx
+    jz changed
+    mov [rdx], rcx
+changed:
+    mov rcx, [rip + old_rcx]
+    mov rsi, [rip + old_rsi]
+    mov rdi, [rip + old_rdi]
+    inc qword ptr [rip + mask_calls]
+mask_counted:                           # and the host counts it out again
+    lea rsp, [rip + stack_end]
+    push r11
+    popfq
+    mov rsp, [rip + old_rsp]
+    mov [rip + blocked], rax
+mask_done:                              # it is the mask now, and only RAX and RIP are still to be set
+    mov eax, 0
+    jmp rcx
+
 refuse:
     xor eax, eax
 leave:
@@ -65,7 +123,7 @@ leave:
 jumped:
     hlt
 
-    .set data, entry + PAGES
+    .set data, entry - PAGE_PART + PAGES
     .set descriptor, data
     .set end, data + 8
     .set taken, data + 16
@@ -75,5 +133,9 @@ jumped:
     .set old_rsi, data + 48
     .set old_rdi, data + 56
     .set old_rsp, data + 64
+    .set mask_open, data + 72
+    .set blocked, data + 80
+    .set blockable, data + 88
+    .set mask_calls, data + 96
     .set stack_end, data + 128
     .set buffer, data + BUFFER_PAGE

@@ -1,4 +1,4 @@
-"""Reads that are answered in the guest: what one address space has for it, and the host's side of kvm_entry.py.
+"""Reads that are answered in the guest: what one address space has for it, beside what kvm_entry.py has for all.
 
 The kernel fills the buffer with what the program will read next, and offers it. Whenever the program is out of the
 guest, what it has taken meanwhile is settled: the kernel hears of it before it does anything else. Everything the
@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.lean import Protocol
 from loadstone.machine import kvm_entry as entry
-from loadstone.machine.kvm_context import RAX, RCX, RDI, RDX, RIP, RSI, RSP
+from loadstone.machine.kvm_context import INTERRUPTS_ON, RAX, RDI, RDX, RFLAGS, RIP
 from loadstone.machine.kvm_tables import SYSCALL_ENTRY
-from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, USER_SLOTS, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, TABLE
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_tables import KernelHalf
 
 BUFFER_PAGES = 480
-PAGES = 4 + BUFFER_PAGES  # frames that it takes: three page tables, the data page, the buffer
+PAGES = 3 + BUFFER_PAGES  # frames that it takes: three page tables, the buffer
 _LOW_WORD = (1 << 32) - 1
-_USER_END = (USER_SLOTS << 39) - FRAME_SIZE
 _TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY
-_CODE_BITS = PRESENT | USER | ACCESSED
-_DATA_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE
 _BUFFER_BITS = PRESENT | USER | ACCESSED | DIRTY | NO_EXECUTE
 
 
@@ -50,7 +47,7 @@ class Keeper(Protocol):
 
 
 class ReadAnswers:
-    """The answering half of one address space: page tables, data page and buffer of its own. Raises OutOfFrames.
+    """The answering half of one address space: page tables and a buffer of its own. Raises OutOfFrames.
 
     Attributes:
         entry: what goes into slot KERNEL_SLOT of its page directory.
@@ -59,35 +56,30 @@ class ReadAnswers:
     """
 
     __slots__ = (
-        "_descriptor", "_end", "_half", "_pages", "_settled", "_tables", "_used", "_words", "buffer", "entry", "keeper",
+        "_descriptor", "_end", "_half", "_page", "_pages", "_settled", "_tables", "_used", "buffer", "entry", "keeper",
     )  # fmt: skip
 
-    def __init__(self, half: KernelHalf) -> None:
+    def __init__(self, half: KernelHalf, page: entry.EntryPage) -> None:
         memory = half.memory
         self._half = half
+        self._page = page
         self._pages = half.spare_buffers.pop() if half.spare_buffers else -1
         if self._pages < 0:
-            self._pages = memory.allocate_run(1 + BUFFER_PAGES, RESERVED)
+            self._pages = memory.allocate_run(BUFFER_PAGES, RESERVED)
         self._used = 0  # bytes of the buffer that were ever offered
         self._tables = [memory.allocate(TABLE) for _ in range(3)]
-        self.buffer = memory.view(self._pages + 1, 0, BUFFER_PAGES * FRAME_SIZE)
+        self.buffer = memory.view(self._pages, 0, BUFFER_PAGES * FRAME_SIZE)
         words = memory.words
         directory, middle, table = (frame * ENTRIES for frame in self._tables)
         self.entry = self._tables[0] << FRAME_SHIFT | _TABLE_BITS
         words[directory] = self._tables[1] << FRAME_SHIFT | _TABLE_BITS
         words[middle] = self._tables[2] << FRAME_SHIFT | _TABLE_BITS
         words[table : table + ENTRIES] = words[half.table * ENTRIES : (half.table + 1) * ENTRIES]
-        words[table] = half.answering_stubs(entry.CODE) << FRAME_SHIFT | _CODE_BITS
-        words[table + entry.DATA_PAGE] = self._pages << FRAME_SHIFT | _DATA_BITS
         for number in range(BUFFER_PAGES):
-            words[table + entry.BUFFER_PAGE + number] = self._pages + 1 + number << FRAME_SHIFT | _BUFFER_BITS
-        first = self._pages * ENTRIES
-        self._words = words[first : first + ENTRIES]
-        self._words[entry.ONE_READ] = 1 << entry.READ_SHIFT
-        self._words[entry.USER_END] = _USER_END
+            words[table + entry.BUFFER_PAGE + number] = self._pages + number << FRAME_SHIFT | _BUFFER_BITS
         self.keeper: Keeper | None = None
-        self._end = 0  # bytes that are offered
         self._descriptor = 0
+        self._end = 0  # bytes that are offered
         self._settled = 0  # TAKEN, when it was last looked at
 
     def offer(self, descriptor: int, length: int, keeper: Keeper) -> None:
@@ -111,6 +103,7 @@ class ReadAnswers:
             return False
         self._set(self._descriptor, got)
         window[RIP] = SYSCALL_ENTRY
+        window[RFLAGS] &= ~INTERRUPTS_ON  # as SYSCALL leaves them
         return True
 
     def check(self) -> None:
@@ -122,8 +115,10 @@ class ReadAnswers:
 
     def settle(self) -> None:
         """The program does not run: tell the keeper what it has taken."""
-        taken = self._words[entry.TAKEN]
-        if taken == self._settled or self.keeper is None:
+        if self.keeper is None or self._page.reader is not self:
+            return
+        taken = self._page.words[entry.TAKEN]
+        if taken == self._settled:
             return
         more = taken - self._settled
         reads, length = more >> entry.READ_SHIFT, more & entry.BYTES_TAKEN
@@ -138,27 +133,11 @@ class ReadAnswers:
         self.settle()
         self._end_offer()
 
-    def rewind(self, window: Any) -> bool:
-        """The program was stopped in the code: have it be before it or behind it.
-
-        Whether it is in a system call now that has not been answered; else it has been, or there was none.
-        """
-        words, at = self._words, window[RIP]
-        if entry.DONE <= at < entry.REFUSE:
-            window[RAX], window[RIP] = window[RDX], window[RCX]
-            return False
-        if at == entry.JUMPED:
-            window[RIP] = SYSCALL_ENTRY
-        if entry.SAVED <= at < entry.DONE:
-            window[RCX], window[RSI], window[RDI], window[RSP] = words[entry.OLD_RCX : entry.OLD_RSP + 1].tolist()
-        if entry.MEASURE <= at < entry.LEAVE:
-            window[RAX] = 0
-        return bool(SYSCALL_ENTRY < at <= entry.LEAVE)
-
     def release(self) -> None:
         """The address space has ended, and no core will enter it again."""
         self.withdraw()
-        self._words.release()
+        if self._page.reader is self:
+            self._page.reader = None
         self.buffer[: self._used] = bytes(self._used)  # it will be another process's
         self.buffer.release()
         self._half.memory.release_all(self._tables)
@@ -170,8 +149,13 @@ class ReadAnswers:
         if keeper is not None:
             keeper.withdrawn()
 
+    def load(self) -> None:
+        """The address space is entered: its offer goes to where the code looks for it."""
+        words = self._page.words
+        words[entry.DESCRIPTOR], words[entry.END], words[entry.TAKEN] = self._descriptor, self._end, self._settled
+
     def _set(self, descriptor: int, end: int) -> None:
-        words = self._words
-        words[entry.DESCRIPTOR], words[entry.END], words[entry.TAKEN] = descriptor, end, 0
         self._descriptor, self._end, self._settled = descriptor, end, 0
         self._used = max(self._used, end)
+        if self._page.reader is self:
+            self.load()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.machine import cpuid as baseline_cpu
 from loadstone.machine import kvm_api as kvm
+from loadstone.machine.code import code_at
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
     ACCESS_READ,
@@ -50,6 +51,7 @@ from loadstone.machine.kvm_context import (
     CS,
     FETCHED,
     IN_VCPU,
+    INTERRUPTS_ON,
     OF_CORE,
     R11,
     RCX,
@@ -68,20 +70,22 @@ from loadstone.machine.kvm_tables import (
     CR4_OSXSAVE,
     HALTED_IN_SYSCALL,
     MSRS,
+    PAGE_OF_STUBS,
     SYSCALL_ENTRY,
     WITH_ERROR,
     user_segments,
     vector_of,
 )
-from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PRESENT, PageTable, permissions
+from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PageTable, permissions
 from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, PhysicalMemory
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
+    from loadstone.machine.kvm_entry import EntryPage, MaskKeeper
 
 _ENTRY_FLAGS = 0x202
 _SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
-_TRAP_FLAG, _INTERRUPTS_ON, _PUSHF = 0x100, 0x200, b"\x9c"
+_TRAP_FLAG, _PUSHF = 0x100, b"\x9c"
 _ERROR_WRITE, _ERROR_USER, _ERROR_FETCH = 2, 4, 16
 _LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
 
@@ -92,7 +96,6 @@ _EXCEPTION_COMES, _NUMBER, _INT3_OR_INTO = 0xFF | 0xFF << 24, 0xFF00, (0x300, 0x
 _CS_WORDS, _SS_WORDS = slice(CS, CS + 3), slice(SS, SS + 3)
 _PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, (CS), RFLAGS, RSP
 _REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
-_USER_TOP = 1 << 47
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
 _INT, _SYSENTER, _SYSCALL = 0xCD, b"\x0f\x34", b"\x0f\x05"
 _FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
@@ -125,7 +128,7 @@ class KvmCore:
         exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
         machine: what it shares with the other cores of its virtual machine.
         inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
-        syscall_stays: whether SYSCALL was seen to arrive in ring 3, so that reads can be answered there.
+        masks: who knows the signal mask of the program that runs, where its changes may be answered in the guest.
     """
 
     name = "kvm"
@@ -168,7 +171,7 @@ class KvmCore:
         self._healing_at = -1  # that instruction
         self._filling = -1
         self._error = 0  # the error code of the last exception
-        self.syscall_stays = False
+        self.masks: MaskKeeper | None = None
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
@@ -194,6 +197,8 @@ class KvmCore:
             self._put_extended_state(context)
         if self._answers is not None:
             self._answers.check()
+        if self.machine.entry is not None and self.masks is not None:
+            self.machine.entry.open_mask(self.masks)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
@@ -208,6 +213,8 @@ class KvmCore:
         finally:
             if self._answers is not None:
                 self._answers.settle()
+            if self.machine.entry is not None and self.masks is not None:
+                self.machine.entry.settle_mask(self.masks)
             self.retired += perf_counter_ns() - started
 
     def interrupt(self) -> None:
@@ -238,7 +245,8 @@ class KvmCore:
 
         It is given back with `forget_answers`.
         """
-        if self._breakpoints.addresses or not self.syscall_stays or len(self.machine.cores) > 1:
+        page = self.machine.entry
+        if self._breakpoints.addresses or page is None or len(self.machine.cores) > 1:
             return None
         root = space.page_table.root
         if root not in self._halves:
@@ -247,7 +255,7 @@ class KvmCore:
             if self._memory.used + PAGES > self._memory.frames - self._memory.frames // 16:
                 return None
             try:
-                self._halves[root] = ReadAnswers(self.machine.half)
+                self._halves[root] = ReadAnswers(self.machine.half, page)
             except OutOfFrames:  # no room for the buffer in one piece
                 return None
             self._install_half()
@@ -347,6 +355,8 @@ class KvmCore:
         self._answers = answers = self._halves.get(self._root)
         entry = self.machine.half.entry if answers is None else answers.entry
         self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = entry
+        if self.machine.entry is not None:
+            self.machine.entry.enter(answers)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -402,37 +412,43 @@ class KvmCore:
         """The registers are what the exception pushed. The vector, or _IN_SYSCALL where that is how SYSCALL comes."""
         window = self._window
         error, pc, flags, window[RSP] = _PUSHED.unpack_from(self._memory.bytes, self._tables.pushed_at)
-        if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & _INTERRUPTS_ON:
-            self.syscall_stays = True
+        if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & INTERRUPTS_ON:
+            self.machine.open_entry()
             return _IN_SYSCALL
         window[RIP], window[RFLAGS] = pc, flags
         self._error = error if vector in WITH_ERROR else 0
-        return vector if self._answers is None else self._leave_answers(self._answers, vector)
+        page = self.machine.entry
+        return vector if page is None else self._leave_entry(page, vector)
 
-    def _leave_answers(self, answers: ReadAnswers, vector: int) -> int:
-        """The same where reads are answered: interrupts are off from the first answer on, and calls leave by HLT."""
+    def _leave_entry(self, page: EntryPage, vector: int) -> int:
+        """The same where SYSCALL enters code in ring 3: calls leave by HLT, and interrupts are off behind an answer."""
         window = self._window
-        window[RFLAGS] |= _INTERRUPTS_ON
-        if window[RIP] & -FRAME_SIZE != SYSCALL_ENTRY:
+        off = not window[RFLAGS] & INTERRUPTS_ON
+        window[RFLAGS] |= INTERRUPTS_ON
+        if window[RIP] & -FRAME_SIZE != PAGE_OF_STUBS:
             return vector
-        if answers.rewind(window):
+        if off and (page.rewind(window) or (window[RIP] == SYSCALL_ENTRY and self._follows_syscall())):
             return _IN_SYSCALL
         window[CR2] = window[RIP]  # the program has jumped there: as if it might not
         self._error = _ERROR_USER | _ERROR_FETCH
         return PAGE_FAULT
 
+    def _follows_syscall(self) -> bool:
+        """Whether RCX is what it is behind a SYSCALL instruction. (Its code may be such that it cannot read it.)"""
+        return code_at(self._memory, self._space.page_table, self._window[RCX] - 2, 2) == _SYSCALL
+
     def _is_in_syscall(self) -> bool:
-        """Whether SYSCALL was executed and its stub not fetched yet: a paravirtual CPU can be kicked between the two.
+        """Whether SYSCALL was executed and not carried out: a paravirtual CPU can be kicked at any instruction there.
 
         A signal's frame must not get these registers: the way back from it sets the interrupt flag.
         """
-        window, answers = self._window, self._answers
-        if answers is not None:
-            window[RFLAGS] |= _INTERRUPTS_ON
-            if window[RIP] == SYSCALL_ENTRY:
-                return self._code_at(window[RCX] - 2, 2) == _SYSCALL
-            return window[RIP] & -FRAME_SIZE == SYSCALL_ENTRY and answers.rewind(window)
-        return bool(window[RIP] == SYSCALL_ENTRY and not window[RFLAGS] & _INTERRUPTS_ON)
+        window, page = self._window, self.machine.entry
+        if page is None:
+            return bool(window[RIP] == SYSCALL_ENTRY and not window[RFLAGS] & INTERRUPTS_ON)
+        window[RFLAGS] |= INTERRUPTS_ON
+        if window[RIP] == SYSCALL_ENTRY:
+            return self._follows_syscall()
+        return window[RIP] & -FRAME_SIZE == PAGE_OF_STUBS and page.rewind(window)
 
     def _is_delivered(self) -> bool:
         """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""
@@ -447,7 +463,7 @@ class KvmCore:
         if self._answers is not None and self._answers.refill(window):
             return None
         window[RIP] = window[RCX]
-        window[R11] |= _INTERRUPTS_ON
+        window[R11] |= INTERRUPTS_ON
         window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
         self._healing.clear()
         return _SYSTEM_CALL_TRAP
@@ -488,7 +504,7 @@ class KvmCore:
         if vector == INVALID_OPCODE:
             return self._invalid_opcode(pc)
         if vector == GENERAL_PROTECTION and not error:
-            code = self._code_at(pc, 3)
+            code = code_at(self._memory, self._space.page_table, pc, 3)
             if code.startswith(_CALLED_PRIVILEGED):
                 return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
         if vector == DEBUG:
@@ -497,7 +513,7 @@ class KvmCore:
 
     def _invalid_opcode(self, pc: int) -> Trap:
         """Where the CPU is paravirtual, software interrupts, SYSENTER and bad far returns come as invalid, too."""
-        code = self._code_at(pc, 2)
+        code = code_at(self._memory, self._space.page_table, pc, 2)
         if code == _SYSENTER or code.lstrip(b"\x48")[:1] in _FAR_RETURNS:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if code[:1] == bytes((_INT,)) and len(code) == 2:
@@ -555,7 +571,7 @@ class KvmCore:
         pc = window[RIP]
         own = window[RFLAGS] & _TRAP_FLAG
         window[RFLAGS] |= _TRAP_FLAG
-        pushes_flags = self._code_at(pc, 1) == _PUSHF
+        pushes_flags = code_at(self._memory, self._space.page_table, pc, 1) == _PUSHF
         trap = None
         while trap is None:
             trap = self._enter(deadline)
@@ -571,19 +587,6 @@ class KvmCore:
             entry = self._space.page_table.entry(window[RSP])
             self._memory.bytes[(entry & FRAME_MASK | window[RSP] & 0xFFF) + 1] &= ~(_TRAP_FLAG >> 8) & 0xFF
         return None
-
-    def _code_at(self, pc: int, size: int) -> bytes:
-        """The bytes of code at `pc`, as far as they are mapped."""
-        code = b""
-        while size > 0 and 0 <= pc < _USER_TOP:
-            entry = self._space.page_table.entry(pc)
-            if not entry & PRESENT:
-                break
-            length = min(size, FRAME_SIZE - pc % FRAME_SIZE)
-            code += bytes(self._memory.view((entry & FRAME_MASK) >> FRAME_SHIFT, pc % FRAME_SIZE, length))
-            pc += length
-            size -= length
-        return code
 
     def _strange_exit(self, reason: int) -> str:
         """What to say when the vCPU stopped in a way that no program can cause."""

@@ -20,6 +20,7 @@ from loadstone.machine.kvm_tables import KernelHalf
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_core import KvmCore
+    from loadstone.machine.kvm_entry import EntryPage
     from loadstone.machine.physical import PhysicalMemory
 
 
@@ -29,6 +30,7 @@ class KvmMachine:
     Attributes:
         cpu: what every vCPU is. baseline: whether that is the CPU of cpuid.py.
         half: ring 0. stale: what is to be forgotten. breakpoints: of all cores. cores: those that there are.
+        entry: where SYSCALL enters, once it was seen to stay in ring 3; None: the page of the stubs.
     """
 
     def __init__(self, memory: PhysicalMemory, baseline: bool) -> None:
@@ -47,7 +49,18 @@ class KvmMachine:
         self.stale = StaleTranslations(memory, self.vm)
         self.breakpoints = Breakpoints(memory)
         self.cores: list[KvmCore] = []
+        self.entry: EntryPage | None = None
         self._lock = _thread.allocate_lock()  # of what is to be forgotten, and of the slots
+
+    def open_entry(self) -> None:
+        """SYSCALL was seen to stay in ring 3: have it enter the code of kvm_entry.py from now on.
+
+        Nothing has to be forgotten: fetching from there faults until the new entry is seen, and the stubs are the same.
+        """
+        from loadstone.machine.kvm_entry import EntryPage
+
+        self.entry = EntryPage(self.half)
+        self.entry.enter(None)
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Have every vCPU forget [start, end) of an address space: before it runs again, or now if one is running."""
@@ -78,5 +91,7 @@ class KvmMachine:
     def close(self) -> None:
         """Give it back to the host."""
         self.vm.close()
+        if self.entry is not None:
+            self.entry.words.release()
         self.stale.close()
         self.half.release()

@@ -2,7 +2,7 @@
 
 One half of every address space, in the last slot of the page directory, out of a program's reach:
 
-    +0x0000  stubs     SYSCALL's entry at +0, the stub of vector v at +0x100 + 4 v; each is one HLT
+    +0x0000  stubs     the stub of vector v at +0x100 + 4 v, SYSCALL's entry at +0x800; each is one HLT
     +0x1000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
 
 and for each core of the machine, one behind the other:
@@ -20,12 +20,13 @@ from __future__ import annotations
 import struct
 
 from loadstone.machine.kvm_api import segment
-from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS
 
 BASE = 0xFFFF_FF80_0000_0000
-SYSCALL_ENTRY = BASE
+PAGE_OF_STUBS = BASE
+SYSCALL_ENTRY = BASE + 0x800
 _STUBS = BASE + 0x100
 _IDT, _FIRST_CORE = BASE + 0x1000, BASE + 0x2000
 _PAGES_OF_A_CORE = 2
@@ -55,6 +56,7 @@ MSRS = {
     _MSR_FMASK: _SYSCALL_FLAGS,
 }
 _PLAIN = PRESENT | WRITABLE | ACCESSED | DIRTY
+_UPPER = _PLAIN | USER  # of entries above the last: that says whose a page is
 
 
 def vector_of(pc: int) -> int:
@@ -77,12 +79,11 @@ class KernelHalf:
         self.spare_buffers: list[int] = []
         self._frames: list[int] = []
         self._cores = 0
-        self._answering = -1
         directory, middle, self.table = (self._allocate() for _ in range(3))
         words = memory.words
-        self.entry = directory << 12 | _PLAIN
-        words[directory * ENTRIES] = middle << 12 | _PLAIN
-        words[middle * ENTRIES] = self.table << 12 | _PLAIN
+        self.entry = directory << 12 | _UPPER
+        words[directory * ENTRIES] = middle << 12 | _UPPER
+        words[middle * ENTRIES] = self.table << 12 | _UPPER
         stubs = self._allocate()
         words[self.table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
         memory.page(stubs)[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
@@ -105,14 +106,19 @@ class KernelHalf:
         self.memory.words[self.table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
         return frame
 
-    def answering_stubs(self, code: bytes) -> int:
-        """The frame of the stubs where SYSCALL enters `code`, which ends before them."""
-        if self._answering < 0:
-            self._answering = self._allocate()
-            page = self.memory.page(self._answering)
-            page[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
-            page[: len(code)] = code
-        return self._answering
+    def open_entry(self, code: bytes, offset: int, data_page: int) -> int:
+        """Put `code` where SYSCALL enters, `offset` into the page of the stubs, for programs to execute in ring 3.
+
+        The frame of a page for its data, which programs may write to.
+        """
+        stubs, data = self._allocate(), self._allocate()
+        page = self.memory.page(stubs)
+        page[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
+        page[offset : offset + len(code)] = code
+        first = self.table * ENTRIES
+        self.memory.words[first] = stubs << 12 | PRESENT | USER | ACCESSED
+        self.memory.words[first + data_page] = data << 12 | _UPPER | NO_EXECUTE
+        return data
 
     def release(self) -> None:
         """Give the frames back."""

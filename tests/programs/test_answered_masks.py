@@ -1,0 +1,39 @@
+"""Signal masks that the KVM core changes in the guest: the program sees what rt_sigprocmask(2) gives natively."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from loadstone import Machine
+from loadstone.machine.engines import TESTED_KVM
+from machine.engines import maker
+from support.compilers import Compiler
+from support.run import same
+
+
+def test_whatever_comes_between_changes(compiled: Compiler) -> None:
+    """Bad addresses, pending signals, handlers, threads, a child, exec."""
+    maker("kvm")
+    same(compiled("masks", "static", "-lpthread"), options=["--engine", "kvm"])
+
+
+def test_most_changes_are_answered_and_all_are_counted() -> None:
+    maker("kvm")
+    if not os.path.isdir(TESTED_KVM):
+        pytest.skip("SYSCALL does not arrive in ring 3 on this host's KVM")
+    words = ["/bin/bash", "-c", "for ((i = 0; i < 5; i++)); do /bin/true; done"]
+    found = []
+    for watched in (False, True):
+        with Machine(engine="kvm") as machine:
+            if watched:
+                machine.events.subscribe(lambda _: None, ("syscall",))
+            assert machine.spawn(words[0], words, {}).run().code == 0
+            masks = machine.linux.answered_masks
+            assert masks is not None
+            found.append((masks.calls, machine.linux.calls.counts()))
+    (answered, counts), (none, calls) = found
+    assert none == 0  # somebody listened to system calls
+    assert counts == calls
+    assert answered > 0.7 * counts["rt_sigprocmask"]
