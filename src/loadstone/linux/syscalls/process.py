@@ -10,7 +10,6 @@ from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
 from loadstone.linux.capabilities import LAST_CAPABILITY
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.state import (
     DEFAULT_SLACK,
@@ -196,6 +195,8 @@ def set_robust_list(task: Task, head: Address, size: Size) -> int:
 @syscall(FULL)
 def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
     """get_robust_list(2)."""
+    from loadstone.linux.inspecting import may_inspect
+
     if pid == INIT and task.process.credentials.euid:
         raise LinuxError(EPERM, "the machine's own process")
     other = task_of(task, pid)
