@@ -53,7 +53,8 @@ def extend(space: AddressSpace, start: int, length: int, flags: int = 0) -> None
     below = space.vmas.find_before(start)
     vma = None
     if below and below.end > space.start_brk:
-        vma = merge_new(space, Proposal(start, start + length, flags, start), expand_only=True)
+        index = space.vmas.room(start, start + length)
+        vma = merge_new(space, Proposal(start, start + length, flags, start), index, expand_only=True)
     if vma is None:
         vma = Vma(start, start + length, flags, None, start)
         space.vmas.insert(vma)

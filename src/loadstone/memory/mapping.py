@@ -144,9 +144,11 @@ def map_area(
 
     new = Proposal(address, address + length, vm_flags, offset)
     new.backing, new.file, new.path = backing, backing if file is None else file, path
-    _place(space, new)
-    if flags & MAP_FIXED and backing is not None:
-        _map_segment_ahead(space, address, backing)
+    fixed_file = flags & MAP_FIXED and backing is not None
+    former = space.vmas.find(address) if fixed_file else None
+    vma = _place(space, new)
+    if fixed_file:
+        _map_segment_ahead(space, vma, former)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, address, address + length)
     return address
@@ -225,13 +227,13 @@ def _sure(space: AddressSpace, outline: Outline, most: int) -> bool:
     )
 
 
-def _map_segment_ahead(space: AddressSpace, address: int, backing: Backing) -> None:
-    """A file was mapped at a fixed address: as a loader puts a segment over its first mapping, which is then below."""
-    vma = space.vmas.find(address)
-    assert vma is not None
-    below = space.vmas.before(vma)
-    if below is not None and below.backing is backing:
-        map_ahead(space, below)
+def _map_segment_ahead(space: AddressSpace, vma: Vma, former: Vma | None) -> None:
+    """A file was mapped at a fixed address, as loaders put segments over their first mapping of all of the file.
+
+    `former` was there before. Where it was cut, what is left of it below is the first segment.
+    """
+    if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
+        map_ahead(space, former)
     map_ahead(space, vma)
 
 
@@ -311,18 +313,22 @@ def remove_all(space: AddressSpace) -> None:
     space.guards.clear()
 
 
-def _place(space: AddressSpace, new: Proposal) -> None:
-    """Put the new area in, in place of what was there (kernel: __mmap_region)."""
-    old = gather(space, new.start, new.end)
+def _place(space: AddressSpace, new: Proposal) -> Vma:
+    """Put the new area in, in place of what was there; the VMA that has it (kernel: __mmap_region)."""
+    vmas = space.vmas
     pages = (new.end - new.start) >> PAGE_SHIFT
+    index = vmas.room(new.start, new.end)
+    old = gather(space, new.start, new.end) if index < 0 else []
     space.usage.check_growth(new.flags, pages - sum(map(pages_of, old)), space.limits)
     if is_accountable(new.flags):
         kept = sum(pages_of(vma) for vma in old if vma.flags & ACCOUNT)
         space.charge(pages - kept)
         space.limits.commitment.promised += kept  # what `remove` takes back was promised to the new area
         new.flags |= ACCOUNT
-    remove(space, old)
-    vma = merge_new(space, new)
+    if index < 0:
+        remove(space, old)
+        index = vmas.room(new.start, new.end)
+    vma = merge_new(space, new, index)
     if vma is None:
         if new.flags & SHARED and new.backing is None:
             new.backing = SharedMemory(space.cache, new.end - new.start, space.limits.commitment.new_inode())
@@ -330,9 +336,10 @@ def _place(space: AddressSpace, new: Proposal) -> None:
         vma = Vma(
             new.start, new.end, new.flags, new.backing, new.offset, path=new.path, file=new.file, anon_vma=new.anon_vma
         )
-        space.vmas.insert(vma)
+        vmas.insert_at(index, vma)
     space.usage.add(vma.flags, pages)
     space.emit("map", vma, new.start, new.end)
+    return vma
 
 
 def _flags_of(prot: int, flags: int) -> int:

@@ -44,16 +44,21 @@ class Proposal:
         self.userfault = like.userfault if like else None
 
 
-def merge_new(space: AddressSpace, new: Proposal, *, expand_only: bool = False) -> Vma | None:
+def merge_new(space: AddressSpace, new: Proposal, index: int, *, expand_only: bool = False) -> Vma | None:
     """Let a neighbour of the empty range take `new` in; the grown VMA, or None (kernel: vma_merge_new_range).
 
-    With `expand_only` the neighbour above is left out, as the program break does it.
+    `index` is where there is room for it. With `expand_only` the neighbour above is left out, as the program break does
+    it.
     """
     if new.flags & SPECIAL:
         return None
     vmas = space.vmas
-    left = _left(space, new)
-    right = None if expand_only else _right(space, new, left)
+    left = vmas[index - 1] if index else None
+    if left is not None and not (left.end == new.start and _joins_left(left, new)):
+        left = None
+    right = vmas[index] if index < len(vmas) and not expand_only else None
+    if right is not None and not (right.start == new.end and _joins_right(right, new, left)):
+        right = None
     if left:
         end = new.end
         if right:
@@ -145,43 +150,41 @@ def _merge_existing(space: AddressSpace, vma: Vma, start: int, end: int, flags: 
 
 
 def _left(space: AddressSpace, new: Proposal) -> Vma | None:
-    """The VMA that ends where `new` starts, if the two may merge (kernel: can_vma_merge_left)."""
+    """The VMA that ends where `new` starts, if the two may merge."""
     below = space.vmas.find_before(new.start)
-    if (
-        below
-        and below.end == new.start
-        and below.offset + below.end - below.start == new.offset
-        and _alike(below, new)
-        and _anon_mergeable(below, new)
-    ):
-        return below
-    return None
+    return below if below and below.end == new.start and _joins_left(below, new) else None
 
 
 def _right(space: AddressSpace, new: Proposal, left: Vma | None) -> Vma | None:
-    """The VMA that starts where `new` ends, if it may merge with `new`, and with `left` too (can_vma_merge_right)."""
+    """The VMA that starts where `new` ends, if it may merge with `new`, and with `left` too."""
     above = space.vmas.find_after(new.end)
-    if (
-        above
-        and above.start == new.end
+    return above if above and above.start == new.end and _joins_right(above, new, left) else None
+
+
+def _joins_left(below: Vma, new: Proposal) -> bool:
+    """Whether `new` may merge with the VMA that ends where it starts (kernel: can_vma_merge_left)."""
+    return (
+        below.flags == new.flags
+        and below.offset + below.end - below.start == new.offset
+        and _alike(below, new)
+        and _anon_mergeable(below, new)
+    )
+
+
+def _joins_right(above: Vma, new: Proposal, left: Vma | None) -> bool:
+    """Whether `new` may merge with the VMA that starts where it ends, and that with `left` (can_vma_merge_right)."""
+    return (
+        above.flags == new.flags
         and above.offset == new.offset + new.end - new.start
         and _alike(above, new)
         and _anon_mergeable(above, new)
         and (not left or not left.anon_vma or not above.anon_vma or left.anon_vma is above.anon_vma)
-    ):
-        return above
-    return None
+    )
 
 
 def _alike(vma: Vma, new: Proposal) -> bool:
-    """Kernel: is_mergeable_vma. The file is compared, not the inode: two opens do not merge."""
-    return (
-        vma.flags == new.flags
-        and vma.backing is new.backing
-        and vma.file is new.file
-        and vma.userfault is new.userfault
-        and not vma.name
-    )
+    """Kernel: is_mergeable_vma, but for the flags. The file is compared, not the inode: two opens do not merge."""
+    return vma.backing is new.backing and vma.file is new.file and vma.userfault is new.userfault and not vma.name
 
 
 def _anon_mergeable(vma: Vma, new: Proposal) -> bool:

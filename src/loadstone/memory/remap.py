@@ -130,7 +130,7 @@ def _expand(space: AddressSpace, request: _Request, vma: Vma) -> int:
             space.charge(delta >> PAGE_SHIFT)
         flags, start = vma.flags, vma.end
         grown = Proposal(start, start + delta, flags, vma.offset + start - vma.start, like=vma)
-        merged = merge_new(space, grown)
+        merged = merge_new(space, grown, space.vmas.room(grown.start, grown.end))
         if merged is None:
             raise LinuxError(ENOMEM, "the mapping cannot grow")
         space.usage.add(flags, delta >> PAGE_SHIFT)
@@ -241,7 +241,7 @@ def _copy_vma(space: AddressSpace, vma: Vma, request: _Request) -> Vma:
         offset = start  # no page remembers the old place, so the new one can be merged with its neighbours
     proposal = Proposal(start, end, vma.flags & ~UFFD_MISSING, offset, like=vma)
     proposal.userfault = None
-    merged = merge_new(space, proposal)
+    merged = merge_new(space, proposal, space.vmas.room(proposal.start, proposal.end))
     if merged:
         return merged
     copy = vma.copy(start, end, offset)

@@ -70,6 +70,14 @@ class VmaList:
         vma = self.find_after(start)
         return vma is not None and vma.start < end
 
+    def room(self, start: int, end: int) -> int:
+        """Where in the list a VMA of `[start, end)` would be; -1 if there is one with a byte in it."""
+        vmas = self._vmas
+        index = bisect_left(self._starts, start)
+        if index and vmas[index - 1].end > start:
+            return -1
+        return index if index == len(vmas) or vmas[index].start >= end else -1
+
     def before(self, vma: Vma) -> Vma | None:
         """The neighbour below."""
         index = self._index(vma) - 1
@@ -82,7 +90,10 @@ class VmaList:
 
     def insert(self, vma: Vma) -> None:
         """Add `vma`, which overlaps none."""
-        index = bisect_left(self._starts, vma.start)
+        self.insert_at(bisect_left(self._starts, vma.start), vma)
+
+    def insert_at(self, index: int, vma: Vma) -> None:
+        """Add `vma` where there is `room` for it."""
         self._starts.insert(index, vma.start)
         self._vmas.insert(index, vma)
         if isinstance(vma.backing, SharedMemory):
