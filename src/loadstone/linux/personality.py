@@ -279,9 +279,7 @@ class Linux:
         task_state(task).exec()
         context = task.context
         context.reset()
-        for register, value in image.registers.items():
-            if value:
-                context.write(register, value)
+        context.write_registers({register: value for register, value in image.registers.items() if value})
         process.has_executed = True
         if old is not None:
             old.release()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from errno import EINVAL, ENOMEM, EPERM
+from operator import itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,13 @@ from loadstone.linux.signals import (
     from_kernel,
     set_mask,
 )
+from loadstone.machine.core import GENERAL_PROTECTION
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.signals import Action, SigInfo, TaskSignals
+    from loadstone.machine.core import Context
 
 _FRAME_SIZE = 440
 _RED_ZONE = 128
@@ -69,6 +72,7 @@ _REGISTERS = (
     "rip",
     "eflags",
 )
+_REGISTERS_OF = itemgetter(*_REGISTERS)
 # eflags: what a handler may change (FIX_EFLAGS: AC OF DF TF SF ZF AF PF CF RF), and what is cleared for it (DF RF TF)
 _FIX_EFLAGS = 0x40000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1 | 0x10000
 _CLEAR_EFLAGS = 0x400 | 0x10000 | 0x100
@@ -112,8 +116,8 @@ def push_frame(task: Task, info: SigInfo, action: Action) -> None:
     if not action.flags & SA_RESTORER:
         raise LinuxError(EINVAL, "x86-64 handlers need SA_RESTORER")
     context, signals, space = task.context, task.signals, task.process.space
-    old_sp = context.sp
-    frame, image = _place_frame(signals, old_sp, action, fpu_frame.size(context))
+    registers = context.registers()
+    frame, image = _place_frame(signals, registers["rsp"], action, fpu_frame.size(context))
     copy_out(space, image, fpu_frame.save(context))
     mask = signals.mask if signals.saved_mask is None else signals.saved_mask
     start, size, flags = signals.altstack
@@ -121,7 +125,7 @@ def push_frame(task: Task, info: SigInfo, action: Action) -> None:
     copy_out(space, frame, _FRAME_TOP.pack(action.restorer, uc_flags, 0, start, flags))
     middle = _FRAME_MIDDLE.pack(
         size,
-        *[context.read(register) for register in _REGISTERS],
+        *_REGISTERS_OF(registers),
         USER_CS, 0, 0, USER_SS,
         signals.error_code, signals.trap_number, mask, signals.cr2, image,
     )  # fmt: skip
@@ -130,7 +134,7 @@ def push_frame(task: Task, info: SigInfo, action: Action) -> None:
     if action.flags & SA_SIGINFO:
         tail += info.pack()
     copy_out(space, frame + _FRAME_MASK_OFFSET, tail)
-    _enter_handler(task, info.number, action.handler, frame)
+    _enter_handler(context, info.number, action.handler, frame, registers["eflags"])
 
 
 def _place_frame(signals: TaskSignals, sp: int, action: Action, image_size: int) -> tuple[int, int]:
@@ -150,15 +154,9 @@ def _place_frame(signals: TaskSignals, sp: int, action: Action, image_size: int)
     return frame, image
 
 
-def _enter_handler(task: Task, number: int, handler: int, frame: int) -> None:
-    context = task.context
-    context.write("rdi", number)
-    context.write("rax", 0)
-    context.write("rsi", frame + _FRAME_INFO_OFFSET)
-    context.write("rdx", frame + 8)
-    context.sp = frame
-    context.pc = handler
-    context.write("eflags", context.read("eflags") & ~_CLEAR_EFLAGS)
+def _enter_handler(context: Context, number: int, handler: int, frame: int, flags: int) -> None:
+    arguments = {"rdi": number, "rax": 0, "rsi": frame + _FRAME_INFO_OFFSET, "rdx": frame + 8}
+    context.write_registers({**arguments, "rsp": frame, "rip": handler, "eflags": flags & ~_CLEAR_EFLAGS})
     context.load_fpu(fpu_frame.RESET)
 
 
@@ -174,20 +172,18 @@ def sigreturn(task: Task) -> None:
 
 def _pop_frame(task: Task, frame: int) -> None:
     context, signals, space = task.context, task.signals, task.process.space
-    mask = int.from_bytes(copy_in(space, frame + _FRAME_MASK_OFFSET, 8), "little")
-    top = copy_in(space, frame, _FRAME_TOP.size)
-    _, uc_flags, _, start, flags = _FRAME_TOP.unpack(top)
-    set_mask(task, mask)
-    size, *values = _FRAME_MIDDLE.unpack(copy_in(space, frame + _FRAME_MIDDLE_OFFSET, _FRAME_MIDDLE.size))
+    found = copy_in(space, frame, _FRAME_INFO_OFFSET)
+    _, uc_flags, _, start, flags = _FRAME_TOP.unpack_from(found)
+    set_mask(task, int.from_bytes(found[_FRAME_MASK_OFFSET:], "little"))
+    size, *values = _FRAME_MIDDLE.unpack_from(found, _FRAME_MIDDLE_OFFSET)
     registers = dict(zip(_REGISTERS, values, strict=False))
     kept = context.read("eflags") & ~_FIX_EFLAGS
     registers["eflags"] = kept | registers["eflags"] & _FIX_EFLAGS
-    for register, value in registers.items():
-        context.write(register, value)
+    context.write_registers(registers)
     code, _, _, stack = values[18:22]
     fpu_frame.load(context, space, values[26])
     signals.restart_block = None
     with suppress(LinuxError):  # the kernel does not look at the result either
         set_altstack(signals, context.sp, start, size, flags, MINSIGSTKSZ)
     if code | 3 != USER_CS or (uc_flags & UC_STRICT_RESTORE_SS and stack | 3 != USER_SS):
-        force_exception(task, 13, (code if code | 3 != USER_CS else stack) & ~3)
+        force_exception(task, GENERAL_PROTECTION, (code if code | 3 != USER_CS else stack) & ~3)

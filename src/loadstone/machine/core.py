@@ -6,7 +6,7 @@ as a callback when it is built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadstone.lean import Protocol
@@ -105,6 +105,9 @@ class Context(Protocol):
 
     def write(self, register: str, value: int) -> None:
         """Set a register."""
+
+    def write_registers(self, values: Mapping[str, int]) -> None:
+        """Set several registers at once."""
 
     def registers(self) -> dict[str, int]:
         """All of them, in ptrace's order."""

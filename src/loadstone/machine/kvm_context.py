@@ -7,6 +7,7 @@ AVX…) is an XSAVE image in the uncompacted format, fetched from the vCPU and p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from loadstone.errors import HostError
@@ -119,6 +120,11 @@ class KvmContext:
         elif register not in _FIXED:
             first, end = _IN_IMAGE[register]
             self._changing()[first:end] = value.to_bytes(end - first, "little")
+
+    def write_registers(self, values: Mapping[str, int]) -> None:
+        """Set several registers."""
+        for register, value in values.items():
+            self.write(register, value)
 
     def registers(self) -> dict[str, int]:
         """All of them, in ptrace's order, then FCW and MXCSR."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from ctypes import c_void_p
 
 from loadstone.errors import HostError
@@ -30,7 +31,8 @@ _FLOATING_NUMBERS = (
     *range(uc.REG_XMM0, uc.REG_XMM0 + 16),
     uc.REGISTERS["mxcsr"],
 )
-_CS, _SS = uc.REGISTERS["cs"], uc.REGISTERS["ss"]
+_SELECTORS = ("cs", "ss")  # loading one would need the GDT; ring 3's are the only ones
+_SELECTOR_NUMBERS = tuple(uc.REGISTERS[name] for name in _SELECTORS)
 _MASK64 = (1 << 64) - 1
 
 
@@ -81,6 +83,10 @@ class UnicornContext:
     def write(self, register: str, value: int) -> None:
         """Set a register. Writing a selector of ring 3 leaves the descriptor as it is."""
         self._contexts.write(self, uc.REGISTERS[register], value)
+
+    def write_registers(self, values: Mapping[str, int]) -> None:
+        """Set several registers, by one call; CS and SS stay what they are."""
+        self._contexts.write_several(self, values)
 
     def registers(self) -> dict[str, int]:
         """All of them, in ptrace's order, then FCW and MXCSR."""
@@ -143,6 +149,7 @@ class Contexts:
         self._shared = engine.shared
         self._all = Batch(engine, [uc.REGISTERS[name] for name in _ALL], 8)
         self._floating = Batch(engine, _FLOATING_NUMBERS, 16)
+        self._some: dict[tuple[str, ...], Batch] = {}  # the few combinations that are set together
         self._pristine = UnicornContext(self, engine.new_handle())
         engine.save(self._pristine.handle)
         self.current = self._pristine
@@ -160,7 +167,7 @@ class Contexts:
 
     def write(self, context: UnicornContext, number: int, value: int) -> None:
         """Set one register of a context."""
-        if number in (_CS, _SS):  # loading a selector would need the GDT; ring 3's are the only ones
+        if number in _SELECTOR_NUMBERS:
             return
         if context is not self.current:
             self._engine.write_saved(context.handle, number, value & _MASK64)
@@ -169,6 +176,17 @@ class Contexts:
             self.next_pc = -1
         self._settle()
         self._engine.write(number, value & _MASK64)
+
+    def write_several(self, context: UnicornContext, values: Mapping[str, int]) -> None:
+        """Set registers of 64 bits or less, by ptrace's names."""
+        self.load(context)
+        self.next_pc = -1
+        self._settle()
+        names = tuple([name for name in values if name not in _SELECTORS])
+        batch = self._some.get(names)
+        if batch is None:
+            batch = self._some[names] = Batch(self._engine, [uc.REGISTERS[name] for name in names], 8)
+        batch.write(struct.pack(f"{len(names)}Q", *[values[name] & _MASK64 for name in names]))
 
     def read_all(self, context: UnicornContext) -> dict[str, int]:
         """All registers of 64 bits or less, by ptrace's names."""
