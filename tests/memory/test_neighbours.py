@@ -72,6 +72,38 @@ def test_what_nobody_may_read_and_what_is_data_is_not_mapped_ahead(world: World)
     assert present(world.space, ALIGNED, 8) == 0
 
 
+def test_a_little_data_and_what_is_behind_it_gets_frames_of_its_own(world: World) -> None:
+    file = File(16 * PAGE)
+    world.cache.bring(file, 0, 14)
+    world.file(file, 8, R | X, at=ALIGNED)
+    data = world.file(file, 8, R | W, at=ALIGNED + 8 * PAGE, first=8)
+    assert writable(world.space, data, 8) == list(range(7))  # the last is not cached
+    world.anonymous(6, at=data + 6 * PAGE)
+    assert writable(world.space, data, 12) == list(range(12))
+    assert (world.space.minor_faults, world.memory.usage()["anonymous"]) == (0, 12)
+    for number in range(6):
+        assert copy_in(world.space, data + number * PAGE, PAGE) == file.page(8 + number)
+    assert copy_in(world.space, data + 6 * PAGE, 6 * PAGE) == bytes(6 * PAGE)
+    copy_out(world.space, data, b"mine")
+    assert file.written == [] and file.page(8)[:4] != b"mine"
+
+
+@pytest.mark.parametrize("why", ["too large", "no program", "shared", "behind no data", "somebody looks"])
+def test_other_data_waits_for_its_faults(world: World, why: str) -> None:
+    file = File(40 * PAGE)
+    world.cache.bring(file, 0, 39)
+    if why != "no program":
+        world.file(file, 8, R | X, at=ALIGNED)
+    if why == "somebody looks":
+        world.space.events = world.events
+    data = ALIGNED + 8 * PAGE
+    if why == "behind no data":
+        world.anonymous(4, at=data + PAGE)
+    else:
+        world.file(file, 17 if why == "too large" else 4, R | W, at=data, first=8, shared=why == "shared")
+    assert present(world.space, data, 17) == 0
+
+
 def test_a_page_that_leaves_the_cache_is_not_mapped_from_memory(world: World) -> None:
     file = File(8 * PAGE)
     world.cache.bring(file, 0, 7)

@@ -32,7 +32,7 @@ from loadstone.memory.flags import (
 )
 from loadstone.memory.lock import check_lock_limit, may_lock, populate
 from loadstone.memory.merge import Proposal, merge_new
-from loadstone.memory.neighbours import map_ahead
+from loadstone.memory.neighbours import is_image, map_ahead
 from loadstone.memory.placement import round_hint, unmapped_area
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import (
@@ -149,6 +149,8 @@ def map_area(
     vma = _place(space, new)
     if fixed_file:
         _map_segment_ahead(space, vma, former)
+    elif flags & MAP_FIXED and _is_behind_data(space, vma, address):
+        map_ahead(space, vma)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, address, address + length)
     return address
@@ -235,6 +237,12 @@ def _map_segment_ahead(space: AddressSpace, vma: Vma, former: Vma | None) -> Non
     if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
         map_ahead(space, former)
     map_ahead(space, vma)
+
+
+def _is_behind_data(space: AddressSpace, vma: Vma, address: int) -> bool:
+    """Whether anonymous memory at `address` goes on where a program's or library's data ends: its .bss."""
+    below = space.vmas.before(vma)
+    return below is not None and below.end == vma.start == address and is_image(space, below)
 
 
 def unmap(space: AddressSpace, start: int, length: int) -> None:

@@ -5,7 +5,8 @@ favours of Loadstone's, given on the terms of filling ahead (see memory.fill_ahe
 They matter to processes, which fork copies and exec builds anew, page by page:
 
 - a read fault on a file maps all the cached pages that the same page table and mapping have;
-- mapping a part of a program or library maps its cached pages at once, but for data, which is written first;
+- mapping a part of a program or library maps its cached pages at once; data, which is written first, gets frames of
+  its own then if there is little of it, and so does .bss behind it;
 - a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it;
 - a write fault in a small anonymous mapping, as a library has for .bss, fills all of it.
 
@@ -18,12 +19,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.columns import frames_of
 from loadstone.machine.paging import ACCESSED, AHEAD, COUNTED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, ZERO_PAGE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.entries import anonymous_entry, file_entry
 from loadstone.memory.flags import RAND_READ
-from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_SHIFT, PROTECTION, WRITE, Vma
+from loadstone.memory.merge import prepare_anon_vma
+from loadstone.memory.vma import EXEC, GROWSDOWN, PAGE, PAGE_SHIFT, PROTECTION, SHARED, WRITE, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -84,10 +85,7 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
     size = ahead.block(space, vma, page, access, after_read) if ahead is not None else 1
     if ahead is None or size < 2:
         return 0
-    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
-    window = in_table & -size
-    first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT)) - in_table + slot
-    end = min(window + size, in_table + ((vma.end - page) >> PAGE_SHIFT)) - in_table + slot
+    first, end = _block(vma, page, slot, size)
     memory = space.memory
     words = memory.words
     absent = [here for here, entry in enumerate(words[first:end].tolist(), first) if not entry and here != slot]
@@ -106,11 +104,17 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
 
 
 def map_ahead(space: AddressSpace, vma: Vma) -> None:
-    """Map what is cached of the program or library behind `vma`, which is new and mapped as its loader does it."""
+    """Map what is cached of the program or library behind `vma`, which is new and mapped as its loader does it.
+
+    Data, and memory after it, is written first: a little of either gets frames of its own.
+    """
     ahead, backing = space.fill_ahead, vma.backing
+    if vma.flags & WRITE:
+        _own_ahead(space, vma)
+        return
     if ahead is None or backing is None or backing.pages is None or not (ahead.unseen(space) and ahead.has_room(1)):
         return
-    if vma.flags & WRITE or not vma.flags & PROTECTION:
+    if not vma.flags & PROTECTION:
         return
     bits = file_entry(vma, 0, False)
     page = vma.start
@@ -152,19 +156,9 @@ def fill_below(space: AddressSpace, vma: Vma, page: int, pages: int) -> None:
 
 def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     """A write fault has given `page` of an anonymous mapping a frame: if it is small, give its other pages one too."""
-    ahead, memory = space.fill_ahead, space.memory
-    pages = (vma.end - vma.start) >> PAGE_SHIFT
-    first = slot - ((page - vma.start) >> PAGE_SHIFT)
-    if ahead is None or pages > min(_SMALL, ahead.limit) or (first ^ first + pages - 1) >= _ENTRIES_IN_TABLE:
-        return
-    if vma.flags & (GROWSDOWN | RAND_READ) or space.guards or not (ahead.unseen(space) and ahead.has_room(pages)):
-        return
-    empty = [here for here, entry in enumerate(memory.words[first : first + pages].tolist(), first) if not entry]
-    bits = anonymous_entry(vma, 0) | AHEAD
-    for here, frame in zip(empty, memory.allocate_many(len(empty), ANONYMOUS), strict=True):
-        memory.words[here] = frame << FRAME_SHIFT | bits
-    space.resident_pages += len(empty)
-    ahead.count(memory, len(empty) + 1)
+    ahead = space.fill_ahead
+    if ahead is not None and _is_small(space, vma) and not vma.flags & (GROWSDOWN | RAND_READ):
+        ahead.count(space.memory, _fill_absent(space, vma, slot - ((page - vma.start) >> PAGE_SHIFT)) + 1)
 
 
 def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
@@ -172,49 +166,98 @@ def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
     ahead = space.fill_ahead
     if ahead is None or space.guards or not ahead.unseen(space):
         return
-    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
-    window = in_table & -_OWNED_AROUND
-    first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT))
-    end = min(window + _OWNED_AROUND, in_table + ((vma.end - page) >> PAGE_SHIFT))
     memory = space.memory
     words = memory.words
+    first, end = _block(vma, page, slot, _OWNED_AROUND)
     may_copy = ahead.has_room(end - first)
-    pages = vma.backing.pages if vma.backing is not None and may_copy and _is_image(space, vma) else None
-    start = slot + first - in_table
+    cached = _image_pages(space, vma)
     to_index = ((vma.offset + page - vma.start) >> PAGE_SHIFT) - slot
-    places: list[int] = []  # of what is copied: slots, entries, frames
-    old: list[int] = []
-    frames: list[int] = []
-    for here, entry in enumerate(words[start : start + end - first].tolist(), start):
+    shared: list[tuple[int, int, int]] = []
+    for here, entry in enumerate(words[first:end].tolist(), first):
         if entry & (WRITABLE | PROTNONE | ZERO_PAGE):
             continue
-        frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-        if entry & COUNTED:
-            if memory.is_exclusive(frame):
-                words[here] = entry & ~DIRTY | WRITABLE  # dirty once it is written: fork goes by that
-                continue
-            if not may_copy:
-                continue
-        elif pages is None:
-            continue
-        elif not entry:
-            frame = pages.frames.get(here + to_index, 0)
-        if frame:
-            places.append(here)
-            old.append(entry)
-            frames.append(frame)
+        frame = (entry & FRAME_MASK) >> FRAME_SHIFT if entry else cached.get(here + to_index, 0)
+        if entry & COUNTED and memory.is_exclusive(frame):
+            words[here] = entry & ~DIRTY | WRITABLE  # dirty once it is written: fork goes by that
+        elif may_copy and frame and (entry & COUNTED or cached):
+            shared.append((here, entry, frame))
+    if shared:
+        address = page - (slot << PAGE_SHIFT)
+        _own(space, vma, address + (first << PAGE_SHIFT), address + (end << PAGE_SHIFT), shared)
+
+
+def _own(space: AddressSpace, vma: Vma, start: int, end: int, shared: list[tuple[int, int, int]]) -> None:
+    """Give [start, end) in `vma` copies of the frames in `shared`: (slot, entry, frame) each."""
+    memory = space.memory
     bits = anonymous_entry(vma, 0)
-    for here, copy in zip(places, memory.duplicate(frames), strict=True):
-        words[here] = copy << FRAME_SHIFT | bits
-    space.resident_pages += old.count(0)
-    base = page - (in_table - first << PAGE_SHIFT)
-    used = [entry for entry in old if entry & ACCESSED]
-    space.shootdown.retire(space.page_table.root, base, base + (end - first << PAGE_SHIFT), used)
+    copies = memory.duplicate([frame for _, _, frame in shared])
+    for (here, _, _), copy in zip(shared, copies, strict=True):
+        memory.words[here] = copy << FRAME_SHIFT | bits
+    space.resident_pages += sum(not entry for _, entry, _ in shared)
+    space.shootdown.retire(space.page_table.root, start, end, [entry for _, entry, _ in shared if entry & ACCESSED])
     # no CPU remembers an entry that it has not marked as accessed
-    memory.release_all(frames_of([entry for entry in old if entry & (ACCESSED | COUNTED) == COUNTED]))
+    unused = [frame for _, entry, frame in shared if entry & (ACCESSED | COUNTED) == COUNTED]
+    memory.release_all(unused)
 
 
-def _is_image(space: AddressSpace, vma: Vma) -> bool:
+def _own_ahead(space: AddressSpace, vma: Vma) -> None:
+    """Give the pages of a small new mapping, of data or after it, frames of their own."""
+    if not _is_small(space, vma) or vma.flags & SHARED:
+        return
+    slot = space.page_table.slot(vma.start)
+    if vma.backing is None:
+        prepare_anon_vma(space, vma)
+        _fill_absent(space, vma, slot)
+        return
+    cached = _image_pages(space, vma)
+    first = vma.offset >> PAGE_SHIFT
+    known = range(first, first + ((vma.end - vma.start) >> PAGE_SHIFT))
+    found = [(slot + index - first, 0, cached[index]) for index in known if index in cached]
+    if found:
+        prepare_anon_vma(space, vma)
+        _own(space, vma, vma.start, vma.end, found)
+
+
+def _fill_absent(space: AddressSpace, vma: Vma, first: int) -> int:
+    """Give the absent pages of `vma`, whose first slot is `first`, frames of zeros; how many."""
+    memory, pages = space.memory, (vma.end - vma.start) >> PAGE_SHIFT
+    absent = [here for here, entry in enumerate(memory.words[first : first + pages].tolist(), first) if not entry]
+    bits = anonymous_entry(vma, 0) | AHEAD
+    for here, frame in zip(absent, memory.allocate_many(len(absent), ANONYMOUS), strict=True):
+        memory.words[here] = frame << FRAME_SHIFT | bits
+    space.resident_pages += len(absent)
+    return len(absent)
+
+
+def _is_small(space: AddressSpace, vma: Vma) -> bool:
+    """Whether a favour may fill all of `vma`, which is in one page table."""
+    ahead, pages = space.fill_ahead, (vma.end - vma.start) >> PAGE_SHIFT
+    return (
+        ahead is not None
+        and pages <= min(_SMALL, ahead.limit)
+        and vma.start ^ vma.end - 1 <= _TABLE_MASK
+        and not space.guards
+        and ahead.unseen(space)
+        and ahead.has_room(pages)
+    )
+
+
+def _block(vma: Vma, page: int, slot: int, size: int) -> tuple[int, int]:
+    """The slots of the aligned block of `size` pages around `page`, as far as `vma` has them: first, end."""
+    in_table = page >> PAGE_SHIFT & (_ENTRIES_IN_TABLE - 1)
+    window = in_table & -size
+    first = max(window, in_table - ((page - vma.start) >> PAGE_SHIFT))
+    end = min(window + size, in_table + ((vma.end - page) >> PAGE_SHIFT))
+    return slot - in_table + first, slot - in_table + end
+
+
+def _image_pages(space: AddressSpace, vma: Vma) -> dict[int, int]:
+    """The cached pages, by index, of the file behind `vma`, if that is the data of a program or library; else none."""
+    pages = vma.backing.pages if vma.backing is not None else None
+    return pages.frames if pages is not None and is_image(space, vma) else {}
+
+
+def is_image(space: AddressSpace, vma: Vma) -> bool:
     """Whether the file behind `vma` is mapped as code, too, right below: it is the data of a program or library."""
     if vma.backing is None:
         return False
