@@ -10,7 +10,8 @@ import ctypes
 import mmap
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -74,6 +75,13 @@ class FakeContext:
 
     def write(self, register: str, value: int) -> None:
         self.values[register] = value & _MASK
+
+    def registers(self) -> dict[str, int]:
+        return defaultdict(int, self.values)
+
+    def write_registers(self, values: Mapping[str, int]) -> None:
+        for register, value in values.items():
+            self.write(register, value)
 
     @property
     def pc(self) -> int:
