@@ -5,7 +5,7 @@ mq_open(3) finds queues here whether it is mounted anywhere or not.
 
 from __future__ import annotations
 
-from errno import EINVAL, EMFILE, ENAMETOOLONG, ENOENT, ENOSPC, EOVERFLOW
+from errno import EINVAL, EMFILE, ENAMETOOLONG, ENOENT, ENOSPC, EOPNOTSUPP, EOVERFLOW, EPERM
 from os import fsencode
 from typing import TYPE_CHECKING
 
@@ -248,6 +248,18 @@ class QueueDirectory(_MqueueInode):
         inode.name = name
         self._changed(_ENTRY_BYTES)
         return inode
+
+    def mkdir(self, name: str, mode: int, who: Identity) -> Inode:
+        """There are only queues here."""
+        raise LinuxError(EPERM)
+
+    def symlink(self, name: str, target: str, who: Identity) -> Inode:
+        """There are only queues here."""
+        raise LinuxError(EPERM)
+
+    def temporary(self, mode: int, who: Identity) -> Inode:
+        """Every queue is made with a name."""
+        raise LinuxError(EOPNOTSUPP)
 
     def unlink(self, name: str, inode: Inode) -> None:
         """Take a name away; who has the queue open keeps it."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOSPC
+from errno import EINVAL, ENOMEM, ENOSPC, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import CAP_IPC_LOCK, capable
 from loadstone.linux.ipc_ids import Permissions, Table
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import PAGE, PAGE_SHIFT
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process
+    from loadstone.kernel.process import Credentials, Process
 
 # include/uapi/linux/shm.h, kept in the mode of a segment's permissions
 SHM_DEST, SHM_LOCKED = 0o1000, 0o2000
+SHM_HUGETLB = 0o4000
+_HUGE_SHIFT = 26  # SHM_HUGE_SHIFT
+_HUGE_SIZES = (0, 21, 30)  # of x86-64, as powers of two; 0 for the usual one
 SHMMNI = 4096
 SHMMAX = SHMALL = (1 << 64) - 1 - (1 << 24)
 
@@ -86,6 +90,15 @@ class Segment(SharedMemory):
             self._segments.forget(self)
 
 
+def _refuse_huge(who: Credentials, flags: int) -> None:
+    """Why there is no segment of huge pages (hugetlb_file_setup): none are reserved."""
+    if flags >> _HUGE_SHIFT & 0x3F not in _HUGE_SIZES:
+        raise LinuxError(EINVAL, "no huge pages have this size")
+    if not capable(who, CAP_IPC_LOCK) and 0 not in (who.fsgid, *who.groups):
+        raise LinuxError(EPERM, "huge pages are for CAP_IPC_LOCK, and for group 0 (vm.hugetlb_shm_group)")
+    raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
+
+
 class Segments(Table[Segment]):
     """All segments of a namespace.
 
@@ -142,6 +155,8 @@ class Segments(Table[Segment]):
     def _make(self, process: Process, key: int, size: int, mode: int) -> Segment:
         if not 1 <= size <= self.max_bytes:
             raise LinuxError(EINVAL, f"a segment of {size} bytes")
+        if mode & SHM_HUGETLB:
+            _refuse_huge(process.credentials, mode)
         if self.pages + page_count(size) > self.max_pages:
             raise LinuxError(ENOSPC, f"all segments together may have {self.max_pages} pages (kernel.shmall)")
         self.demand_room()

@@ -62,7 +62,7 @@ def epoll_ctl(task: Task, list_fd: Fd, operation: Int, fd: Fd, event: Address) -
         events, data = EPOLL_EVENT.unpack(copy_in(task.process.space, event, EPOLL_EVENT.size))
     where = open_file(task, list_fd)
     file = open_file(task, fd)
-    if not file.pollable or file.inode.is_regular or file.inode.is_directory:
+    if not file.pollable or ((file.inode.is_regular or file.inode.is_directory) and not file.queues()):
         raise LinuxError(EPERM, "a file of this kind cannot be waited for")
     if where is file or not isinstance(where, EpollFile):
         raise LinuxError(EINVAL)

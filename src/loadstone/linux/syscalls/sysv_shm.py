@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 # include/uapi/linux/shm.h
-SHM_HUGETLB, SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o4000, 0o10000, 0o20000, 0o40000, 0o100000
+SHM_RDONLY, SHM_RND, SHM_REMAP, SHM_EXEC = 0o10000, 0o20000, 0o40000, 0o100000
 SHM_LOCK, SHM_UNLOCK, SHM_STAT, SHM_INFO, SHM_STAT_ANY = range(11, 16)
 
 _MAY_EXECUTE = 0o111
@@ -32,11 +32,9 @@ _LIMITS = Struct("<5Q32x")  # struct shminfo64
 _USAGE = Struct("<i4x5Q")  # struct shm_info
 
 
-@syscall(PARTIAL, "SHM_HUGETLB finds no huge pages reserved")
+@syscall(PARTIAL, "SHM_HUGETLB is ENOMEM: no huge pages are reserved")
 def shmget(task: Task, key: Int, size: Size, flags: UHex) -> int:
     """shmget(2)."""
-    if flags & SHM_HUGETLB:
-        raise LinuxError(EINVAL, "no huge pages are reserved (vm.nr_hugepages)")
     return ipc_of(task).segments.named(task.process, key, size, flags).permissions.number
 
 
