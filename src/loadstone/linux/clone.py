@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EFAULT, EINVAL, EPERM
+from errno import EAGAIN, EBADF, EFAULT, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -40,7 +40,10 @@ _TABLES = CLONE_FS | CLONE_FILES
 
 
 class CloneArguments(NamedTuple):
-    """What clone(2) and clone3(2) are asked for. `stack`: the stack pointer to start with, 0 for the caller's."""
+    """What clone(2) and clone3(2) are asked for. `stack`: the stack pointer to start with, 0 for the caller's.
+
+    `cgroup`: the descriptor that CLONE_INTO_CGROUP names.
+    """
 
     flags: int
     exit_signal: int = 0
@@ -50,6 +53,7 @@ class CloneArguments(NamedTuple):
     pidfd: int = 0
     tls: int = 0
     wanted_pids: tuple[int, ...] = ()
+    cgroup: int = 0
 
 
 def clone(task: Task, asked: CloneArguments) -> int | Blocking:
@@ -60,6 +64,8 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     flags = asked.flags
     _check(task, asked)
     _check_limits(task)
+    cgroups = linux_of(task).cgroups
+    group = cgroups.for_child(task, asked.cgroup if flags & CLONE_INTO_CGROUP else -1) if cgroups is not None else None
     descriptor = _pidfd_descriptor(task, asked.pidfd) if flags & CLONE_PIDFD else -1
     child = _new_thread(task, asked) if flags & CLONE_THREAD else _new_process(task, asked)
     _start_registers(child, asked)
@@ -71,6 +77,8 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     except BaseException:  # no frame is left: the call is made again, or its process killed
         _abandon(task, child)
         raise
+    if cgroups is not None and group is not None and child.process is not task.process:
+        cgroups.join(child.process, group)
     kernel = task.kernel
     if kernel.events.fork:
         thread = child.process is task.process
@@ -149,15 +157,14 @@ def _check(task: Task, asked: CloneArguments) -> None:
     )
     if wrong:
         raise LinuxError(EINVAL, f"clone flags that do not go together: {flags:#x}")
+    if flags & CLONE_INTO_CGROUP and linux_of(task).cgroups is None:
+        raise LinuxError(EBADF, "there are no cgroups before cgroup2 is mounted")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
     if flags & NAMESPACES:
         from loadstone.linux.namespaces.changing import demand_built
 
         demand_built(task, flags, "clone")
-    if flags & CLONE_INTO_CGROUP:
-        count_refusal(task, "clone into a cgroup")
-        raise LinuxError(EPERM, "cgroups are not for guests")
     if asked.wanted_pids:
         count_refusal(task, "clone3 set_tid")
         raise LinuxError(EPERM, "numbers of processes cannot be chosen")

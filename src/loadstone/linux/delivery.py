@@ -37,6 +37,7 @@ from loadstone.linux.signals import (
     recalculate,
     take,
 )
+from loadstone.linux.state import is_frozen
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -55,7 +56,7 @@ def deliver(task: Task) -> None:
     """
     signals = task.signals
     tracee = tracee_of(task)
-    if task.process.stopped_by and tracee is None:
+    if (task.process.stopped_by or is_frozen(task.process)) and tracee is None:
         task.state = STOPPED
         return
     signals.attention = False

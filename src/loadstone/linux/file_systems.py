@@ -41,7 +41,7 @@ def text() -> bytes:
     """/proc/filesystems."""
     mounted_by_kernel = "sockfs", "pipefs"
     rows = [("" if kind.needs_device else "nodev", name) for name, kind in KINDS.items()]
-    rows[3:3] = [("nodev", name) for name in mounted_by_kernel]
+    rows[4:4] = [("nodev", name) for name in mounted_by_kernel]
     return "".join(f"{nodev}\t{name}\n" for nodev, name in rows).encode()
 
 
@@ -134,10 +134,17 @@ def _the_one(name: str) -> Callable[[Request], Superblock]:
     return lambda asked: asked.task.kernel.vfs.single[name]
 
 
+def _cgroup2(asked: Request) -> Superblock:
+    from loadstone.linux.cgroup_files import cgroup2
+
+    return cgroup2(asked.task, words(asked.options))
+
+
 KINDS: dict[str, Kind] = {
     "sysfs": Kind(False, _sysfs),
     "tmpfs": Kind(False, _tmpfs),
     "proc": Kind(False, _proc),
+    "cgroup2": Kind(False, _cgroup2),
     "devtmpfs": Kind(False, _the_one("devtmpfs")),
     "ramfs": Kind(False, _ramfs),
     "devpts": Kind(False, _the_one("devpts")),

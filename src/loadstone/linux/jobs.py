@@ -13,7 +13,8 @@ from loadstone.linux import signals
 from loadstone.linux.console import TOSTOP, Console
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.restart import ERESTARTSYS, Restart
-from loadstone.linux.signals import SIGCONT, SIGHUP
+from loadstone.linux.signals import SIGCONT, SIGHUP, SIGKILL
+from loadstone.linux.state import is_frozen, process_state
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
@@ -153,10 +154,29 @@ def stop(process: Process, number: int) -> None:
     tell_parent_of_stop(process, CLD_STOPPED, number)
 
 
+def freeze(process: Process) -> None:
+    """A control group stops the process, without a signal and without telling anybody (cgroup_freezer)."""
+    process_state(process).frozen = True
+    for task in process.tasks:
+        task.signals.attention = True
+        process.kernel.scheduler.interrupt(task)
+
+
+def thaw(process: Process) -> None:
+    """The control group lets the process go on."""
+    if not is_frozen(process):
+        return
+    process_state(process).frozen = False
+    for task in process.tasks:
+        process.kernel.scheduler.resume(task)
+
+
 def go_on(process: Process, number: int) -> None:
     """SIGCONT or SIGKILL: a stopped process runs again; of the first its parent is told."""
     from loadstone.linux.ending import CLD_CONTINUED, tell_parent_of_stop
 
+    if number == SIGKILL:
+        thaw(process)
     if not process.stopped_by:
         return
     process.stopped_by = 0

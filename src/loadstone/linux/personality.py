@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.answered_masks import AnsweredMasks
     from loadstone.linux.answered_reads import AnsweredReads
+    from loadstone.linux.cgroups import Hierarchy
     from loadstone.linux.coredump import CoreFiles, CoreSettings
     from loadstone.linux.execve import ExecImage, Opened, Stage
     from loadstone.linux.execve import Program as ProgramFile
@@ -102,6 +103,7 @@ class Linux:
         self.armed = self.calls.timers.armed
         self.before_user = delivery.deliver
         self.signal_name = signals.name
+        self.cgroups: Hierarchy | None = None  # made when cgroup2 is first mounted
         self.task_ended = ending.task_ended
         self.process_ended = ending.process_ended
 
@@ -170,8 +172,10 @@ class Linux:
         self._kernel.exit_process(victim, ExitStatus(signal=signals.SIGKILL, note=note))
 
     def ran(self, task: Task) -> None:
-        """RLIMIT_CPU: SIGXCPU at the soft limit and every second from there on, SIGKILL at the hard one."""
+        """Hold a control group to its limits; RLIMIT_CPU: SIGXCPU at the soft one and after, SIGKILL at the hard."""
         process = task.process
+        if self.cgroups is not None and process.status is None:
+            self.cgroups.hold_limits(task)
         soft, hard = process.limits.get(RLIMIT_CPU, _UNLIMITED)
         if soft == RLIM_INFINITY or process.status is not None:
             return

@@ -107,6 +107,13 @@ class ProcessFiles:
 
         return make
 
+    def control_group(self) -> bytes:
+        """The path of its control group."""
+        group = process_state(self.process).cgroup
+        if group is None or self.process.status is not None:
+            return b"0::/\n"
+        return text.encode(f"0::{group.path}{' (deleted)' if group.gone else ''}\n")
+
     def files(self) -> dict[str, tuple[int, Produce, Callable[[bytes], None] | None]]:
         """Name -> (permissions, text, what takes writes), in the kernel's order (fs/proc/base.c)."""
         kernel, process, task = self.kernel, self.process, self.task
@@ -128,7 +135,7 @@ class ProcessFiles:
             "wchan": (0o444, lambda: b"0", None),
             "schedstat": (0o444, lambda: b"0 0 0\n", None),
             "cpuset": (0o444, lambda: b"/\n", None),
-            "cgroup": (0o444, lambda: b"0::/\n", None),
+            "cgroup": (0o444, self.control_group, None),
             "oom_score": (0o444, lambda: b"0\n", None),
             "oom_adj": (0o644, lambda: b"%d\n" % (self.oom_score_adj() * 17 // 1000), None),
             "oom_score_adj": (0o644, lambda: b"%d\n" % self.oom_score_adj(), self.set_oom_score_adj),

@@ -14,6 +14,7 @@ from loadstone.kernel.process import ENDED, WAITING
 from loadstone.lean import NamedTuple
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.profile import RLIMIT_SIGPENDING
+from loadstone.linux.state import is_frozen
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         _flush(process, STOPPING)
     if process.status is not None:
         return  # a zombie hears nothing
-    if number in (SIGCONT, SIGKILL) and process.stopped_by:
+    if number in (SIGCONT, SIGKILL) and (process.stopped_by or is_frozen(process)):
         from loadstone.linux import jobs
 
         jobs.go_on(process, number)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials, Process, Task
+    from loadstone.linux.cgroups import Cgroup
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.sem_undo import UndoList
     from loadstone.linux.timers import PosixTimer
@@ -31,11 +32,13 @@ class ProcessState:
         cpu_seconds_told: the second of CPU time at which it last got SIGXCPU.
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
         timers: those of timer_create(2), by number.
+        cgroup: the control group it is in, None for the root; `frozen`: that group stops it (see cgroups.py).
         settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
     """
 
     __slots__ = (
-        "coredump_filter", "cpu_seconds_told", "membarrier", "oom_score_adj", "personality", "settings", "timers",
+        "cgroup", "coredump_filter", "cpu_seconds_told", "frozen", "membarrier", "oom_score_adj", "personality",
+        "settings", "timers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,6 +49,8 @@ class ProcessState:
         self.settings: dict[int, int] = {}
         self.timers: dict[int, PosixTimer] = {}
         self.cpu_seconds_told = -1
+        self.cgroup: Cgroup | None = None
+        self.frozen = False
 
     def fork(self) -> ProcessState:
         """What a child begins with: all but what is said of this very process."""
@@ -115,6 +120,11 @@ def process_state(process: Process) -> ProcessState:
         process.personal = ProcessState()
     state: ProcessState = process.personal
     return state
+
+
+def is_frozen(process: Process) -> bool:
+    """Whether the process's control group stops it."""
+    return process.personal is not None and process.personal.frozen
 
 
 def task_state(task: Task) -> TaskState:

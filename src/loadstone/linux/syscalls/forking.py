@@ -77,11 +77,13 @@ def clone3(task: Task, arguments: Address, size: Size) -> Pid | Blocking:
     if any(raw[_CLONE_ARGS.size :]):
         raise LinuxError(E2BIG, "fields that this kernel does not know")
     values = _CLONE_ARGS.unpack(raw[: _CLONE_ARGS.size].ljust(_CLONE_ARGS.size, b"\0"))
-    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, pids, pid_count, _ = values
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, pids, pid_count, cgroup = values
+    if flags & CLONE_INTO_CGROUP and (cgroup >> 31 or size < _CLONE_ARGS.size):
+        raise LinuxError(EINVAL, "no descriptor of a cgroup")
     _check_clone3(flags, exit_signal, stack, stack_size, pids, pid_count)
     wanted = tuple(copy_in(task.process.space, pids, 4 * pid_count)) if pid_count else ()
     top = stack + stack_size
-    return make(task, CloneArguments(flags, exit_signal, top, parent_tid, child_tid, pidfd, tls, wanted))
+    return make(task, CloneArguments(flags, exit_signal, top, parent_tid, child_tid, pidfd, tls, wanted, cgroup))
 
 
 def _check_clone3(flags: int, exit_signal: int, stack: int, stack_size: int, pids: int, pid_count: int) -> None:
