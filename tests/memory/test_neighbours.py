@@ -195,6 +195,27 @@ def test_fork_copies_what_was_written_since_the_last_one(world: World) -> None:
     assert world.memory.references(world.space.page_table.entry(start + 3 * PAGE) >> 12 & 0xFFFFF) == 1
 
 
+def test_a_child_has_copies_of_what_an_earlier_one_wrote(world: World) -> None:
+    start = world.anonymous(100, at=ALIGNED)
+    copy_out(world.space, start, b"o" * (100 * PAGE))
+    world.space.clone().release()
+    first = world.space.clone()
+    copy_out(first, start + 90 * PAGE, b"first")
+    assert first.minor_faults == 1
+    first.release()
+    second = world.space.clone()
+    copy_out(second, start + 90 * PAGE, b"second")
+    assert second.minor_faults == 0
+    assert copy_in(world.space, start + 90 * PAGE, 6) == b"o" * 6
+    world.space.protect(start, 100 * PAGE, R)
+    third = world.space.clone()
+    assert writable(third, start, 100) == []
+    second.release()
+    third.release()
+    world.space.release()
+    assert world.memory.usage()["anonymous"] == 0
+
+
 def test_a_fork_copies_no_more_than_it_may(world: World) -> None:
     start = world.anonymous(200, at=ALIGNED)
     world.space.clone().release()

@@ -45,7 +45,8 @@ class AddressSpace:
         fault_around: bytes that a read fault on a file maps at once; one page is pure demand paging.
         fill_ahead: whether and how far faults on new anonymous memory fill the pages that follow; None: they do not.
         guards: the addresses of its guard pages (see memory.guard).
-        has_forked: whether it was copied by a fork.
+        children_wrote: pages of its that children of forks wrote to (see memory.fork); None before the first fork.
+        note: the parent's `children_wrote`, which a child of a fork adds to.
         walks: where sequential walks through new memory will fault next (see memory.fill_ahead).
         scattered: by 2 MiB of addresses, faults on new memory that were of no walk, and how many wrote after a read.
         minor_faults, major_faults: page faults so far, those that ended in a signal included.
@@ -58,6 +59,7 @@ class AddressSpace:
         "at_end",
         "brk",
         "cache",
+        "children_wrote",
         "default_flags",
         "end_code",
         "end_data",
@@ -66,12 +68,12 @@ class AddressSpace:
         "fault_around",
         "fill_ahead",
         "guards",
-        "has_forked",
         "layout",
         "limits",
         "major_faults",
         "memory",
         "minor_faults",
+        "note",
         "owner_ids",
         "page_table",
         "read_implies_exec",
@@ -123,7 +125,8 @@ class AddressSpace:
         self.walks: dict[int, int] = {}
         self.scattered: dict[int, tuple[int, int]] = {}
         self.guards: set[int] = set()
-        self.has_forked = False
+        self.children_wrote: set[int] | None = None
+        self.note: set[int] | None = None
         self.minor_faults = self.major_faults = 0
         self.users = 1
         self.at_end: tuple[Callable[[AddressSpace], None], ...] = ()

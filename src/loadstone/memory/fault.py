@@ -28,6 +28,7 @@ SIGBUS, SIGSEGV = 7, 11
 SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
 
 _KEPT = FRAME_MASK | COUNTED | ZERO_PAGE | DIRTY  # of an entry, when what it permits is set anew
+_MOST_NOTED = 16  # pages of its parent's that children wrote to
 _ACCESS_NAMES = {READ: "read", WRITE: "write", EXEC: "execute"}
 _SIGNAL_NAMES = {SIGBUS: "SIGBUS", SIGSEGV: "SIGSEGV"}
 
@@ -260,6 +261,8 @@ def _write_protected(space: AddressSpace, vma: Vma, page: int, slot: int, entry:
         space.resident_pages += 1
     else:
         [copy] = memory.duplicate([frame])
+        if space.note is not None and len(space.note) < _MOST_NOTED:
+            space.note.add(page)
     memory.words[slot] = anonymous_entry(vma, copy) | DIRTY
     space.shootdown.retire(space.page_table.root, page, page + PAGE, [entry])
     own_around(space, vma, page, slot)

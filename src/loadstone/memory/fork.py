@@ -6,6 +6,7 @@ Where nobody looks at faults (see memory.fill_ahead), fork also does what faults
   back those of one table; unless there is a mapping whose pages are not for the child.
 - What a process wrote since it forked last, it and its child will write again: the child gets copies of those pages,
   and the parent's stay writable. The dirty bits tell: fork takes the right to write from every other page.
+- The child also gets copies of pages that only an earlier child wrote: between fork and exec all do the same.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from loadstone.machine.columns import (
     positions,
     resident,
 )
-from loadstone.machine.paging import ACCESSED, DIRTY, FRAME_MASK, WRITABLE
+from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, FRAME_MASK, WRITABLE
 from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
+from loadstone.memory.entries import anonymous_entry
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
 from loadstone.memory.guard import guarded
 from loadstone.memory.merge import ForkedAnonVma
-from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED, WIPEONFORK, Vma
+from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED, UFFD_MISSING, WIPEONFORK, WRITE, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _MOST_COPIED = 64  # pages that one fork copies
 _MOST_GIVEN = 8192  # pages of a process whose page tables are given as they are: 32 MiB
 _APART = DONTCOPY | WIPEONFORK | SHARED  # mappings whose entries a child does not get, or gets as they are
+_NOT_INHERITED = LOCKED | LOCKONFAULT | UFFD_MISSING
 _MARK_WRITTEN = marking(WRITABLE | DIRTY)
 _PROTECT, _AGE = clearing(WRITABLE), clearing(ACCESSED)
 
@@ -62,7 +65,6 @@ def clone(parent: AddressSpace) -> AddressSpace:
     except BaseException:
         child.release()
         raise
-    parent.has_forked = True
     return child
 
 
@@ -83,8 +85,9 @@ def _copy_vmas(parent: AddressSpace, child: AddressSpace) -> None:
 
 def _copy_vma(vma: Vma) -> Vma:
     copy = vma.copy(vma.start, vma.end, vma.offset)
-    copy.flags &= ~(LOCKED | LOCKONFAULT)
-    copy.forget_userfault()
+    if copy.flags & _NOT_INHERITED:
+        copy.flags &= ~_NOT_INHERITED
+        copy.userfault = None
     if vma.anon_vma is not None:
         copy.anon_vma = None if vma.flags & WIPEONFORK else ForkedAnonVma()
     return copy
@@ -93,15 +96,34 @@ def _copy_vma(vma: Vma) -> Vma:
 def _copy_pages(parent: AddressSpace, child: AddressSpace) -> None:
     ahead = parent.fill_ahead
     favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
-    copies = _MOST_COPIED if favour and parent.has_forked else 0
+    copies = _MOST_COPIED if favour and parent.children_wrote is not None else 0
     if favour and parent.resident_pages <= _MOST_GIVEN and not any(vma.flags & _APART for vma in parent.vmas):
         _share(parent, child, 0, parent.layout.task_size, copies)
-        return
-    for vma in parent.vmas:
-        if vma.flags & (DONTCOPY | WIPEONFORK) or (vma.anon_vma is None and not vma.flags & (PFNMAP | MIXEDMAP)):
+    else:
+        for vma in parent.vmas:
+            if vma.flags & (DONTCOPY | WIPEONFORK) or (vma.anon_vma is None and not vma.flags & (PFNMAP | MIXEDMAP)):
+                continue
+            child.guards.update(guarded(parent, vma.start, vma.end))
+            copies -= _share(parent, child, vma.start, vma.end, copies)
+    if favour:
+        _copy_noted(parent, child)
+
+
+def _copy_noted(parent: AddressSpace, child: AddressSpace) -> None:
+    """Give the child copies of what earlier children wrote to, and have it note what it writes to itself."""
+    if parent.children_wrote is None:
+        parent.children_wrote = set()
+    child.note = parent.children_wrote
+    memory = child.memory
+    for page in child.note:
+        vma, slot = child.find(page), child.page_table.find(page)
+        if vma is None or slot < 0 or vma.flags & (WRITE | SHARED) != WRITE:
             continue
-        child.guards.update(guarded(parent, vma.start, vma.end))
-        copies -= _share(parent, child, vma.start, vma.end, copies)
+        entry = memory.words[slot]
+        if entry & (COUNTED | WRITABLE) == COUNTED:
+            frame = (entry & FRAME_MASK) >> FRAME_SHIFT
+            memory.words[slot] = anonymous_entry(vma, *memory.duplicate([frame]))
+            memory.release(frame)
 
 
 def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copies: int) -> int:
