@@ -82,7 +82,7 @@ mkdir cg; mount -t cgroup2 c cg; cd cg
 echo "+memory +pids" > cgroup.subtree_control; cat cgroup.subtree_control
 mkdir one; cat one/cgroup.controllers one/pids.max one/memory.max
 echo 3 > one/pids.max; echo 20M > one/memory.max; cat one/memory.max
-sh -c 'echo 0 > one/cgroup.procs; sleep 1 & sleep 1 & (sleep 1) & wait'; cat one/pids.events
+sh -c 'echo 0 > one/cgroup.procs; sleep 1 & sleep 1 & (sleep 1) & wait'; cat one/pids.events; echo max > one/pids.max
 python3 -c "
 import os
 open('one/cgroup.procs', 'w').write('0')
