@@ -33,7 +33,7 @@ _PTRACE_ORDER = (
 )  # fmt: skip
 _IN_IMAGE = {"fcw": (0, 2), "fsw": (2, 4), "mxcsr": (24, 28)}
 _MASK64 = (1 << 64) - 1
-INTERRUPTS_ON = 0x200  # of RFLAGS; always set in a program
+TRAP_FLAG, INTERRUPTS_ON = 0x100, 0x200  # of RFLAGS; the latter is always set in a program
 
 # Where the extended state of the context is current.
 IN_VCPU, FETCHED, CHANGED = range(3)

@@ -24,19 +24,11 @@ from loadstone.machine import cpuid as baseline_cpu
 from loadstone.machine import kvm_api as kvm
 from loadstone.machine.code import code_at
 from loadstone.machine.core import (
-    ACCESS_EXECUTE,
-    ACCESS_READ,
     ACCESS_WRITE,
-    BREAKPOINT,
-    DEBUG,
-    DEBUG_STEP,
     EXCEPTION,
-    GENERAL_PROTECTION,
     INTERRUPTED,
-    INVALID_OPCODE,
     PAGE_FAULT,
     SLICE_END,
-    STOPPED_AT,
     SYSTEM_CALL,
     Exits,
     Resolver,
@@ -76,8 +68,9 @@ from loadstone.machine.kvm_tables import (
     user_segments,
     vector_of,
 )
-from loadstone.machine.paging import FRAME_MASK, KERNEL_SLOT, PageTable, permissions
-from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, RESERVED, PhysicalMemory
+from loadstone.machine.kvm_traps import ERROR_FETCH, ERROR_USER, access_of, exception, no_local_table
+from loadstone.machine.paging import KERNEL_SLOT, PageTable
+from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
@@ -85,9 +78,6 @@ if TYPE_CHECKING:
 
 _ENTRY_FLAGS = 0x202
 _SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
-_TRAP_FLAG, _PUSHF = 0x100, b"\x9c"
-_ERROR_WRITE, _ERROR_USER, _ERROR_FETCH = 2, 4, 16
-_LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
 
 _RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
 _REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
@@ -97,13 +87,7 @@ _CS_WORDS, _SS_WORDS = slice(CS, CS + 3), slice(SS, SS + 3)
 _PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, (CS), RFLAGS, RSP
 _REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
-_INT, _SYSENTER, _SYSCALL = 0xCD, b"\x0f\x34", b"\x0f\x05"
-_FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
-# Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
-_CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
-_USER_GATES = (3, 4, 0x80)
-_CPUID_REGISTERS = ("eax", "ebx", "ecx", "edx")
-_CPUID_CODE, _CPUID_AT = b"\x0f\xa2\x41\x89\xc8\x0f\x05", 0x1000  # cpuid; mov r8d, ecx; syscall
+_SYSCALL = b"\x0f\x05"
 
 # What ended an entry, beside the vectors of exceptions.
 _IN_SYSCALL, _KICKED = 256, 257
@@ -111,7 +95,6 @@ _IN_SYSCALL, _KICKED = 256, 257
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
-_STOPPED_AT_TRAP = Trap(STOPPED_AT)
 
 
 class KvmCore:
@@ -204,7 +187,10 @@ class KvmCore:
             if self._breakpoints.addresses:
                 if self._answers is not None:
                     self._answers.withdraw()
-                return self._run_with_breakpoints(context, started + budget)
+                from loadstone.machine.kvm_stepping import Stepper
+
+                stepper = Stepper(self._enter, self._breakpoints, self._memory, space.page_table, self._window)
+                return stepper.run(context, started + budget)
             context.stopped_at = -1
             while True:
                 trap = self._enter(started + budget)
@@ -430,7 +416,7 @@ class KvmCore:
         if off and (page.rewind(window) or (window[RIP] == SYSCALL_ENTRY and self._follows_syscall())):
             return _IN_SYSCALL
         window[CR2] = window[RIP]  # the program has jumped there: as if it might not
-        self._error = _ERROR_USER | _ERROR_FETCH
+        self._error = ERROR_USER | ERROR_FETCH
         return PAGE_FAULT
 
     def _follows_syscall(self) -> bool:
@@ -472,9 +458,9 @@ class KvmCore:
         window, error = self._window, self._error
         pc, address = window[RIP], window[CR2]
         self.exits.page_faults += 1
-        if not error & _ERROR_USER:  # the CPU read a descriptor of a local table, which there is none of
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=address & 0xFFF8 | _LOCAL_TABLE)
-        access = ACCESS_EXECUTE if error & _ERROR_FETCH else ACCESS_WRITE if error & _ERROR_WRITE else ACCESS_READ
+        if not error & ERROR_USER:
+            return no_local_table(window)
+        access = access_of(error)
         if self._healing and self._healing_at != pc:
             self._healing.clear()
         self._filling = address & -FRAME_SIZE if access == ACCESS_WRITE else -1
@@ -497,31 +483,9 @@ class KvmCore:
             self._healing.clear()
 
     def _exception(self, vector: int) -> Trap:
-        window, error = self._window, self._error
-        pc = window[RIP]
         self.exits.exceptions += 1
         self._heal_now()
-        if vector == INVALID_OPCODE:
-            return self._invalid_opcode(pc)
-        if vector == GENERAL_PROTECTION and not error:
-            code = code_at(self._memory, self._space.page_table, pc, 3)
-            if code.startswith(_CALLED_PRIVILEGED):
-                return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
-        if vector == DEBUG:
-            error = DEBUG_STEP if window[RFLAGS] & _TRAP_FLAG else 0
-        return Trap(EXCEPTION, vector, None, pc, error=error)
-
-    def _invalid_opcode(self, pc: int) -> Trap:
-        """Where the CPU is paravirtual, software interrupts, SYSENTER and bad far returns come as invalid, too."""
-        code = code_at(self._memory, self._space.page_table, pc, 2)
-        if code == _SYSENTER or code.lstrip(b"\x48")[:1] in _FAR_RETURNS:
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
-        if code[:1] == bytes((_INT,)) and len(code) == 2:
-            if code[1] in _USER_GATES:
-                self._window[RIP] = pc + 2
-                return Trap(EXCEPTION, code[1], None, pc + 2)
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=code[1] << 3 | _IDT_INDEX)
-        return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
+        return exception(self._window, self._memory, self._space.page_table, vector, self._error)
 
     def _kicked(self, deadline: int) -> Trap | None:
         """A signal ended KVM_RUN: a tick, or one whose handler has noted something by now."""
@@ -535,58 +499,6 @@ class KvmCore:
         self._interrupted = False
         self._heal_now()
         return _INTERRUPTED_TRAP
-
-    def _run_with_breakpoints(self, context: KvmContext, deadline: int) -> Trap:
-        points, window, table = self._breakpoints, self._window, self._space.page_table
-        over = window[RIP] == context.stopped_at
-        while True:
-            if over:
-                trap = self._step(context, deadline)
-            else:
-                points.put(table)
-                try:
-                    trap = self._enter(deadline)
-                finally:
-                    points.take_out()
-            if trap is None:
-                over = False
-                continue
-            if trap.kind in (SLICE_END, INTERRUPTED):
-                return trap
-            context.stopped_at = -1
-            if trap.kind != EXCEPTION or trap.vector != BREAKPOINT or over:
-                return trap
-            pc = window[RIP] - 1
-            if not points.is_ours(table, pc) and pc not in points.addresses:
-                return trap
-            window[RIP] = pc
-            if pc in points.addresses:
-                context.stopped_at = pc
-                return _STOPPED_AT_TRAP
-            over = True
-
-    def _step(self, context: KvmContext, deadline: int) -> Trap | None:
-        """Execute one instruction, without any breakpoint. None: it is done."""
-        window = self._window
-        pc = window[RIP]
-        own = window[RFLAGS] & _TRAP_FLAG
-        window[RFLAGS] |= _TRAP_FLAG
-        pushes_flags = code_at(self._memory, self._space.page_table, pc, 1) == _PUSHF
-        trap = None
-        while trap is None:
-            trap = self._enter(deadline)
-        if own:
-            return trap
-        window[RFLAGS] &= ~_TRAP_FLAG
-        if trap.kind == SYSTEM_CALL:
-            window[R11] &= ~_TRAP_FLAG
-        if trap.kind != EXCEPTION or trap.vector != DEBUG:
-            return trap
-        context.stopped_at = -1
-        if pushes_flags:
-            entry = self._space.page_table.entry(window[RSP])
-            self._memory.bytes[(entry & FRAME_MASK | window[RSP] & 0xFFF) + 1] &= ~(_TRAP_FLAG >> 8) & 0xFF
-        return None
 
     def _strange_exit(self, reason: int) -> str:
         """What to say when the vCPU stopped in a way that no program can cause."""
@@ -615,43 +527,20 @@ class KvmCore:
         self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
         self._run_words[_VALID_WORD] = _REGISTERS | kvm.SYNC_EVENTS
 
-    def _be_baseline(self) -> None:
-        """Be the CPU of cpuid.py. HostError where ring 3 can see that it is another."""
-        self.hwcap, self.hwcap2 = baseline_cpu.HWCAP, baseline_cpu.HWCAP2
-        self.minimum_signal_stack = baseline_cpu.MINIMUM_SIGNAL_STACK
-        for leaf, register in baseline_cpu.FEATURE_WORDS:
-            seen, wanted = self.cpuid(leaf)[register], baseline_cpu.cpuid(leaf, 0)[register]
-            if seen & ~wanted:
-                self.close()
-                raise HostError(
-                    "--cpu baseline: what CPUID says is not decided by Loadstone on this host's KVM "
-                    f"(leaf {leaf:#x}, {_CPUID_REGISTERS[register]}: {seen:#x}, asked for: {wanted:#x})",
-                    "use --engine unicorn, which is that CPU everywhere",
-                )
-
     def cpuid(self, leaf: int, part: int = 0) -> tuple[int, ...]:
         """EAX, EBX, ECX, EDX of the CPUID instruction in ring 3, executed there."""
-        memory = self._memory
-        space = _Bare(PageTable(memory))
-        slot, frame = space.page_table.slot(_CPUID_AT), memory.allocate(RESERVED)
-        memory.words[slot] = frame << FRAME_SHIFT | permissions(ACCESS_READ | ACCESS_EXECUTE)
-        memory.page(frame)[: len(_CPUID_CODE)] = _CPUID_CODE
-        context = self.new_context()
-        context.pc = _CPUID_AT
-        context.write("rax", leaf)
-        context.write("rcx", part)
-        while self.run(context, space, 0).kind != SYSTEM_CALL:
-            pass
-        answer = tuple(context.read(register) for register in ("rax", "rbx", "r8", "rdx"))
-        memory.words[slot] = 0
-        self.machine.invalidate(space.page_table.root, _CPUID_AT, _CPUID_AT + FRAME_SIZE, [frame])
-        memory.release(frame)
-        space.page_table.release()
-        return answer
+        from loadstone.machine.kvm_asking import cpuid
 
+        return cpuid(self, self._memory, leaf, part)
 
-class _Bare:
-    """An address space that is page tables and nothing else."""
+    def _be_baseline(self) -> None:
+        """Raises HostError where a program would see another CPU."""
+        from loadstone.machine.kvm_asking import check_baseline
 
-    def __init__(self, page_table: PageTable) -> None:
-        self.page_table = page_table
+        self.hwcap, self.hwcap2 = baseline_cpu.HWCAP, baseline_cpu.HWCAP2
+        self.minimum_signal_stack = baseline_cpu.MINIMUM_SIGNAL_STACK
+        try:
+            check_baseline(self)
+        except HostError:
+            self.close()
+            raise
