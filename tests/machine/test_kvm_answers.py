@@ -12,7 +12,7 @@ import pytest
 from loadstone.machine import kvm_answers, kvm_entry, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
-from loadstone.machine.kvm_tables import BASE, PAGE_OF_STUBS, SYSCALL_ENTRY
+from loadstone.machine.kvm_tables import BASE, SYSCALL_ENTRY
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
 from machine.bare import DATA, STACK_TOP, Bare
 from machine.engines import maker
@@ -30,7 +30,7 @@ def test_the_bytes_are_entry_s_assembled() -> None:
 
 def test_the_pages_and_words_are_where_the_source_has_them() -> None:
     constants = dict(re.findall(r"\.set (\w+), (?:data \+ )?(\w+)", SOURCE))
-    assert int(constants["PAGES"], 0) == kvm_entry.DATA_PAGE * FRAME_SIZE
+    assert int(constants["PAGES"], 0) == BASE + kvm_entry.DATA_PAGE * FRAME_SIZE - SYSCALL_ENTRY
     assert int(constants["BUFFER_PAGE"], 0) == (kvm_entry.BUFFER_PAGE - kvm_entry.DATA_PAGE) * FRAME_SIZE
     for name in (
         "END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP", "MASK_OPEN", "BLOCKED",
@@ -38,8 +38,7 @@ def test_the_pages_and_words_are_where_the_source_has_them() -> None:
     ):  # fmt: skip
         assert int(constants[name.lower()], 0) == 8 * getattr(kvm_entry, name)
     assert kvm_entry.DESCRIPTOR == 0
-    assert int(constants["PAGE_PART"], 0) == SYSCALL_ENTRY - PAGE_OF_STUBS
-    assert len(kvm_entry.CODE) < FRAME_SIZE - (SYSCALL_ENTRY - PAGE_OF_STUBS)
+    assert len(kvm_entry.CODE) < FRAME_SIZE
     assert kvm_entry.BUFFER_PAGE + kvm_answers.BUFFER_PAGES <= 512
 
 
@@ -155,7 +154,7 @@ def test_other_calls_leave(guest: Answering) -> None:
 def test_a_jump_to_the_code_is_a_fault_where_it_leads(guest: Answering) -> None:
     guest.offer(1050)
     guest.go(READ)
-    for place in (SYSCALL_ENTRY, BASE, kvm_entry.LEAVE):
+    for place in (SYSCALL_ENTRY, SYSCALL_ENTRY + 0xFFF, BASE, BASE + 1, kvm_entry.LEAVE):
         trap = guest.go(f"mov rax, {place:#x}; mov ecx, {DATA:#x}; jmp rax")
         assert (trap.kind, trap.vector, guest.context.pc) == (EXCEPTION, PAGE_FAULT, place)
 

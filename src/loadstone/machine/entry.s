@@ -7,8 +7,7 @@
 
     .intel_syntax noprefix
 
-    .set PAGE_PART, 0x800               # where in its page the entry is, behind the stubs
-    .set PAGES, 0x10000                 # from the entry's page to the data page; the buffer follows
+    .set PAGES, 0x1000                  # from the entry's page to the data page; the buffer follows
     .set BUFFER_PAGE, 0x1000
     .set SIGPROCMASK, 14
     .set SIGSET_SIZE, 8
@@ -123,7 +122,7 @@ leave:
 jumped:
     hlt
 
-    .set data, entry - PAGE_PART + PAGES
+    .set data, entry + PAGES
     .set descriptor, data
     .set end, data + 8
     .set taken, data + 16

@@ -62,7 +62,6 @@ from loadstone.machine.kvm_tables import (
     CR4_OSXSAVE,
     HALTED_IN_SYSCALL,
     MSRS,
-    PAGE_OF_STUBS,
     SYSCALL_ENTRY,
     WITH_ERROR,
     user_segments,
@@ -411,7 +410,7 @@ class KvmCore:
         window = self._window
         off = not window[RFLAGS] & INTERRUPTS_ON
         window[RFLAGS] |= INTERRUPTS_ON
-        if window[RIP] & -FRAME_SIZE != PAGE_OF_STUBS:
+        if window[RIP] & -FRAME_SIZE != SYSCALL_ENTRY:
             return vector
         if off and (page.rewind(window) or (window[RIP] == SYSCALL_ENTRY and self._follows_syscall())):
             return _IN_SYSCALL
@@ -434,7 +433,7 @@ class KvmCore:
         window[RFLAGS] |= INTERRUPTS_ON
         if window[RIP] == SYSCALL_ENTRY:
             return self._follows_syscall()
-        return window[RIP] & -FRAME_SIZE == PAGE_OF_STUBS and page.rewind(window)
+        return window[RIP] & -FRAME_SIZE == SYSCALL_ENTRY and page.rewind(window)
 
     def _is_delivered(self) -> bool:
         """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""

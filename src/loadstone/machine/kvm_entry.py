@@ -11,7 +11,7 @@ and leaves the guest for all other calls, in less time than a fault at LSTAR tak
 
 In the last slot of the page directory, beside what kvm_tables.py has there:
 
-    +0x00800  the code, in the page of the stubs
+    +0x0f000  the code
     +0x10000  data page: what is on offer, what was taken
     +0x11000  buffer, where an address space has one
 
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.lean import Protocol
 from loadstone.machine.kvm_context import RAX, RCX, RDI, RDX, RIP, RSI, RSP
-from loadstone.machine.kvm_tables import PAGE_OF_STUBS, SYSCALL_ENTRY
+from loadstone.machine.kvm_tables import SYSCALL_ENTRY
 from loadstone.machine.paging import USER_SLOTS
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 CODE = bytes.fromhex(
     """
     668179fe 0f050f85 b0010000 41f7c300 0100000f 85a20100 004883f8 0e0f84ca
-    00000048 85c00f85 8f010000 3b3dcef7 00000f85 83010000 8b05caf7 00002b05
-    ccf70000 4839c20f 876c0100 004885d2 0f846301 00004889 f04801d0 0f825701
-    0000483b 05b7f700 000f874a 01000048 890db2f7 00004889 35b3f700 0048893d
-    b4f70000 488925b5 f7000041 81cb0002 00004889 f78b0575 f7000048 8d355e07
-    01004801 c64889d1 f3a4488b 0d77f700 00488b35 78f70000 488b3d79 f7000048
-    8b054af7 00004801 d0480305 48f70000 488d25a9 f7000041 539d488b 255ff700
-    00488905 28f70000 4889d0ff e1803d54 f7000000 0f84c100 00004983 fa080f85
-    b7000000 483b3515 f700000f 87aa0000 00483b15 08f70000 0f879d00 000083ff
-    020f8794 00000048 890dfaf6 00004889 35fbf600 0048893d fcf60000 488925fd
-    f6000041 81cb0002 0000488b 0dfff600 004885f6 7411488b 06ffcf78 0f751048
-    f7d04821 c8eb0848 89c8eb03 4809c848 2305e2f6 00004885 d2740348 890a488b
-    0da3f600 00488b35 a4f60000 488b3da5 f6000048 ff05c6f6 0000488d 25dff600
-    00 41539d48 8b2595f6 00004889 059ef600 00b80000 0000ffe1 31c0f4f4
+    00000048 85c00f85 8f010000 3b3dce0f 00000f85 83010000 8b05ca0f 00002b05
+    cc0f0000 4839c20f 876c0100 004885d2 0f846301 00004889 f04801d0 0f825701
+    0000483b 05b70f00 000f874a 01000048 890db20f 00004889 35b30f00 0048893d
+    b40f0000 488925b5 0f000041 81cb0002 00004889 f78b0575 0f000048 8d355e1f
+    00004801 c64889d1 f3a4488b 0d770f00 00488b35 780f0000 488b3d79 0f000048
+    8b054a0f 00004801 d0480305 480f0000 488d25a9 0f000041 539d488b 255f0f00
+    00488905 280f0000 4889d0ff e1803d54 0f000000 0f84c100 00004983 fa080f85
+    b7000000 483b3515 0f00000f 87aa0000 00483b15 080f0000 0f879d00 000083ff
+    020f8794 00000048 890dfa0e 00004889 35fb0e00 0048893d fc0e0000 488925fd
+    0e000041 81cb0002 0000488b 0dff0e00 004885f6 7411488b 06ffcf78 0f751048
+    f7d04821 c8eb0848 89c8eb03 4809c848 2305e20e 00004885 d2740348 890a488b
+    0da30e00 00488b35 a40e0000 488b3da5 0e000048 ff05c60e 0000488d 25df0e00
+    00 41539d48 8b25950e 00004889 059e0e00 00b80000 0000ffe1 31c0f4f4
     """
 )
 LABELS = {
@@ -105,7 +105,7 @@ class EntryPage:
     __slots__ = ("_fresh", "_mask", "reader", "words")
 
     def __init__(self, half: KernelHalf) -> None:
-        first = half.open_entry(CODE, SYSCALL_ENTRY - PAGE_OF_STUBS, DATA_PAGE) * ENTRIES
+        first = half.open_entry(CODE, DATA_PAGE) * ENTRIES
         self.words = half.memory.words[first : first + ENTRIES]
         self._fresh = memoryview(bytearray(FRAME_SIZE)).cast("Q")
         self._fresh[ONE_READ] = 1 << READ_SHIFT

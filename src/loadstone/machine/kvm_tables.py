@@ -2,8 +2,10 @@
 
 One half of every address space, in the last slot of the page directory, out of a program's reach:
 
-    +0x0000  stubs     the stub of vector v at +0x100 + 4 v, SYSCALL's entry at +0x800; each is one HLT
+    +0x0000  stubs     that of vector v at +0x100 + 4 v; each is one HLT
     +0x1000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
+
+    +0xf000  entry     of SYSCALL: HLT; or, for ring 3, the code of kvm_entry.py
 
 and for each core of the machine, one behind the other:
 
@@ -25,8 +27,8 @@ from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMe
 from loadstone.machine.segments import DESCRIPTORS
 
 BASE = 0xFFFF_FF80_0000_0000
-PAGE_OF_STUBS = BASE
-SYSCALL_ENTRY = BASE + 0x800
+SYSCALL_ENTRY = BASE + 0xF000
+_ENTRY_PAGE = 15
 _STUBS = BASE + 0x100
 _IDT, _FIRST_CORE = BASE + 0x1000, BASE + 0x2000
 _PAGES_OF_A_CORE = 2
@@ -85,7 +87,7 @@ class KernelHalf:
         words[directory * ENTRIES] = middle << 12 | _UPPER
         words[middle * ENTRIES] = self.table << 12 | _UPPER
         stubs = self._allocate()
-        words[self.table * ENTRIES] = stubs << 12 | PRESENT | ACCESSED
+        words[self.table * ENTRIES] = words[self.table * ENTRIES + _ENTRY_PAGE] = stubs << 12 | PRESENT | ACCESSED
         memory.page(stubs)[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
         page = memory.page(self.map_page(_IDT))
         for vector in range(256):
@@ -106,17 +108,15 @@ class KernelHalf:
         self.memory.words[self.table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
         return frame
 
-    def open_entry(self, code: bytes, offset: int, data_page: int) -> int:
-        """Put `code` where SYSCALL enters, `offset` into the page of the stubs, for programs to execute in ring 3.
+    def open_entry(self, code: bytes, data_page: int) -> int:
+        """Put `code` where SYSCALL enters, for programs to execute in ring 3, and HLT, which they may not, behind it.
 
         The frame of a page for its data, which programs may write to.
         """
-        stubs, data = self._allocate(), self._allocate()
-        page = self.memory.page(stubs)
-        page[:] = _HLT * (FRAME_SIZE // _STUB_SIZE)
-        page[offset : offset + len(code)] = code
+        entry, data = self._allocate(), self._allocate()
+        self.memory.page(entry)[:] = code.ljust(FRAME_SIZE, _HLT[:1])
         first = self.table * ENTRIES
-        self.memory.words[first] = stubs << 12 | PRESENT | USER | ACCESSED
+        self.memory.words[first + _ENTRY_PAGE] = entry << 12 | PRESENT | USER | ACCESSED
         self.memory.words[first + data_page] = data << 12 | _UPPER | NO_EXECUTE
         return data
 
