@@ -150,7 +150,8 @@ class _Loader(NewImage):
                 total = 0  # nothing is reserved for the other segments
         for segment, address in self._map_segments(space, program, plan, handle, bias, flags, total):
             bias = (address - segment.start) & MASK64
-            self._tell(program, plan, segment, address, bias)
+            if self.bprm.tells:
+                self._tell(program, plan, segment, address, bias)
             if segment.error:
                 raise segment.error
         return bias
@@ -264,7 +265,8 @@ class _Loader(NewImage):
         flags = MAP_PRIVATE if dynamic else MAP_PRIVATE | MAP_FIXED
         for segment, address in self._map_segments(space, file, plan, object(), load, flags, plan.total_size):
             load = address - segment.start
-            self._tell(file, plan, segment, address, load)
+            if self.bprm.tells:
+                self._tell(file, plan, segment, address, load)
             header = plan.program_headers[segment.index]
             error = segment.error or interpreter_segment_error(header, load & MASK64, self.bits, self.bprm.rules)
             if error:
@@ -280,8 +282,6 @@ class _Loader(NewImage):
         return load & MASK64
 
     def _tell(self, file: Program, plan: ElfPlan, segment: Segment, address: int, bias: int) -> None:
-        if not self.bprm.tells:
-            return
         header = plan.program_headers[segment.index]
         perms = "".join(letter if segment.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
         parts = []

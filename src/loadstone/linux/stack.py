@@ -78,10 +78,9 @@ class Arguments:
             self.argument_count = 1
         self.file_name = POINTER + len(file_name) + 1  # the depth at which it lies
         for kind, strings in (("file name", (file_name,)), ("variable", envp), ("argument", argv)):
-            for string in strings:
-                if len(string) >= MAX_ARG_STRLEN:
-                    why = f"one {kind} has {len(string)} bytes, the most is {MAX_ARG_STRLEN - 1}"
-                    raise LinuxError(E2BIG, why)
+            longest = max(map(len, strings), default=0)
+            if longest >= MAX_ARG_STRLEN:
+                raise LinuxError(E2BIG, f"one {kind} has {longest} bytes, the most is {MAX_ARG_STRLEN - 1}")
         self._image = bytearray(b"\0".join((*argv, *envp, file_name, bytes(POINTER))))
         self.depth = self.low = len(self._image)
         self._check()

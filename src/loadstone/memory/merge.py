@@ -52,11 +52,11 @@ def merge_new(space: AddressSpace, new: Proposal, index: int, *, expand_only: bo
     """
     if new.flags & SPECIAL:
         return None
-    vmas = space.vmas
-    left = vmas[index - 1] if index else None
+    vmas, areas = space.vmas, space.vmas.areas
+    left = areas[index - 1] if index else None
     if left is not None and not (left.end == new.start and _joins_left(left, new)):
         left = None
-    right = vmas[index] if index < len(vmas) and not expand_only else None
+    right = areas[index] if index < len(areas) and not expand_only else None
     if right is not None and not (right.start == new.end and _joins_right(right, new, left)):
         right = None
     if left:

@@ -66,12 +66,12 @@ def unmapped_area(
     layout = space.layout
     if length > layout.task_size:
         raise LinuxError(ENOMEM, f"{length:#x} bytes are more than the address space has")
-    if backing is None:
-        offset = 0
-    if backing is None and shared:
+    if flags & MAP_FIXED:
+        address = hint
+    elif backing is None and shared:
         address = (_search_shared if layout.huge_shared else _search)(space, hint, length, flags)
     elif _wants_huge(layout, backing, hint, length):
-        address = _search_huge(space, hint, length, flags, offset)
+        address = _search_huge(space, hint, length, flags, offset if backing is not None else 0)
     else:
         address = _search(space, hint, length, flags)
     if address > layout.task_size - length:
@@ -125,7 +125,7 @@ def _search_huge(space: AddressSpace, hint: int, length: int, flags: int, offset
 def _search_shared(space: AddressSpace, hint: int, length: int, flags: int) -> int:
     """Shared anonymous memory (tmpfs inside): on a 2 MiB boundary if it is that long and nobody chose the address."""
     address = _search(space, hint, length, flags)
-    if flags & MAP_FIXED or (hint and hint == address) or length < HUGE or address % HUGE == 0:
+    if (hint and hint == address) or length < HUGE or address % HUGE == 0:
         return address
     try:
         padded = _search(space, hint, length + HUGE - PAGE, flags)
@@ -137,8 +137,6 @@ def _search_shared(space: AddressSpace, hint: int, length: int, flags: int) -> i
 
 def _search(space: AddressSpace, hint: int, length: int, flags: int) -> int:
     """Kernel: arch_get_unmapped_area_topdown, or arch_get_unmapped_area with the legacy layout."""
-    if flags & MAP_FIXED:
-        return hint
     layout = space.layout
     if layout.top_down and not flags & MAP_32BIT:
         if hint and _fits(space, hint, length, layout.task_size):
@@ -169,7 +167,8 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
 
     A guard gap is asked for only where a range would do without it, and then bounds the rest of the search.
     """
-    vmas = space.vmas
+    vmas, stack_gap = space.vmas, space.layout.stack_gap
+    areas = vmas.areas
     top = high
     known_length, floor, known_top = vmas.packed
     if known_top == top and length >= known_length:
@@ -177,12 +176,12 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
     limit = high
     index = vmas.index_after(high)
     while limit - low >= length:
-        above = vmas[index] if index < len(vmas) else None
-        below = vmas[index - 1] if index else None
-        end = min(limit, above.start) if above else limit
-        start = max(below.end, low) if below else low
+        above = areas[index] if index < len(areas) else None
+        below = areas[index - 1] if index else None
+        end = above.start if above is not None and above.start < limit else limit
+        start = below.end if below is not None and below.end > low else low
         if end - start >= length:
-            bound = gap_start(above, space.layout.stack_gap) if above else end
+            bound = gap_start(above, stack_gap) if above is not None else end
             if bound >= end:
                 if limit == high and (known_top != top or length <= known_length):
                     vmas.packed = (length, end, top)
@@ -197,10 +196,8 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
 
 def _lowest(space: AddressSpace, length: int, low: int, high: int) -> int:
     """The lowest address of a free range in [low, high); -1 if there is none (kernel: unmapped_area)."""
-    vmas = space.vmas
-    stack_gap = space.layout.stack_gap
-    for index in range(vmas.index_after(low), len(vmas)):
-        vma = vmas[index]
+    vmas, stack_gap = space.vmas, space.layout.stack_gap
+    for vma in vmas.areas[vmas.index_after(low) :]:
         if low + length > high:
             break
         if gap_start(vma, stack_gap) - low >= length:

@@ -17,31 +17,32 @@ class VmaList:
     The starts are kept beside the VMAs, so a VMA's `start` is changed through `resize` only.
 
     Attributes:
+        areas: the VMAs themselves. Only this class changes it.
         packed: what the last top-down search has learnt: (length, floor, top) says that no free range of `length` bytes
             or more ends in (floor, top]. It is forgotten when something goes away there.
     """
 
-    __slots__ = ("_starts", "_vmas", "packed")
+    __slots__ = ("_starts", "areas", "packed")
 
     def __init__(self) -> None:
         self._starts: list[int] = []
-        self._vmas: list[Vma] = []
+        self.areas: list[Vma] = []
         self.packed = NOT_PACKED
 
     def __len__(self) -> int:
-        return len(self._vmas)
+        return len(self.areas)
 
     def __iter__(self) -> Iterator[Vma]:
-        return iter(self._vmas)
+        return iter(self.areas)
 
     def __getitem__(self, index: int) -> Vma:
-        return self._vmas[index]
+        return self.areas[index]
 
     def find(self, address: int) -> Vma | None:
         """The VMA that contains `address` (kernel: vma_lookup)."""
         index = bisect_right(self._starts, address) - 1
         if index >= 0:
-            vma = self._vmas[index]
+            vma = self.areas[index]
             if address < vma.end:
                 return vma
         return None
@@ -49,21 +50,21 @@ class VmaList:
     def index_after(self, address: int) -> int:
         """The index of the first VMA with `end > address`; the length of the list when there is none."""
         index = bisect_right(self._starts, address)
-        return index - 1 if index and self._vmas[index - 1].end > address else index
+        return index - 1 if index and self.areas[index - 1].end > address else index
 
     def find_after(self, address: int) -> Vma | None:
         """The first VMA with `end > address` (kernel: find_vma)."""
         index = self.index_after(address)
-        return self._vmas[index] if index < len(self._vmas) else None
+        return self.areas[index] if index < len(self.areas) else None
 
     def find_before(self, address: int) -> Vma | None:
         """The last VMA with `start < address`."""
         index = bisect_left(self._starts, address) - 1
-        return self._vmas[index] if index >= 0 else None
+        return self.areas[index] if index >= 0 else None
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """All VMAs with a byte in `[start, end)`."""
-        return self._vmas[self.index_after(start) : bisect_left(self._starts, end)]
+        return self.areas[self.index_after(start) : bisect_left(self._starts, end)]
 
     def overlaps(self, start: int, end: int) -> bool:
         """Whether any VMA has a byte in `[start, end)` (kernel: find_vma_intersection)."""
@@ -72,7 +73,7 @@ class VmaList:
 
     def room(self, start: int, end: int) -> int:
         """Where in the list a VMA of `[start, end)` would be; -1 if there is one with a byte in it."""
-        vmas = self._vmas
+        vmas = self.areas
         index = bisect_left(self._starts, start)
         if index and vmas[index - 1].end > start:
             return -1
@@ -81,12 +82,12 @@ class VmaList:
     def before(self, vma: Vma) -> Vma | None:
         """The neighbour below."""
         index = self._index(vma) - 1
-        return self._vmas[index] if index >= 0 else None
+        return self.areas[index] if index >= 0 else None
 
     def after(self, vma: Vma) -> Vma | None:
         """The neighbour above."""
         index = self._index(vma) + 1
-        return self._vmas[index] if index < len(self._vmas) else None
+        return self.areas[index] if index < len(self.areas) else None
 
     def insert(self, vma: Vma) -> None:
         """Add `vma`, which overlaps none."""
@@ -95,7 +96,7 @@ class VmaList:
     def insert_at(self, index: int, vma: Vma) -> None:
         """Add `vma` where there is `room` for it."""
         self._starts.insert(index, vma.start)
-        self._vmas.insert(index, vma)
+        self.areas.insert(index, vma)
         if isinstance(vma.backing, SharedMemory):
             vma.backing.use()
 
@@ -103,7 +104,7 @@ class VmaList:
         """Add one or more VMAs, in ascending order, to a range in which nothing is."""
         index = bisect_left(self._starts, vmas[0].start)
         self._starts[index:index] = [vma.start for vma in vmas]
-        self._vmas[index:index] = vmas
+        self.areas[index:index] = vmas
         for vma in vmas:
             if isinstance(vma.backing, SharedMemory):
                 vma.backing.use()
@@ -112,7 +113,7 @@ class VmaList:
         """Take `vma` out."""
         index = self._index(vma)
         del self._starts[index]
-        del self._vmas[index]
+        del self.areas[index]
         if vma.end > self.packed[1]:
             self.packed = NOT_PACKED
         if isinstance(vma.backing, SharedMemory):
@@ -120,8 +121,8 @@ class VmaList:
 
     def clear(self) -> None:
         """Take all of them out."""
-        gone = self._vmas
-        self._starts, self._vmas, self.packed = [], [], NOT_PACKED
+        gone = self.areas
+        self._starts, self.areas, self.packed = [], [], NOT_PACKED
         for vma in gone:
             if isinstance(vma.backing, SharedMemory):
                 vma.backing.drop()

@@ -194,7 +194,7 @@ class HostNode:
     is open. `keep`: it is not closed to make room, since it could not be opened again.
     """
 
-    __slots__ = ("__weakref__", "fd", "keep", "name", "parent", "stat", "tree", "visible", "writable")
+    __slots__ = ("__weakref__", "_noexec", "fd", "keep", "name", "parent", "stat", "tree", "visible", "writable")
 
     def __init__(self, tree: HostTree, parent: HostNode | None, name: str, stat: os.stat_result) -> None:
         self.tree = tree
@@ -205,6 +205,7 @@ class HostNode:
         self.keep = False
         self.writable = False
         self.visible: Visible | None = None
+        self._noexec: bool | None = None  # as the mount said when it was first asked, by this node's own descriptor
 
     @property
     def key(self) -> tuple[int, int]:
@@ -315,11 +316,12 @@ class HostNode:
 
     @property
     def noexec(self) -> bool:
-        """Whether the host mounted it so that nothing may be executed."""
-        fd = self.fd
-        if fd < 0:
-            fd = self.directory_fd() if self.parent is None else self.parent.directory_fd()
-        return bool(os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
+        """Whether the host mounted it so that nothing may be executed. Mounts count as they were when first asked."""
+        node = self if self.fd >= 0 or self.parent is None else self.parent
+        if node._noexec is None:
+            fd = node.fd if node.fd >= 0 else node.directory_fd()
+            node._noexec = bool(os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
+        return node._noexec
 
     def status(self) -> os.stat_result:
         """The file's attributes on the host, now; the last ones known if it is gone."""
