@@ -34,9 +34,8 @@ class Fault(NamedTuple):
 class Space:
     """A page table, and what the fault path may map: page -> protection."""
 
-    def __init__(self, memory: PhysicalMemory, forget_code: Callable[[int], None]) -> None:
+    def __init__(self, memory: PhysicalMemory) -> None:
         self.memory = memory
-        self.forget_code = forget_code
         self.page_table = PageTable(memory)
         self.allowed: dict[int, int] = {}
 
@@ -66,8 +65,7 @@ class Space:
             room = FRAME_SIZE - address % FRAME_SIZE
             frame = (self.entry(address) & FRAME_MASK) >> 12
             self.memory.view(frame, address % FRAME_SIZE, len(data[:room]))[:] = data[:room]
-            if self.memory.executed[frame]:
-                self.forget_code(frame)
+            self.memory.written(frame)
             address, data = address + room, data[room:]
 
 
@@ -82,7 +80,7 @@ class Bare:
         self.context = self.core.new_context()
 
     def new_space(self) -> Space:
-        space = Space(self.memory, self.core.forget_code)
+        space = Space(self.memory)
         space.allow(STACK_TOP - 16 * FRAME_SIZE, 16, R | W)
         space.map(DATA, R | W)
         space.map(DATA + FRAME_SIZE, R | W)

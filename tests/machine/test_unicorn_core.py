@@ -283,7 +283,7 @@ def test_code_written_from_python(bare: Bare) -> None:
     bare.run()
     frame = (bare.space.entry(CODE) & FRAME_MASK) >> 12
     bare.memory.view(frame, CODE % FRAME_SIZE + 1, 1)[0] = 9
-    bare.core.forget_code(frame)
+    bare.memory.written(frame)
     bare.run()
     assert registers(bare, "rax") == (9,)
 

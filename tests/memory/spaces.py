@@ -51,13 +51,9 @@ class Listener:
 
     def __init__(self) -> None:
         self.invalidated: list[tuple[int, int]] = []
-        self.code: list[int] = []
 
     def invalidate(self, root: int, start: int, end: int, frames: list[int]) -> None:
         self.invalidated.append((start, end))
-
-    def forget_code(self, frame: int) -> None:
-        self.code.append(frame)
 
 
 class World:

@@ -170,14 +170,14 @@ def test_gather_ends_at_the_first_bad_page(world: World) -> None:
 def test_writing_code_that_ran_is_reported(world: World) -> None:
     copy_out(world.space, AREA, b"\x90" * 8)
     frame = (world.space.page_table.entry(AREA) & FRAME_MASK) >> 12
-    assert world.listener.code == []
+    assert world.memory.rewritten == []
     world.memory.executed[frame] = 1
     copy_in(world.space, AREA, 8)
-    assert world.listener.code == []
+    assert world.memory.rewritten == []
     copy_out(world.space, AREA, b"\xc3")
-    assert world.listener.code == [frame]
+    assert world.memory.rewritten == [frame]
     pieces(world.space, AREA, 8, True)
-    assert world.listener.code == [frame, frame]
+    assert world.memory.rewritten == [frame, frame]
 
 
 def test_out_of_frames_is_no_efault() -> None:

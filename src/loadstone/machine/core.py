@@ -190,8 +190,5 @@ class Core(Protocol):
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Forget cached translations (see Shootdown)."""
 
-    def forget_code(self, frame: int) -> None:
-        """A frame from which code ran was written by somebody other than the program on this core."""
-
     def close(self) -> None:
         """Free what the core holds on the host."""

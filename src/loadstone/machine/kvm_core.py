@@ -222,9 +222,6 @@ class KvmCore:
         else:
             self.machine.invalidate(root, start, end, frames)
 
-    def forget_code(self, frame: int) -> None:
-        """Nothing: the CPU sees what is written to memory."""
-
     def answers_for(self, space: Space) -> ReadAnswers | None:
         """What reads of `space`, which runs, can be answered with in the guest; None: that cannot be, or not yet.
 

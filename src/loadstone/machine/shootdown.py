@@ -22,9 +22,6 @@ class Listener(Protocol):
         `frames` are those that the old entries pointed at; none when the entries of now still point at them.
         """
 
-    def forget_code(self, frame: int) -> None:
-        """Drop what was translated from the code in `frame`."""
-
 
 class Shootdown:
     """Passes changes on to every core of the machine, then lets go of frames."""
@@ -54,8 +51,3 @@ class Shootdown:
             for core in self._listeners:
                 core.invalidate(root, start, end, frames)
             self._memory.release_all([frame for entry, frame in zip(entries, frames, strict=True) if entry & COUNTED])
-
-    def code_written(self, frame: int) -> None:
-        """A frame that code was executed from got new contents, other than by a store of the program's."""
-        for core in self._listeners:
-            core.forget_code(frame)

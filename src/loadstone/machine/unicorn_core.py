@@ -158,10 +158,6 @@ class UnicornCore:
         being_filled = start == self._fill.filling and end == start + FRAME_SIZE
         self._translations.invalidate(root, start, end, frames, being_filled)
 
-    def forget_code(self, frame: int) -> None:
-        """Drop the translations of the code in `frame` before the next start."""
-        self._translations.forget_code(frame)
-
     def close(self) -> None:
         """Close the engine; its contexts go with it."""
         self._engine.close()

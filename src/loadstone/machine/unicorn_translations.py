@@ -76,10 +76,6 @@ class Translations:
         else:
             pages += range(start, end, FRAME_SIZE)
 
-    def forget_code(self, frame: int) -> None:
-        """Drop the translations of the code in a frame before the next start."""
-        self._memory.rewritten.append(frame)
-
     def forget_all_code(self) -> None:
         """Translate all code anew from the next start on."""
         self._stale_code = self.stale_tlb = True

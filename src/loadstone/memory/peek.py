@@ -47,7 +47,7 @@ def poke(space: AddressSpace, address: int, data: bytes) -> None:
             raise LinuxError(EFAULT, f"{address:#x}: {bad.why}")
         frame = (space.page_table.entry(address) & FRAME_MASK) >> PAGE_SHIFT
         space.memory.view(frame, offset, count)[:] = data[done : done + count]
-        space.shootdown.code_written(frame)
+        space.memory.written(frame)
         address += count
         done += count
 

@@ -195,8 +195,7 @@ def _physical(space: AddressSpace, address: int, access: int) -> int:
     physical = entry & FRAME_MASK
     if access == WRITE:
         words[slot] = entry & ~AHEAD | ACCESSED | DIRTY
-        if memory.executed[physical >> 12]:
-            space.shootdown.code_written(physical >> 12)
+        memory.written(physical >> 12)
     else:
         words[slot] = entry & ~AHEAD | ACCESSED
     return physical
