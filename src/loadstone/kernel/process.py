@@ -187,9 +187,9 @@ class Process:
         self.is_first = False
         self.keeps_memory = False
 
-    def forked(self, space: AddressSpace, fs: FsContext, files: FileTable, signals: Any) -> Process:
+    def forked(self, pid: int, space: AddressSpace, fs: FsContext, files: FileTable, signals: Any) -> Process:
         """A new process with these, and with what else a child takes over; it has no parent and no thread yet."""
-        child = Process(self.kernel, self.kernel.new_pid(), self.credentials.copy(), fs, files, signals)
+        child = Process(self.kernel, pid, self.credentials.copy(), fs, files, signals)
         child.space = space
         child.group, child.session = self.group, self.session
         child.limits = self.limits.copy()

@@ -9,9 +9,8 @@ from loadstone.errors import LinuxError
 from loadstone.events import Fork, publish
 from loadstone.kernel.process import Process, Task
 from loadstone.lean import NamedTuple
-from loadstone.linux.of_task import linux_of, tracee_of
+from loadstone.linux.of_task import linux_of, own_tid, pid_seen, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
-from loadstone.linux.refusals import count_refusal
 from loadstone.linux.sem_undo import leave_undo, share_undo
 from loadstone.linux.signals import ProcessSignals, TaskSignals
 from loadstone.linux.state import process_state, task_state
@@ -71,8 +70,8 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
     try:
-        if flags & NAMESPACES:
-            _enter_namespaces(task, child, flags)
+        if flags & NAMESPACES or child.personal.namespaces is not None:
+            _enter_namespaces(task, child, asked)
         _tell_numbers(task, child, asked, descriptor)
     except BaseException:  # no frame is left: the call is made again, or its process killed
         _abandon(task, child)
@@ -97,10 +96,10 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     return child.tid
 
 
-def _enter_namespaces(task: Task, child: Task, flags: int) -> None:
-    from loadstone.linux.namespaces.changing import make_for
+def _enter_namespaces(task: Task, child: Task, asked: CloneArguments) -> None:
+    from loadstone.linux.namespaces.changing import born
 
-    make_for(task, child, flags)
+    born(task, child, asked)
 
 
 def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: int) -> None:
@@ -108,9 +107,9 @@ def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: in
     if asked.flags & CLONE_PIDFD:
         _give_pidfd(task, child, descriptor, asked.pidfd)
     if asked.flags & CLONE_PARENT_SETTID:
-        _store_tid(task, asked.parent_tid, child.tid)
+        _store_tid(task, asked.parent_tid, pid_seen(task.process, child.tid))
     if asked.flags & CLONE_CHILD_SETTID:
-        _store_tid(child, asked.child_tid, child.tid)
+        _store_tid(child, asked.child_tid, own_tid(child))
 
 
 def _abandon(task: Task, child: Task) -> None:
@@ -161,13 +160,14 @@ def _check(task: Task, asked: CloneArguments) -> None:
         raise LinuxError(EBADF, "there are no cgroups before cgroup2 is mounted")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
-    if flags & NAMESPACES:
-        from loadstone.linux.namespaces.changing import demand_built
+    if flags & NAMESPACES or task_state(task).namespaces is not None:
+        from loadstone.linux.namespaces.changing import check_birth
 
-        demand_built(task, flags, "clone")
+        check_birth(task, flags)
     if asked.wanted_pids:
-        count_refusal(task, "clone3 set_tid")
-        raise LinuxError(EPERM, "numbers of processes cannot be chosen")
+        from loadstone.linux.namespaces.changing import check_wanted
+
+        check_wanted(task, asked)
 
 
 def _check_limits(task: Task) -> None:
@@ -195,7 +195,7 @@ def _new_process(task: Task, asked: CloneArguments) -> Task:
         files.drop()
         raise
     fs = parent.fs if flags & CLONE_FS else parent.fs.copy()
-    child = parent.forked(space, fs, files, _signals_for_child(parent.signals, flags))
+    child = parent.forked(_new_number(task, asked), space, fs, files, _signals_for_child(parent.signals, flags))
     if not flags & CLONE_VM:
         space.owner_ids = (child.pid, child.pid, task.cpu)
         space.limits = Limits(task.kernel.commitment, child.limits, user=child.credentials)
@@ -218,6 +218,17 @@ def _signals_for_child(parent: ProcessSignals, flags: int) -> ProcessSignals:
     return made
 
 
+def _new_number(task: Task, asked: CloneArguments) -> int:
+    """The machine's number of the child: the last of those that clone3(2) asks for, if it asks for that many."""
+    if asked.wanted_pids:
+        from loadstone.linux.namespaces.changing import level_of_child
+
+        level = level_of_child(task, asked.flags)
+        if len(asked.wanted_pids) > level:
+            return asked.wanted_pids[level]
+    return task.kernel.new_pid()
+
+
 def _adopt(child: Process, parent: Process | None) -> None:
     child.parent = parent
     if parent is not None:
@@ -226,7 +237,7 @@ def _adopt(child: Process, parent: Process | None) -> None:
 
 def _new_thread(task: Task, asked: CloneArguments) -> Task:
     process, flags = task.process, asked.flags
-    child = _new_task(task, process, task.kernel.new_pid(), flags)
+    child = _new_task(task, process, _new_number(task, asked), flags)
     if flags & _TABLES != _TABLES or process.apart is not None:
         files = process.files.share() if flags & CLONE_FILES else process.files.clone()
         process.set_apart(child, files, process.fs if flags & CLONE_FS else process.fs.copy())

@@ -10,11 +10,13 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import group_shown, user_shown
+from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.memory.user import copy_out
 from loadstone.vfs.socket_messages import NOTHING, Extra, Who
 
 if TYPE_CHECKING:
-    from loadstone.kernel.process import Task
+    from loadstone.kernel.process import Process, Task
     from loadstone.vfs.file import OpenFile
 
 SOL_SOCKET = 1
@@ -63,7 +65,7 @@ def _claimed(task: Task, data: bytes) -> Who:
     """Credentials that a sender claims: its own, unless it is root (scm_check_creds)."""
     if len(data) != UCRED.size:
         raise LinuxError(EINVAL)
-    claim = Who(*UCRED.unpack(data))
+    claim = _meant(task.process, Who(*UCRED.unpack(data)))
     who = task.process.credentials
     if who.euid != 0 and (
         claim.pid != task.process.pid
@@ -72,6 +74,20 @@ def _claimed(task: Task, data: bytes) -> Who:
     ):
         raise LinuxError(EPERM)
     return claim
+
+
+def _meant(process: Process, claim: Who) -> Who:
+    """What a process says, in the machine's numbers; EINVAL for users and groups that mean nothing."""
+    users = process.credentials.users
+    if users is not None:
+        claim = claim._replace(uid=users.uids.meant(claim.uid), gid=users.gids.meant(claim.gid))
+    return claim._replace(pid=pid_meant(process, claim.pid))
+
+
+def seen(process: Process, who: Who) -> Who:
+    """Another process, in the numbers of the one that looks."""
+    mine = process.credentials
+    return Who(pid_seen(process, who.pid), user_shown(mine, who.uid), group_shown(mine, who.gid))
 
 
 class ControlOut:
@@ -93,7 +109,7 @@ class ControlOut:
     def put(self, extra: Extra, wants_credentials: bool, cloexec: bool) -> None:
         """Write what came along; open files get descriptors, or are closed (scm_recv)."""
         if wants_credentials:
-            self._put_message(SCM_CREDENTIALS, UCRED.pack(*(extra.who or UNKNOWN)))
+            self._put_message(SCM_CREDENTIALS, UCRED.pack(*seen(self._task.process, extra.who or UNKNOWN)))
         if extra.rights:
             self._put_files(extra.rights, cloexec)
 

@@ -73,7 +73,7 @@ def deliver(task: Task) -> None:
         if action.handler not in (SIG_DFL, SIG_IGN) and number != SIGKILL:
             _announce(task, info, "handler")
             _handle(task, info, action)
-        elif ignores(action, number) or _stops_nobody(task, number):
+        elif ignores(action, number) or _stops_nobody(task, number) or _leaves_init_alone(task, info):
             _announce(task, info, "ignored")
         else:
             _announce(task, info, "default")
@@ -109,6 +109,11 @@ def _stops_nobody(task: Task, number: int) -> bool:
     from loadstone.linux import jobs
 
     return jobs.is_orphaned(task.kernel, task.process.group)
+
+
+def _leaves_init_alone(task: Task, info: SigInfo) -> bool:
+    """The first process of a PID namespace dies of no signal that a program sends, but for SIGKILL from outside."""
+    return bool(task.process.signals.is_init and info.code <= 0 and not bit(info.number) & UNBLOCKABLE)
 
 
 def _announce(task: Task, info: SigInfo, action: str) -> None:

@@ -6,15 +6,17 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import ExitStatus
 from loadstone.linux import jobs, signals
 from loadstone.linux.futexes import wake
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import linux_of, pids_of
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
 from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
-    from loadstone.kernel.process import ExitStatus, Process, Task
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.namespaces.pids import PidNamespace
 
 CLD_EXITED, CLD_KILLED, CLD_DUMPED, CLD_TRAPPED, CLD_STOPPED, CLD_CONTINUED = range(1, 7)
 _CHILD = Struct("<iIi4xqq")  # si_pid, si_uid, si_status, si_utime, si_stime
@@ -81,6 +83,9 @@ def process_ended(process: Process) -> None:
     """A process is a zombie now (kernel: exit_notify)."""
     calls = linux_of(process.tasks[0]).calls
     calls.timers.forget(process)
+    pids = pids_of(process)
+    if pids is not None and pids.init is process:
+        _end_all(process, pids)
     if calls.tracing is not None:
         calls.tracing.tracer_ended(process)
     jobs.leave_terminal(process)
@@ -96,9 +101,7 @@ def _rehome_children(process: Process) -> None:
     children = list(process.children.values())
     if not children:
         return
-    reaper = process.parent
-    while reaper is not None and not _adopts(reaper):
-        reaper = reaper.parent
+    reaper = _reaper(process)
     process.children = {}
     for child in children:
         child.parent = reaper
@@ -113,6 +116,30 @@ def _rehome_children(process: Process) -> None:
             jobs.hang_up_orphans(child, process)
         elif reaper is None or _notify(child, reaper):
             process.kernel.reap(child)
+
+
+def _end_all(init: Process, pids: PidNamespace) -> None:
+    """The first process of a PID namespace takes everybody in it along (zap_pid_ns_processes)."""
+    from loadstone.linux.namespaces.pids import members
+
+    for process in members(init.kernel, pids):
+        if process is not init:
+            init.kernel.exit_process(process, ExitStatus(signal=signals.SIGKILL))
+
+
+def _reaper(process: Process) -> Process | None:
+    """Who gets the children of a process: None for the machine, or nobody, as its PID namespace has ended."""
+    pids = pids_of(process)
+    reaper = process.parent
+    while reaper is not None and not _adopts(reaper):
+        reaper = reaper.parent
+        if pids is not None and (reaper is None or pids_of(reaper) is not pids):
+            break
+    if pids is None:
+        return reaper
+    if reaper is None or pids_of(reaper) is not pids:
+        reaper = pids.init
+    return None if reaper is process else reaper
 
 
 def _adopts(process: Process) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.linux.of_task import pids_of
 from loadstone.vfs.location import Dentry, Superblock
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _proc(asked: Request) -> Superblock:
     for name, _ in words(asked.options):
         if name not in ("hidepid", "gid", "subset", "ro", "rw"):
             raise LinuxError(EINVAL, f"no option of proc: {name!r}")
-    return _plain("proc", PROC_MAGIC, Dentry(None, "/", proc_directory(asked.task.kernel)))
+    return _plain("proc", PROC_MAGIC, Dentry(None, "/", proc_directory(asked.task.kernel, pids_of(asked.task.process))))
 
 
 def _sysfs(asked: Request) -> Superblock:

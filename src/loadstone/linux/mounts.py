@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadstone.kernel.kernel import Kernel
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.proc import ProcRoot
     from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.vfs.devpts import ProcessSide
@@ -89,13 +90,13 @@ def mount_kernel_files(kernel: Kernel) -> None:
         mount.root.inode = make(kernel)
 
 
-def proc_directory(kernel: Kernel) -> GeneratedDirectory:
-    """The topmost directory of /proc."""
+def proc_directory(kernel: Kernel, pids: PidNamespace | None = None) -> GeneratedDirectory:
+    """The topmost directory of /proc, as a PID namespace sees it; None: the machine's first."""
 
     def proc() -> ProcRoot:
         from loadstone.linux.proc import proc_root
 
-        return proc_root(kernel)
+        return proc_root(kernel, pids)
 
     return _later(kernel, proc, PROC_DEVICE)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
-    from loadstone.kernel.process import Task
+    from loadstone.kernel.process import Process, Task
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.personality import Linux
     from loadstone.linux.ptrace import Tracee
 
@@ -22,6 +23,32 @@ def tracee_of(task: Task) -> Tracee | None:
     """What is known of a thread that is traced; None for one that is not."""
     tracing = linux_of(task).calls.tracing
     return tracing.tracees.get(task) if tracing is not None else None
+
+
+def pids_of(process: Process) -> PidNamespace | None:
+    """The PID namespace of a process; None for the machine's first."""
+    state = process.personal
+    pids: PidNamespace | None = state.pids if state is not None else None
+    return pids
+
+
+def pid_seen(viewer: Process, number: int) -> int:
+    """What the process, thread, group or session `number` is called where `viewer` is; 0 if it is not there."""
+    pids = pids_of(viewer)
+    return number if pids is None else pids.seen(number)
+
+
+def pid_meant(speaker: Process, number: int) -> int:
+    """The machine's number of what a process calls `number`. 0 and -1 stay; a negative one names a group."""
+    pids = pids_of(speaker)
+    if pids is None or number in (0, -1):
+        return number
+    return pids.meant(number) if number > 0 else -pids.meant(-number)
+
+
+def own_tid(task: Task) -> int:
+    """What a thread is called where it is: the number in lock words that it writes."""
+    return pid_seen(task.process, task.tid)
 
 
 def task_of(task: Task, tid: int) -> Task:

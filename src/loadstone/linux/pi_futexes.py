@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ENDED
 from loadstone.linux.futexes import read_word, write_word
+from loadstone.linux.of_task import own_tid, pid_meant
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -88,7 +89,7 @@ class Ownership:
         new = waiter.task
         if space is None:
             space, address = new.process.space, waiter.address
-        write_word(space, address, WAITERS | new.tid | died)
+        write_word(space, address, WAITERS | own_tid(new) | died)
         before = state.owner
         self._disown(state)
         self._futexes.remove(waiter)
@@ -150,16 +151,16 @@ def acquire(
     """
     word = read_word(space, address)
     number = word & TID_MASK
-    if number == task.tid:
+    if number == own_tid(task):
         raise LinuxError(EDEADLK, "the task has the lock")
     first = futexes.first(key)
     if first is not None:
         return _joinable(first.state, word)
     if not number:
-        write_word(space, address, word & OWNER_DIED | task.tid | (WAITERS if others else 0))
+        write_word(space, address, word & OWNER_DIED | own_tid(task) | (WAITERS if others else 0))
         return None
     write_word(space, address, word | WAITERS)
-    owner = task.kernel.tasks.get(number)
+    owner = task.kernel.tasks.get(pid_meant(task.process, number))
     if owner is None or owner.state == ENDED:
         raise LinuxError(ESRCH, f"the lock's owner {number} has ended, or never was")
     return ownership_of(futexes).new(key, owner)
@@ -169,7 +170,7 @@ def _joinable(state: PiState | None, word: int) -> PiState:
     """The state of the others that wait, if the word agrees with it (kernel: attach_to_pi_state)."""
     if state is None:
         raise LinuxError(EINVAL, "others wait on the word, but not for a lock")
-    if word & TID_MASK != state.owner.tid:
+    if word & TID_MASK != own_tid(state.owner):
         raise LinuxError(EINVAL, "the word does not name the lock's owner")
     return state
 
@@ -177,7 +178,7 @@ def _joinable(state: PiState | None, word: int) -> PiState:
 def release(futexes: Futexes, task: Task, key: Key, address: int) -> None:
     """Unlock; the first waiter has the lock then. Raises LinuxError: EPERM for who does not have it, EINVAL, EFAULT."""
     space = task.process.space
-    if read_word(space, address) & TID_MASK != task.tid:
+    if read_word(space, address) & TID_MASK != own_tid(task):
         raise LinuxError(EPERM, "somebody else has the lock")
     first = futexes.first(key)
     if first is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.proc_files import Make, Produce
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.sysctl import Settings
@@ -40,16 +41,21 @@ _RECORDS = {"cpuinfo": PARAGRAPHS, "swaps": LINES}
 class ProcRoot(Directory):
     """/proc itself: the machine's files and a directory for each process."""
 
-    __slots__ = ("kernel",)
+    __slots__ = ("kernel", "pids")
 
-    def __init__(self, kernel: Kernel, table: dict[str, tuple[int, Make]]) -> None:
+    def __init__(self, kernel: Kernel, table: dict[str, tuple[int, Make]], pids: PidNamespace | None) -> None:
         self.kernel = kernel
+        self.pids = pids  # the namespace whose numbers it shows; None for the machine's first
         super().__init__(table, inode=1, now_ns=kernel.clock.realtime_ns())
 
     def listed(self) -> list[Entry]:
         """The machine's files, then the processes by number, the machine itself first."""
-        pids = [INIT, *sorted(self.kernel.processes)]
-        return [*super().listed(), *((str(pid), self._number(pid), S_IFDIR >> 12) for pid in pids)]
+        numbers = sorted(self.kernel.processes)
+        if self.pids is None:
+            shown = [(pid, pid) for pid in (INIT, *numbers)]
+        else:
+            shown = sorted((here, pid) for pid in numbers if (here := self.pids.seen(pid)))
+        return [*super().listed(), *((str(here), self._number(pid), S_IFDIR >> 12) for here, pid in shown)]
 
     def _number(self, pid: int) -> int:
         process = self.kernel.processes.get(pid)
@@ -57,13 +63,15 @@ class ProcRoot(Directory):
 
     def made(self, name: str) -> Inode | None:
         """A file of the table or a process."""
-        if name == str(INIT):
+        if name == str(INIT) and self.pids is None:
             return _init_directory(self.kernel)
         if name.isdecimal() and name.isascii():
-            process = self.kernel.processes.get(int(name))
+            number = int(name)
+            process = self.kernel.processes.get(number if self.pids is None else self.pids.meant(number))
             if process is None:
                 return None
-            return ProcessFiles(self.kernel, process, process.tasks[0], self._number(process.pid)).of_process()
+            made = ProcessFiles(self.kernel, process, process.tasks[0], self._number(process.pid), self.pids)
+            return made.of_process()
         return super().made(name)
 
 
@@ -101,8 +109,8 @@ def current_task(kernel: Kernel) -> Task:
     raise LinuxError(ENOENT)
 
 
-def proc_root(kernel: Kernel) -> ProcRoot:
-    """The tree that is mounted on /proc."""
+def proc_root(kernel: Kernel, pids: PidNamespace | None = None) -> ProcRoot:
+    """The tree that is mounted on /proc, with the numbers of a PID namespace; None for the machine's first."""
     now = kernel.clock.realtime_ns()
     texts = _machine_texts(kernel)
     table: dict[str, tuple[int, Make]] = {}
@@ -138,14 +146,22 @@ def proc_root(kernel: Kernel) -> ProcRoot:
     table["sysvipc"] = S_IFDIR, sysvipc
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
-    table["self"] = S_IFLNK, link(0xF2, lambda: str(current_task(kernel).process.pid))
-    table["thread-self"] = S_IFLNK, link(0xF3, lambda: _thread_self(kernel))
-    return ProcRoot(kernel, table)
+    table["self"] = S_IFLNK, link(0xF2, lambda: str(_seen(pids, current_task(kernel).process.pid)))
+    table["thread-self"] = S_IFLNK, link(0xF3, lambda: _thread_self(kernel, pids))
+    return ProcRoot(kernel, table, pids)
 
 
-def _thread_self(kernel: Kernel) -> str:
+def _seen(pids: PidNamespace | None, number: int) -> int:
+    """What the namespace calls a process or thread; ENOENT if that is not in it."""
+    found = number if pids is None else pids.seen(number)
+    if not found:
+        raise LinuxError(ENOENT, "who asks is not in the PID namespace of this /proc")
+    return found
+
+
+def _thread_self(kernel: Kernel, pids: PidNamespace | None) -> str:
     task = current_task(kernel)
-    return f"{task.process.pid}/task/{task.tid}"
+    return f"{_seen(pids, task.process.pid)}/task/{_seen(pids, task.tid)}"
 
 
 def _engine(kernel: Kernel) -> str:

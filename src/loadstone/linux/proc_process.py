@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux import proc_machine_text
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
+from loadstone.linux.of_task import pids_of
 from loadstone.linux.proc_facts import area_facts, memory_facts, process_facts
 from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc_memory import MemoryFile, PagemapFile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.proc_files import Make, Produce
     from loadstone.linux.proc_text import ProcessFacts
     from loadstone.vfs.file import OpenFile
@@ -41,9 +43,15 @@ Made = TypeVar("Made", bound=Directory)
 
 
 class ProcessFiles:
-    """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow."""
+    """The files of /proc/PID, or of /proc/PID/task/TID. `number` is the directory's inode number; its files follow.
 
-    def __init__(self, kernel: Kernel, process: Process, task: Task, number: int) -> None:
+    `pids`: the PID namespace whose numbers this /proc shows, None for the machine's first.
+    """
+
+    def __init__(
+        self, kernel: Kernel, process: Process, task: Task, number: int, pids: PidNamespace | None = None
+    ) -> None:
+        self.pids = pids
         self.kernel = kernel
         self.process = process
         self.task = task
@@ -64,7 +72,11 @@ class ProcessFiles:
     def children(self) -> bytes:
         """The numbers of its children; all of a process's are listed with its first thread."""
         first = self.task is self.process.tasks[0]
-        return b"".join(b"%d " % pid for pid in self.process.children) if first else b""
+        return b"".join(b"%d " % self.seen(pid) for pid in self.process.children) if first else b""
+
+    def seen(self, number: int) -> int:
+        """What a process or thread is called here; 0 for one that is not in the namespace."""
+        return number if self.pids is None else self.pids.seen(number)
 
     def _directory(self, kind: type[Made], table: dict[str, tuple[int, Make]], links: int) -> Made:
         """The files that both have, after those in `table`; `links` is st_nlink."""
@@ -282,16 +294,15 @@ class ProcessFiles:
 
         def names() -> list[Entry]:
             return [
-                (str(task.tid), process_number(task.tid, process.started_ns) + 0x4000, S_IFDIR >> 12)
+                (str(self.seen(task.tid)), process_number(task.tid, process.started_ns) + 0x4000, S_IFDIR >> 12)
                 for task in process.tasks
             ]
 
         def find(name: str) -> Inode | None:
             for task in process.tasks:
-                if str(task.tid) == name:
-                    return ProcessFiles(
-                        self.kernel, process, task, process_number(task.tid, process.started_ns) + 0x4000
-                    ).of_thread()
+                if str(self.seen(task.tid)) == name:
+                    number = process_number(task.tid, process.started_ns) + 0x4000
+                    return ProcessFiles(self.kernel, process, task, number, self.pids).of_thread()
             return None
 
         return GeneratedDirectory(names, find, device=PROC_DEVICE, inode=self.number + 1, now_ns=self.now)
@@ -302,12 +313,11 @@ class ProcessFiles:
         """What stat and status tell, in the numbers of who reads them."""
         facts = process_facts(self.kernel, self.process, self.task)
         users = self.asking.credentials.users
-        if users is None:
+        if users is None and self.pids is None and pids_of(self.process) is None:
             return facts
-        return facts._replace(
-            uids=tuple(map(users.uids.shown, facts.uids)), gids=tuple(map(users.gids.shown, facts.gids)),
-            groups=tuple(map(users.gids.shown, facts.groups)),
-        )  # fmt: skip
+        from loadstone.linux.namespaces.proc_view import facts_seen
+
+        return facts_seen(facts, self.process, self.pids, users)
 
     def memory(self, start: int, end: int) -> bytes:
         """The process's own bytes, as far as they are there."""

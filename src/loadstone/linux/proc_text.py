@@ -91,6 +91,7 @@ class ProcessFacts(NamedTuple):
     env_start: int = 0
     env_end: int = 0
     exit_code: int = 0
+    inside: Sequence[tuple[int, ...]] = ()  # (tgid, pid, group, session) in each PID namespace further down
 
 
 STATES = {
@@ -145,10 +146,12 @@ def status(p: ProcessFacts) -> bytes:
         "Gid:\t" + "\t".join(map(str, p.gids)),
         f"FDSize:\t{p.fd_slots}",
         "Groups:\t" + " ".join(map(str, p.groups)) + " ",
-        f"NStgid:\t{p.tgid}",
-        f"NSpid:\t{p.pid}",
-        f"NSpgid:\t{p.group}",
-        f"NSsid:\t{p.session}",
+        *(
+            f"{name}:\t" + "\t".join(map(str, (first, *(numbers[at] for numbers in p.inside))))
+            for at, (name, first) in enumerate(
+                (("NStgid", p.tgid), ("NSpid", p.pid), ("NSpgid", p.group), ("NSsid", p.session))
+            )
+        ),
         "Kthread:\t0",
     ]
     if p.memory is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.futexes import futexes_of, read_word, wake, write_word
+from loadstone.linux.of_task import own_tid
 from loadstone.linux.pi_futexes import OWNER_DIED, TID_MASK, WAITERS
 from loadstone.memory.user import copy_in
 
@@ -73,7 +74,7 @@ def _mark(task: Task, address: int, *, pi: bool, unfinished: bool) -> None:
         raise LinuxError(0, "a lock that is not aligned")
     space = task.process.space
     word = read_word(space, address)
-    if word & TID_MASK != task.tid:
+    if word & TID_MASK != own_tid(task):
         if unfinished and not pi and (not word & TID_MASK or not word & WAITERS):
             _wake_one(task, address)
         return

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from errno import EAGAIN
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ENDED, WAITING
 from loadstone.lean import NamedTuple
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.capabilities import user_shown
+from loadstone.linux.of_task import linux_of, pid_seen, pids_of
 from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.state import is_frozen
 from loadstone.wait import WaitQueue
@@ -36,7 +37,8 @@ _NAMES = (
 # fmt: on
 
 # siginfo.si_code: who sent it, or what exactly is wrong
-SI_USER, SI_KERNEL, SI_TIMER, SI_TKILL = 0, 0x80, -2, -6
+SI_USER, SI_KERNEL, SI_QUEUE, SI_TIMER, SI_MESGQ, SI_TKILL = 0, 0x80, -1, -2, -3, -6
+_WITH_SENDER = (SI_USER, SI_QUEUE, SI_MESGQ, SI_TKILL)
 ILL_ILLOPN = 2
 FPE_INTDIV, FPE_FLTDIV, FPE_FLTOVF, FPE_FLTUND, FPE_FLTRES, FPE_FLTINV = 1, 3, 4, 5, 6, 7
 SEGV_MAPERR, SEGV_ACCERR = 1, 2
@@ -194,6 +196,8 @@ class ProcessSignals:
 
     __slots__ = ("actions", "pending", "sent")
 
+    is_init: ClassVar[bool] = False  # whether SIGNAL_UNKILLABLE holds for it
+
     def __init__(self) -> None:
         self.actions: dict[int, Action] = {}
         self.pending = PendingSet()
@@ -216,6 +220,18 @@ class ProcessSignals:
     def ignore(self, numbers: Iterable[int]) -> None:
         """Ignore these signals from now on."""
         self.actions.update((number, Action(SIG_IGN)) for number in numbers)
+
+
+class InitSignals(ProcessSignals):
+    """Those of the first process of a PID namespace, which dies of none that it does not handle."""
+
+    __slots__ = ()
+
+    is_init = True
+
+    def __init__(self, before: ProcessSignals) -> None:
+        super().__init__()
+        self.actions = before.actions
 
 
 class TaskSignals:
@@ -281,8 +297,10 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
         tracing = linux_of(process.tasks[0]).calls.tracing
         assert tracing is not None
         tracing.continued(process)
-    if _is_ignored(process, number):
+    if _is_ignored(process, number) or (process.signals.is_init and _spares_init(process, info)):
         return
+    if process.credentials.users is not None or pids_of(process) is not None:
+        info = _as_seen(process, info)
     if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
         if info.code != SI_USER:
             raise LinuxError(EAGAIN, "RLIMIT_SIGPENDING signals are queued")
@@ -300,6 +318,30 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
     if number == SIGKILL:
         for task in process.tasks:
             process.kernel.scheduler.interrupt(task, killed=True)
+
+
+def _spares_init(process: Process, info: SigInfo) -> bool:
+    """Whether the first process of a PID namespace hears nothing of a signal (kernel: sig_task_ignored).
+
+    What it does not handle counts for it only if it cannot be handled, and comes from outside.
+    """
+    number = info.number
+    if process.signals.action(number).handler != SIG_DFL or any(
+        bit(number) & (task.signals.mask | task.signals.waited_for) for task in process.tasks
+    ):
+        return False
+    sender = process.kernel.scheduler.current
+    from_inside = info.code != SI_KERNEL and sender is not None and pid_seen(process, sender.process.pid)
+    return bool(from_inside or not bit(number) & UNBLOCKABLE)
+
+
+def _as_seen(process: Process, info: SigInfo) -> SigInfo:
+    """A signal from another process, or of a child, in the numbers of who gets it."""
+    if info.code not in _WITH_SENDER and not (info.number == SIGCHLD and info.code > 0):
+        return info
+    pid, uid = info.sender
+    who = _KILL.pack(pid_seen(process, pid), user_shown(process.credentials, uid))
+    return info._replace(fields=who + info.fields[_KILL.size :])
 
 
 def _choose(process: Process, number: int) -> None:

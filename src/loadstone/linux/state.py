@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.cgroups import Cgroup
     from loadstone.linux.namespaces import Namespaces
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.sem_undo import UndoList
     from loadstone.linux.timers import PosixTimer
 
@@ -33,12 +34,13 @@ class ProcessState:
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
         timers: those of timer_create(2), by number.
         cgroup: the control group it is in, None for the root; `frozen`: that group stops it (see cgroups.py).
+        pids: the PID namespace that it was born in; None for the machine's first.
         settings: of prctl(2), by the PR_GET_… option that reads them; what is not there was never set.
     """
 
     __slots__ = (
         "cgroup", "coredump_filter", "cpu_seconds_told", "frozen", "membarrier", "oom_score_adj", "personality",
-        "settings", "timers",
+        "pids", "settings", "timers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +53,7 @@ class ProcessState:
         self.cpu_seconds_told = -1
         self.cgroup: Cgroup | None = None
         self.frozen = False
+        self.pids: PidNamespace | None = None
 
     def fork(self) -> ProcessState:
         """What a child begins with: all but what is said of this very process."""

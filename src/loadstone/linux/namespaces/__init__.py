@@ -18,6 +18,7 @@ from loadstone.linux.namespaces.pids import PidNamespace
 from loadstone.linux.namespaces.times import TimeNamespace
 from loadstone.linux.namespaces.users import UserNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
+from loadstone.linux.of_task import pids_of
 from loadstone.linux.state import task_state
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def namespaces_of(task: Task) -> Namespaces:
     """The namespaces of a thread."""
     state = task_state(task)
     return state.namespaces or machine_namespaces(task.kernel).first
+
+
+def pid_namespace_of(process: Process) -> PidNamespace:
+    """The PID namespace that a process was born in."""
+    return pids_of(process) or machine_namespaces(process.kernel).first.pids
 
 
 def users_of(process: Process) -> UserNamespace:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import user_shown
-from loadstone.linux.namespaces import users_of
+from loadstone.linux.namespaces import pid_namespace_of, users_of
 from loadstone.linux.namespaces.files import NamespaceFile, place_of
+from loadstone.linux.namespaces.pids import PidNamespace
 from loadstone.linux.namespaces.users import UserNamespace
 from loadstone.linux.refusals import count_refusal
 from loadstone.memory.user import copy_out
@@ -46,6 +47,11 @@ def _parent(task: Task, namespace: Namespace) -> Namespace:
     """The namespace above, of the kinds that are in one another."""
     if isinstance(namespace, UserNamespace):
         return _visible_users(task, namespace.owner)
+    if isinstance(namespace, PidNamespace):
+        above = namespace.above
+        if above is None or not above.is_below(pid_namespace_of(task.process)):
+            raise LinuxError(EPERM, "a namespace above the caller's")
+        return above
     raise LinuxError(EINVAL, f"{namespace.name} is in no other")
 
 

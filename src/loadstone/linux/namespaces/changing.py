@@ -5,43 +5,60 @@ Sources: kernel/nsproxy.c, kernel/fork.c.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOSPC, EPERM
+from errno import EEXIST, EINVAL, ENOSPC, EPERM
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import INIT
 from loadstone.linux.capabilities import (
     ALL_CAPABILITIES,
+    CAP_CHECKPOINT_RESTORE,
     CAP_SETFCAP,
     CAP_SYS_ADMIN,
     Capabilities,
     capable,
     capable_in,
 )
-from loadstone.linux.clone import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWTIME, CLONE_NEWUSER, CLONE_NEWUTS, NAMESPACES
-from loadstone.linux.namespaces import machine_namespaces, namespaces_of, users_of
+from loadstone.linux.clone import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT,
+    CLONE_THREAD,
+    NAMESPACES,
+)
+from loadstone.linux.namespaces import machine_namespaces, namespaces_of, pid_namespace_of, users_of
 from loadstone.linux.namespaces.cgroups import CgroupNamespace
 from loadstone.linux.namespaces.ipc import IpcNamespace
 from loadstone.linux.namespaces.mounts import MountNamespace
 from loadstone.linux.namespaces.network import NetNamespace
-from loadstone.linux.namespaces.pids import PidNamespace
+from loadstone.linux.namespaces.pids import DEEPEST as DEEPEST_PIDS
+from loadstone.linux.namespaces.pids import MOST_PIDS, PidNamespace
 from loadstone.linux.namespaces.users import DEEPEST, NOBODY, UserNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.refusals import count_refusal
-from loadstone.linux.state import task_state
+from loadstone.linux.signals import InitSignals
+from loadstone.linux.state import process_state, task_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Credentials, Process, Task
+    from loadstone.linux.clone import CloneArguments
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.base import Namespace
 
-BUILT = CLONE_NEWUSER | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP  # the kinds of which there can be more than one
+# The kinds of which there can be more than one.
+BUILT = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _ALL = NAMESPACES | CLONE_NEWTIME
 _NAMES = {
     0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
- 0x20000000: "CLONE_NEWPID", 0x40000000: "CLONE_NEWNET",
+ 0x40000000: "CLONE_NEWNET",
 }  # fmt: skip
 
 
@@ -51,6 +68,59 @@ def demand_built(task: Task, flags: int, what: str) -> None:
         if flags & flag & ~BUILT:
             count_refusal(task, f"{what} {name}")
             raise LinuxError(EPERM, f"{name} is not built")
+
+
+def check_birth(task: Task, flags: int) -> None:
+    """What copy_process refuses to a thread in other namespaces, or one that wants some for its child."""
+    demand_built(task, flags, "clone")
+    now, here = namespaces_of(task), pid_namespace_of(task.process)
+    if flags & CLONE_THREAD and now.pids is not here:
+        raise LinuxError(EINVAL, "a thread is in the PID namespace of its process")
+    if flags & CLONE_PARENT and here.above is not None and here.init is task.process:
+        raise LinuxError(EINVAL, "the first process of a PID namespace has no sisters")
+    now.pids.demand_room()
+
+
+def level_of_child(task: Task, flags: int) -> int:
+    """How many PID namespaces there are above that of a child."""
+    return namespaces_of(task).pids.level + bool(flags & CLONE_NEWPID)
+
+
+def check_wanted(task: Task, asked: CloneArguments) -> None:
+    """The numbers that clone3(2) asks for, the innermost first (alloc_pid): EINVAL, EPERM, EEXIST."""
+    now, tasks = namespaces_of(task).pids, task.kernel.tasks
+    spaces: list[PidNamespace | None] = [None] if asked.flags & CLONE_NEWPID else []
+    spaces += [*now.up_to_first(), machine_namespaces(task.kernel).first.pids]
+    if len(asked.wanted_pids) > len(spaces):
+        raise LinuxError(EINVAL, f"{len(asked.wanted_pids)} numbers for {len(spaces)} PID namespaces")
+    for wanted, space in zip(asked.wanted_pids, spaces, strict=False):
+        begun = space is not None and (space.above is None or space.init is not None)
+        if not 1 <= wanted < MOST_PIDS or (wanted != 1 and not begun):
+            raise LinuxError(EINVAL, f"no process can be called {wanted}")
+        owner = space.owner if space is not None else users_of(task.process)
+        who = task.process.credentials
+        if not capable_in(who, owner, CAP_SYS_ADMIN) and not capable_in(who, owner, CAP_CHECKPOINT_RESTORE):
+            raise LinuxError(EPERM, "numbers are chosen with CAP_CHECKPOINT_RESTORE")
+        if space is not None and (wanted == INIT or wanted in tasks if space.above is None else space.has(wanted)):
+            raise LinuxError(EEXIST, f"a process is called {wanted} already")
+
+
+def born(task: Task, child: Task, asked: CloneArguments) -> None:
+    """Put a child into the namespaces of its parent, or into new ones, and give it its numbers there."""
+    if asked.flags & NAMESPACES:
+        make_for(task, child, asked.flags)
+    pids = namespaces_of(child).pids
+    if pids.above is None:
+        return
+    for namespace, wanted in zip_longest(pids.up_to_first(), asked.wanted_pids[: pids.level], fillvalue=0):
+        assert isinstance(namespace, PidNamespace)
+        namespace.add(task.kernel, child.tid, wanted)
+    if asked.flags & CLONE_THREAD:
+        return
+    process_state(child.process).pids = pids
+    if pids.init is None:
+        pids.init = child.process
+        child.process.signals = InitSignals(child.process.signals)
 
 
 def make_for(task: Task, to: Task, flags: int) -> None:
@@ -65,7 +135,22 @@ def make_for(task: Task, to: Task, flags: int) -> None:
         return
     if not capable(to.process.credentials, CAP_SYS_ADMIN):
         raise LinuxError(EPERM, "a namespace needs CAP_SYS_ADMIN")
-    task_state(to).namespaces = _made(to, namespaces_of(task), flags, users_of(to.process))
+    now = _made(to, namespaces_of(task), flags, users_of(to.process))
+    if flags & CLONE_NEWPID:
+        now = now._replace(pids=_made_pids(task, users_of(to.process)))
+    task_state(to).namespaces = now
+
+
+def _made_pids(task: Task, owner: UserNamespace) -> PidNamespace:
+    """Kernel: copy_pid_ns, create_pid_namespace."""
+    above = namespaces_of(task).pids
+    if above is not pid_namespace_of(task.process):
+        raise LinuxError(EINVAL, "children are in another PID namespace already")
+    if above.level >= DEEPEST_PIDS:
+        raise LinuxError(ENOSPC, f"more than {DEEPEST_PIDS} PID namespaces in one another")
+    machine = machine_namespaces(task.kernel)
+    machine.translate(linux_of(task).calls)
+    return PidNamespace(machine.new_number(), owner, above)
 
 
 def _make_users(to: Task) -> None:
@@ -160,6 +245,15 @@ def _into_cgroup(task: Task, now: Namespaces, namespace: Namespace) -> Namespace
     return now._replace(cgroup=namespace)
 
 
+def _into_pids(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    """Children will be born there; it must be the caller's own or below it (pidns_install)."""
+    assert isinstance(namespace, PidNamespace)
+    _demand_privilege(task, namespace)
+    if not namespace.is_below(pid_namespace_of(task.process)):
+        raise LinuxError(EINVAL, "a PID namespace above the caller's, or beside it")
+    return now._replace(pids=namespace)
+
+
 def _into_only(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     """A kind of which there is only one: everybody is there already."""
     _demand_privilege(task, namespace)
@@ -173,5 +267,5 @@ _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespac
     CgroupNamespace: _into_cgroup,
     MountNamespace: _into_only,
     NetNamespace: _into_only,
-    PidNamespace: _into_only,
+    PidNamespace: _into_pids,
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.inspecting import may_inspect
-from loadstone.linux.namespaces import namespaces_of, users_of
+from loadstone.linux.namespaces import namespaces_of, pid_namespace_of, users_of
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import S_IFLNK, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory, MagicLink
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.base import Namespace
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.vfs.inode import Entry
     from loadstone.vfs.location import Location
 
@@ -30,14 +31,20 @@ _LINKS: dict[str, Callable[[Task, Namespaces], Namespace]] = {
     "net": lambda task, now: now.net,
     "uts": lambda task, now: now.uts,
     "ipc": lambda task, now: now.ipc,
-    "pid": lambda task, now: now.pids,
-    "pid_for_children": lambda task, now: now.pids,
+    "pid": lambda task, now: pid_namespace_of(task.process),
+    "pid_for_children": lambda task, now: _of_children(now.pids),
     "user": lambda task, now: users_of(task.process),
     "mnt": lambda task, now: now.mounts,
     "cgroup": lambda task, now: now.cgroup,
     "time": lambda task, now: now.time,
     "time_for_children": lambda task, now: now.time_for_children,
 }
+
+
+def _of_children(pids: PidNamespace) -> PidNamespace:
+    if pids.above is not None and pids.init is None:
+        raise LinuxError(ENOENT, "nobody is in the PID namespace yet")
+    return pids
 
 
 class NamespaceInode(Inode):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import LinuxError
 from loadstone.linux.namespaces.users import NOBODY
+from loadstone.linux.of_task import pid_meant, pid_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,17 @@ def _group_shown(task: Task, number: int) -> int:
     return number if users is None else int(users.gids.shown(number))
 
 
-_MEANT: dict[str, Translate] = {"Uid": _user_meant, "Gid": _group_meant}
-_SHOWN: dict[str, Translate] = {"Uid": _user_shown, "Gid": _group_shown}
+def _process_meant(task: Task, number: int) -> int:
+    return pid_meant(task.process, number) if number != _NO_GROUP else number
+
+
+def _process_seen(task: Task, number: int) -> int:
+    return pid_seen(task.process, number)
+
+
+_MEANT: dict[str, Translate] = {"Pid": _process_meant, "Uid": _user_meant, "Gid": _group_meant}
+_SHOWN: dict[str, Translate] = {"Pid": _process_seen, "Uid": _user_shown, "Gid": _group_shown}
+_NO_GROUP = -(1 << 31)  # that has no positive counterpart
 _FORGIVING = ("setfsuid", "setfsgid")  # a number that means nothing is ignored, as all that is not allowed
 
 

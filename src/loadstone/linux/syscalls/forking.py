@@ -81,7 +81,7 @@ def clone3(task: Task, arguments: Address, size: Size) -> Pid | Blocking:
     if flags & CLONE_INTO_CGROUP and (cgroup >> 31 or size < _CLONE_ARGS.size):
         raise LinuxError(EINVAL, "no descriptor of a cgroup")
     _check_clone3(flags, exit_signal, stack, stack_size, pids, pid_count)
-    wanted = tuple(copy_in(task.process.space, pids, 4 * pid_count)) if pid_count else ()
+    wanted = Struct(f"<{pid_count}i").unpack(copy_in(task.process.space, pids, 4 * pid_count)) if pid_count else ()
     top = stack + stack_size
     return make(task, CloneArguments(flags, exit_signal, top, parent_tid, child_tid, pidfd, tls, wanted, cgroup))
 

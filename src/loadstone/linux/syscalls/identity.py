@@ -21,6 +21,7 @@ from loadstone.linux.capabilities import (
     group_shown,
     user_shown,
 )
+from loadstone.linux.of_task import pid_meant
 from loadstone.linux.state import PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_PDEATHSIG, process_state
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, copy_out
@@ -292,7 +293,7 @@ def _capability_header(task: Task, header: Address, *, probe: bool = False) -> t
         if not probe:
             raise LinuxError(EINVAL, f"no capability version {version:#x}")
         return 2, pid
-    return words, pid
+    return words, pid_meant(task.process, pid) if pid > 0 else pid
 
 
 def _own(process: Process, pid: int) -> None:

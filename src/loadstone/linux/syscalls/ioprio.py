@@ -6,7 +6,7 @@ from errno import EINVAL, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.of_task import task_of
+from loadstone.linux.of_task import pid_meant, task_of
 from loadstone.linux.state import task_state
 from loadstone.linux.syscalls.registry import FULL, syscall
 
@@ -53,6 +53,8 @@ def _check(priority: int, who: Credentials) -> None:
 
 
 def _targets(task: Task, which: int, who: int) -> list[Task]:
+    if which in (_PROCESS, _GROUP):
+        who = pid_meant(task.process, who)
     if which == _PROCESS:
         return [task_of(task, who)]
     threads = task.kernel.tasks.values()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
-from loadstone.linux.of_task import task_of
+from loadstone.linux.of_task import pid_meant, task_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
@@ -143,6 +143,8 @@ def _set_nice(task: Task, target: Task, nice: int) -> None:
 def _priority_targets(task: Task, which: int, who: int) -> list[Task]:
     """The threads of whom a priority is asked; ESRCH if there are none."""
     kernel = task.kernel
+    if which in (_PRIO_PROCESS, _PRIO_PGRP):
+        who = pid_meant(task.process, who)
     if which == _PRIO_PROCESS:
         return [task_of(task, who)]
     if which == _PRIO_PGRP:

@@ -6,6 +6,7 @@ from errno import EAGAIN, EBADF, EDEADLK, EINVAL, EOVERFLOW
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.structs import FLOCK
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import syscall
@@ -102,7 +103,8 @@ def get_lock(task: Task, file: OpenFile, address: int, own_file: bool) -> int:
         answer = FLOCK.pack(UNLOCK, whence, start, length, pid)
     else:
         length = 0 if found.end == FOREVER else found.end - found.start
-        answer = FLOCK.pack(found.kind, SEEK_SET, found.start, length, found.pid)
+        holder = pid_seen(task.process, found.pid) if found.pid > 0 else found.pid
+        answer = FLOCK.pack(found.kind, SEEK_SET, found.start, length, holder)
     copy_out(task.process.space, address, answer)
     return 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls import terminal as any_terminal
@@ -213,7 +214,7 @@ def _get_session(call: Call) -> int:
     _demand_controlling(call)
     if not _tty(call).session:
         raise LinuxError(ENOTTY)
-    return call.write(INT.pack(_tty(call).session))
+    return call.write(INT.pack(pid_seen(call.task.process, _tty(call).session)))
 
 
 def _take(call: Call) -> int:

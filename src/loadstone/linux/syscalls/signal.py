@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import signals
 from loadstone.linux.capabilities import CAP_KILL, capable_in
+from loadstone.linux.of_task import pid_meant, pid_seen, pids_of
 from loadstone.linux.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
 from loadstone.linux.structs import WORD
@@ -71,7 +72,8 @@ def _targets(task: Task, pid: int) -> list[Process]:
         found = process_called(task, pid)
         return [found] if found is not None else []
     if pid == -1:
-        return [other for other in processes.values() if other.pid > 1 and other is not task.process]
+        me = task.process
+        return [other for other in processes.values() if other is not me and pid_seen(me, other.pid) > 1]
     group = task.process.group if pid == 0 else -pid
     return [other for other in processes.values() if other.group == group]
 
@@ -160,7 +162,10 @@ def queued(task: Task, number: int, address: int, target: int) -> SigInfo:
     info = signals.unpack(copy_in(task.process.space, address, 128))._replace(number=number)
     if (info.code >= 0 or info.code == signals.SI_TKILL) and target != task.process.pid:
         raise LinuxError(EPERM, f"si_code {info.code} is not for programs")
-    return info
+    if pids_of(task.process) is None:
+        return info
+    pid = pid_meant(task.process, info.sender[0]) & 0xFFFF_FFFF  # it is translated for who gets it
+    return info._replace(fields=pid.to_bytes(4, "little") + info.fields[4:])
 
 
 # ------------------------------------------------------------------------------------------------ actions and masks

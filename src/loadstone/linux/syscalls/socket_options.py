@@ -6,7 +6,7 @@ from errno import EINVAL, ENOPROTOOPT, EOPNOTSUPP, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.control_messages import SOL_SOCKET, UCRED
+from loadstone.linux.control_messages import SOL_SOCKET, UCRED, seen
 from loadstone.linux.structs import INT, SECOND, TIMEVAL
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.sockets import SO_RCVTIMEO, SO_SNDTIMEO, peer_of, socket_file
@@ -104,7 +104,7 @@ def getsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, leng
     (room,) = INT.unpack(copy_in(task.process.space, length, INT.size))
     if room < 0:
         raise LinuxError(EINVAL)
-    answer = _answer(socket, option, room) if level == SOL_SOCKET else _inet_answer(socket, level, option)
+    answer = _answer(task, socket, option, room) if level == SOL_SOCKET else _inet_answer(socket, level, option)
     copy_out(task.process.space, value, answer[:room])
     copy_out(task.process.space, length, INT.pack(min(room, len(answer))))
     return 0
@@ -133,7 +133,7 @@ def _inet_answer(socket: Socket, level: int, option: int) -> bytes:
     return inet_options.get(socket, level, option)
 
 
-def _answer(socket: Socket, option: int, room: int) -> bytes:
+def _answer(task: Task, socket: Socket, option: int, room: int) -> bytes:
     if option in _NUMBERS:
         return INT.pack(_NUMBERS[option](socket))
     if option in _TRUTHS:
@@ -144,7 +144,7 @@ def _answer(socket: Socket, option: int, room: int) -> bytes:
     if option == SO_LINGER:
         return socket.settings.get(option, 0).to_bytes(8, "little")
     if option == SO_PEERCRED:
-        return UCRED.pack(*socket.peer_who)
+        return UCRED.pack(*seen(task.process, socket.peer_who))
     if option == SO_PEERNAME:
         return _peer_name(socket, room)
     raise LinuxError(ENOPROTOOPT)  # SO_PEERSEC as well: there is no security module

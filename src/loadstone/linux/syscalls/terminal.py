@@ -17,7 +17,7 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import jobs
 from loadstone.linux.anon_inodes import AnonymousFile
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import linux_of, pid_meant, pid_seen
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
@@ -277,7 +277,7 @@ def _need_terminal(call: Call) -> None:
 
 def _get_foreground(call: Call) -> int:
     _need_terminal(call)
-    return call.write(INT.pack(call.console.foreground))
+    return call.write(INT.pack(pid_seen(call.task.process, call.console.foreground)))
 
 
 def _set_foreground(call: Call) -> int:
@@ -293,6 +293,7 @@ def group_of_session(call: Call) -> int:
     (group,) = INT.unpack(call.read(4))
     if group < 0:
         raise LinuxError(EINVAL)
+    group = pid_meant(call.task.process, group)
     members = [p for p in call.task.kernel.processes.values() if p.group == group and p.status is None]
     if not members:
         raise LinuxError(ESRCH)
@@ -304,7 +305,7 @@ def group_of_session(call: Call) -> int:
 
 def _get_session(call: Call) -> int:
     _need_terminal(call)
-    return call.write(INT.pack(call.task.process.session))
+    return call.write(INT.pack(pid_seen(call.task.process, call.task.process.session)))
 
 
 def _discipline(call: Call) -> int:

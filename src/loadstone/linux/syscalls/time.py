@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import pid_meant
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, WORD
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -73,7 +74,7 @@ def cpu_clock(task: Task, clock: int) -> Callable[[], int] | None:
         return lambda: thread_cpu_ns(task)
     if clock >= 0 or clock & 3 == 3:
         return None
-    number = ~(clock >> 3)
+    number = pid_meant(process, ~(clock >> 3))
     if clock & 4:
         found = task if not number else next((one for one in process.tasks if one.tid == number), None)
         thread = found

@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import linux_of, pid_meant
 from loadstone.linux.signals import HIGHEST
 from loadstone.linux.state import process_state
 from loadstone.linux.structs import INT, SECOND
@@ -120,7 +120,8 @@ def timer_create(task: Task, clock: ClockId, event: Address, number: Address) ->
 def _direct(task: Task, timer: PosixTimer, value: int, number: int, how: int, thread: int) -> None:
     """Whom the timer signals, and with what (good_sigevent)."""
     if how == SIGEV_SIGNAL | SIGEV_THREAD_ID:
-        timer.target = next((one for one in task.process.tasks if one.tid == thread), None)
+        tid = pid_meant(task.process, thread)
+        timer.target = next((one for one in task.process.tasks if one.tid == tid), None)
         if timer.target is None:
             raise LinuxError(EINVAL, f"no thread {thread} in this process")
     elif how == SIGEV_NONE:

@@ -38,7 +38,7 @@ _OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
 _KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
 
 
-@syscall(PARTIAL, "user, UTS, IPC and cgroup namespaces; others are EPERM")
+@syscall(PARTIAL, "user, PID, UTS, IPC and cgroup namespaces; others are EPERM")
 def unshare(task: Task, flags: CloneFlags) -> int:
     """unshare(2)."""
     flags &= 0xFFFF_FFFF
@@ -65,7 +65,7 @@ def _has_company(process: Process, flags: int) -> bool:
     return len(process.tasks) > 1 or bool(flags & CLONE_VM and process.space.users > 1)
 
 
-@syscall(PARTIAL, "user, UTS, IPC and cgroup namespaces")
+@syscall(PARTIAL, "user, PID, UTS, IPC and cgroup namespaces")
 def setns(task: Task, fd: Fd, kinds: CloneFlags) -> int:
     """setns(2)."""
     from loadstone.linux.namespaces import changing

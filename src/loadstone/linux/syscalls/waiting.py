@@ -7,6 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import user_shown
 from loadstone.linux.children import (
     P_ALL,
     P_PGID,
@@ -23,6 +24,7 @@ from loadstone.linux.children import (
     pack_usage,
     wait_for_child,
 )
+from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.signals import SIGCHLD
 from loadstone.linux.structs import INT
@@ -49,7 +51,7 @@ _WHO_OFFSET = 16
 
 
 @syscall(FULL)
-def wait4(task: Task, pid: Pid, status: Address, options: Int, usage: Address) -> Blocking:
+def wait4(task: Task, pid: Pid, status: Address, options: Int, usage: Address) -> Pid | Blocking:
     """wait4(2)."""
     if options & 0xFFFF_FFFF & ~_WAIT4:
         raise LinuxError(EINVAL, f"unknown options {options:#x}")
@@ -80,25 +82,25 @@ def _selector(task: Task, pid: int) -> Callable[[Selectable], bool]:
 
 
 @syscall(FULL)
-def waitid(task: Task, which: Int, pid: Pid, info: Address, options: Int, usage: Address) -> Blocking:
+def waitid(task: Task, which: Int, number: Int, info: Address, options: Int, usage: Address) -> Blocking:
     """waitid(2)."""
     if options & 0xFFFF_FFFF & ~_WAITID or not options & _STATES:
         raise LinuxError(EINVAL, f"unknown options {options:#x}")
     nonblocking = False
     if which == P_ALL:
         selects = _selector(task, -1)
-    elif which == P_PID and pid > 0:
-        selects = _selector(task, pid)
-    elif which == P_PGID and pid >= 0:
-        selects = _selector(task, -pid)
-    elif which == P_PIDFD and pid >= 0:
-        file = open_file(task, pid)
+    elif which == P_PID and number > 0:
+        selects = _selector(task, pid_meant(task.process, number))
+    elif which == P_PGID and number >= 0:
+        selects = _selector(task, -pid_meant(task.process, number))
+    elif which == P_PIDFD and number >= 0:
+        file = open_file(task, number)
         if not isinstance(file, PidFile):
-            raise LinuxError(EBADF, f"descriptor {pid} is no pidfd")
+            raise LinuxError(EBADF, f"descriptor {number} is no pidfd")
         nonblocking = bool(file.flags & O_NONBLOCK)
         selects = _selector(task, file.process.pid)
     else:
-        raise LinuxError(EINVAL, f"nothing to wait for is called {which}, {pid}")
+        raise LinuxError(EINVAL, f"nothing to wait for is called {which}, {number}")
     return _waitid(task, selects, info, options, usage, nonblocking)
 
 
@@ -126,7 +128,8 @@ def _write_info(task: Task, address: int, report: Report | None) -> None:
     head = who = (0, 0, 0)
     if report is not None:
         head = (SIGCHLD, 0, report.code)
-        who = (report.pid, report.uid, report.value)
+        process = task.process
+        who = (pid_seen(process, report.pid), user_shown(process.credentials, report.uid), report.value)
     write_struct(task, address, _SIGNO_ERRNO_CODE, *head)
     write_struct(task, address + _WHO_OFFSET, _WHO, *who)
 
