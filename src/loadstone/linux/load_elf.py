@@ -267,6 +267,8 @@ class _Loader(NewImage):
             load = address - segment.start
             if self.bprm.tells:
                 self._tell(file, plan, segment, address, load)
+            if plan.outline is not None and load + plan.outline.end <= self.place.task_size:
+                continue  # none of them has an error, and all of them fit
             header = plan.program_headers[segment.index]
             error = segment.error or interpreter_segment_error(header, load & MASK64, self.bits, self.bprm.rules)
             if error:

@@ -45,7 +45,10 @@ class Commitment:
 
     def charge(self, pages: int, mapped: int, privileged: bool) -> None:
         """Promise `pages` more to a process that has `mapped` pages; ENOMEM when the mode does not allow it."""
-        self.charge_each([pages], mapped, privileged)
+        if self.mode != OVERCOMMIT_NEVER and pages <= self.total:
+            self.promised += pages
+        else:
+            self.charge_each([pages], mapped, privileged)
 
     def charge_each(self, parts: list[int], mapped: int, privileged: bool) -> None:
         """As `charge` for every mapping of as many pages as one of `parts`; with ENOMEM nothing is promised."""
@@ -164,7 +167,7 @@ class Usage:
             self.executable += pages
         elif flags & GROWSDOWN:
             self.stack += pages
-        elif is_data(flags):
+        elif flags & (WRITE | SHARED) == WRITE:
             self.data += pages
         if flags & LOCKED:
             self.locked += pages
@@ -179,7 +182,8 @@ class Usage:
 
     def may_grow(self, flags: int, pages: int, limits: Limits) -> bool:
         """Whether RLIMIT_AS and RLIMIT_DATA allow `pages` more (kernel: may_expand_vm)."""
-        if self.total + pages > limits.soft(RLIMIT_AS) >> PAGE_SHIFT:
+        whole = limits.rlimits.get(RLIMIT_AS)
+        if whole is not None and self.total + pages > whole[0] >> PAGE_SHIFT:
             return False
         if is_data(flags) and self.data + pages > limits.soft(RLIMIT_DATA) >> PAGE_SHIFT:
             # A soft limit of 0 means that the hard one counts (a workaround for valgrind).

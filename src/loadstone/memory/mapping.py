@@ -119,7 +119,7 @@ def map_area(
         raise LinuxError(ENOMEM, "the length wraps around")
     if offset + length >= 1 << 64:
         raise LinuxError(EOVERFLOW, "the file offset wraps around")
-    if len(space.vmas) > space.limits.max_map_count:
+    if len(space.vmas.areas) > space.limits.max_map_count:
         raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
     if flags & MAP_HUGETLB and backing is None:
         raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
@@ -221,7 +221,7 @@ def _sure(space: AddressSpace, outline: Outline, most: int) -> bool:
     return (
         not (space.events is not None and space.events.map)
         and not (space.default_flags or space.read_implies_exec)
-        and len(space.vmas) + len(outline.areas) < limits.max_map_count
+        and len(space.vmas.areas) + len(outline.areas) < limits.max_map_count
         and usage.total + most <= limits.soft(RLIMIT_AS) >> PAGE_SHIFT
         and usage.data + outline.data <= limits.soft(RLIMIT_DATA) >> PAGE_SHIFT
         and limits.commitment.mode != OVERCOMMIT_NEVER
