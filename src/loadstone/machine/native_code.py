@@ -9,12 +9,12 @@ for x86-64 hosts with the System V calling convention.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 from collections.abc import Sequence
 from ctypes import CFUNCTYPE, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
+from loadstone.machine.executable_page import ExecutablePage
 from loadstone.machine.unicorn_library import REGISTERS
 
 # What a hook leaves in Control.reason.
@@ -139,7 +139,7 @@ def supported() -> bool:
 
 
 class NativeHooks:
-    """The machine code in an executable mapping of its own, and its Control block.
+    """The machine code in a page of its own, and its Control block.
 
     Attributes:
         control: shared with the hooks; `address`, its address, is every hook's user data.
@@ -168,9 +168,8 @@ class NativeHooks:
         control.call_numbers, control.call_pointers = self._batch(CALL_REGISTERS, Control.registers.offset)
         control.result_numbers, control.result_pointers = self._batch(RESULT_REGISTERS, Control.result.offset)
         control.cpuid_numbers, control.cpuid_pointers = self._batch(_CPUID_REGISTERS, Control.cpuid_values.offset)
-        self._map = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._map.write(_CODE)
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self._page = ExecutablePage(_CODE, near=control.start)
+        base = self._page.address
         self.nothing, self.syscall, self.interrupt, self.cpuid, self.block, self.edge, self.code, self.fill = (
             base + offset for name, offset in _OFFSETS.items() if name != "enter"
         )
@@ -184,8 +183,8 @@ class NativeHooks:
         return ctypes.addressof(numbers), ctypes.addressof(pointers)
 
     def close(self) -> None:
-        """Give the mapping back; no engine may hold one of the hooks any more."""
-        self._map.close()
+        """Give the page back; no engine may hold one of the hooks any more."""
+        self._page.close()
 
 
 def assemble() -> tuple[bytes, dict[str, int]]:
