@@ -34,7 +34,7 @@ def resident(flags: bytes, tags: bytes) -> int:
     return len(flags) - flags.count(0) - tags.count(_ZERO_TAG)
 
 
-def marked(memory: PhysicalMemory, slot: int, marks: bytes | bytearray) -> list[int]:
+def marked(memory: PhysicalMemory, slot: int, marks: bytes) -> list[int]:
     """Those entries from word `slot` on for which `marks` has a 1."""
     first = marks.find(1)
     if first < 0:
@@ -43,7 +43,7 @@ def marked(memory: PhysicalMemory, slot: int, marks: bytes | bytearray) -> list[
     return list(compress(memory.words[slot + first : slot + end].tolist(), marks[first:end]))
 
 
-def positions(marks: bytes | bytearray, most: int) -> list[int]:
+def positions(marks: bytes, most: int) -> list[int]:
     """The places of the first `most` 1s."""
     found: list[int] = []
     place = -1

@@ -242,7 +242,7 @@ class PhysicalMemory:
         """Byte number `byte` of each of the `count` words from word `slot` on."""
         return self._map[8 * slot + byte : 8 * (slot + count) : 8]
 
-    def set_column(self, slot: int, byte: int, values: bytes | bytearray) -> None:
+    def set_column(self, slot: int, byte: int, values: bytes) -> None:
         """Change byte number `byte` of the words from word `slot` on, as many as there are `values`."""
         self._map[8 * slot + byte : 8 * (slot + len(values)) : 8] = values
 

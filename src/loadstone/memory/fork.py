@@ -34,6 +34,7 @@ from loadstone.memory.merge import ForkedAnonVma
 from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED, UFFD_MISSING, WIPEONFORK, WRITE, Vma
 
 if TYPE_CHECKING:
+    from loadstone.machine.physical import PhysicalMemory
     from loadstone.memory.address_space import AddressSpace
 
 _MOST_COPIED = 64  # pages that one fork copies
@@ -130,7 +131,7 @@ def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copi
     """Give the child the parent's entries of private mappings; neither may write any more (copy_present_ptes).
 
     The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
-    As a favour up to `copies` pages are copied instead; how many were.
+    As a favour up to `copies` pages are copied instead, and the parent's stay writable; how many were.
     """
     memory = parent.memory
     written: list[int] = []
@@ -140,35 +141,40 @@ def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copi
         if flags.count(0) == count:
             continue
         target = child.page_table.slot(address)
-        marks = bytearray(flags.translate(_MARK_WRITTEN))
+        _share_run(child, slot, target, flags)
+        marks = flags.translate(_MARK_WRITTEN)
         apart = positions(marks, left)
-        left -= len(apart)
-        for index in apart:
-            marks[index] = 0
+        if apart:
+            left -= len(apart)
+            marks = _copy_apart(memory, slot, target, marks, apart)
         written += frames_of(marked(memory, slot, marks))
-        _share_run(child, slot, target, flags, apart)
     if written:
         parent.shootdown.changed(parent.page_table.root, start, end, written)
     return copies - left
 
 
-def _share_run(child: AddressSpace, slot: int, target: int, flags: bytes, apart: list[int]) -> None:
-    """Give the child the entries from `slot` on, which have these `flags`, in slots from `target` on.
-
-    Of those numbered `apart` the child gets copies, and the parent's stay as they are.
-    """
+def _share_run(child: AddressSpace, slot: int, target: int, flags: bytes) -> None:
+    """Give the child the entries from `slot` on, which have these `flags`, in slots from `target` on."""
     memory, count = child.memory, len(flags)
     words, tags = memory.words, memory.column(slot, count, TAGS)
-    copies = memory.duplicate(frames_of([words[slot + index] for index in apart]))
-    shared = bytearray(tags.translate(MARK_COUNTED))
-    protected = bytearray(flags.translate(_PROTECT))
-    for index in apart:
-        shared[index] = 0
-        protected[index] = flags[index]
-    memory.hold_all(frames_of(marked(memory, slot, shared)))
+    memory.hold_all(frames_of(marked(memory, slot, tags.translate(MARK_COUNTED))))
     words[target : target + count] = words[slot : slot + count]
+    protected = flags.translate(_PROTECT)
     memory.set_column(slot, FLAGS, protected)
     memory.set_column(target, FLAGS, protected.translate(_AGE))
-    for index, copy in zip(apart, copies, strict=True):
-        words[target + index] = words[target + index] & ~FRAME_MASK | copy << FRAME_SHIFT
     child.resident_pages += resident(flags, tags)
+
+
+def _copy_apart(memory: PhysicalMemory, slot: int, target: int, marks: bytes, apart: list[int]) -> bytes:
+    """Undo the sharing of those entries that are numbered in `apart`: both sides have a page of their own, and may
+    write. Their `marks` are taken away.
+    """
+    words, left = memory.words, bytearray(marks)
+    entries = [words[slot + index] | WRITABLE for index in apart]
+    frames = frames_of(entries)
+    for index, entry, copy in zip(apart, entries, memory.duplicate(frames), strict=True):
+        words[slot + index] = entry
+        words[target + index] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
+        left[index] = 0
+    memory.release_all(frames)
+    return bytes(left)

@@ -58,13 +58,13 @@ def map_around(space: AddressSpace, vma: Vma, backing: Backing, page: int, writa
         frames = cache.bring(backing, *((low, high) if cache.warm and backing.writeback else (index, index)))
     except OutOfFrames:  # the neighbours are a favour; the page itself has to be there
         frames = cache.bring(backing, index, index)
-    slot = space.page_table.slot(page) - index
     bits = file_entry(vma, 0, writable)
     if space.fill_ahead is not None and space.fill_ahead.unseen(space):
         low, high = lowest, highest
-        mapped = _map_window(space, backing, slot, low, high, bits)
+        mapped = _map_window(space, backing, page + (low - index << PAGE_SHIFT), low, high, bits)
         if mapped:
             return mapped - 1
+    slot = space.page_table.slot(page) - index
     mapped = 0
     words, guards = space.memory.words, space.guards
     for each, entry in enumerate(words[slot + low : slot + high + 1].tolist(), low):
@@ -122,20 +122,25 @@ def map_ahead(space: AddressSpace, vma: Vma) -> None:
         end = min(vma.end, (page | _TABLE_MASK) + 1)
         first = (vma.offset + page - vma.start) >> PAGE_SHIFT
         last = min(first + ((end - page) >> PAGE_SHIFT), -(-backing.size >> PAGE_SHIFT)) - 1
-        if first <= last and backing.pages.window(first, last, bits)[1]:
-            _map_window(space, backing, space.page_table.slot(page) - first, first, last, bits)
+        if first <= last:
+            _map_window(space, backing, page, first, last, bits)
         page = end
 
 
-def _map_window(space: AddressSpace, backing: Backing, slot: int, first: int, last: int, bits: int) -> int:
-    """Map the cached pages among first..last with `bits`; how many. `slot` is that of page 0 of the file.
+def _map_window(space: AddressSpace, backing: Backing, address: int, first: int, last: int, bits: int) -> int:
+    """Map the cached pages among first..last, the first at `address`, with `bits`; how many.
 
     None are if any entry is there already, or a guard page in the space.
     """
-    words = space.memory.words[slot + first : slot + last + 1]
-    if backing.pages is None or space.guards or words.tobytes() != _EMPTY[: words.nbytes]:
+    if backing.pages is None or space.guards:
         return 0
     entries, mapped = backing.pages.window(first, last, bits)
+    if not mapped:
+        return 0
+    slot = space.page_table.slot(address)
+    words = space.memory.words[slot : slot + len(entries)]
+    if words.tobytes() != _EMPTY[: words.nbytes]:
+        return 0
     words[:] = entries
     space.resident_pages += mapped
     return mapped

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.machine.paging import DIRTY, FRAME_MASK, ZERO_PAGE
+from loadstone.machine.columns import FLAGS, TAGS, resident
+from loadstone.machine.paging import DIRTY, FRAME_MASK
 from loadstone.machine.physical import CACHE, ENTRIES, FRAME_SHIFT
 from loadstone.memory.vma import PAGE_SHIFT, SHARED, Vma
 
@@ -32,12 +33,12 @@ def clear(space: AddressSpace, vma: Vma, start: int, end: int) -> list[int]:
         pass_all_dirty_on(space, vma, start, end)
     words = space.memory.words
     gone: list[int] = []
-    for _, slot, entries in space.page_table.runs(start, end):
-        here = list(filter(None, entries))
-        if here:
-            words[slot : slot + len(entries)] = _EMPTY[: len(entries)]
-            gone += here
-    space.resident_pages -= sum(not entry & ZERO_PAGE for entry in gone)
+    for _, slot, count in space.page_table.spans(start, end):
+        flags = space.memory.column(slot, count, FLAGS)
+        if flags.count(0) < count:
+            space.resident_pages -= resident(flags, space.memory.column(slot, count, TAGS))
+            gone += filter(None, words[slot : slot + count].tolist())
+            words[slot : slot + count] = _EMPTY[:count]
     return gone
 
 
