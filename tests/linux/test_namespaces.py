@@ -19,9 +19,9 @@ pytestmark = [
 ]
 
 
-def both(script: str, *namespaces: str) -> str:
-    """What the commands print on both sides, in new namespaces made with these options of unshare(1)."""
-    line = ("unshare", *(namespaces or ("--uts",)), "/bin/sh", "-c", script)
+def both(script: str, *namespaces: str, before: str = ":") -> str:
+    """What the commands print on both sides after `before`, in namespaces made with these options of unshare(1)."""
+    line = ("unshare", *(namespaces or ("--uts",)), "/bin/sh", "-c", f"{before}\n{script}")
     wanted = native(*line)
     got = loadstone("run", "--", shutil.which("unshare") or "", *line[1:])
     assert_same(got, wanted)
@@ -272,7 +272,8 @@ static void inside(int level) {
     setpgid(0, 0);
     pause();
   }
-  printf("setpgid %s %d %d\n", err(setpgid(child, child)), getpgid(child) == child, child);
+  printf("setpgid %s", err(setpgid(child, child)));
+  printf(" %d %d\n", getpgid(child) == child, child);
   kill(-child, SIGTERM);
   waitid(P_PGID, child, &info, WEXITED);
   printf("waitid %d %d\n", info.si_pid, info.si_status);
@@ -314,3 +315,40 @@ def test_numbers_in_pid_namespaces(compiled: Compiler) -> None:
     program = compiled(NUMBERS, "static")
     wanted = native("unshare", "--pid", "--fork", program)
     assert_same(loadstone("run", "--", shutil.which("unshare") or "", "--pid", "--fork", program), wanted)
+
+
+MOUNTS = """
+cd /tmp; mkdir a b; touch a/under
+unshare -m sh -c 'mount -t tmpfs none a; touch a/f; ls a; grep -c $PWD/a /proc/self/mountinfo; cd a; pwd'
+ls a; grep -c $PWD/a /proc/self/mountinfo
+unshare -p -f --mount-proc sh -c 'readlink /proc/self; ls -d /proc/[0-9]*; ps ax -o pid=,ppid=,args=
+  grep -E "^(NS|Pid|PPid|Tgid)" /proc/self/status; sh -c "exec cat /proc/\\$PPID/comm"; ls /proc/self/task; kill -9 1'
+unshare -m sh -c 'mount -t tmpfs none a; mount --bind b a; exec sleep 60' & child=$!
+while ! grep -q sleep /proc/$child/comm; do sleep 0.01; done
+nsenter -m -t $child sh -c "grep -c $PWD/a /proc/self/mountinfo; pwd"
+kill $child
+unshare -r -m sh -c 'mount -t tmpfs none a; echo x > a/x; cat a/x; umount a; ls a
+  mount -t devtmpfs none a; mount --bind / a; umount /proc; mount --rbind / a && ls -d a/usr' 2>&1 | grep -v dmesg
+unshare -r -m -p -f --mount-proc sh -c 'id -u; readlink /proc/self; mount -t sysfs s a' 2>&1 | grep -v dmesg
+unshare --root=/usr /bin/ls -d /bin; unshare -R / -w /usr pwd
+setpriv --reuid 1 --clear-groups unshare -m true; setpriv --reuid 1 --clear-groups unshare -R / true
+"""
+
+PIVOT = """
+cd /tmp; mkdir a
+unshare -m sh -c '
+mount -t tmpfs none a; cd a; mkdir old bin lib lib64 usr proc
+for each in bin lib lib64 usr; do mount --rbind /$each $each; done
+pivot_root . old; cd /; ls /; ls -d /old/usr
+mount -t proc p proc; umount -l /old; ls /old
+cut -d" " -f5 proc/self/mountinfo; cd ..; pwd; pivot_root . .; pivot_root /proc /proc; pivot_root /usr /bin' 2>&1
+ls -d /usr
+"""
+
+
+def test_mount_namespaces() -> None:
+    both(MOUNTS, "--mount", before="mount -t tmpfs none /tmp")
+
+
+def test_pivot_root() -> None:
+    both(PIVOT, "--mount", before="mount -t tmpfs none /tmp")

@@ -117,6 +117,10 @@ def _abandon(task: Task, child: Task) -> None:
     child.context.release()
     leave_undo(child)
     process = child.process
+    if child.personal.namespaces is not None:
+        from loadstone.linux.namespaces.changing import unborn
+
+        unborn(child)
     process.rejoin(child)
     process.tasks.remove(child)
     if process is not task.process:

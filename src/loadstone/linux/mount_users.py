@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process
+    from loadstone.kernel.process import FsContext, Process
     from loadstone.vfs.location import Mount
 
 
@@ -27,6 +27,14 @@ def used_mounts(kernel: Kernel) -> Iterator[Mount]:
                 yield file.location.mount
     for place in kernel.vfs.kept_places():
         yield place.mount
+
+
+def contexts(kernel: Kernel) -> Iterator[FsContext]:
+    """The directories of all living processes and of threads that have their own."""
+    for process in _living(kernel):
+        yield process.fs
+        for _, fs in (process.apart or {}).values():
+            yield fs
 
 
 def writers(kernel: Kernel) -> Iterator[Mount]:

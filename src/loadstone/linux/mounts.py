@@ -42,21 +42,21 @@ def mount_number(vfs: Vfs, mount: Mount) -> int:
 
 def mount_lines(vfs: Vfs, root: Location | None = None) -> list[Line]:
     """All mounts that a process with this root directory can reach, in the order of mounting."""
-    top = root if root is not None and root != vfs.root else None
-    lines = [_line(vfs.root, vfs.root.mount)] if top is None else []
-    for place, mount in sorted(vfs.mounts.items(), key=lambda pair: pair[1].number):
-        if not place.path_under(top).startswith("(unreachable)"):
-            lines.append(_line(place, mount, top))
-    return lines
+    top = root or vfs.root
+    seen = [(top, top.mount)] if top.dentry is top.mount.root else []
+    for place, mount in vfs.mounts.items():
+        if mount is not top.mount and not place.path_under(top).startswith("(unreachable)"):
+            seen.append((place, mount))
+    return [_line(place, mount, top) for place, mount in sorted(seen, key=lambda pair: pair[1].number)]
 
 
-def _line(place: Location, mount: Mount, top: Location | None = None) -> Line:
+def _line(place: Location, mount: Mount, top: Location) -> Line:
     from loadstone.linux.proc_machine_text import Mount as Line
     from loadstone.linux.structs import major, minor
 
     superblock = mount.superblock
     shown = ["ro" if mount.flags & MNT_READONLY else "rw", *(word for bit, word in _OPTIONS if mount.flags & bit)]
-    device, above = mount.root.inode.device, 1 if mount.at is None else place.mount.number
+    device, above = mount.root.inode.device, 1 if mount.at is None else mount.at.mount.number
     return Line(
         mount.number, above, major(device), minor(device), _path_in(superblock, mount.root), place.path_under(top),
         ",".join(shown), _propagation(mount), superblock.kind, mount.source,

@@ -85,11 +85,12 @@ class Mount:
         flags: MNT_* of what is forbidden here, or done about access times.
         number: its place in the order of mounting; the namespace gives it.
         group, master: the peer group it belongs to and the one it follows, 0 for none; `unbindable`.
+        locked: it came along into the mount namespace of a user namespace, where it covers what is to stay covered.
         expiring: nobody has been here since umount2(MNT_EXPIRE) asked.
     """
 
     __slots__ = (
-        "at", "expiring", "flags", "group", "master", "number", "root", "source", "superblock", "unbindable",
+        "at", "expiring", "flags", "group", "locked", "master", "number", "root", "source", "superblock", "unbindable",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +103,7 @@ class Mount:
         self.flags = MNT_RELATIME
         self.number = 0
         self.group = self.master = 0
-        self.unbindable = self.expiring = False
+        self.unbindable = self.expiring = self.locked = False
 
     @property
     def read_only(self) -> bool:

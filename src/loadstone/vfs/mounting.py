@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ELOOP, ENOTDIR
+from errno import EBUSY, EINVAL, ELOOP, ENOTDIR
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.location import Location, Mount, is_within
 
 if TYPE_CHECKING:
+    from loadstone.vfs.location import Superblock
     from loadstone.vfs.namespace import Namespace
 
 PRIVATE, SLAVE, SHARED, UNBINDABLE = range(4)
@@ -34,7 +35,11 @@ def bind(tree: Namespace, source: Location, place: Location, recursive: bool) ->
     """
     if source.mount.unbindable:
         raise LinuxError(EINVAL, f"the mount of {source.path} is unbindable")
-    inside = children(tree, source.mount) if recursive else []
+    inside = children(tree, source.mount)
+    if not recursive:
+        if any(one.locked and is_within(at.dentry, source.dentry) for at, one in inside):
+            raise LinuxError(EINVAL, f"what is mounted below {source.path} must stay where it covers something")
+        inside = []
     top = tree.hang(source.mount.clone(source.dentry, place))
     if place.mount.group:
         make_shared(tree, top)
@@ -55,8 +60,8 @@ def move(tree: Namespace, mount: Mount, place: Location) -> None:
     at = mount.at
     if at is None:  # everything is in it
         raise LinuxError(ELOOP, "the root cannot be moved into itself")
-    if at.mount.group:
-        raise LinuxError(EINVAL, "what is mounted in a shared mount stays there")
+    if at.mount.group or mount.locked:
+        raise LinuxError(EINVAL, "what is mounted in a shared mount stays there, and what is locked")
     if mount.root.inode.is_directory != place.inode.is_directory:
         raise LinuxError(EINVAL)
     if place.mount in below(tree, mount):
@@ -75,12 +80,16 @@ def detach(tree: Namespace, mount: Mount) -> None:
             raise LinuxError(EINVAL, "the root cannot be taken away")
         _unhang(tree, one, at)
         one.at = None
-        superblock = one.superblock
-        superblock.mounts -= 1
-        if superblock.sync is not None:
-            superblock.sync()
-        if not superblock.mounts and superblock.release is not None:
-            superblock.release()
+        _let_go(one.superblock)
+
+
+def _let_go(superblock: Superblock) -> None:
+    """A mount less shows the file system."""
+    superblock.mounts -= 1
+    if superblock.sync is not None:
+        superblock.sync()
+    if not superblock.mounts and superblock.release is not None:
+        superblock.release()
 
 
 def _unhang(tree: Namespace, mount: Mount, at: Location) -> None:
@@ -121,3 +130,43 @@ def demand_directory(place: Location) -> None:
     """ENOTDIR unless a file system can be mounted here."""
     if not place.inode.is_directory:
         raise LinuxError(ENOTDIR, f"{place.path} is not a directory")
+
+
+def copy_tree(tree: Namespace, top: Mount) -> dict[Mount, Mount]:
+    """Copy a root mount and all that is mounted in it, for another mount namespace; old -> new. Source: copy_tree()."""
+    made = {top: top.clone(top.root, None)}
+    tree.number(made[top])
+    for old in below(tree, top)[1:]:
+        at = old.at
+        assert at is not None
+        made[old] = tree.hang(old.clone(old.root, Location(made[at.mount], at.dentry)))
+        made[old].unbindable, made[old].locked = old.unbindable, old.locked
+    return made
+
+
+def drop_tree(tree: Namespace, top: Mount) -> None:
+    """Nobody sees a root mount any more: take away what is mounted in it."""
+    for _, mount in children(tree, top):
+        detach(tree, mount)
+    _let_go(top.superblock)
+
+
+def pivot(tree: Namespace, old: Mount, new: Mount, place: Location) -> None:
+    """Let `new` take the place of the root mount `old`, which goes to `place`. Source: pivot_root().
+
+    Raises LinuxError: EBUSY if they are the same, EINVAL for shared mounts, or a place that is not below the new root.
+    """
+    at = new.at
+    if at is None or place.mount is old:
+        raise LinuxError(EBUSY, "the new root, or the place of the old one, is on the root mount")
+    if at.mount.group or place.mount.group or (old.at is not None and old.at.mount.group):
+        raise LinuxError(EINVAL, "what is mounted in a shared mount stays there")
+    if place.mount not in below(tree, new) or new.locked:
+        raise LinuxError(EINVAL, f"{place.path} is not below the new root, or that is locked")
+    _unhang(tree, new, at)
+    before, new.at = old.at, old.at
+    if before is not None:
+        tree.mounts[before] = new
+    old.at = place
+    place.dentry.mounted = True
+    tree.mounts[place] = old

@@ -217,12 +217,20 @@ class Namespace:
         above = place.mount.at
         if above is not None and place.dentry is place.mount.root and isinstance(place.inode, EmptyDirectory):
             mount.at = place = above  # it was only there to be mounted on
-        self.last_mount += 1
-        mount.number = self.last_mount
-        mount.superblock.mounts += 1
+        self.number(mount)
         place.dentry.mounted = True
         self.mounts[place] = mount
         return mount
+
+    def number(self, mount: Mount) -> None:
+        """Count a new mount."""
+        self.last_mount += 1
+        mount.number = self.last_mount
+        mount.superblock.mounts += 1
+
+    def topmost(self, place: Location) -> Location:
+        """What is seen at a place: the root of what was mounted there last, if anything was."""
+        return self._mounted(place)
 
 
 def _names(path: str) -> list[str]:

@@ -53,13 +53,14 @@ class MachineNamespaces:
         kept_bytes: how much kernel memory semaphores and messages take, in all IPC namespaces.
     """
 
-    def __init__(self, profile: KernelProfile) -> None:
+    def __init__(self, kernel: Kernel) -> None:
+        profile: KernelProfile = kernel.profile
         users = self.users = UserNamespace(base.FIRST_USER, None)
         time = TimeNamespace(base.FIRST_TIME, users)
         self.first = Namespaces(
             UtsNamespace(base.FIRST_UTS, users, profile.nodename, profile.domainname),
             IpcNamespace(base.FIRST_IPC, users),
-            MountNamespace(base.FIRST_MOUNT, users),
+            MountNamespace(base.FIRST_MOUNT, users, kernel, kernel.vfs.root.mount),
             NetNamespace(base.FIRST_NET, users),
             CgroupNamespace(base.FIRST_CGROUP, users),
             PidNamespace(base.FIRST_PID, users),
@@ -88,7 +89,7 @@ def machine_namespaces(kernel: Kernel) -> MachineNamespaces:
     """Those of a machine; made when first asked for."""
     linux = cast("Linux", kernel.personality)
     if linux.namespaces is None:
-        linux.namespaces = MachineNamespaces(kernel.profile)
+        linux.namespaces = MachineNamespaces(kernel)
     return linux.namespaces
 
 

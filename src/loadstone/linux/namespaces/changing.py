@@ -16,6 +16,7 @@ from loadstone.linux.capabilities import (
     CAP_CHECKPOINT_RESTORE,
     CAP_SETFCAP,
     CAP_SYS_ADMIN,
+    CAP_SYS_CHROOT,
     Capabilities,
     capable,
     capable_in,
@@ -23,6 +24,7 @@ from loadstone.linux.capabilities import (
 from loadstone.linux.clone import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
+    CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
@@ -34,7 +36,7 @@ from loadstone.linux.clone import (
 from loadstone.linux.namespaces import machine_namespaces, namespaces_of, pid_namespace_of, users_of
 from loadstone.linux.namespaces.cgroups import CgroupNamespace
 from loadstone.linux.namespaces.ipc import IpcNamespace
-from loadstone.linux.namespaces.mounts import MountNamespace
+from loadstone.linux.namespaces.mounts import MountNamespace, follow
 from loadstone.linux.namespaces.network import NetNamespace
 from loadstone.linux.namespaces.pids import DEEPEST as DEEPEST_PIDS
 from loadstone.linux.namespaces.pids import MOST_PIDS, PidNamespace
@@ -52,12 +54,13 @@ if TYPE_CHECKING:
     from loadstone.linux.clone import CloneArguments
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.base import Namespace
+    from loadstone.vfs.location import Mount
 
 # The kinds of which there can be more than one.
-BUILT = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+BUILT = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _ALL = NAMESPACES | CLONE_NEWTIME
 _NAMES = {
-    0x80: "CLONE_NEWTIME", 0x20000: "CLONE_NEWNS", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
+    0x80: "CLONE_NEWTIME", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
  0x40000000: "CLONE_NEWNET",
 }  # fmt: skip
 
@@ -108,7 +111,7 @@ def check_wanted(task: Task, asked: CloneArguments) -> None:
 def born(task: Task, child: Task, asked: CloneArguments) -> None:
     """Put a child into the namespaces of its parent, or into new ones, and give it its numbers there."""
     if asked.flags & NAMESPACES:
-        make_for(task, child, asked.flags)
+        follow(child.process.fs, make_for(task, child, asked.flags))
     pids = namespaces_of(child).pids
     if pids.above is None:
         return
@@ -123,22 +126,36 @@ def born(task: Task, child: Task, asked: CloneArguments) -> None:
         child.process.signals = InitSignals(child.process.signals)
 
 
-def make_for(task: Task, to: Task, flags: int) -> None:
+def unborn(child: Task) -> None:
+    """Undo `born`, for a child that did not come to be."""
+    pids = namespaces_of(child).pids
+    for namespace in pids.up_to_first():
+        namespace.drop(child.tid)
+    if pids.init is child.process:
+        pids.init = None
+
+
+def make_for(task: Task, to: Task, flags: int) -> dict[Mount, Mount]:
     """Put `to`, the thread itself or the child it makes, into new namespaces as `flags` ask.
 
-    A new user namespace comes first: in it there is CAP_SYS_ADMIN, which the others need. Raises LinuxError: EPERM,
-    ENOSPC.
+    A new user namespace comes first: in it there is CAP_SYS_ADMIN, which the others need. Returns which mounts its
+    directories are on from now on (`mounts.follow`). Raises LinuxError: EPERM, ENOSPC.
     """
     if flags & CLONE_NEWUSER:
         _make_users(to)
     if not flags & ~CLONE_NEWUSER & _ALL:
-        return
+        return {}
     if not capable(to.process.credentials, CAP_SYS_ADMIN):
         raise LinuxError(EPERM, "a namespace needs CAP_SYS_ADMIN")
     now = _made(to, namespaces_of(task), flags, users_of(to.process))
     if flags & CLONE_NEWPID:
         now = now._replace(pids=_made_pids(task, users_of(to.process)))
+    moved: dict[Mount, Mount] = {}
+    if flags & CLONE_NEWNS:
+        mounts, moved = now.mounts.copy(machine_namespaces(to.kernel).new_number(), users_of(to.process))
+        now = now._replace(mounts=mounts)
     task_state(to).namespaces = now
+    return moved
 
 
 def _made_pids(task: Task, owner: UserNamespace) -> PidNamespace:
@@ -159,7 +176,7 @@ def _make_users(to: Task) -> None:
     who = process.credentials
     if above.level > DEEPEST:
         raise LinuxError(ENOSPC, f"more than {DEEPEST} user namespaces in one another")
-    if process.fs.root != process.kernel.vfs.root:
+    if process.fs.root != namespaces_of(to).mounts.top:
         raise LinuxError(EPERM, "not from another root directory than the mount namespace's")
     if NOBODY in (above.uids.inside(who.euid), above.gids.inside(who.egid)):
         raise LinuxError(EPERM, "who makes one has to have a number in the one above")
@@ -192,11 +209,13 @@ def enter(task: Task, wanted: list[Namespace]) -> None:
     """setns(2): go into all of these. Nothing has changed if one of them is refused: EPERM, EINVAL."""
     now = namespaces_of(task)
     process, before = task.process, task.process.credentials.copy()
+    directories = process.fs.copy()
     try:
         for namespace in wanted:
             now = _ENTERED[type(namespace)](task, now, namespace)
     except LinuxError:
         process.credentials.users, process.credentials.capabilities = before.users, before.capabilities
+        process.fs.root, process.fs.cwd = directories.root, directories.cwd
         raise
     task_state(task).namespaces = now
 
@@ -239,6 +258,19 @@ def _into_ipc(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     return now._replace(ipc=namespace)
 
 
+def _into_mounts(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    """Root and working directory are the namespace's (mntns_install)."""
+    assert isinstance(namespace, MountNamespace)
+    process = task.process
+    _demand_privilege(task, namespace)
+    if not capable(process.credentials, CAP_SYS_CHROOT):
+        raise LinuxError(EPERM, f"entering {namespace.name} needs CAP_SYS_CHROOT")
+    if is_shared(process) or (len(process.tasks) > 1 and process.apart is None):
+        raise LinuxError(EINVAL, "other threads or processes have the same directories")
+    process.fs.root = process.fs.cwd = namespace.top
+    return now._replace(mounts=namespace)
+
+
 def _into_cgroup(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     assert isinstance(namespace, CgroupNamespace)
     _demand_privilege(task, namespace)
@@ -265,7 +297,7 @@ _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespac
     UtsNamespace: _into_uts,
     IpcNamespace: _into_ipc,
     CgroupNamespace: _into_cgroup,
-    MountNamespace: _into_only,
+    MountNamespace: _into_mounts,
     NetNamespace: _into_only,
     PidNamespace: _into_pids,
 }

@@ -53,10 +53,10 @@ _NAMES = {
     "sockets": """socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown""",
     "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "socket_options": """setsockopt getsockopt""",
-    "mounting": """mount umount2""",
+    "mounting": """mount umount2 pivot_root""",
     "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages seccomp
         pkey_alloc pkey_free pkey_mprotect""",
-    "refused": """pivot_root swapon swapoff reboot acct settimeofday adjtimex
+    "refused": """swapon swapoff reboot acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at
         syslog iopl ioperm vhangup quotactl""",
     "unsharing": """unshare setns""",

@@ -7,6 +7,7 @@ from os import fsencode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import CAP_SYS_CHROOT, capable
 from loadstone.linux.structs import pack_dirent, pack_dirent64
 from loadstone.linux.syscalls.lookup import (
     AT_EMPTY_PATH,
@@ -110,7 +111,7 @@ def fchdir(task: Task, fd: Fd) -> int:
 def chroot(task: Task, path: Path) -> int:
     """Make a directory the root of this process."""
     location = _directory(task, path)
-    if task.process.credentials.euid != 0:
+    if not capable(task.process.credentials, CAP_SYS_CHROOT):
         raise LinuxError(EPERM)
     task.process.fs.root = location
     return 0

@@ -7,10 +7,13 @@ from os import fsdecode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable_in
 from loadstone.linux.file_systems import KINDS, Request
-from loadstone.linux.mount_users import used_mounts, writers
+from loadstone.linux.mount_users import contexts, used_mounts, writers
+from loadstone.linux.namespaces import namespaces_of
+from loadstone.linux.namespaces.mounts import demand_privilege, namespace_seen
 from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, origin, path_at
-from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, read_string
 from loadstone.vfs.location import (
     MNT_NOATIME,
@@ -36,6 +39,7 @@ from loadstone.vfs.mounting import (
     detach,
     make_shared,
     move,
+    pivot,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 
 _MAGIC = 0xC0ED0000  # MS_MGC_VAL, in the upper half: from before there were so many flags
 _PAGE = 4096
+_OF_ANY_NAMESPACE = ("tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2")  # FS_USERNS_MOUNT
 _TYPES = {MS_UNBINDABLE: UNBINDABLE, MS_PRIVATE: PRIVATE, MS_SLAVE: SLAVE, MS_SHARED: SHARED}
 _ATIME = MNT_NOATIME | MNT_NODIRATIME | MNT_RELATIME
 _OF_MOUNT = (
@@ -64,8 +69,7 @@ def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, dat
     name, shown = _text(task, kind), _text(task, source)
     options = _options(task, data)
     place = _place(task, target, 0)
-    if task.process.credentials.euid:
-        raise LinuxError(EPERM)
+    demand_privilege(task)
     if flags & 0xFFFF_0000 == _MAGIC:
         flags &= 0xFFFF
     if flags & MS_REMOUNT:
@@ -91,19 +95,44 @@ def umount2(task: Task, target: Path, flags: Int) -> int:
     vfs = task.kernel.vfs
     expired = [one for one in vfs.mounts.values() if one.expiring]  # finding the place is no use of it
     place = _place(task, target, AT_SYMLINK_NOFOLLOW if flags & UMOUNT_NOFOLLOW else 0)
-    if task.process.credentials.euid:
-        raise LinuxError(EPERM)
-    gone = _demand_mount(place)
-    if gone.at is None or (flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH)):
-        raise LinuxError(
-            EINVAL, "the root cannot be taken away" if gone.at is None else "flags that exclude each other"
-        )
+    demand_privilege(task)
+    gone = _demand_mount(vfs.topmost(place))
+    if gone.at is None or gone.locked:
+        raise LinuxError(EINVAL, "the root cannot be taken away, nor what is locked")
+    if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
+        raise LinuxError(EINVAL, "flags that exclude each other")
     if not flags & MNT_DETACH and (children(vfs, gone) or gone in used_mounts(task.kernel)):
         raise LinuxError(EBUSY, "something is open, mounted or at work there")
     if flags & MNT_EXPIRE and gone not in expired:
         gone.expiring = True
         raise LinuxError(EAGAIN, "it was marked, and goes if nobody comes until it is asked again")
     detach(vfs, gone)
+    return 0
+
+
+@syscall(FULL)
+def pivot_root(task: Task, new: Path, old: Path) -> int:
+    """pivot_root(2): every process whose root or working directory was the old root has the new one."""
+    vfs, process = task.kernel.vfs, task.process
+    demand_privilege(task)
+    place, behind, root = _place(task, new, 0), _place(task, old, 0), process.fs.root
+    for one in (place, behind):
+        demand_directory(one)
+    if root.dentry is not root.mount.root or place.dentry is not place.mount.root:
+        raise LinuxError(EINVAL, "the root, or what is to be it, is not the root of a mount")
+    if place.mount is root.mount:
+        raise LinuxError(EBUSY, "it is the root already")
+    namespace = namespace_seen(task)
+    pivot(vfs, root.mount, place.mount, behind)
+    if namespace.root is root.mount:
+        namespace.root = place.mount
+    if vfs.root == root:
+        vfs.root = place
+    for context in contexts(task.kernel):
+        if context.root == root:
+            context.root = place
+        if context.cwd == root:
+            context.cwd = place
     return 0
 
 
@@ -164,6 +193,10 @@ def _new(task: Task, place: Location, kind: str | None, asked: Request, flags: i
     known = KINDS.get(kind)
     if known is None:
         raise LinuxError(ENODEV, f"no file system is called {kind!r}")
+    if kind not in _OF_ANY_NAMESPACE and not capable_in(task.process.credentials, None, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, f"{kind} cannot be mounted from inside a user namespace")
+    if kind == "sysfs" and not capable_in(task.process.credentials, namespaces_of(task).net.owner, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, "sysfs shows the network, which belongs to another user namespace")
     superblock = known.make(asked)
     if superblock.mounts and superblock.read_only != asked.read_only:
         raise LinuxError(EBUSY, "it is mounted already, and not in the same way")

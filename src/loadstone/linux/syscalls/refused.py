@@ -28,7 +28,7 @@ def _denied(name: str) -> Callable[[Task], int]:
     return syscall(support=PARTIAL, note="refused: EPERM", name=name)(handler)
 
 
-DENIED = """pivot_root swapon swapoff reboot acct settimeofday adjtimex
+DENIED = """swapon swapoff reboot acct settimeofday adjtimex
     clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at syslog
     iopl ioperm quotactl"""
 

@@ -38,7 +38,7 @@ _OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
 _KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
 
 
-@syscall(PARTIAL, "user, PID, UTS, IPC and cgroup namespaces; others are EPERM")
+@syscall(PARTIAL, "CLONE_NEWNET and CLONE_NEWTIME are EPERM")
 def unshare(task: Task, flags: CloneFlags) -> int:
     """unshare(2)."""
     flags &= 0xFFFF_FFFF
@@ -53,9 +53,13 @@ def unshare(task: Task, flags: CloneFlags) -> int:
         leave_undo(task)
     if flags & _OF_NAMESPACES:
         from loadstone.linux.namespaces import changing
+        from loadstone.linux.namespaces.mounts import follow
 
         changing.demand_built(task, flags, "unshare")
-        changing.make_for(task, task, flags)
+        moved = changing.make_for(task, task, flags)
+        process.unshare(task, files=False, fs=bool(flags & CLONE_FS))
+        follow(process.fs, moved)
+        flags &= ~CLONE_FS
     process.unshare(task, files=bool(flags & CLONE_FILES), fs=bool(flags & CLONE_FS))
     return 0
 
@@ -65,7 +69,7 @@ def _has_company(process: Process, flags: int) -> bool:
     return len(process.tasks) > 1 or bool(flags & CLONE_VM and process.space.users > 1)
 
 
-@syscall(PARTIAL, "user, PID, UTS, IPC and cgroup namespaces")
+@syscall(PARTIAL, "of network and time namespaces there is one")
 def setns(task: Task, fd: Fd, kinds: CloneFlags) -> int:
     """setns(2)."""
     from loadstone.linux.namespaces import changing
