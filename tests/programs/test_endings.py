@@ -176,6 +176,45 @@ def test_sigint_from_outside_without_a_terminal(compiled: Compiler) -> None:
     assert process.wait(PATIENCE) == 3
 
 
+@contextmanager
+def started(script: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A shell inside Loadstone, without a terminal, that has said `ready`."""
+    line = run_command("/bin/sh", "-c", script)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=dict(ENVIRONMENT)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_sigterm_and_sighup_are_for_the_program() -> None:
+    script = "trap 'echo hup' HUP; trap 'echo term; exit 5' TERM; echo ready; while :; do read line < /dev/null; done"
+    with started(script) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == b"hup\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == b"term\n"
+        assert process.wait(PATIENCE) == 5
+
+
+def test_the_third_sigterm_ends_the_machine() -> None:
+    with started("trap '' TERM; echo ready; while :; do :; done") as process:
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert process.wait(PATIENCE) == 143
+
+
+def test_sigterm_is_for_one_process() -> None:
+    """As natively: the others learn of it from the one that got it."""
+    with started("sleep 99 & trap 'kill $!; wait; exit 7' TERM; echo ready; wait") as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 7
+
+
 def test_signals_that_are_ignored_outside_are_ignored_inside() -> None:
     ignoring = "trap '' INT HUP USR1; exec "
     lines = ["grep SigIgn /proc/self/status", shlex.join(run_command("grep", "SigIgn", "/proc/self/status"))]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
 
-_FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH)
+_INSISTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORWARDED = (*_INSISTING, signal.SIGQUIT, signal.SIGWINCH)
 _SUSPENDING = signal.SIGTSTP
-_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _INHERITED = [number for number in range(1, 32) if number not in (signal.SIGPIPE, signal.SIGXFSZ)]
-_PATIENCE = 2.0  # seconds within which the third Ctrl-C ends the machine
+_PATIENCE = 2.0  # seconds within which the third of the same kind ends the machine
 _GRACE = 1.0  # seconds that a machine has to stop of itself
 
 
@@ -32,17 +32,17 @@ def ignored_by_host() -> list[int]:
 class Console:
     """A context: signals of the host's go to the guest, terminal modes are restored on every way out.
 
-    SIGINT, SIGQUIT, SIGTSTP and SIGWINCH are the guest's; when that stops the program we were started for, we stop as
-    well, as a job of the user's shell. The third SIGINT within two seconds ends the machine, and so do SIGTERM and
-    SIGHUP. A machine that does not stop when it should, because one system call keeps it busy, is stopped in the middle
-    of that. What Loadstone was started with as ignored stays ignored. Only the main thread of Python may do this;
-    elsewhere it does nothing.
+    SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and SIGWINCH are the guest's; when that stops the program we were started
+    for, we stop as well, as a job of the user's shell. The third SIGINT, SIGTERM or SIGHUP within two seconds ends the
+    machine. A machine that does not stop when it should, because one system call keeps it busy, is stopped in the
+    middle of that. What Loadstone was started with as ignored stays ignored. Only the main thread of Python may do
+    this; elsewhere it does nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._before: dict[int, Any] = {}
-        self._interrupts: list[float] = []
+        self._came: dict[int, list[float]] = {number: [] for number in _INSISTING}  # when, within _PATIENCE
         self._timer: tuple[float, float] | None = None  # somebody else's, while ours is set
 
     def __enter__(self) -> None:
@@ -51,8 +51,6 @@ class Console:
                 self._handle(number, self._forward)
             if signal.getsignal(_SUSPENDING) == signal.SIG_DFL:  # else nobody controls us as a job
                 self._handle(_SUSPENDING, self._forward)
-            for number in _ENDING:
-                self._handle(number, self._end)
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             self._kernel.scheduler.on_all_stopped = self._suspend
             left = self._kernel.scheduler.start_deadline()
@@ -76,11 +74,11 @@ class Console:
             self._before[number] = signal.signal(number, handler)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
+        if number in _INSISTING:
             now = time.monotonic()
-            self._interrupts = [then for then in self._interrupts if now - then < _PATIENCE] + [now]
-            if len(self._interrupts) >= 3:
-                self._end(number, _frame)
+            came = self._came[number] = [then for then in self._came[number] if now - then < _PATIENCE] + [now]
+            if len(came) >= 3:
+                self._end(number)
                 return
         self._kernel.scheduler.post(number)
 
@@ -96,7 +94,7 @@ class Console:
         resume()
         kernel.personality.console_signal(signal.SIGCONT)
 
-    def _end(self, number: int, _frame: FrameType | None) -> None:
+    def _end(self, number: int) -> None:
         self._kernel.scheduler.stop(number)
         self._insist_in(_GRACE)
 

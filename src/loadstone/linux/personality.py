@@ -201,10 +201,19 @@ class Linux:
                 signals.force(task, signals.from_kernel(signals.SIGSEGV))
 
     def console_signal(self, number: int) -> None:
-        """Ctrl-C and its like, to the terminal's foreground group; to everybody where there is none."""
+        """Ctrl-C and its like, to the terminal's foreground group; to everybody where there is none.
+
+        SIGTERM is not typed but sent to a process: to the program that the machine was started for, as long as that
+        lives; else to everybody. So is SIGHUP where no terminal could have been hung up.
+        """
         foreground = self.console.foreground
-        for process in list(self._kernel.processes.values()):
-            if process.status is None and foreground in (0, process.group):
+        living = [process for process in self._kernel.processes.values() if process.status is None]
+        if number == signals.SIGTERM or (number == signals.SIGHUP and not foreground):
+            for process in [one for one in living if one.is_first] or living:
+                signals.send(process, signals.from_process(number, 0, 0))
+            return
+        for process in living:
+            if foreground in (0, process.group):
                 signals.send(process, signals.from_kernel(number))
 
     def suspend_terminal(self) -> Callable[[], None]:

@@ -22,6 +22,7 @@ RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_CORE, RLIMIT_RSS, RL
 RLIMIT_MEMLOCK, RLIMIT_AS, RLIMIT_LOCKS, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE = range(8, 13)
 RLIMIT_NICE, RLIMIT_RTPRIO, RLIMIT_RTTIME = range(13, 16)
 RLIM_NLIMITS = 16
+_SYS_SCHED_GETAFFINITY = 204
 _HIGHEST_MINIMUM = 16 << 20  # above, a hint was not moved up but lay in something else's way
 
 # When a loader run by itself (ET_DYN without PT_INTERP) gets its break in the low area, away from the mmap base.
@@ -126,6 +127,8 @@ class KernelProfile(NamedTuple):
     stack_expand: int = 128 << 10  # what exec adds below the strings (setup_arg_pages)
     huge_file: bool = True  # file mappings with room for a huge page are put on its boundary (since 5.18)
     guard_pages: bool = True  # madvise knows MADV_GUARD_INSTALL (since 6.13)
+    unique_mounts: bool = True  # statx tells a mount's number that is never used again (since 6.8)
+    cpu_mask_bytes: int = 8  # the kernel's own CPU masks, which sched_getaffinity gives at most
     huge_file_i386: bool = False  # also those of 32-bit programs (6.6)
     huge_anonymous: bool = True  # anonymous ones whose length is a multiple of it too (since 6.12)
     special: tuple[Special, ...] = SPECIAL_X86_64
@@ -197,6 +200,7 @@ def live_profile() -> KernelProfile:
         max_map_count=_read_int("/proc/sys/vm/max_map_count", default.max_map_count),
         huge_pages=_huge_pages(default.huge_pages),
         limits=_limits(),
+        cpu_mask_bytes=_cpu_mask_bytes(default.cpu_mask_bytes),
         live=True,
         **_by_version(uname.release),
     )
@@ -221,6 +225,16 @@ def _lowest_hint(default: int) -> int:
     return address if address <= _HIGHEST_MINIMUM else default
 
 
+@cache
+def _cpu_mask_bytes(default: int) -> int:
+    """How long a CPU mask is: by CONFIG_NR_CPUS, or with CONFIG_CPUMASK_OFFSTACK by the CPUs there may be."""
+    import ctypes
+
+    room = 1 << 13
+    length = ctypes.CDLL(None).syscall(_SYS_SCHED_GETAFFINITY, 0, room, ctypes.create_string_buffer(room))
+    return length if length > 0 else default
+
+
 def _by_version(release: str) -> dict[str, Any]:
     """What only the version tells. Distribution kernels backport some of it; the oracle shows where they differ."""
     version = _version(release)
@@ -233,6 +247,7 @@ def _by_version(release: str) -> dict[str, Any]:
         "has_aout": version < (5, 1),
         "loader_in_mmap_area": version >= (4, 12),
         "guard_pages": version >= (6, 13),
+        "unique_mounts": version >= (6, 8),
         "loader_brk": BRK_ALWAYS if version >= (6, 15) else BRK_RANDOMIZED if version >= (5, 2) else BRK_NEVER,
         "brk_gap": version >= (6, 10),
         "align_program": version >= (5, 10),

@@ -62,6 +62,8 @@ FIELDS = (
     Field("huge_file", _HUGE, "large files are mapped on a 2 MiB boundary (__thp_get_unmapped_area)"),
     Field("huge_file_i386", _HUGE, "by 32-bit programs too"),
     Field("guard_pages", "mm/madvise.c", "madvise makes guard pages (MADV_GUARD_INSTALL)"),
+    Field("unique_mounts", "fs/stat.c", "statx knows STATX_MNT_ID_UNIQUE"),
+    Field("cpu_mask_bytes", "kernel/sched/syscalls.c", "how long a CPU mask is that sched_getaffinity gives"),
     Field("huge_anonymous", "mm/mmap.c", "anonymous memory of a multiple of 2 MiB is (__get_unmapped_area)"),
     Field("special", "arch/x86/entry/vdso/vdso-layout.lds.S", "the kernel's own mappings and their pages"),
     Field("special_i386", "arch/x86/entry/vdso/vdso-layout.lds.S", "the same for 32-bit programs"),

@@ -54,6 +54,7 @@ _6_6 = _6_12 | {
     "align_loader": False,
     "huge_file_i386": True,
     "huge_anonymous": False,
+    "unique_mounts": False,
 }
 # Debian's, with what the stable series took over from 6.10 to 6.15.
 _6_1 = _6_6 | {

@@ -35,7 +35,9 @@ SECOND = 1_000_000_000
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
-STATX_ATTR_MOUNT_ROOT = 0x2000
+STATX_MNT_ID_UNIQUE = 0x4000
+STATX_ATTR_AUTOMOUNT, STATX_ATTR_MOUNT_ROOT, STATX_ATTR_DAX = 0x1000, 0x2000, 0x200000
+_UNIQUE_OFFSET = 1 << 31  # MNT_UNIQUE_ID_OFFSET
 
 
 class Attributes(Protocol):
@@ -92,9 +94,16 @@ def pack_stat(a: Attributes) -> bytes:
     )
 
 
-def pack_statx(a: Attributes, mount_id: int, mount_root: bool = False, birth_ns: int | None = None) -> bytes:
-    """`struct statx`, 256 bytes (fs/stat.c, cp_statx). `birth_ns` None: the file system does not know."""
-    mask = STATX_BASIC_STATS | STATX_MNT_ID | (0 if birth_ns is None else STATX_BTIME)
+def pack_statx(
+    a: Attributes, mount_id: int, mount_root: bool = False, birth_ns: int | None = None, *, unique: bool = False
+) -> bytes:
+    """`struct statx`, 256 bytes (fs/stat.c, cp_statx, vfs_statx_path).
+
+    `birth_ns` None: the file system does not know. `unique`: the mount's number is to be one that is never used again.
+    """
+    mask = STATX_BASIC_STATS | (0 if birth_ns is None else STATX_BTIME)
+    mask |= STATX_MNT_ID_UNIQUE if unique else STATX_MNT_ID
+    mount_id += _UNIQUE_OFFSET if unique else 0
     return STATX.pack(
         mask,
         a.blksize,
@@ -106,7 +115,7 @@ def pack_statx(a: Attributes, mount_id: int, mount_root: bool = False, birth_ns:
         a.inode,
         a.size,
         a.blocks,
-        STATX_ATTR_MOUNT_ROOT,
+        STATX_ATTR_AUTOMOUNT | STATX_ATTR_MOUNT_ROOT | STATX_ATTR_DAX,
         *divmod(a.atime_ns, SECOND),
         *divmod(birth_ns or 0, SECOND),
         *divmod(a.ctime_ns, SECOND),

@@ -26,12 +26,15 @@ Answer = TypeVar("Answer")
 
 CREATE, REPLACE = 1, 2  # XATTR_CREATE, XATTR_REPLACE
 USER: Final = "user."
+ACCESS_LISTS: Final = ("system.posix_acl_access", "system.posix_acl_default")
 _KEPT = (USER, "trusted.", "security.")
 _MOST_BYTES: Final = 65_536  # of names and values of one file, as ext4 with its one block has still less
 
 
 def get(inode: Inode, name: str, who: Identity) -> bytes:
     """The value of an attribute; ENODATA."""
+    if name in ACCESS_LISTS and isinstance(inode, Through | Overlaid) and not inode.is_symlink:
+        raise LinuxError(ENODATA, "no file has an access control list")
     _demand(inode, name, R_OK, who)
     if isinstance(inode, Through):
         return _host_value(inode.node, name)

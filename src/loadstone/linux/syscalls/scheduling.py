@@ -40,8 +40,8 @@ def sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     if size * 8 < count or size & 7:
         raise LinuxError(EINVAL, f"a CPU mask of {size} bytes")
     target = task_of(task, pid)
-    # the kernel's own mask has room for NR_CPUS; distributions set it far above 64, and programs see 8 bytes used
-    length = min(size, (count + 63) // 64 * 8)
+    kept: int = task.kernel.profile.cpu_mask_bytes
+    length = min(size, max((count + 63) // 64 * 8, kept))
     affinity = target.affinity
     allowed = (1 << count) - 1 if affinity is None else affinity
     copy_out(task.process.space, mask, allowed.to_bytes(length, "little"))

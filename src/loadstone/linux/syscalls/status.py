@@ -118,7 +118,9 @@ def statx(task: Task, fd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, bu
     inode.refresh()
     mount_id, mount_root = mount_of(task, location)
     birth = birth_ns(task, location) if mask & structs.STATX_BTIME else None
-    copy_out(task.process.space, buffer, structs.pack_statx(_seen(task, inode), mount_id, mount_root, birth))
+    unique = bool(mask & structs.STATX_MNT_ID_UNIQUE and task.kernel.profile.unique_mounts)
+    packed = structs.pack_statx(_seen(task, inode), mount_id, mount_root, birth, unique=unique)
+    copy_out(task.process.space, buffer, packed)
     return 0
 
 
