@@ -5,20 +5,24 @@ What /proc/filesystems lists is this table.
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EACCES, EINVAL, ENOTBLK
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.of_task import pids_of
-from loadstone.vfs.location import Dentry, Superblock
+from loadstone.vfs.flags import S_IFBLK, S_IFMT
+from loadstone.vfs.location import MNT_NODEV, Dentry, Superblock
+from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Task
+    from loadstone.vfs.loop import LoopDisk
 
 PROC_MAGIC, SYSFS_MAGIC, RAMFS_MAGIC = 0x9FA0, 0x62656572, 0x858458F6  # include/uapi/linux/magic.h
+_EXT2_OPTIONS = ("ro", "rw", "errors", "nouid32", "minixdf", "bsddf", "user_xattr", "nouser_xattr", "acl", "noacl")
 _FIRST_DEVICE = 64  # 0:64 on, away from what the machine mounts itself
 
 
@@ -141,12 +145,41 @@ def _cgroup2(asked: Request) -> Superblock:
     return cgroup2(asked.task, words(asked.options))
 
 
+def _on_device(name: str) -> Callable[[Request], Superblock]:
+    """ext2, and ext3 whose journal was replayed; other features than these two have are EINVAL."""
+
+    def make(asked: Request) -> Superblock:
+        from loadstone.vfs.ext2.mounting import mount_ext2
+
+        for option, _ in words(asked.options):
+            if option not in _EXT2_OPTIONS:
+                raise LinuxError(EINVAL, f"no option of {name}: {option!r}")
+        return mount_ext2(name, _disk(asked), asked.task.kernel.vfs, asked.read_only)
+
+    return make
+
+
+def _disk(asked: Request) -> LoopDisk:
+    """The block device of a path. Raises LinuxError: EINVAL, ENOENT, ENOTBLK, EACCES (nodev), ENXIO."""
+    if not asked.source:
+        raise LinuxError(EINVAL, "no device is named")
+    process, vfs = asked.task.process, asked.task.kernel.vfs
+    place = vfs.resolve(asked.source, Origin(process.fs.cwd, process.fs.root, process.credentials))
+    if place.inode.mode & S_IFMT != S_IFBLK:
+        raise LinuxError(ENOTBLK, f"{asked.source} is no block device")
+    if place.mount.flags & MNT_NODEV:
+        raise LinuxError(EACCES, f"{asked.source} is on a mount with nodev")
+    return vfs.loops.disk_of(place.inode)
+
+
 KINDS: dict[str, Kind] = {
     "sysfs": Kind(False, _sysfs),
     "tmpfs": Kind(False, _tmpfs),
     "proc": Kind(False, _proc),
     "cgroup2": Kind(False, _cgroup2),
     "devtmpfs": Kind(False, _the_one("devtmpfs")),
+    "ext3": Kind(True, _on_device("ext3")),
+    "ext2": Kind(True, _on_device("ext2")),
     "ramfs": Kind(False, _ramfs),
     "devpts": Kind(False, _the_one("devpts")),
     "mqueue": Kind(False, _mqueue),

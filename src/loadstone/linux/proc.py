@@ -144,6 +144,13 @@ def proc_root(kernel: Kernel, pids: PidNamespace | None = None) -> ProcRoot:
 
     table["sys"] = S_IFDIR, sys
     table["sysvipc"] = S_IFDIR, sysvipc
+
+    def page_flags() -> Inode:
+        from loadstone.linux.proc_page_flags import PageFlagsFile
+
+        return PageFlagsFile(kernel, 0xF4, now)
+
+    table["kpageflags"] = S_IFREG, page_flags
     table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
     table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
     table["self"] = S_IFLNK, link(0xF2, lambda: str(_seen(pids, current_task(kernel).process.pid)))

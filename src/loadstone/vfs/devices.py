@@ -190,6 +190,15 @@ def add_loop_node(root: OverlayDirectory, minor: int, opener: Opener) -> None:
     root.upper[f"loop{minor}"] = node
 
 
+def opener_of(dev: Inode, node: Inode) -> Opener:
+    """The driver for a device node somewhere: that of the one in /dev (its topmost directory) with the same number."""
+    if isinstance(dev, OverlayDirectory):
+        for known in dev.upper.values():
+            if isinstance(known, DeviceNode) and known.rdev == node.rdev and not (known.mode ^ node.mode) & S_IFMT:
+                return known.opener
+    raise LinuxError(ENXIO, "the machine has no device of this number")
+
+
 def populate(
     fs: Overlay,
     random_bytes: RandomBytes,

@@ -31,6 +31,7 @@ class Space(NamedTuple):
     files_free: int
     name_length: int
     magic: int
+    available: int = -1  # of `free`, what is not kept for root; -1: all
 
 
 class Discarded(NamedTuple):

@@ -56,11 +56,13 @@ class Superblock:
         space: what statfs(2) shows; None for what the machine's overlay has.
         sync: write what is not yet on its device; None where there is none.
         release: what is to be done when its last mount is gone; None for nothing.
+        set_read_only: be told that `read_only` changes; None if nobody needs to be.
         reconfigure: take other options (MS_REMOUNT with data); None if it has none that could change.
     """
 
     __slots__ = (
-        "kind", "magic", "mounts", "noexec", "options", "read_only", "reconfigure", "release", "root", "space", "sync",
+        "kind", "magic", "mounts", "noexec", "options", "read_only", "reconfigure", "release", "root",
+        "set_read_only", "space", "sync",
     )  # fmt: skip
 
     def __init__(self, kind: str, magic: int, root: Dentry) -> None:
@@ -73,6 +75,7 @@ class Superblock:
         self.space: Callable[[], Space] | None = None
         self.sync: Callable[[], None] | None = None
         self.release: Callable[[], None] | None = None
+        self.set_read_only: Callable[[bool], None] | None = None
         self.reconfigure: Callable[[str], None] | None = None
 
 

@@ -147,6 +147,12 @@ class Vfs(Names):
         """The places of files that devices have open."""
         return self._loops.places() if self._loops is not None else []
 
+    def open_device(self, inode: Inode, flags: int, location: Location | None) -> OpenFile:
+        """Open a device node that is not in /dev: the machine's device of the same kind and number; ENXIO."""
+        from loadstone.vfs.devices import opener_of
+
+        return opener_of(self.single["devtmpfs"].root.inode, inode)(inode, flags, location)
+
     @property
     def loops(self) -> LoopDevices:
         """The machine's loop devices."""

@@ -227,5 +227,7 @@ def _remount(task: Task, place: Location, flags: int, options: str) -> None:
     if whole:
         if options and superblock.reconfigure is not None:
             superblock.reconfigure(options)
+        if superblock.set_read_only is not None and superblock.read_only != closed:
+            superblock.set_read_only(closed)
         superblock.read_only = closed
     mount.flags = chosen

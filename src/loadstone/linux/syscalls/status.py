@@ -219,7 +219,8 @@ def _statfs(task: Task, location: Location | None, buffer: int) -> int:
         size, device = s.block_size, location.inode.device
         blocks, free = s.total // size, s.free // size
         flags = _statfs_flags(location)
-        fields = (s.magic, size, blocks, free, free, s.files, s.files_free, device & 0x7FFFFFFF, 0)
+        available = s.available // size if s.available >= 0 else free
+        fields = (s.magic, size, blocks, free, available, s.files, s.files_free, device & 0x7FFFFFFF, 0)
         fields += (s.name_length, size, flags, 0, 0, 0, 0)
     copy_out(task.process.space, buffer, structs.STATFS.pack(*fields))
     return 0
