@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from loadstone.linux.signals import SA_KNOWN
 from loadstone.machine import kvm_answers, kvm_entry, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
@@ -28,13 +30,17 @@ def test_the_bytes_are_entry_s_assembled() -> None:
     assert kvm_entry.assemble() == (kvm_entry.CODE, kvm_entry.LABELS)
 
 
+def test_flags_of_actions_are_those_that_linux_knows() -> None:
+    assert f".set SA_KNOWN, {SA_KNOWN:#x}" in SOURCE
+
+
 def test_the_pages_and_words_are_where_the_source_has_them() -> None:
     constants = dict(re.findall(r"\.set (\w+), (?:data \+ )?(\w+)", SOURCE))
     assert int(constants["PAGES"], 0) == BASE + kvm_entry.DATA_PAGE * FRAME_SIZE - SYSCALL_ENTRY
     assert int(constants["BUFFER_PAGE"], 0) == (kvm_entry.BUFFER_PAGE - kvm_entry.DATA_PAGE) * FRAME_SIZE
     for name in (
-        "END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP", "MASK_OPEN", "BLOCKED",
-        "BLOCKABLE", "MASK_CALLS",
+        "END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP", "SIGNALS_OPEN",
+        "BLOCKED", "BLOCKABLE", "MASK_CALLS", "ACTION_CALLS", "ACTIONS_CHANGED", "ACTIONS",
     ):  # fmt: skip
         assert int(constants[name.lower()], 0) == 8 * getattr(kvm_entry, name)
     assert kvm_entry.DESCRIPTOR == 0
@@ -219,19 +225,33 @@ def pattern(start: int, end: int) -> bytes:
     return (bytes(range(251)) * (end // 251 + 1))[start:end]
 
 
-class Masks:
-    """A keeper of a signal mask: what it is, or -1, and how many calls have changed it."""
+class Signals:
+    """A keeper of a mask and of actions: what they are, whether they may be changed, by how many calls they were."""
 
-    def __init__(self, value: int) -> None:
-        self.value = value
-        self.calls = 0
+    def __init__(self, mask: int) -> None:
+        self.open = True
+        self.mask = mask
+        self.mask_calls = self.action_calls = self.version = 0
+        self.table = memoryview(bytearray(64 * 32)).cast("Q")
 
-    def mask(self) -> int:
-        return self.value
+    def state(self) -> tuple[int, Signals] | None:
+        return (self.mask, self) if self.open else None
 
-    def changed(self, mask: int, calls: int) -> None:
-        self.value = mask
-        self.calls += calls
+    def mask_changed(self, mask: int, calls: int) -> None:
+        self.mask = mask
+        self.mask_calls += calls
+
+    def actions_changed(self, changes: list[tuple[int, ...]], calls: int) -> None:
+        for number, *words in changes:
+            self.set(number, words)
+        self.action_calls += calls
+
+    def set(self, number: int, words: Sequence[int]) -> None:
+        self.table[4 * number - 4 : 4 * number] = memoryview(struct.pack("4Q", *words)).cast("Q")
+        self.version += 1
+
+    def action(self, number: int) -> list[int]:
+        return self.table[4 * number - 4 : 4 * number].tolist()
 
 
 MASK_CALL = "mov eax, 14; mov r10d, 8; syscall; mov r12, rax; ud2"
@@ -251,14 +271,14 @@ def change(guest: Answering, how: int, new: int | None, *, old: int = DATA + 16,
      (99, None, 0b1010), (SET, (1 << 64) - 1, (1 << 64) - 1 & ~SIGKILL_AND_SIGSTOP)],
 )  # fmt: skip
 def test_a_mask_is_changed_in_the_guest(guest: Answering, how: int, new: int | None, mask: int) -> None:
-    masks = guest.core.masks = Masks(0b1010)
+    masks = guest.core.signals = Signals(0b1010)
     trap = change(guest, how, new)
     if how > SET:  # left alone, for the kernel to say that there is nothing wrong with it
-        assert (trap.kind, masks.calls, masks.value) == (SYSTEM_CALL, 0, mask)
+        assert (trap.kind, masks.mask_calls, masks.mask) == (SYSTEM_CALL, 0, mask)
         return
     assert trap.kind == EXCEPTION
     assert guest.context.read("r12") == 0
-    assert (masks.calls, masks.value) == (1, mask)
+    assert (masks.mask_calls, masks.mask) == (1, mask)
     assert guest.space.bytes_at(DATA + 16, 8) == (0b1010).to_bytes(8, "little")
     assert [guest.context.read(name) for name in ("rdi", "rsi", "rdx")] == [
         how,
@@ -269,36 +289,37 @@ def test_a_mask_is_changed_in_the_guest(guest: Answering, how: int, new: int | N
 
 @pytest.mark.parametrize("how", [3, 1 << 31, (1 << 32) - 1])
 def test_a_strange_change_of_a_mask_leaves(guest: Answering, how: int) -> None:
-    masks = guest.core.masks = Masks(0b1010)
+    masks = guest.core.signals = Signals(0b1010)
     assert change(guest, how, 1).kind == SYSTEM_CALL
     assert guest.context.system_call()[:5] == (14, how, DATA, DATA + 16, 8)
-    assert (masks.calls, masks.value) == (0, 0b1010)
+    assert (masks.mask_calls, masks.mask) == (0, 0b1010)
 
 
 @pytest.mark.parametrize("place", [0x10000, DATA + 2 * FRAME_SIZE - 4, BASE + 0x10000, (1 << 64) - 4])
 def test_a_mask_that_cannot_be_read_or_written_leaves_as_the_call_was_made(guest: Answering, place: int) -> None:
-    masks = guest.core.masks = Masks(0b1010)
+    masks = guest.core.signals = Signals(0b1010)
     assert change(guest, SET, 1, old=place).kind == SYSTEM_CALL
     assert guest.context.system_call()[:5] == (14, SET, DATA, place, 8)
     assert guest.go(MASK_CALL, rdi=SET, rsi=place, rdx=DATA).kind == SYSTEM_CALL
     assert guest.context.system_call()[:5] == (14, SET, place, DATA, 8)
     assert guest.context.sp == STACK_TOP - 64
-    assert (masks.calls, masks.value) == (0, 0b1010)
+    assert (masks.mask_calls, masks.mask) == (0, 0b1010)
 
 
 def test_a_mask_is_left_to_the_kernel_where_it_says_so(guest: Answering) -> None:
-    masks = guest.core.masks = Masks(-1)
+    masks = guest.core.signals = Signals(0)
+    masks.open = False
     assert change(guest, SET, 1).kind == SYSTEM_CALL
-    masks.value = 0
+    masks.open = True
     assert change(guest, SET, 1, size=4).kind == SYSTEM_CALL
-    assert (masks.calls, masks.value) == (0, 0)
+    assert (masks.mask_calls, masks.mask) == (0, 0)
 
 
 def test_ticks_change_no_mask_and_no_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every call is answered once or made once, with the flags and registers that it was made with."""
     monkeypatch.setattr(kvm_kick, "TICK_NS", 200_000)
     guest = Answering()
-    masks = guest.core.masks = Masks(0)
+    masks = guest.core.signals = Signals(0)
     guest.space.put(DATA, (1).to_bytes(8, "little"))
     rounds, left = 20_000, 0
     # Turn bit 0 on and off by turns; the old mask, the result, registers and flags say whether that went well.
@@ -314,11 +335,92 @@ def test_ticks_change_no_mask_and_no_register(monkeypatch: pytest.MonkeyPatch) -
             left += 1
             number, how, new, old, size, *_ = guest.context.system_call()
             assert (number, new, old, size) == (14, DATA, DATA + 16, 8)
-            guest.space.put(old, masks.value.to_bytes(8, "little"))
-            masks.value = masks.value | 1 if how == BLOCK else masks.value & ~1
+            guest.space.put(old, masks.mask.to_bytes(8, "little"))
+            masks.mask = masks.mask | 1 if how == BLOCK else masks.mask & ~1
             guest.context.set_result(0)
         trap = guest.run()
     assert guest.context.read("r15") == 0
-    assert masks.calls + left == rounds
+    assert masks.mask_calls + left == rounds
+    assert left > 10, "no tick came in time"
+    guest.close()
+
+
+ACTION_CALL = "mov eax, 13; mov r10d, 8; syscall; mov r12, rax; ud2"
+ACT, OLD_ACT = DATA + 64, DATA + 128
+GIVEN = (0x401234, (1 << 64) - 1, 0x405678, (1 << 64) - 1)
+KEPT = [0x401234, SA_KNOWN, 0x405678, (1 << 64) - 1 & ~SIGKILL_AND_SIGSTOP]
+
+
+def act(guest: Answering, number: int, *, new: int = ACT, old: int = OLD_ACT) -> Trap:
+    guest.space.put(ACT, struct.pack("4Q", *GIVEN))
+    guest.space.put(OLD_ACT, bytes(32))
+    return guest.go(ACTION_CALL, rdi=number, rsi=new, rdx=old)
+
+
+@pytest.mark.parametrize("number", [1, 2, 33, 64])
+def test_an_action_is_set_and_asked_for_in_the_guest(guest: Answering, number: int) -> None:
+    signals = guest.core.signals = Signals(0)
+    signals.set(number, [1, 2, 3, 4])
+    neighbours = [signals.action(other) for other in range(1, 65) if other != number]
+    assert act(guest, number).kind == EXCEPTION
+    assert [guest.context.read(name) for name in ("r12", "rdi", "rsi", "rdx")] == [0, number, ACT, OLD_ACT]
+    assert guest.space.bytes_at(OLD_ACT, 32) == struct.pack("4Q", 1, 2, 3, 4)
+    assert (signals.action(number), signals.action_calls) == (KEPT, 1)
+    assert [signals.action(other) for other in range(1, 65) if other != number] == neighbours
+    assert act(guest, number, new=0).kind == EXCEPTION
+    assert guest.space.bytes_at(OLD_ACT, 32) == struct.pack("4Q", *KEPT)
+    assert act(guest, number, new=OLD_ACT, old=OLD_ACT).kind == EXCEPTION  # zeros, at the same place
+    assert guest.space.bytes_at(OLD_ACT, 32) == struct.pack("4Q", *KEPT)
+    assert (signals.action(number), signals.action_calls) == ([0, 0, 0, 0], 3)
+
+
+def test_an_action_that_the_kernel_has_changed_is_seen(guest: Answering) -> None:
+    signals = guest.core.signals = Signals(0)
+    assert act(guest, 5).kind == EXCEPTION
+    signals.set(5, [7, 0, 0, 0])
+    assert act(guest, 5, new=0).kind == EXCEPTION
+    assert guest.space.bytes_at(OLD_ACT, 32) == struct.pack("4Q", 7, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "new", "old"),
+    [(0, ACT, OLD_ACT), (65, ACT, OLD_ACT), (9, ACT, OLD_ACT), (19, 0, OLD_ACT), (1 << 31, ACT, 0), (5, 0x10000, 0),
+     (5, DATA + 2 * FRAME_SIZE - 24, 0), (5, ACT, 0x10000), (5, ACT, DATA + 2 * FRAME_SIZE - 24), (5, ACT, BASE)],
+)  # fmt: skip
+def test_what_cannot_be_done_with_an_action_leaves_as_it_was_made(
+    guest: Answering, number: int, new: int, old: int
+) -> None:
+    signals = guest.core.signals = Signals(0)
+    signals.set(5, [1, 2, 3, 4])
+    assert act(guest, number, new=new, old=old).kind == SYSTEM_CALL
+    assert guest.context.system_call()[:5] == (13, number, new, old, 8)
+    assert guest.context.sp == STACK_TOP - 64
+    assert (signals.action(5), signals.action_calls) == ([1, 2, 3, 4], 0)
+
+
+def test_ticks_lose_no_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signal 5 is given a handler that counts; each call says which one there was before."""
+    monkeypatch.setattr(kvm_kick, "TICK_NS", 200_000)
+    guest = Answering()
+    signals = guest.core.signals = Signals(0)
+    rounds, left = 20_000, 0
+    trap = guest.go(
+        f"mov r15d, {rounds}; xor r14d, r14d; mov r10d, 8; mov edi, 5; "
+        "1: mov [rsi], r14; cmp r14d, 2; pushf; pop rbx; mov eax, 13; syscall; pushf; pop rcx; xor ecx, ebx; "
+        "and ecx, 0x8d5; jne 2f; test rax, rax; jne 2f; mov rax, r14; sub rax, 1; adc rax, 0; cmp [rdx], rax; jne 2f; "
+        "inc r14d; dec r15d; jne 1b; 2: ud2",
+        rsi=ACT, rdx=OLD_ACT,
+    )  # fmt: skip
+    while trap.kind in (SYSTEM_CALL, SLICE_END, INTERRUPTED):
+        if trap.kind == SYSTEM_CALL:  # what the kernel does
+            left += 1
+            assert guest.context.system_call()[:5] == (13, 5, ACT, OLD_ACT, 8)
+            guest.space.put(OLD_ACT, struct.pack("4Q", *signals.action(5)))
+            signals.set(5, struct.unpack("4Q", guest.space.bytes_at(ACT, 32)))
+            guest.context.set_result(0)
+        trap = guest.run()
+    assert guest.context.read("r15") == 0
+    assert signals.action(5)[0] == rounds - 1
+    assert signals.action_calls + left == rounds
     assert left > 10, "no tick came in time"
     guest.close()

@@ -216,7 +216,7 @@ def _signals_for_child(parent: ProcessSignals, flags: int) -> ProcessSignals:
     if flags & CLONE_SIGHAND:
         made.actions = parent.actions
     elif not flags & CLONE_CLEAR_SIGHAND:
-        made.actions = dict(parent.actions)
+        made.actions = parent.actions.copy()
     else:
         made.inherit_ignored(parent)
     return made

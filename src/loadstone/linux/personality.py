@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Credentials, Process, Task
-    from loadstone.linux.answered_masks import AnsweredMasks
     from loadstone.linux.answered_reads import AnsweredReads
+    from loadstone.linux.answered_signals import AnsweredSignals
     from loadstone.linux.cgroups import Hierarchy
     from loadstone.linux.coredump import CoreFiles, CoreSettings
     from loadstone.linux.execve import ExecImage, Opened, Stage
@@ -76,7 +76,7 @@ class Linux:
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
-        answered_reads, answered_masks: calls that the core answers; None where it cannot.
+        answered_reads, answered_signals: calls that the core answers; None where it cannot.
         ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
 
@@ -90,7 +90,7 @@ class Linux:
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None
         self.answered_reads: AnsweredReads | None = None
-        self.answered_masks: AnsweredMasks | None = None
+        self.answered_signals: AnsweredSignals | None = None
         self.ignored_set_id: dict[str, None] = {}
         self.killed_for_memory: list[str] = []
         self.calls = SystemCalls(kernel.events)
@@ -109,11 +109,11 @@ class Linux:
 
     def answer_calls(self, core: KvmCore) -> None:
         """Have `core` answer some calls by itself where nobody looks."""
-        from loadstone.linux.answered_masks import AnsweredMasks
         from loadstone.linux.answered_reads import AnsweredReads
+        from loadstone.linux.answered_signals import AnsweredSignals
 
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls)
-        core.masks = self.answered_masks = AnsweredMasks(self._kernel, self.calls)
+        core.signals = self.answered_signals = AnsweredSignals(self._kernel, self.calls)
 
     def resume(self, task: Task, pending: Any, reason: str) -> Any:
         """Go on with a call whose wait is over, or behind a wait for a page or for a tracer."""

@@ -19,7 +19,7 @@ from loadstone.linux.state import is_frozen
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from loadstone.kernel.process import Process, Task
 
@@ -152,6 +152,50 @@ class Action(NamedTuple):
 DEFAULT = Action()
 
 
+_WORDS_OF_ACTION = 4
+
+
+class Actions(dict[int, Action]):
+    """The actions that are not the default ones, by signal; and as a table, for a core that answers sigaction itself.
+
+    `version` is another one after each change.
+    """
+
+    __slots__ = ("_table", "version")
+
+    def __init__(self, actions: Mapping[int, Action] | None = None) -> None:
+        super().__init__(actions or {})
+        self.version = 0
+        self._table: memoryview | None = None
+
+    def __setitem__(self, number: int, action: Action) -> None:
+        super().__setitem__(number, action)
+        self.version += 1
+        if self._table is not None:
+            self._enter(self._table, number, action)
+
+    def copy(self) -> Actions:
+        """The same, for another process."""
+        made = Actions(self)
+        if self._table is not None:
+            made._table = memoryview(bytearray(self._table)).cast("Q")
+        return made
+
+    @property
+    def table(self) -> memoryview:
+        """Four 64-bit words for each signal, from 1 on: handler, flags, restorer, mask."""
+        if self._table is None:
+            self._table = memoryview(bytearray(_WORDS_OF_ACTION * 8 * HIGHEST)).cast("Q")
+            for number, action in self.items():
+                self._enter(self._table, number, action)
+        return self._table
+
+    @staticmethod
+    def _enter(table: memoryview, number: int, action: Action) -> None:
+        for index, word in enumerate(action, _WORDS_OF_ACTION * (number - 1)):
+            table[index] = word
+
+
 class PendingSet:
     """Signals sent and not yet delivered. A standard signal is in it once, a real-time one as often as it was sent."""
 
@@ -199,7 +243,7 @@ class ProcessSignals:
     is_init: ClassVar[bool] = False  # whether SIGNAL_UNKILLABLE holds for it
 
     def __init__(self) -> None:
-        self.actions: dict[int, Action] = {}
+        self.actions = Actions()
         self.pending = PendingSet()
         self.sent = WaitQueue("a signal in a signalfd")
 
@@ -214,12 +258,13 @@ class ProcessSignals:
     def inherit_ignored(self, other: ProcessSignals) -> None:
         """Ignore what `other` ignores; all other actions are the default ones."""
         ignored = [number for number, action in other.actions.items() if action.handler == SIG_IGN]
-        self.actions = {}
+        self.actions = Actions()
         self.ignore(ignored)
 
     def ignore(self, numbers: Iterable[int]) -> None:
         """Ignore these signals from now on."""
-        self.actions.update((number, Action(SIG_IGN)) for number in numbers)
+        for number in numbers:
+            self.actions[number] = Action(SIG_IGN)
 
 
 class InitSignals(ProcessSignals):

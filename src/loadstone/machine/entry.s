@@ -9,8 +9,14 @@
 
     .set PAGES, 0x1000                  # from the entry's page to the data page; the buffer follows
     .set BUFFER_PAGE, 0x1000
+    .set SIGACTION, 13
     .set SIGPROCMASK, 14
     .set SIGSET_SIZE, 8
+    .set SIGKILL, 9
+    .set SIGSTOP, 19
+    .set SIGNALS, 64
+    .set ACTION_SIZE_SHIFT, 5           # handler, flags, restorer, mask
+    .set SA_KNOWN, 0xdc000807           # the flags that there are
 
 entry:
     cmp word ptr [rcx - 2], 0x050f      # not behind a SYSCALL: the program has jumped here
@@ -19,6 +25,8 @@ entry:
     jnz leave
     cmp rax, SIGPROCMASK
     je mask
+    cmp rax, SIGACTION
+    je action
     test rax, rax                       # read
     jne leave
 
@@ -64,7 +72,7 @@ done:                                   # it has been read, and only RAX and RIP
     jmp rcx
 
 mask:                                   # rt_sigprocmask(how, set, old set, size)
-    cmp byte ptr [rip + mask_open], 0
+    cmp byte ptr [rip + signals_open], 0
     je leave
     cmp r10, SIGSET_SIZE
     jne leave
@@ -115,6 +123,83 @@ mask_done:                              # it is the mask now, and only RAX and R
     mov eax, 0
     jmp rcx
 
+action:                                 # rt_sigaction(signal, action, old action, size)
+    cmp byte ptr [rip + signals_open], 0
+    je leave
+    cmp r10, SIGSET_SIZE
+    jne leave
+    cmp rsi, [rip + user_end]
+    ja leave
+    cmp rdx, [rip + user_end]
+    ja leave
+    cmp edi, 1
+    jb leave
+    cmp edi, SIGNALS
+    ja leave
+    cmp edi, SIGKILL
+    je leave
+    cmp edi, SIGSTOP
+    je leave
+    mov [rip + old_rcx], rcx
+    mov [rip + old_rsi], rsi
+    mov [rip + old_rdi], rdi
+    mov [rip + old_rsp], rsp
+action_saved:                           # as above
+    or r11d, 0x200
+    test rsi, rsi
+    jz given_none
+    mov rax, [rsi]
+    mov [rip + given], rax
+    mov rax, [rsi + 8]
+    mov ecx, SA_KNOWN
+    and rax, rcx
+    mov [rip + given + 8], rax
+    mov rax, [rsi + 16]
+    mov [rip + given + 16], rax
+    mov rax, [rsi + 24]
+    and rax, [rip + blockable]
+    mov [rip + given + 24], rax
+given_none:
+    lea ecx, [rdi - 1]
+    mov edi, ecx
+    shl edi, ACTION_SIZE_SHIFT
+    lea rax, [rip + actions]
+    add rdi, rax
+    test rdx, rdx
+    jz wanted_none
+    mov rax, [rdi]
+    mov [rdx], rax
+    mov rax, [rdi + 8]
+    mov [rdx + 8], rax
+    mov rax, [rdi + 16]
+    mov [rdx + 16], rax
+    mov rax, [rdi + 24]
+    mov [rdx + 24], rax
+wanted_none:
+    inc qword ptr [rip + action_calls]
+action_counted:                         # and the host counts it out again, and makes the table anew
+    test rsi, rsi
+    jz action_done
+    mov rax, [rip + given]
+    mov [rdi], rax
+    mov rax, [rip + given + 8]
+    mov [rdi + 8], rax
+    mov rax, [rip + given + 16]
+    mov [rdi + 16], rax
+    mov rax, [rip + given + 24]
+    mov [rdi + 24], rax
+    bts [rip + actions_changed], rcx
+action_done:                            # it is the action now: the host puts the registers back, and RAX is 0
+    mov rcx, [rip + old_rcx]
+    mov rsi, [rip + old_rsi]
+    mov rdi, [rip + old_rdi]
+    lea rsp, [rip + stack_end]
+    push r11
+    popfq
+    mov rsp, [rip + old_rsp]
+    mov eax, 0
+    jmp rcx
+
 refuse:
     xor eax, eax
 leave:
@@ -132,9 +217,13 @@ jumped:
     .set old_rsi, data + 48
     .set old_rdi, data + 56
     .set old_rsp, data + 64
-    .set mask_open, data + 72
+    .set signals_open, data + 72
     .set blocked, data + 80
     .set blockable, data + 88
     .set mask_calls, data + 96
+    .set action_calls, data + 104
+    .set actions_changed, data + 112
     .set stack_end, data + 128
+    .set given, data + 128
+    .set actions, data + 1024
     .set buffer, data + BUFFER_PAGE

@@ -34,6 +34,7 @@ _PTRACE_ORDER = (
 _IN_IMAGE = {"fcw": (0, 2), "fsw": (2, 4), "mxcsr": (24, 28)}
 _MASK64 = (1 << 64) - 1
 TRAP_FLAG, INTERRUPTS_ON = 0x100, 0x200  # of RFLAGS; the latter is always set in a program
+SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
 
 # Where the extended state of the context is current.
 IN_VCPU, FETCHED, CHANGED = range(3)

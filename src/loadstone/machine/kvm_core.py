@@ -51,6 +51,7 @@ from loadstone.machine.kvm_context import (
     RIP,
     RSP,
     SS,
+    SYSRET_FLAGS,
     WORDS,
     Closed,
     KvmContext,
@@ -73,10 +74,9 @@ from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, Physica
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
-    from loadstone.machine.kvm_entry import EntryPage, MaskKeeper
+    from loadstone.machine.kvm_entry import EntryPage, SignalsKeeper
 
 _ENTRY_FLAGS = 0x202
-_SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
 
 _RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
 _REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
@@ -110,7 +110,8 @@ class KvmCore:
         exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
         machine: what it shares with the other cores of its virtual machine.
         inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
-        masks: who knows the signal mask of the program that runs, where its changes may be answered in the guest.
+        signals: who knows the signal mask and actions of the program that runs, where their changes may be answered in
+            the guest.
     """
 
     name = "kvm"
@@ -153,7 +154,7 @@ class KvmCore:
         self._healing_at = -1  # that instruction
         self._filling = -1
         self._error = 0  # the error code of the last exception
-        self.masks: MaskKeeper | None = None
+        self.signals: SignalsKeeper | None = None
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
@@ -179,8 +180,8 @@ class KvmCore:
             self._put_extended_state(context)
         if self._answers is not None:
             self._answers.check()
-        if self.machine.entry is not None and self.masks is not None:
-            self.machine.entry.open_mask(self.masks)
+        if self.machine.entry is not None and self.signals is not None:
+            self.machine.entry.open_signals(self.signals)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
@@ -198,8 +199,8 @@ class KvmCore:
         finally:
             if self._answers is not None:
                 self._answers.settle()
-            if self.machine.entry is not None and self.masks is not None:
-                self.machine.entry.settle_mask(self.masks)
+            if self.machine.entry is not None and self.signals is not None:
+                self.machine.entry.settle_signals(self.signals)
             self.retired += perf_counter_ns() - started
 
     def interrupt(self) -> None:
@@ -446,7 +447,7 @@ class KvmCore:
             return None
         window[RIP] = window[RCX]
         window[R11] |= INTERRUPTS_ON
-        window[RFLAGS] = window[R11] & _SYSRET_FLAGS | 2
+        window[RFLAGS] = window[R11] & SYSRET_FLAGS | 2
         self._healing.clear()
         return _SYSTEM_CALL_TRAP
 

@@ -5,7 +5,7 @@ page there becomes the programs' to execute, and some calls are answered in it: 
 guest, and no Python. The code (entry.s) answers
 
 - `read` of one descriptor, from a buffer that the kernel has filled (kvm_answers.py), and
-- `rt_sigprocmask`, while no signal is pending that it could let in (`MaskKeeper`),
+- `rt_sigprocmask` and `rt_sigaction`, while no signal is pending that they could let in or forget (`SignalsKeeper`),
 
 and leaves the guest for all other calls, in less time than a fault at LSTAR takes.
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from loadstone.lean import Protocol
-from loadstone.machine.kvm_context import RAX, RCX, RDI, RDX, RIP, RSI, RSP
+from loadstone.machine.kvm_context import R11, RAX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP, SYSRET_FLAGS
 from loadstone.machine.kvm_tables import SYSCALL_ENTRY
 from loadstone.machine.paging import USER_SLOTS
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE
@@ -36,62 +36,93 @@ if TYPE_CHECKING:
 # entry.s, assembled.
 CODE = bytes.fromhex(
     """
-    668179fe 0f050f85 b0010000 41f7c300 0100000f 85a20100 004883f8 0e0f84ca
-    00000048 85c00f85 8f010000 3b3dce0f 00000f85 83010000 8b05ca0f 00002b05
-    cc0f0000 4839c20f 876c0100 004885d2 0f846301 00004889 f04801d0 0f825701
-    0000483b 05b70f00 000f874a 01000048 890db20f 00004889 35b30f00 0048893d
-    b40f0000 488925b5 0f000041 81cb0002 00004889 f78b0575 0f000048 8d355e1f
-    00004801 c64889d1 f3a4488b 0d770f00 00488b35 780f0000 488b3d79 0f000048
-    8b054a0f 00004801 d0480305 480f0000 488d25a9 0f000041 539d488b 255f0f00
-    00488905 280f0000 4889d0ff e1803d54 0f000000 0f84c100 00004983 fa080f85
-    b7000000 483b3515 0f00000f 87aa0000 00483b15 080f0000 0f879d00 000083ff
-    020f8794 00000048 890dfa0e 00004889 35fb0e00 0048893d fc0e0000 488925fd
-    0e000041 81cb0002 0000488b 0dff0e00 004885f6 7411488b 06ffcf78 0f751048
-    f7d04821 c8eb0848 89c8eb03 4809c848 2305e20e 00004885 d2740348 890a488b
-    0da30e00 00488b35 a40e0000 488b3da5 0e000048 ff05c60e 0000488d 25df0e00
-    00 41539d48 8b25950e 00004889 059e0e00 00b80000 0000ffe1 31c0f4f4
+    668179fe 0f050f85 12030000 41f7c300 0100000f 85040300 004883f8 0e0f84d4
+    00000048 83f80d0f 84960100 004885c0 0f85e702 00003b3d c40f0000 0f85db02
+    00008b05 c00f0000 2b05c20f 00004839 c20f87c4 02000048 85d20f84 bb020000
+    4889f048 01d00f82 af020000 483b05ad 0f00000f 87a20200 0048890d a80f0000
+    488935a9 0f000048 893daa0f 00004889 25ab0f00 004181cb 00020000 4889f78b
+    056b0f00 00488d35 541f0000 4801c648 89d1f3a4 488b0d6d 0f000048 8b356e0f
+    0000488b 3d6f0f00 00488b05 400f0000 4801d048 03053e0f 0000488d 259f0f00
+    0041539d 488b2555 0f000048 89051e0f 00004889 d0ffe180 3d4a0f00 00000f84
+    19020000 4983fa08 0f850f02 0000483b 350b0f00 000f8702 02000048 3b15fe0e
+    00000f87 f5010000 83ff020f 87ec0100 0048890d f00e0000 488935f1 0e000048
+    893df20e 00004889 25f30e00 004181cb 00020000 488b0df5 0e000048 85f67411
+    488b06ff cf780f75 1048f7d0 4821c8eb 084889c8 eb034809 c8482305 d80e0000
+    4885d274 0348890a 488b0d99 0e000048 8b359a0e 0000488b 3d9b0e00 0048ff05
+    bc0e0000 488d25d5 0e000041 539d488b 258b0e00 00488905 940e0000 b8000000
+    00ffe180 3d7e0e00 00000f84 4d010000 4983fa08 0f854301 0000483b 353f0e00
+    000f8736 01000048 3b15320e 00000f87 29010000 83ff010f 82200100 0083ff40
+    0f871701 000083ff 090f840e 01000083 ff130f84 05010000 48890d09 0e000048
+    89350a0e 00004889 3d0b0e00 00488925 0c0e0000 4181cb00 02000048 85f6743a
+    488b0648 8905360e 0000488b 4608b907 0800dc48 21c84889 052b0e00 00488b46
+    10488905 280e0000 488b4618 482305e5 0d000048 89051e0e 00008d4f ff89cfc1
+    e705488d 05771100 004801c7 4885d274 1e488b07 48890248 8b470848 89420848
+    8b471048 89421048 8b471848 89421848 ff05b20d 00004885 f6743348 8b05be0d
+    00004889 07488b05 bc0d0000 48894708 488b05b9 0d000048 89471048 8b05b60d
+    00004889 4718480f ab0d820d 0000488b 0d330d00 00488b35 340d0000 488b3d35
+    0d0000 488d2576 0d000041 539d488b 252c0d00 00b80000 0000ffe1 31c0f4f4
     """
 )
 LABELS = {
-    "measure": 0x38,
-    "saved": 0x8B,
-    "done": 0xE8,
-    "mask": 0xED,
-    "mask_saved": 0x143,
-    "mask_counted": 0x19A,
-    "mask_done": 0x1B2,
-    "refuse": 0x1B9,
-    "leave": 0x1BB,
-    "jumped": 0x1BC,
+    "measure": 0x42,
+    "saved": 0x95,
+    "done": 0xF2,
+    "mask": 0xF7,
+    "mask_saved": 0x14D,
+    "mask_counted": 0x1A4,
+    "mask_done": 0x1BC,
+    "action": 0x1C3,
+    "action_saved": 0x234,
+    "action_counted": 0x2B6,
+    "action_done": 0x2EE,
+    "refuse": 0x31B,
+    "leave": 0x31D,
+    "jumped": 0x31E,
 }
 
 (
-    MEASURE, SAVED, DONE, MASK, MASK_SAVED, MASK_COUNTED, MASK_DONE, REFUSE, LEAVE, JUMPED,
+    MEASURE, SAVED, DONE, MASK, MASK_SAVED, MASK_COUNTED, MASK_DONE, ACTION, ACTION_SAVED, ACTION_COUNTED, ACTION_DONE,
+    REFUSE, LEAVE, JUMPED,
 ) = (SYSCALL_ENTRY + offset for offset in LABELS.values())  # fmt: skip
 DATA_PAGE, BUFFER_PAGE = 16, 17  # numbers of pages
 
-# Words of the data page. The host writes them; the code does TAKEN, BLOCKED, MASK_CALLS and the registers.
+# Words of the data page. The host writes them; the code those that say what it did, and its own copies of registers.
 (
-    DESCRIPTOR, END, TAKEN, ONE_READ, USER_END, OLD_RCX, OLD_RSI, OLD_RDI, OLD_RSP, MASK_OPEN, BLOCKED, BLOCKABLE,
-    MASK_CALLS,
-) = range(13)  # fmt: skip
+    DESCRIPTOR, END, TAKEN, ONE_READ, USER_END, OLD_RCX, OLD_RSI, OLD_RDI, OLD_RSP, SIGNALS_OPEN, BLOCKED, BLOCKABLE,
+    MASK_CALLS, ACTION_CALLS, ACTIONS_CHANGED,
+) = range(15)  # fmt: skip
+ACTIONS = 128  # the first of four words a signal: handler, flags, restorer, mask
+SIGNALS = 64
 BYTES_TAKEN = (1 << 32) - 1  # of TAKEN: bytes of the buffer that were read; above them, by how many reads
 READ_SHIFT = 32
 
 _USER_END = (USER_SLOTS << 39) - FRAME_SIZE
-_SIGPROCMASK = 14
+_SIGACTION, _SIGPROCMASK = 13, 14
 _UNBLOCKABLE = 1 << 8 | 1 << 18  # SIGKILL, SIGSTOP
 _MOST_CALLS = 1 << 32  # between two exits; more is the program's invention
 
 
-class MaskKeeper(Protocol):
-    """Whoever knows which signals the program that runs blocks."""
+class Actions(Protocol):
+    """What a process does with its signals. `version` is another one after each change."""
 
-    def mask(self) -> int:
-        """The blocked signals; -1: a change of them is not to be answered in the guest."""
+    version: int
 
-    def changed(self, mask: int, calls: int) -> None:
+    @property
+    def table(self) -> memoryview:
+        """As the data page has it, in words."""
+
+
+class SignalsKeeper(Protocol):
+    """Whoever knows what the program that runs has to do with signals."""
+
+    def state(self) -> tuple[int, Actions] | None:
+        """The blocked signals and the actions; None: changes of them are not to be answered in the guest."""
+
+    def mask_changed(self, mask: int, calls: int) -> None:
         """The program has made `calls` calls, after which these signals are blocked."""
+
+    def actions_changed(self, changes: list[tuple[int, ...]], calls: int) -> None:
+        """It has made `calls` calls. What they set: signal, handler, flags, restorer, mask."""
 
 
 class EntryPage:
@@ -102,7 +133,7 @@ class EntryPage:
         reader: whose offer of something to read it has.
     """
 
-    __slots__ = ("_fresh", "_mask", "reader", "words")
+    __slots__ = ("_actions", "_fresh", "_open", "_version", "reader", "words")
 
     def __init__(self, half: KernelHalf) -> None:
         first = half.open_entry(CODE, DATA_PAGE) * ENTRIES
@@ -111,32 +142,54 @@ class EntryPage:
         self._fresh[ONE_READ] = 1 << READ_SHIFT
         self._fresh[USER_END] = _USER_END
         self._fresh[BLOCKABLE] = (1 << 64) - 1 & ~_UNBLOCKABLE
-        self._mask = -1
+        self._open = False
+        self._actions: Actions | None = None  # whose table it has, and in which version
+        self._version = -1
         self.reader: ReadAnswers | None = None
 
     def enter(self, reader: ReadAnswers | None) -> None:
         """Another address space is about to run, which has this to read."""
         self.words[:] = self._fresh
+        self._actions = None
         self.reader = reader
         if reader is not None:
             reader.load()
 
-    def open_mask(self, keeper: MaskKeeper) -> None:
-        """The program goes on: may it change its mask here?"""
-        words = self.words
-        self._mask = mask = keeper.mask()
-        if mask >= 0:
-            words[BLOCKED] = mask
-        words[MASK_OPEN] = mask >= 0
+    def open_signals(self, keeper: SignalsKeeper) -> None:
+        """The program goes on: may it change its mask and actions here?"""
+        words, state = self.words, keeper.state()
+        self._open = state is not None
+        words[SIGNALS_OPEN] = self._open
+        if state is not None:
+            words[BLOCKED], actions = state
+            if actions is not self._actions or actions.version != self._version:
+                words[ACTIONS : ACTIONS + 4 * SIGNALS] = actions.table
+                self._actions, self._version = actions, actions.version
 
-    def settle_mask(self, keeper: MaskKeeper) -> None:
+    def settle_signals(self, keeper: SignalsKeeper) -> None:
         """The program does not run: tell the keeper what it has done."""
         words = self.words
         calls = words[MASK_CALLS]
         if calls:
             words[MASK_CALLS] = 0
-            if self._mask >= 0 and calls < _MOST_CALLS:
-                keeper.changed(words[BLOCKED] & ~_UNBLOCKABLE, calls)
+            if self._open and calls < _MOST_CALLS:
+                keeper.mask_changed(words[BLOCKED] & ~_UNBLOCKABLE, calls)
+        calls = words[ACTION_CALLS]
+        if calls:
+            changed = words[ACTIONS_CHANGED]
+            words[ACTION_CALLS] = words[ACTIONS_CHANGED] = 0
+            if self._open and calls < _MOST_CALLS:
+                keeper.actions_changed(self._changes(changed), calls)
+                if self._actions is not None:
+                    self._version = self._actions.version  # which the table here is already
+
+    def _changes(self, changed: int) -> list[tuple[int, ...]]:
+        found = []
+        for index in range(SIGNALS):
+            if changed >> index & 1:
+                first = ACTIONS + 4 * index
+                found.append((index + 1, *self.words[first : first + 4].tolist()))
+        return found
 
     def rewind(self, window: Any) -> bool:
         """The program was stopped in the code: have it be before the call or behind it.
@@ -147,19 +200,31 @@ class EntryPage:
         if DONE <= at < MASK:
             window[RAX], window[RIP] = window[RDX], window[RCX]
             return False
-        if MASK_DONE <= at < REFUSE:
+        if MASK_DONE <= at < ACTION:
             window[RAX], window[RIP] = 0, window[RCX]
+            return False
+        if ACTION_DONE <= at < REFUSE:
+            self._restore(window)
+            window[RAX], window[RIP], window[RFLAGS] = 0, window[RCX], window[R11] & SYSRET_FLAGS | 2
             return False
         if at == JUMPED:
             window[RIP] = SYSCALL_ENTRY
-        if SAVED <= at < DONE or MASK_SAVED <= at < MASK_DONE:
-            window[RCX], window[RSI], window[RDI], window[RSP] = words[OLD_RCX : OLD_RSP + 1].tolist()
+        if SAVED <= at < DONE or MASK_SAVED <= at < MASK_DONE or ACTION_SAVED <= at < ACTION_DONE:
+            self._restore(window)
         if MEASURE <= at < DONE or at == REFUSE:
             window[RAX] = 0
         elif MASK_SAVED <= at < MASK_DONE:
             window[RAX] = _SIGPROCMASK
             words[MASK_CALLS] = max(words[MASK_CALLS] - (at >= MASK_COUNTED), 0)
+        elif ACTION_SAVED <= at < ACTION_DONE:
+            window[RAX] = _SIGACTION
+            if at >= ACTION_COUNTED:
+                words[ACTION_CALLS] = max(words[ACTION_CALLS] - 1, 0)
+                self._version = -1
         return bool(SYSCALL_ENTRY < at <= LEAVE)
+
+    def _restore(self, window: Any) -> None:
+        window[RCX], window[RSI], window[RDI], window[RSP] = self.words[OLD_RCX : OLD_RSP + 1].tolist()
 
 
 def assemble() -> tuple[bytes, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Signal masks that the KVM core changes in the guest: the program sees what rt_sigprocmask(2) gives natively."""
+"""Signal masks and actions that the KVM core changes in the guest: the program sees what the calls give natively."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def test_whatever_comes_between_changes(compiled: Compiler) -> None:
     same(compiled("masks", "static", "-lpthread"), options=["--engine", "kvm"])
 
 
+def test_whatever_becomes_of_actions(compiled: Compiler) -> None:
+    """Bad arguments, every flag, handlers that are reset, threads, children that copy and clear, exec."""
+    maker("kvm")
+    same(compiled("actions", "static", "-lpthread"), options=["--engine", "kvm"])
+
+
 def test_most_changes_are_answered_and_all_are_counted() -> None:
     maker("kvm")
     if not os.path.isdir(TESTED_KVM):
@@ -30,10 +36,10 @@ def test_most_changes_are_answered_and_all_are_counted() -> None:
             if watched:
                 machine.events.subscribe(lambda _: None, ("syscall",))
             assert machine.spawn(words[0], words, {}).run().code == 0
-            masks = machine.linux.answered_masks
-            assert masks is not None
-            found.append((masks.calls, machine.linux.calls.counts()))
+            signals = machine.linux.answered_signals
+            assert signals is not None
+            found.append((signals.calls, machine.linux.calls.counts()))
     (answered, counts), (none, calls) = found
     assert none == 0  # somebody listened to system calls
     assert counts == calls
-    assert answered > 0.7 * counts["rt_sigprocmask"]
+    assert answered > 0.7 * (counts["rt_sigprocmask"] + counts["rt_sigaction"])
