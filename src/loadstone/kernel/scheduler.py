@@ -57,6 +57,7 @@ class Scheduler:
 
     Attributes:
         current: whose system call or fault is being served; /proc/self is its process.
+        inside: whose slice it is; None between slices, when the host and the clock wake who waits.
         on_breakpoint: told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
         on_all_stopped: called when nobody can run and somebody is stopped by a signal.
         kernel_time: how much of the running slice was the kernel's work; system_ns: of all slices that are over.
@@ -79,10 +80,10 @@ class Scheduler:
         self._preempt = False
         self._computed: Task | None = None  # whose last slice ended while it computed
         self._slice_began = 0  # CPU time of the host's at which the running slice began
-        self._clocked = 0  # work of the core's that a virtual clock has counted
-        self._inside: Task | None = None  # whose slice it is; None between slices
+        self._work_began = 0  # the core's work at which it began
         self._broken: HostError | None = None  # why the machine cannot go on
         self.current: Task | None = None
+        self.inside: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
         self.on_all_stopped: Callable[[], None] = lambda: None
         self.thread_switches = self.process_switches = self.system_ns = 0
@@ -106,7 +107,7 @@ class Scheduler:
             self._leave(task)
         task.state = ENDED
         if self._kernel.events.run:
-            self._telling().ends(self, self._cpus[task.cpu], task, self._kernel.cores[0].retired - self._clocked)
+            self._telling().ends(self, self._cpus[task.cpu], task, self._kernel.cores[0].retired - self._work_began)
         self._alive -= 1
         if task.pending is not None:
             task.pending.close()
@@ -219,8 +220,8 @@ class Scheduler:
         personality = kernel.personality
         personality.expire_timers()
         personality.new_slice(task)
-        self._inside = task
-        self._clocked = started = core.retired
+        self.inside = task
+        self._work_began = started = core.retired
         cpu_time = kernel.clock.cpu_ns() if kernel.clock.__class__ is not VirtualClock else 0
         self._slice_began = cpu_time
         self.kernel_time.begin()
@@ -230,7 +231,7 @@ class Scheduler:
         except OutOfFrames as error:
             personality.out_of_frames(task, str(error))
         self._preempt = False
-        self._inside = None
+        self.inside = None
         task.why = _WHY[task.state]
         work = core.retired - started
         self._policy.ran(task, work)
@@ -240,7 +241,6 @@ class Scheduler:
         if kernel.clock.__class__ is VirtualClock:
             elapsed = _TICK_NS * work // SLICE + self.kernel_time.spent
             kernel.clock.advance(elapsed)
-            self._clocked = core.retired
         else:
             elapsed = kernel.clock.cpu_ns() - cpu_time
         task.cpu_ns += elapsed
@@ -252,16 +252,11 @@ class Scheduler:
         if task.state != ENDED:
             personality.ran(task)
 
-    @property
-    def inside(self) -> Task | None:
-        """Whose slice it is; None between slices, when the host and the clock wake who waits."""
-        return self._inside
-
     def time_ns(self) -> int:
         """The machine's time since it was built, for an observer: looking does not move a virtual clock."""
         kernel = self._kernel
         now = kernel.clock.seen_ns() - kernel.booted_ns
-        if kernel.clock.__class__ is VirtualClock and self._inside is not None:  # it moves when the slice is over
+        if kernel.clock.__class__ is VirtualClock and self.inside is not None:  # it moves when the slice is over
             now += self.slice_cpu_ns()
         return now
 
@@ -274,16 +269,16 @@ class Scheduler:
 
     def slice_cpu_ns(self) -> int:
         """CPU time since the slice that runs now began; 0 between slices."""
-        if self._inside is None:
+        if self.inside is None:
             return 0
         clock = self._kernel.clock
         if clock.__class__ is VirtualClock:
-            return _TICK_NS * (self._kernel.cores[0].retired - self._clocked) // SLICE + self.kernel_time.spent
+            return _TICK_NS * (self._kernel.cores[0].retired - self._work_began) // SLICE + self.kernel_time.spent
         return clock.cpu_ns() - self._slice_began
 
     def slice_system_ns(self) -> int:
         """How much of `slice_cpu_ns` was the kernel's work."""
-        return self.kernel_time.share(self.slice_cpu_ns()) if self._inside is not None else 0
+        return self.kernel_time.share(self.slice_cpu_ns()) if self.inside is not None else 0
 
     def _run_user(self, core: Core, task: Task, end: int) -> None:
         personality = self._kernel.personality

@@ -27,7 +27,21 @@ from loadstone.linux.signals import (
     from_fault,
     from_kernel,
 )
-from loadstone.machine.core import DEBUG, DEBUG_STEP
+from loadstone.machine.core import (
+    ALIGNMENT,
+    BOUND,
+    BREAKPOINT,
+    DEBUG,
+    DEBUG_STEP,
+    DIVIDE,
+    GENERAL_PROTECTION,
+    INVALID_OPCODE,
+    OVERFLOW,
+    PAGE_FAULT,
+    SIMD,
+    STACK_FAULT,
+    X87,
+)
 from loadstone.machine.paging import PRESENT
 from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.vma import EXEC, PROTECTION
@@ -36,22 +50,23 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.memory.fault import BadAccess
 
-PAGE_FAULT = 14
 PF_PROTECTION, PF_WRITE, PF_USER, PF_FETCH = 1, 2, 4, 16
 
+_INVALID_TASK_STATE, _ABSENT_SEGMENT = 10, 11  # vectors
+
 # vector -> signal, si_code (0: SI_KERNEL, without an address), whether si_addr is the instruction's.
-# arch/x86/kernel/traps.c; the floating-point vectors 16 and 19 work their code out.
+# arch/x86/kernel/traps.c; the floating-point vectors work their code out.
 _EXCEPTIONS = {
-    0: (SIGFPE, FPE_INTDIV, True),
-    3: (SIGTRAP, 0, False),
-    4: (SIGSEGV, 0, False),
-    5: (SIGSEGV, 0, False),
-    6: (SIGILL, ILL_ILLOPN, True),
-    10: (SIGSEGV, 0, False),
-    11: (SIGBUS, 0, False),
-    12: (SIGBUS, 0, False),
-    13: (SIGSEGV, 0, False),
-    17: (SIGBUS, BUS_ADRALN, False),
+    DIVIDE: (SIGFPE, FPE_INTDIV, True),
+    BREAKPOINT: (SIGTRAP, 0, False),
+    OVERFLOW: (SIGSEGV, 0, False),
+    BOUND: (SIGSEGV, 0, False),
+    INVALID_OPCODE: (SIGILL, ILL_ILLOPN, True),
+    _INVALID_TASK_STATE: (SIGSEGV, 0, False),
+    _ABSENT_SEGMENT: (SIGBUS, 0, False),
+    STACK_FAULT: (SIGBUS, 0, False),
+    GENERAL_PROTECTION: (SIGSEGV, 0, False),
+    ALIGNMENT: (SIGBUS, BUS_ADRALN, False),
 }
 # fpu__exception_code: the bits of the status word (x87) or MXCSR that are set and not masked, in the kernel's order
 _FLOATING = ((0x01, FPE_FLTINV), (0x04, FPE_FLTDIV), (0x08, FPE_FLTOVF), (0x12, FPE_FLTUND), (0x20, FPE_FLTRES))
@@ -65,7 +80,7 @@ def force_fault(task: Task, bad: BadAccess, error: int = PF_USER) -> None:
     """
     address = bad.address
     if not is_canonical(address):
-        force_exception(task, 13, 0)
+        force_exception(task, GENERAL_PROTECTION, 0)
         return
     signals = task.signals
     # set_signal_archinfo; nothing is told about what is mapped in the kernel's half
@@ -100,7 +115,7 @@ def force_exception(task: Task, vector: int, error: int = 0) -> None:
     signals = task.signals
     signals.trap_number = vector
     signals.error_code = 0 if vector == DEBUG else error
-    if vector in (16, 19):
+    if vector in (X87, SIMD):
         code = floating_code(vector, task.context.save_fpu())
         if code:
             force(task, from_fault(SIGFPE, code, task.context.pc))
@@ -117,7 +132,7 @@ def force_exception(task: Task, vector: int, error: int = 0) -> None:
 
 def floating_code(vector: int, image: bytes) -> int:
     """The si_code of a floating-point exception, from the FXSAVE image; 0 when none is unmasked."""
-    if vector == 16:
+    if vector == X87:
         control, status = int.from_bytes(image[0:2], "little"), int.from_bytes(image[2:4], "little")
         raised = status & ~control
     else:

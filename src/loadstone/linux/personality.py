@@ -344,10 +344,8 @@ class Linux:
 
 
 def _error_code(bad: BadAccess) -> int:
-    """The page fault's error code, as the CPU would have pushed it (Intel SDM vol. 3, 4.7)."""
+    """The page fault's error code, as the CPU would have pushed it (Intel SDM vol. 3, 4.7), but for the present bit."""
     code = exceptions.PF_USER
-    if bad.code == signals.SEGV_ACCERR and bad.signal == signals.SIGSEGV:
-        code |= exceptions.PF_PROTECTION
     if bad.access == WRITE:
         code |= exceptions.PF_WRITE
     elif bad.access == EXEC:
