@@ -1,11 +1,11 @@
 """`[vdso]`, `[vvar]` and `[vvar_vclock]`: the code that the kernel lends to programs, and the data page it reads.
 
-For the kernel we run on, the code is the host's own, read from our memory at AT_SYSINFO_EHDR (but for the instruction
-by which `getcpu` asks for the CPU's number). Its data page is built here: with the clock mode NONE the high-resolution
-clocks fall back to the system call, and the coarse clocks and `time()`, which are read unchecked, come from the
-machine's clock. On a core whose time-stamp counter is the host's, the clocks are the host's own (`follow_host`). Where
-the data page's layout cannot be verified, and for other kernels, a small vDSO of ours takes its place whose functions
-make the system calls.
+For the kernel we run on, the code is the host's own, read from our memory at AT_SYSINFO_EHDR (but for `getcpu`, which
+makes the system call in place of asking the CPU). Its data page is built here: with the clock mode NONE the
+high-resolution clocks fall back to the system call, and the coarse clocks and `time()`, which are read unchecked, come
+from the machine's clock. On a core whose time-stamp counter is the host's, the clocks are the host's own
+(`follow_host`). Where the data page's layout cannot be verified, and for other kernels, a small vDSO of ours takes its
+place whose functions make the system calls.
 
 Layout of the page (include/vdso/datapage.h), offsets from the start of `struct vdso_clock` (`vdso_data` before 6.15):
 
@@ -41,6 +41,9 @@ CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, 
 CLOCK_TAI = 11
 VDSO_BASES = 12
 _MODE_TSC = (1).to_bytes(4, "little")
+_ENDBR64 = b"\xf3\x0f\x1e\xfa"
+_CALL_GETCPU = b"\xb8\x35\x01\0\0\x0f\x05\xc3"
+_FUNCTION_ALIGNMENT = 16
 RNG_PAGE = 2  # [vvar] page with the state of vgetrandom; zeros make it fall back to the system call
 
 
@@ -170,7 +173,7 @@ def _host_pages(size: int) -> tuple[bytes, bytes, VvarLayout | None]:
     code = host_vdso(size)
     snapshot = read_vvar() if code else b""
     layout = find_layout(snapshot, time.time_ns(), time.monotonic_ns()) if snapshot else None
-    return on_first_cpu(code), data_page(snapshot, layout) if layout else b"", layout
+    return asking_the_machine(code), data_page(snapshot, layout) if layout else b"", layout
 
 
 def host_vdso(size: int) -> bytes:
@@ -185,15 +188,30 @@ def host_vdso(size: int) -> bytes:
     return b""
 
 
-def on_first_cpu(code: bytes) -> bytes:
-    """The vDSO with its one question to the CPU answered: `getcpu` says CPU 0 of node 0.
+def asking_the_machine(code: bytes) -> bytes:
+    """The vDSO with its one question to the CPU put to the machine: `getcpu` makes the system call.
 
     The kernel asks by RDPID, or by LSL of a segment whose limit is the number (vdso_read_cpunode). The first is missing
-    on a core, or tells the host's CPU; the second needs a descriptor that no core here has.
+    on a core, or tells the host's CPU; the second needs a descriptor that no core here has. Where the function begins
+    with the question, it ends with the call that takes the question's place; elsewhere the answer is CPU 0 of node 0.
 
-        f3 0f c7 f8+r          rdpid %r        ->  31 /r 66 90    xor %r32, %r32; nop
-        b8+r 7b 00 00 00 0f 03 /r  mov $0x7b, %r; lsl %r, %r  ->  31 /r 90 in place of the lsl
+        b8 7b 00 00 00 f3 0f c7 f8   mov $0x7b, %eax; rdpid %rax      ->  mov $309, %eax; syscall; ret
+        b8 7b 00 00 00 0f 03 c0      mov $0x7b, %eax; lsl %eax, %eax  ->  the same
+        f3 0f c7 f8+r                rdpid %r                         ->  31 /r 66 90    xor %r32, %r32; nop
+        b8+r 7b 00 00 00 0f 03 /r    mov $0x7b, %r; lsl %r, %r        ->  31 /r 90 in place of the lsl
     """
+    result = bytearray(code)
+    for question in (b"\xb8\x7b\0\0\0\xf3\x0f\xc7\xf8", b"\xb8\x7b\0\0\0\x0f\x03\xc0"):
+        at = code.find(question)
+        while at >= 0:
+            if not (at - len(_ENDBR64) if code[:at].endswith(_ENDBR64) else at) % _FUNCTION_ALIGNMENT:
+                result[at : at + len(_CALL_GETCPU)] = _CALL_GETCPU
+            at = code.find(question, at + 1)
+    return _on_first_cpu(bytes(result))
+
+
+def _on_first_cpu(code: bytes) -> bytes:
+    """The questions that are left, answered: CPU 0 of node 0."""
     result = bytearray(code)
     at = code.find(b"\xf3\x0f\xc7")
     while at >= 0:

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.linux import auxv, origins
-from loadstone.linux.vdso import on_first_cpu
+from loadstone.linux.vdso import asking_the_machine
 from loadstone.verify.native import parse_maps
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class MustDiffer(NamedTuple):
 RANDOM = MustDiffer("AT_RANDOM bytes", "16 bytes that the kernel draws for every exec")
 VDSO = MustDiffer(
     "[vdso] contents",
-    "the host's own code, but that getcpu answers CPU 0: it would ask the host's CPU for a number of the host's",
+    "the host's own code, but that getcpu makes the system call: it would ask the host's CPU for its number",
 )
 VDSO_32 = MustDiffer(
     "[vdso] contents",
@@ -279,7 +279,7 @@ def _compare_vdso(ours: ImageFacts, kernel: ImageFacts) -> tuple[list[Difference
         return [], ()
     if not ours.vdso:
         return [], (VDSO_32 if kernel.bits == 32 else VDSO_OF_ANOTHER,)
-    if on_first_cpu(kernel.vdso) == ours.vdso:
+    if asking_the_machine(kernel.vdso) == ours.vdso:
         return [], (VDSO,)
     return [_first_bytes(0, ours.vdso, kernel.vdso, origins.of_memory("[vdso]"))], ()
 
