@@ -10,6 +10,7 @@ import pytest
 from loadstone.machine.paging import ACCESSED, AHEAD, PRESENT, WRITABLE
 from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.fill_ahead import FillAhead
+from loadstone.memory.flags import MAP_PRIVATE
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.memory.vma import PAGE
 from memory.spaces import AREA, File, R, W, World, X
@@ -70,6 +71,17 @@ def test_what_nobody_may_read_and_what_is_data_is_not_mapped_ahead(world: World)
     world.file(file, 4, 0, at=ALIGNED)
     world.file(file, 4, R | W, at=ALIGNED + 4 * PAGE, first=4)
     assert present(world.space, ALIGNED, 8) == 0
+
+
+@pytest.mark.parametrize(("pages", "prot", "mapped"), [(16, R, 9), (17, R, 0), (16, 0, 0), (16, R | W, 0)])
+def test_a_small_file_is_mapped_for_reading_at_once(world: World, pages: int, prot: int, mapped: int) -> None:
+    file = File(20 * PAGE)
+    world.cache.bring(file, 0, 8)
+    start = world.space.map(0, pages * PAGE, prot, MAP_PRIVATE, file)
+    assert present(world.space, start, pages) == world.space.resident_pages == mapped
+    if mapped:
+        assert copy_in(world.space, start, 9 * PAGE) == bytes(file.data[: 9 * PAGE])
+        assert world.space.minor_faults == 0
 
 
 def test_a_little_data_and_what_is_behind_it_gets_frames_of_its_own(world: World) -> None:

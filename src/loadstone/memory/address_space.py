@@ -1,6 +1,7 @@
 """One process's address space: its VMAs, its page tables and what it is allowed. New, it owns one frame.
 
-What each call does is in the module that is named after it; this class holds the state they share.
+What each call does is in the module that is named after it; this class holds the state they share. Modules that short
+programs have no use for are imported by the calls that need them: a run pays for each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.events import Events, Map, publish
 from loadstone.machine.paging import PageTable
-from loadstone.memory import advise, brk, lock, mapping, protect, remap, residency, stack
+from loadstone.memory import brk, lock, mapping, protect, stack
 from loadstone.memory.accounting import Limits, Usage
 from loadstone.memory.maps_text import render_maps, vma_name
 from loadstone.memory.merge import SPECIAL, prepare_anon_vma
@@ -174,7 +175,9 @@ class AddressSpace:
 
     def remap(self, address: int, old_length: int, new_length: int, flags: int = 0, new_address: int = 0) -> int:
         """mremap; the new address."""
-        return remap.remap(self, address, old_length, new_length, flags, new_address)
+        from loadstone.memory.remap import remap
+
+        return remap(self, address, old_length, new_length, flags, new_address)
 
     def set_brk(self, address: int) -> int:
         """brk; the break afterwards, which is the old one if it could not be moved."""
@@ -186,15 +189,21 @@ class AddressSpace:
 
     def advise(self, start: int, length: int, advice: int) -> None:
         """madvise."""
-        advise.advise(self, start, length, advice)
+        from loadstone.memory.advise import advise
+
+        advise(self, start, length, advice)
 
     def resident(self, start: int, length: int) -> bytes:
         """mincore; a byte a page."""
-        return residency.resident(self, start, length)
+        from loadstone.memory.residency import resident
+
+        return resident(self, start, length)
 
     def sync(self, start: int, length: int, flags: int) -> None:
         """msync."""
-        residency.sync(self, start, length, flags)
+        from loadstone.memory.residency import sync
+
+        sync(self, start, length, flags)
 
     def lock(self, start: int, length: int, *, on_fault: bool = False) -> None:
         """mlock; mlock2 with MLOCK_ONFAULT."""
@@ -285,7 +294,9 @@ class AddressSpace:
 
     def resident_by_kind(self) -> tuple[int, int, int]:
         """Resident pages: anonymous, of files, of shared memory (RssAnon, RssFile, RssShmem). Walks the tables."""
-        return residency.by_kind(self)
+        from loadstone.memory.residency import by_kind
+
+        return by_kind(self)
 
     def emit(self, event: str, vma: Vma, start: int, end: int) -> None:
         """Tell who listens that [start, end) of `vma` was mapped, unmapped or protected."""

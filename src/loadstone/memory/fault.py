@@ -170,8 +170,7 @@ def _anonymous(space: AddressSpace, vma: Vma, page: int, slot: int, access: int)
         if pages > 1 and _fill(space, vma, slot, pages):
             return _ANONYMOUS._replace(around=pages - 1)
         _install(space, slot, anonymous_entry(vma, memory.allocate(ANONYMOUS)) | DIRTY | early)
-        fill_small(space, vma, page, slot)
-        filled = fill_block(space, vma, page, slot, WRITE, bool(early))
+        filled = fill_small(space, vma, page, slot) or fill_block(space, vma, page, slot, WRITE, bool(early))
         return _ANONYMOUS._replace(around=filled) if filled else _ANONYMOUS
     pages = ahead.extent(space, vma, slot, page, READ) if ahead is not None else 1
     entry = zero_entry(vma, memory.zero_frame)

@@ -32,7 +32,7 @@ from loadstone.memory.flags import (
 )
 from loadstone.memory.lock import check_lock_limit, may_lock, populate
 from loadstone.memory.merge import Proposal, merge_new
-from loadstone.memory.neighbours import is_image, map_ahead
+from loadstone.memory.neighbours import is_image, map_ahead, map_small
 from loadstone.memory.placement import round_hint, unmapped_area
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import (
@@ -149,6 +149,8 @@ def map_area(
     vma = _place(space, new)
     if fixed_file:
         _map_segment_ahead(space, vma, former)
+    elif backing is not None:
+        map_small(space, vma)
     elif flags & MAP_FIXED and _is_behind_data(space, vma, address):
         map_ahead(space, vma)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:

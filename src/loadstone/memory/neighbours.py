@@ -5,8 +5,8 @@ favours of Loadstone's, given on the terms of filling ahead (see memory.fill_ahe
 They matter to processes, which fork copies and exec builds anew, page by page:
 
 - a read fault on a file maps all the cached pages that the same page table and mapping have;
-- mapping a part of a program or library maps its cached pages at once; data, which is written first, gets frames of
-  its own then if there is little of it, and so does .bss behind it;
+- mapping a small file for reading, or a part of a program or library, maps its cached pages at once; data, which is
+  written first, gets frames of its own then if there is little of it, and so does .bss behind it;
 - a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it;
 - a write fault in a small anonymous mapping, as a library has for .bss, fills all of it.
 
@@ -103,6 +103,12 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
     return len(absent)
 
 
+def map_small(space: AddressSpace, vma: Vma) -> None:
+    """A file was mapped that is read soon if it is small, as locales and tables are: map what is cached of it."""
+    if not vma.flags & WRITE and _is_small(space, vma):
+        map_ahead(space, vma)
+
+
 def map_ahead(space: AddressSpace, vma: Vma) -> None:
     """Map what is cached of the program or library behind `vma`, which is new and mapped as its loader does it.
 
@@ -159,11 +165,18 @@ def fill_below(space: AddressSpace, vma: Vma, page: int, pages: int) -> None:
         space.resident_pages += 1
 
 
-def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
-    """A write fault has given `page` of an anonymous mapping a frame: if it is small, give its other pages one too."""
+def fill_small(space: AddressSpace, vma: Vma, page: int, slot: int) -> int:
+    """A write fault has given `page` of an anonymous mapping a frame: if it is small, give its other pages one too.
+
+    How many.
+    """
     ahead = space.fill_ahead
-    if ahead is not None and _is_small(space, vma) and not vma.flags & (GROWSDOWN | RAND_READ):
-        ahead.count(space.memory, _fill_absent(space, vma, slot - ((page - vma.start) >> PAGE_SHIFT)) + 1)
+    if ahead is None or not _is_small(space, vma) or vma.flags & (GROWSDOWN | RAND_READ):
+        return 0
+    filled = _fill_absent(space, vma, slot - ((page - vma.start) >> PAGE_SHIFT))
+    if filled:
+        ahead.count(space.memory, 1 + filled)
+    return filled
 
 
 def own_around(space: AddressSpace, vma: Vma, page: int, slot: int) -> None:
