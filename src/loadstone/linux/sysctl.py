@@ -156,7 +156,22 @@ def _fixed(value: object) -> Produce:
 
 def machine_settings(kernel: Kernel) -> Settings:
     """All of them, as they are when the machine starts."""
-    return {"fs": _files(kernel), "kernel": _kernel(kernel), "vm": _memory(kernel)}
+    return {"fs": _files(kernel), "kernel": _kernel(kernel), "net": _network(kernel), "vm": _memory(kernel)}
+
+
+def _network(kernel: Kernel) -> Settings:
+    """Those of the network namespace of who reads or writes them."""
+
+    def tags() -> dict[str, int]:
+        from loadstone.linux.namespaces import namespaces_of
+        from loadstone.linux.proc import current_task
+
+        return namespaces_of(current_task(kernel)).net.tags
+
+    def tag(device: str) -> Settings:
+        return {"tag": Number(lambda: tags()[device], lambda value: tags().update({device: value}), -_INT_MAX - 1)}
+
+    return {"ipv4": {"conf": {device: tag(device) for device in ("all", "default", "lo")}}}
 
 
 def _memory(kernel: Kernel) -> Settings:

@@ -81,6 +81,8 @@ class InetSocket(Socket):
 
     def reach(self, target: Endpoint) -> Endpoint:
         """Where `target` is; ENETUNREACH outside of the machine. The socket gets a port, and its own address there."""
+        if not self.space.up and not is_any(target.address):
+            raise LinuxError(ENETUNREACH, "the loopback device is down")
         target = Endpoint(destination(target.address), target.port)
         if not is_local(target.address) or (self.family == AF_INET) > target.address.startswith(MAPPED):
             raise LinuxError(ENETUNREACH, "there is no network outside of the machine")

@@ -100,28 +100,53 @@ class SocketFile(OpenFile):
         self.socket.close()
 
 
+class _Machine:
+    """What the network namespaces of a machine have in common."""
+
+    __slots__ = ("last_inode", "tcp_bytes")
+
+    def __init__(self) -> None:
+        self.last_inode = FIRST_INODE
+        self.tcp_bytes = 0
+
+
 class SocketSpace:
-    """The sockets of a machine.
+    """The sockets of a network namespace.
 
     Attributes:
         caller: who makes the system call that is being served.
         abstract: those bound to a name that starts with NUL, by it.
-        paths: those bound to a path, by its inode.
-        tcp_bytes: what lies in the queues of TCP connections.
+        paths: those bound to a path, by its inode; one table for all namespaces.
+        up: whether the loopback device is.
     """
 
-    __slots__ = ("_last_inode", "_last_name", "_ports", "abstract", "caller", "clock", "paths", "tcp_bytes", "wake")
+    __slots__ = ("_last_name", "_machine", "_ports", "abstract", "caller", "clock", "paths", "up", "wake")
 
-    def __init__(self, wake: Callable[[list[object]], object], clock: Clock) -> None:
+    def __init__(self, wake: Callable[[list[object]], object], clock: Clock, first: SocketSpace | None = None) -> None:
         self.wake = wake
         self.clock = clock
         self.caller: Callable[[], Who] = Who
         self.abstract: dict[bytes, Socket] = {}
-        self.paths: dict[Inode, Socket] = {}
-        self._last_inode = FIRST_INODE
+        self.paths: dict[Inode, Socket] = {} if first is None else first.paths
+        self.up = first is None
+        self._machine: _Machine = _Machine() if first is None else first._machine
         self._last_name = 0
-        self.tcp_bytes = 0
         self._ports: dict[int, Ports] = {}
+
+    def apart(self) -> SocketSpace:
+        """One for another network namespace of the machine."""
+        made = SocketSpace(self.wake, self.clock, self)
+        made.caller = self.caller
+        return made
+
+    @property
+    def tcp_bytes(self) -> int:
+        """What lies in the queues of the machine's TCP connections."""
+        return self._machine.tcp_bytes
+
+    @tcp_bytes.setter
+    def tcp_bytes(self, value: int) -> None:
+        self._machine.tcp_bytes = value
 
     def make(self, kind: int, who: Who) -> Socket:
         """A new socket of one of `KINDS`."""
@@ -137,9 +162,9 @@ class SocketSpace:
 
     def new_inode(self, who: Who) -> Inode:
         """An inode for a socket."""
-        self._last_inode += 1
+        self._machine.last_inode += 1
         mode, now = S_IFSOCK | 0o777, self.clock.realtime_ns()
-        return SocketInode(SOCKFS_DEVICE, self._last_inode, mode, who.uid, who.gid, now)
+        return SocketInode(SOCKFS_DEVICE, self._machine.last_inode, mode, who.uid, who.gid, now)
 
     def bind_abstract(self, socket: Socket, name: bytes) -> None:
         """bind(2) to a name that starts with NUL; EADDRINUSE."""

@@ -61,7 +61,7 @@ class MachineNamespaces:
             UtsNamespace(base.FIRST_UTS, users, profile.nodename, profile.domainname),
             IpcNamespace(base.FIRST_IPC, users),
             MountNamespace(base.FIRST_MOUNT, users, kernel, kernel.vfs.root.mount),
-            NetNamespace(base.FIRST_NET, users),
+            NetNamespace(base.FIRST_NET, users, kernel.vfs.sockets),
             CgroupNamespace(base.FIRST_CGROUP, users),
             PidNamespace(base.FIRST_PID, users),
             time,

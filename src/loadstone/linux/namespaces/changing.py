@@ -24,6 +24,7 @@ from loadstone.linux.capabilities import (
 from loadstone.linux.clone import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
+    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWTIME,
@@ -57,11 +58,11 @@ if TYPE_CHECKING:
     from loadstone.vfs.location import Mount
 
 # The kinds of which there can be more than one.
-BUILT = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+BUILT = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _ALL = NAMESPACES | CLONE_NEWTIME
 _NAMES = {
     0x80: "CLONE_NEWTIME", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
- 0x40000000: "CLONE_NEWNET",
+
 }  # fmt: skip
 
 
@@ -200,6 +201,8 @@ def _made(to: Task, now: Namespaces, flags: int, owner: UserNamespace) -> Namesp
         now = now._replace(uts=now.uts.copy(number(), owner))
     if flags & CLONE_NEWIPC:
         now = now._replace(ipc=IpcNamespace(number(), owner))
+    if flags & CLONE_NEWNET:
+        now = now._replace(net=now.net.another(number(), owner))
     if flags & CLONE_NEWCGROUP:
         now = now._replace(cgroup=CgroupNamespace(number(), owner))
     return now
@@ -286,10 +289,10 @@ def _into_pids(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     return now._replace(pids=namespace)
 
 
-def _into_only(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
-    """A kind of which there is only one: everybody is there already."""
+def _into_net(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    assert isinstance(namespace, NetNamespace)
     _demand_privilege(task, namespace)
-    return now
+    return now._replace(net=namespace)
 
 
 _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespaces]] = {
@@ -298,6 +301,6 @@ _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespac
     IpcNamespace: _into_ipc,
     CgroupNamespace: _into_cgroup,
     MountNamespace: _into_mounts,
-    NetNamespace: _into_only,
+    NetNamespace: _into_net,
     PidNamespace: _into_pids,
 }

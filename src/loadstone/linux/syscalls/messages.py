@@ -140,7 +140,7 @@ def _send_message(
         views = gather(task.process.space, segments, 0, size, False) if size else []
         if sum(map(len, views)) < size:
             raise LinuxError(EFAULT)
-        return file.socket.send(views, extra, None if name is None else lambda: find(task, name))
+        return file.socket.send(views, extra, None if name is None else lambda: find(task, file.socket.space, name))
 
     return patiently(task, file, attempt, SO_SNDTIMEO, bool(flags & MSG_DONTWAIT))
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.refusals import count_refusal
+from loadstone.linux.state import task_state
 from loadstone.linux.structs import INT
 from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, origin
 from loadstone.linux.syscalls.readwrite import wait_for
@@ -132,9 +133,8 @@ def write_address(task: Task, raw: bytes, address: int, length_address: int) -> 
     copy_out(task.process.space, length_address, INT.pack(len(raw)))
 
 
-def find(task: Task, name: bytes) -> Socket:
-    """The socket of a name; ECONNREFUSED, and what resolving a path gives. Source: unix_find_other()."""
-    space = task.kernel.vfs.sockets
+def find(task: Task, space: SocketSpace, name: bytes) -> Socket:
+    """The socket of a name in a network namespace; ECONNREFUSED, and what resolving a path gives: unix_find_other()."""
     if name[:1] == b"\0":
         return space.at_name(name)
     path = fsdecode(name)
@@ -177,8 +177,8 @@ def patiently(task: Task, file: SocketFile, attempt: Callable[[], int], option: 
 
 
 def _space(task: Task) -> SocketSpace:
-    kernel = task.kernel
-    space = kernel.vfs.sockets
+    kernel, state = task.kernel, task_state(task)
+    space = kernel.vfs.sockets if state.namespaces is None else state.namespaces.net.sockets
 
     def sender() -> Who:
         """Who sends, as SCM_CREDENTIALS shows it (scm_set_cred: real numbers)."""
@@ -259,7 +259,7 @@ def bind(task: Task, fd: Fd, address: Address, length: Int) -> int:
 
         inet.bind(task, socket, raw)
         return 0
-    space = task.kernel.vfs.sockets
+    space = socket.space
     if len(raw) == FAMILY_BYTES and _family(raw) == AF_UNIX:
         space.bind_automatically(socket)
         return 0
@@ -336,7 +336,7 @@ def connect(task: Task, fd: Fd, address: Address, length: Int) -> int | Blocking
     name = name_in(raw)
 
     def attempt() -> int:
-        socket.connect(find(task, name), caller(task))
+        socket.connect(find(task, socket.space, name), caller(task))
         return 0
 
     return patiently(task, file, attempt, SO_SNDTIMEO, False)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, Fd, IoctlRequest
     from loadstone.linux.userfault import UserFaultFile
     from loadstone.vfs.file import OpenFile
+    from loadstone.vfs.socket_space import SocketFile
     from loadstone.wait import Blocking
 
 # include/uapi/asm-generic/ioctls.h
@@ -52,6 +53,8 @@ FIBMAP, FIGETBSZ = 1, 2
 FICLONE, FICLONERANGE, FIDEDUPERANGE = 0x40049409, 0x4020940D, 0xC0189436
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FIEMAP, FS_IOC_FSGETXATTR = 0x80086601, 0x40086602, 0xC020660B, 0x801C581F
 
+SIOC = 0x89  # the upper byte of requests on sockets
+SOCKFS_DEVICE = 8  # of sockets
 NSFS_DEVICE = 4  # of what stands for namespaces
 TERMIO_SIZE = 18  # struct termio of System V
 
@@ -117,6 +120,10 @@ def ioctl(task: Task, fd: Fd, request: IoctlRequest, argument: Address) -> int |
         from loadstone.linux.syscalls import loop_devices
 
         return loop_devices.answer(Call(task, fd, file, request, argument, terminal))
+    if action is None and request >> 8 == SIOC and file.inode.device == SOCKFS_DEVICE:
+        from loadstone.linux import network_devices
+
+        return network_devices.answer(task, cast("SocketFile", file).socket.space, request, argument)
     if action is None and file.inode.device == NSFS_DEVICE:
         from loadstone.linux.namespaces import asking
 

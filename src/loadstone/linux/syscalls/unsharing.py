@@ -38,7 +38,7 @@ _OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
 _KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
 
 
-@syscall(PARTIAL, "CLONE_NEWNET and CLONE_NEWTIME are EPERM")
+@syscall(PARTIAL, "CLONE_NEWTIME is EPERM")
 def unshare(task: Task, flags: CloneFlags) -> int:
     """unshare(2)."""
     flags &= 0xFFFF_FFFF
@@ -69,7 +69,7 @@ def _has_company(process: Process, flags: int) -> bool:
     return len(process.tasks) > 1 or bool(flags & CLONE_VM and process.space.users > 1)
 
 
-@syscall(PARTIAL, "of network and time namespaces there is one")
+@syscall(PARTIAL, "of time namespaces there is one")
 def setns(task: Task, fd: Fd, kinds: CloneFlags) -> int:
     """setns(2)."""
     from loadstone.linux.namespaces import changing
