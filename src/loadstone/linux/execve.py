@@ -201,7 +201,6 @@ class ExecImage:
     """
 
     __slots__ = (
-        "auxv",
         "bias",
         "brk",
         "credentials",
@@ -250,7 +249,6 @@ class ExecImage:
     passed: Program | None
     descriptor: int
     stack: InitialStack
-    auxv: tuple[tuple[int, int], ...]
     start_code: int
     end_code: int
     start_data: int
@@ -262,6 +260,11 @@ class ExecImage:
     def pointer(self) -> int:
         """The stack pointer at the first instruction."""
         return self.stack.pointer
+
+    @property
+    def auxv(self) -> tuple[tuple[int, int], ...]:
+        """The auxiliary vector without its AT_NULL; that of an a.out program is empty."""
+        return self.stack.auxv
 
     @property
     def elf(self) -> ElfPlan:

@@ -167,7 +167,7 @@ class _AoutLoader(NewImage):
     def _start_thread(self, space: AddressSpace, stack: InitialStack) -> ExecImage:
         bprm, plan, header = self.bprm, self.plan, self.plan.header
         image = ExecImage()
-        image.space, image.stack, image.auxv = space, stack, ()
+        image.space, image.stack = space, stack
         image.entry = image.program_entry = header.entry
         image.registers = initial_registers(header.entry, stack.pointer, self.bits, self.profile.selectors_i386)
         image.plan, image.interpreter_plan = plan, None

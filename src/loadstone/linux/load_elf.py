@@ -439,7 +439,6 @@ class _Loader(NewImage):
         image = ExecImage()
         image.space = space
         image.stack = stack
-        image.auxv = stack.auxv
         image.entry = entry
         image.program_entry = program_entry
         image.registers = initial_registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)

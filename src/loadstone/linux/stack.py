@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 from errno import E2BIG
 from itertools import accumulate
-from struct import pack
+from struct import iter_unpack, pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -149,7 +149,6 @@ class InitialStack(NamedTuple):
     top: int
     word: int  # bytes of a pointer: 8, or 4 for i386
     arguments: Arguments
-    auxv: tuple[tuple[int, int], ...]
     platform_address: int
     platform: bytes
     random_address: int
@@ -160,6 +159,14 @@ class InitialStack(NamedTuple):
     environment_start: int
     environment_end: int
     execfn: int
+
+    @property
+    def auxv(self) -> tuple[tuple[int, int], ...]:
+        """The auxiliary vector without its AT_NULL."""
+        if not self.random:
+            return ()
+        before = self.arguments.argument_count + self.arguments.environment_count + 3  # argc and two NULLs
+        return tuple(iter_unpack(f"<2{_CODES[self.word]}", self.vector[before * self.word : -2 * self.word]))
 
     @property
     def writes(self) -> list[tuple[int, bytes]]:
@@ -217,8 +224,8 @@ def lay_out(
     if platform:
         values[auxv.AT_PLATFORM] = platform_address
     mask = (1 << 8 * word) - 1  # NEW_AUX_ENT stores an elf_addr_t: a 32-bit program's AT_ENTRY may wrap around
-    entries = tuple([(key, values[key] & mask) for key in order if key in values])
-    vector = auxv.encode(entries, word) + bytes(2 * word)
+    entries = [field for key in order if key in values for field in (key, values[key] & mask)]
+    vector = pack(f"<{len(entries) + 2}{_CODES[word]}", *entries, auxv.AT_NULL, 0)
 
     if strings is None:
         strings = arguments.strings()
@@ -234,7 +241,6 @@ def lay_out(
         top=top,
         word=word,
         arguments=arguments,
-        auxv=entries,
         platform_address=platform_address,
         platform=platform,
         random_address=random_address,
@@ -270,7 +276,6 @@ def lay_out_aout(arguments: Arguments, top: int) -> InitialStack:
         top=top,
         word=word,
         arguments=arguments,
-        auxv=(),
         platform_address=0,
         platform=b"",
         random_address=0,

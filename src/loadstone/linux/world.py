@@ -55,7 +55,8 @@ class ProcessWorld:
         self.plans = plans
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
-        self._setting = Setting(formats, self._free_descriptor, False) if runs else Setting(formats)
+        self._formats = formats
+        self._runs = runs
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links."""
@@ -107,7 +108,7 @@ class ProcessWorld:
             stages=stages,
             opened=opened,
             program=program,
-            setting=self._setting,
+            setting=Setting(self._formats, self._free_descriptor, False) if self._runs else Setting(self._formats),
             tells=tells,
         )
 
