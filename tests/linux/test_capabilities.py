@@ -75,3 +75,65 @@ def test_sets_over_changes_of_user(compiled: Compiler) -> None:
 def test_setpriv_drops_everything() -> None:
     line = ("/usr/bin/env", "setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups", "id")
     assert "uid=1000" in same(*line).text
+
+
+BOUND = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+static const char *said(int r) { return r < 0 ? strerrorname_np(errno) : r ? "1" : "0"; }
+static int inherit(unsigned which) {
+  struct __user_cap_data_struct data[2];
+  syscall(SYS_capget, &header, data);
+  data[0].inheritable = which;
+  return syscall(SYS_capset, &header, data);
+}
+static void show(const char *when) {  /* the lowest byte: the rest differs from host to host */
+  char line[80];
+  FILE *status = fopen("/proc/self/status", "r");
+  while (fgets(line, sizeof line, status))
+    if (!strncmp(line, "Cap", 3)) printf("%s %.7s %.2s\n", when, line, line + strlen(line) - 3);
+  fclose(status);
+}
+int main(int count, char **words) {
+  if (count > 1) {
+    show("executed");
+    if (count > 2) return 0;
+    if (setresuid(1000, 1000, 1000)) perror("setresuid");
+    fflush(stdout);
+    return execl("/proc/self/exe", words[0], "as", "user", NULL);
+  }
+  printf("read %s", said(prctl(PR_CAPBSET_READ, CAP_CHOWN)));
+  printf(" %s", said(prctl(PR_CAPBSET_READ, CAP_SETGID)));
+  printf(" %s\n", said(prctl(PR_CAPBSET_READ, 64)));
+  printf("drop %s", said(prctl(PR_CAPBSET_DROP, CAP_CHOWN)));
+  printf(" %s", said(prctl(PR_CAPBSET_DROP, CAP_CHOWN)));
+  printf(" %s", said(prctl(PR_CAPBSET_DROP, 64)));
+  printf(" %s\n", said(prctl(PR_CAPBSET_READ, CAP_CHOWN)));
+  show("dropped");
+  printf("inherit %s", said(inherit(1 << CAP_CHOWN)));
+  printf(" %s\n", said(inherit(1 << CAP_FOWNER | 1 << CAP_SETUID)));
+  printf("drop %s\n", said(prctl(PR_CAPBSET_DROP, CAP_FOWNER)));
+  if (!vfork()) {
+    if (seteuid(1000)) perror("seteuid");
+    printf("as user %s", said(prctl(PR_CAPBSET_DROP, CAP_KILL)));
+    printf(" %s\n", said(prctl(PR_CAPBSET_READ, CAP_KILL)));
+    fflush(stdout);
+    _exit(0);
+  }
+  show("before");
+  fflush(stdout);
+  execl(words[0], words[0], "again", NULL);
+}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may lower the bounding set")
+def test_the_bounding_set(compiled: Compiler) -> None:
+    assert len(same(compiled(BOUND)).text.splitlines()) == 25

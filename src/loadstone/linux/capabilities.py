@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 LAST_CAPABILITY = 40  # CAP_CHECKPOINT_RESTORE
 ALL_CAPABILITIES = (1 << LAST_CAPABILITY + 1) - 1
 # include/uapi/linux/capability.h
-CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 5, 6, 7, 10, 12
+CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN = 5, 6, 7, 8, 10, 12
 CAP_IPC_LOCK, CAP_IPC_OWNER, CAP_SYS_CHROOT, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 14, 15, 18, 19, 21
 CAP_SYS_RESOURCE, CAP_SETFCAP, CAP_CHECKPOINT_RESTORE = 24, 31, 40
 
 
 class Capabilities(NamedTuple):
-    """The three sets, as masks."""
+    """The three sets, as masks. `bound`: the bounding set, the most that an exec can give."""
 
     effective: int
     permitted: int
     inheritable: int = 0
+    bound: int = ALL_CAPABILITIES
 
 
 def capabilities_of(who: Credentials) -> Capabilities:
@@ -100,15 +101,22 @@ def change_user(who: Credentials, uid: int, euid: int, suid: int, *, keeps: bool
         effective = 0
     elif before[1] != root and euid == root:
         effective = permitted
-    who.capabilities = Capabilities(effective, permitted, held.inheritable)
+    who.capabilities = held._replace(effective=effective, permitted=permitted)
 
 
 def execute_with(who: Credentials) -> None:
-    """exec of a file without capabilities of its own: root has all again, others none; what is inheritable stays.
+    """exec of a file without capabilities of its own: root has all of the bounding set again, others none.
 
     The saved user number is the effective one already.
     """
-    inheritable = capabilities_of(who).inheritable
+    held = capabilities_of(who)
     who.capabilities = None
-    if inheritable:
-        who.capabilities = capabilities_of(who)._replace(inheritable=inheritable)
+    if held.inheritable or held.bound != ALL_CAPABILITIES:
+        fresh, most = capabilities_of(who), held.bound | held.inheritable
+        who.capabilities = held._replace(effective=fresh.effective & most, permitted=fresh.permitted & most)
+
+
+def lower_bound(who: Credentials, number: int) -> None:
+    """Take a capability out of the bounding set."""
+    held = capabilities_of(who)
+    who.capabilities = held._replace(bound=held.bound & ~(1 << number))

@@ -85,7 +85,7 @@ def init_facts() -> ProcessFacts:
     return ProcessFacts(
         pid=INIT, tgid=INIT, parent=0, group=0, session=0, name="init", state="S", uids=(0,) * 4, gids=(0,) * 4,
         groups=(), umask=0, fd_slots=64, threads=1, memory=None,
-        capabilities=Capabilities(ALL_CAPABILITIES, ALL_CAPABILITIES), capability_bound=ALL_CAPABILITIES,
+        capabilities=Capabilities(ALL_CAPABILITIES, ALL_CAPABILITIES),
     )  # fmt: skip
 
 
@@ -120,7 +120,6 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         caught=caught,
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
         capabilities=capabilities_of(who),
-        capability_bound=ALL_CAPABILITIES,
         tracer=tracee.tracer.pid if (tracee := tracee_of(task)) is not None else 0,
         no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
         nice=task.nice,

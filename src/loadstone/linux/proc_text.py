@@ -62,8 +62,7 @@ class ProcessFacts(NamedTuple):
     ignored: int = 0
     caught: int = 0
     signal_limit: int = 0
-    capabilities: Sequence[int] = (0, 0, 0)  # effective, permitted, inheritable
-    capability_bound: int = 0
+    capabilities: Sequence[int] = (0, 0, 0, 0)  # effective, permitted, inheritable, bounding set
     no_new_privileges: int = 0
     tracer: int = 0
     nice: int = 0
@@ -167,7 +166,7 @@ def status(p: ProcessFacts) -> bytes:
         f"CapInh:\t{p.capabilities[2]:016x}",
         f"CapPrm:\t{p.capabilities[1]:016x}",
         f"CapEff:\t{p.capabilities[0]:016x}",
-        f"CapBnd:\t{p.capability_bound:016x}",
+        f"CapBnd:\t{p.capabilities[3]:016x}",
         f"CapAmb:\t{0:016x}",
         f"NoNewPrivs:\t{p.no_new_privileges}",
         "Seccomp:\t0",

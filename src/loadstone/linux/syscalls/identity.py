@@ -13,6 +13,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import (
     ALL_CAPABILITIES,
     CAP_SETGID,
+    CAP_SETPCAP,
     CAP_SETUID,
     Capabilities,
     capabilities_of,
@@ -260,7 +261,7 @@ def capget(task: Task, header: Address, data: Address) -> int:
         raise LinuxError(EINVAL)
     _own(task.process, pid)
     held = capabilities_of(task.process.credentials)
-    parts = [[mask >> 32 * word & 0xFFFF_FFFF for mask in held] for word in range(words)]
+    parts = [[mask >> 32 * word & 0xFFFF_FFFF for mask in held[:3]] for word in range(words)]
     copy_out(task.process.space, data, b"".join(_SETS.pack(*part) for part in parts))
     return 0
 
@@ -275,12 +276,15 @@ def capset(task: Task, header: Address, data: Address) -> int:
     for word, parts in enumerate(_SETS.iter_unpack(copy_in(task.process.space, data, _SETS.size * words))):
         for index, part in enumerate(parts):
             sets[index] |= (part << 32 * word) & ALL_CAPABILITIES
-    new, old = Capabilities(*sets), capabilities_of(task.process.credentials)
+    who = task.process.credentials
+    old = capabilities_of(who)
+    new = Capabilities(*sets)._replace(bound=old.bound)
+    may_inherit = old.inheritable | (old.bound if capable(who, CAP_SETPCAP) else old.bound & old.permitted)
     if new.effective & ~new.permitted:
         raise LinuxError(EPERM, "a capability would be effective without being permitted")
-    if new.permitted & ~old.permitted or new.inheritable & ~(old.inheritable | old.permitted):
+    if new.permitted & ~old.permitted or new.inheritable & ~may_inherit:
         raise LinuxError(EPERM, "a capability that the process does not have")
-    task.process.credentials.capabilities = new
+    who.capabilities = new
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
-from loadstone.linux.capabilities import LAST_CAPABILITY
+from loadstone.linux.capabilities import CAP_SETPCAP, LAST_CAPABILITY, capabilities_of, capable, lower_bound
 from loadstone.linux.of_task import task_of
 from loadstone.linux.state import (
     DEFAULT_SLACK,
@@ -278,7 +278,7 @@ _PLAIN_READS = (
 )
 
 
-@syscall(PARTIAL, "what a process says of itself; settings are kept, and those on capabilities have no effect")
+@syscall(PARTIAL, "what a process says of itself; ambient capabilities, secure bits and seccomp are refused")
 def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
     """prctl(2)."""
     process = task.process
@@ -304,11 +304,12 @@ def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: 
         return 0
     if option == PR_CAPBSET_READ:
         _check_capability(argument)
-        return 1
+        return capabilities_of(process.credentials).bound >> argument & 1
     if option == PR_CAPBSET_DROP:
-        if process.credentials.euid != 0:
+        if not capable(process.credentials, CAP_SETPCAP):
             raise LinuxError(EPERM)
         _check_capability(argument)
+        lower_bound(process.credentials, argument)
         return 0
     _write_setting(settings, option, argument, third | fourth | fifth)
     return 0
