@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, CloneFlags, Pid, Size
     from loadstone.wait import Blocking
 
-_NO_NAMESPACES = "namespaces and cgroups are EPERM"
+_NO_TIME_NAMESPACES = "time namespaces are refused"
 
 
 @syscall(FULL)
@@ -45,7 +45,7 @@ def vfork(task: Task) -> Pid | Blocking:
     return make(task, CloneArguments(CLONE_VFORK | CLONE_VM, SIGCHLD))
 
 
-@syscall(PARTIAL, _NO_NAMESPACES)
+@syscall(FULL)
 def clone(
     task: Task, flags: CloneFlags, stack: Address, parent_tid: Address, child_tid: Address, tls: Address
 ) -> Pid | Blocking:
@@ -64,7 +64,7 @@ _MOST_PIDS = 32  # MAX_PID_NS_LEVEL
 _CLONE3_FLAGS = 0xFFFF_FFFF | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
 
 
-@syscall(PARTIAL, _NO_NAMESPACES)
+@syscall(PARTIAL, _NO_TIME_NAMESPACES)
 def clone3(task: Task, arguments: Address, size: Size) -> Pid | Blocking:
     """clone3(2)."""
     if size > _PAGE:
