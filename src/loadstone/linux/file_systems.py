@@ -172,6 +172,12 @@ def _disk(asked: Request) -> LoopDisk:
     return vfs.loops.disk_of(place.inode)
 
 
+def _overlay(asked: Request) -> Superblock:
+    from loadstone.linux.overlay_options import make_overlay
+
+    return make_overlay(asked)
+
+
 KINDS: dict[str, Kind] = {
     "sysfs": Kind(False, _sysfs),
     "tmpfs": Kind(False, _tmpfs),
@@ -181,6 +187,7 @@ KINDS: dict[str, Kind] = {
     "ext3": Kind(True, _on_device("ext3")),
     "ext2": Kind(True, _on_device("ext2")),
     "ramfs": Kind(False, _ramfs),
+    "overlay": Kind(False, _overlay),
     "devpts": Kind(False, _the_one("devpts")),
     "mqueue": Kind(False, _mqueue),
 }

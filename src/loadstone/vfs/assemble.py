@@ -72,7 +72,7 @@ def assemble(
     whole = Location(Mount(Dentry(None, "/", fs.root), None, "overlay", OVERLAY_MAGIC), Dentry(None, "/", fs.root))
     whole.dentry = whole.mount.root
     vfs = Vfs(fs.root, page_cache, clock, budget)
-    fs.wake = vfs.wake
+    fs.wake, fs.devices = vfs.wake, vfs.open_device
     vfs.deterministic = deterministic
     vfs.file_systems.append(fs)
     start = _descend(vfs, whole, top, "--root")
@@ -118,6 +118,7 @@ def _system_directories(
     _provide(vfs, fs, "/dev", 0o755)
     dev = Overlay(None, fs.cache, clock, budget, device=DEV_DEVICE, deterministic=deterministic, wake=vfs.wake)
     vfs.file_systems.append(dev)
+    dev.devices = vfs.open_device
     mount = vfs.mount(
         "/dev", populate(dev, random_bytes, lambda: vfs.terminals, lambda: vfs.loops, terminal_fd), name="devtmpfs"
     )

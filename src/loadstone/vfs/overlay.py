@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weakref import WeakKeyDictionary
 
     from loadstone.clock import Clock
+    from loadstone.vfs.devices import Opener
     from loadstone.vfs.host import HostNode, HostTree
     from loadstone.vfs.pipe import Waker
     from loadstone.vfs.regular import Cache
@@ -36,6 +37,7 @@ class Overlay:
         "clock",
         "deterministic",
         "device",
+        "devices",
         "extended",
         "given",
         "inodes",
@@ -66,6 +68,7 @@ class Overlay:
         self.budget = budget
         self.deterministic = deterministic
         self.wake = wake
+        self.devices: Opener | None = None  # opens device nodes that the guest made
         self.inodes: dict[Key, ref[Inode]] = {}
         self.modified: dict[Key, Inode] = {}  # kept alive: nothing else might hold what was changed in them
         self.shown: dict[tuple[int, int], int] = {}

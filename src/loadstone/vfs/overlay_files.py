@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.file import total
-from loadstone.vfs.flags import S_IFIFO, S_IFMT, S_IFSOCK
+from loadstone.vfs.flags import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK
 from loadstone.vfs.open_files import MAX_OFFSET
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.regular import RegularFile, before
@@ -163,7 +163,7 @@ class OverlaySymlink(Overlaid):
 
 
 class OverlaySpecial(Overlaid):
-    """A FIFO, socket or device of the host, which is never opened; or a socket that the guest made."""
+    """A FIFO, socket or device of the host, which is never opened; or a socket or device node that the guest made."""
 
     __slots__ = ("changed", "fs", "lower")
 
@@ -172,6 +172,8 @@ class OverlaySpecial(Overlaid):
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Refuse: ENXIO for a socket, as Linux does; EACCES for what Linux would open."""
+        if self.lower is None and self.fs.devices is not None and self.mode & S_IFMT in (S_IFCHR, S_IFBLK):
+            return self.fs.devices(self, flags, location)
         if self.mode & S_IFMT == S_IFSOCK:
             raise LinuxError(ENXIO, "a socket cannot be opened by name")
         kind = "FIFO" if self.mode & S_IFMT == S_IFIFO else "device"

@@ -150,6 +150,7 @@ class Tmpfs(Overlay):
             None, memory.cache, memory.clock, TmpfsBudget(memory.budget, options),
             device=device, deterministic=memory.deterministic, wake=memory.wake,
         )  # fmt: skip
+        self.devices = memory.devices
 
     def born(self, inode: Inode) -> None:
         """Count a new inode; ENOSPC if there may be no more."""

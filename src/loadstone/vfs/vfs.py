@@ -88,6 +88,7 @@ class Vfs(Names):
         self.deterministic = False  # what is shown does not depend on the host
         self._last_pipe = 10_000
         self.file_systems = [self.memory]
+        self.memory.devices, self.memory.wake = self.open_device, self.wake
         self.single: dict[str, Superblock] = {}  # the file systems of which a machine has one, by kind
 
     def close(self) -> None:

@@ -183,13 +183,16 @@ def _mkdir(task: Task, fd: int, address: int, mode: int) -> int:
     return 0
 
 
-@syscall(support=PARTIAL, note="devices are EPERM")
+_DEVICES = "a device node stands for a device of the machine's; none can be made in directories given with --rw"
+
+
+@syscall(support=PARTIAL, note=_DEVICES)
 def mknod(task: Task, path: Path, mode: Mode, device: Device) -> int:
     """Make a regular file, FIFO or socket."""
     return _mknod(task, AT_FDCWD, path, mode, device)
 
 
-@syscall(support=PARTIAL, note="devices are EPERM")
+@syscall(support=PARTIAL, note=_DEVICES)
 def mknodat(task: Task, fd: DirFd, path: Path, mode: Mode, device: Device) -> int:
     """Make a regular file, FIFO or socket."""
     return _mknod(task, fd, path, mode, device)
