@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.machine.paging import ACCESSED, AHEAD, DIRTY, FRAME_MASK, PRESENT, WRITABLE
 from loadstone.memory.fault import KERNEL, resolve
+from loadstone.memory.placement import TASK_SIZE_MAX
 from loadstone.memory.vma import PAGE, PAGE_SHIFT, READ, WRITE
 
 if TYPE_CHECKING:
@@ -175,7 +176,21 @@ def _without_code(space: AddressSpace, runs: list[tuple[int, int]]) -> list[tupl
 
 
 def _physical(space: AddressSpace, address: int, access: int) -> int:
-    """The physical address of the page of `address`, faulted in as the kernel would for its own access.
+    """The physical address of the page of `address`, faulted in as the kernel would for its own access."""
+    slot = space.page_table.find(address) if 0 <= address < TASK_SIZE_MAX else -1
+    if slot >= 0:  # most pages were accessed, or written, before
+        memory = space.memory
+        entry = memory.words[slot]
+        if access == READ:
+            if entry & (_READ | AHEAD) == _READ:
+                return entry & FRAME_MASK
+        elif entry & (_WRITTEN | AHEAD) == _WRITTEN and not memory.executed[(entry & FRAME_MASK) >> PAGE_SHIFT]:
+            return entry & FRAME_MASK
+    return _accessed(space, address, access)
+
+
+def _accessed(space: AddressSpace, address: int, access: int) -> int:
+    """The same for a page that may be absent, untouched, or one of code.
 
     It is not AHEAD any more: it must stay as long as whoever asked works with it.
     """
