@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loadstone.errors import LinuxError
 from loadstone.lean import Protocol
-from loadstone.linux.capabilities import CAP_IPC_OWNER, CAP_SYS_ADMIN, capable
+from loadstone.linux.capabilities import CAP_IPC_OWNER, CAP_SYS_ADMIN, capable_in, group_shown, user_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from loadstone.kernel.process import Credentials
+    from loadstone.linux.namespaces.users import UserNamespace
 
 # include/uapi/linux/ipc.h
 IPC_PRIVATE = 0
@@ -39,11 +40,13 @@ class Permissions:
         number: its identifier; the table that takes it in gives it one.
         mode: nine permission bits, of which execution means nothing, and what a kind of object adds.
         uid, gid: the owner; cuid, cgid: the creator.
+        users: the user namespace whose capabilities count; None for the machine's first.
     """
 
-    __slots__ = ("cgid", "cuid", "gid", "key", "mode", "number", "uid")
+    __slots__ = ("cgid", "cuid", "gid", "key", "mode", "number", "uid", "users")
 
-    def __init__(self, who: Credentials, key: int, mode: int) -> None:
+    def __init__(self, who: Credentials, users: UserNamespace | None, key: int, mode: int) -> None:
+        self.users = users
         self.key = key
         self.number = -1
         self.mode = mode & 0o777
@@ -58,7 +61,7 @@ class Permissions:
             granted >>= 6
         elif {self.gid, self.cgid} & {who.fsgid, *who.groups}:
             granted >>= 3
-        return not wanted & ~granted & 7 or capable(who, CAP_IPC_OWNER)
+        return not wanted & ~granted & 7 or capable_in(who, self.users, CAP_IPC_OWNER)
 
     def demand(self, who: Credentials, wanted: int) -> None:
         """EACCES unless `who` may do what `wanted` asks for."""
@@ -67,17 +70,25 @@ class Permissions:
 
     def demand_owner(self, who: Credentials) -> None:
         """EPERM unless `who` may change and remove the object (ipcctl_obtain_check)."""
-        if who.euid not in (self.uid, self.cuid) and not capable(who, CAP_SYS_ADMIN):
+        if who.euid not in (self.uid, self.cuid) and not capable_in(who, self.users, CAP_SYS_ADMIN):
             raise LinuxError(EPERM)
 
-    def packed(self) -> bytes:
-        """The struct ipc64_perm."""
-        sequence = self.number >> _INDEX_BITS
-        return PERMISSIONS.pack(self.key, self.uid, self.gid, self.cuid, self.cgid, self.mode, sequence)
+    def shown(self, who: Credentials) -> tuple[int, int, int, int]:
+        """uid, gid, cuid and cgid as `who` sees them in a user namespace."""
+        return (
+            user_shown(who, self.uid), group_shown(who, self.gid), user_shown(who, self.cuid),
+            group_shown(who, self.cgid),
+        )  # fmt: skip
 
-    def update(self, given: bytes) -> None:
-        """Take owner and permission bits of a struct ipc64_perm (ipc_update_perm); EINVAL."""
+    def packed(self, who: Credentials) -> bytes:
+        """The struct ipc64_perm as `who` sees it."""
+        return PERMISSIONS.pack(self.key, *self.shown(who), self.mode, self.number >> _INDEX_BITS)
+
+    def update(self, given: bytes, who: Credentials) -> None:
+        """Take owner and permission bits of a struct ipc64_perm that `who` filled in (ipc_update_perm); EINVAL."""
         _, uid, gid, _, _, mode, _ = PERMISSIONS.unpack_from(given)
+        if who.users is not None:
+            uid, gid = who.users.uids.outside(uid), who.users.gids.outside(gid)
         if _INVALID in (uid, gid):
             raise LinuxError(EINVAL)
         self.uid, self.gid = uid, gid

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.message_queues import MessageQueues
     from loadstone.linux.mqueue_files import PosixQueues
+    from loadstone.linux.namespaces.users import UserNamespace
     from loadstone.linux.semaphores import SemaphoreSets
     from loadstone.linux.shm import Segments
 
@@ -24,12 +25,13 @@ _SECOND = 1_000_000_000
 
 
 class IpcObjects:
-    """The objects of one namespace."""
+    """The objects of one namespace. `users`: the user namespace whose capabilities count for them."""
 
-    __slots__ = ("_kept_bytes", "_kernel", "_posix_queues", "_queues", "_segments", "_semaphores")
+    __slots__ = ("_kept_bytes", "_kernel", "_posix_queues", "_queues", "_segments", "_semaphores", "users")
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, users: UserNamespace | None) -> None:
         self._kernel = kernel
+        self.users = users
         self._segments: Segments | None = None
         self._semaphores: SemaphoreSets | None = None
         self._queues: MessageQueues | None = None
@@ -42,7 +44,7 @@ class IpcObjects:
         if self._segments is None:
             from loadstone.linux.shm import Segments
 
-            self._segments = Segments(self._kernel)
+            self._segments = Segments(self._kernel, self.users)
         return self._segments
 
     @property
@@ -89,7 +91,11 @@ class IpcObjects:
         kernel, machine = self._kernel, machine_namespaces(self._kernel)
         if machine.kept_bytes + size > kernel.options.memory_size - (kernel.memory.used << 12):
             raise LinuxError(ENOMEM, "the machine's memory has no room for what waits between processes")
-        machine.kept_bytes += size
+        self.keep_again(size)
+
+    def keep_again(self, size: int) -> None:
+        """Take back what was given back a moment ago, whatever there is room for."""
+        machine_namespaces(self._kernel).kept_bytes += size
         self._kept_bytes += size
 
     def give_back(self, size: int) -> None:
@@ -110,5 +116,5 @@ def ipc_of(task: Task) -> IpcObjects:
     """The objects of the namespace that a task is in."""
     namespace = namespaces_of(task).ipc
     if namespace.objects is None:
-        namespace.objects = IpcObjects(task.kernel)
+        namespace.objects = IpcObjects(task.kernel, namespace.owner)
     return namespace.objects

@@ -96,7 +96,14 @@ class MessageQueue:
 
     def send(self, message: Message, pid: int) -> None:
         """Give a message, for which there is room, to the first who waits for such a one, or keep it."""
+        if not self._deliver(message):
+            self._around.keep(_size_of(message))
+            self.messages.append(message)
+            self.bytes += len(message.data)
         self.sender, self.sent_s = pid, self._around.now_s()
+
+    def _deliver(self, message: Message) -> bool:
+        """Hand a message to the first who waits for such a one; whether there was one (pipelined_send)."""
         for receiver in tuple(self.receivers):
             if not receiver.wanted.matches(message):
                 continue
@@ -105,10 +112,8 @@ class MessageQueue:
                 continue
             self.receiver, self.received_s = receiver.pid, self._around.now_s()
             self._end(receiver, message)
-            return
-        self._around.keep(len(message.data) + _HEADER_BYTES)
-        self.messages.append(message)
-        self.bytes += len(message.data)
+            return True
+        return False
 
     def find(self, wanted: Wanted) -> Message | None:
         """The message that a receiver would get."""
@@ -122,13 +127,13 @@ class MessageQueue:
         at = next(index for index, one in enumerate(self.messages) if one is message)
         del self.messages[at]
         self.bytes -= len(message.data)
-        self._around.give_back(len(message.data) + _HEADER_BYTES)
+        self._around.give_back(_size_of(message))
         self.receiver, self.received_s = pid, self._around.now_s()
         self._wake_senders()
 
     def put_back(self, message: Message) -> None:
         """A message that could not be handed over after all is the next one again."""
-        self._around.keep(len(message.data) + _HEADER_BYTES)
+        self._around.keep_again(_size_of(message))
         self.messages.insert(0, message)
         self.bytes += len(message.data)
 
@@ -166,6 +171,11 @@ class MessageQueue:
             self._around.wake(self.room.wake())
 
 
+def _size_of(message: Message) -> int:
+    """What it takes of the kernel's memory."""
+    return len(message.data) + _HEADER_BYTES
+
+
 class MessageQueues(Table[MessageQueue]):
     """All queues of a namespace.
 
@@ -183,6 +193,6 @@ class MessageQueues(Table[MessageQueue]):
         """The queue called `key`, made if IPC_CREAT asks for that (msgget)."""
 
         def make() -> MessageQueue:
-            return MessageQueue(self._around, Permissions(who, key, flags), self.capacity)
+            return MessageQueue(self._around, Permissions(who, self._around.users, key, flags), self.capacity)
 
         return self.get(who, key, flags, make, lambda found: None)

@@ -10,7 +10,8 @@ from os import fsencode
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.capabilities import CAP_SYS_RESOURCE, capable
+from loadstone.linux.capabilities import CAP_SYS_RESOURCE, capable_in
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.posix_queues import SIGEV_SIGNAL, PosixQueue, cost_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_MSGQUEUE
 from loadstone.vfs.discard import nothing
@@ -96,7 +97,7 @@ class PosixQueues:
 
         Raises LinuxError: ENOSPC, EINVAL, EOVERFLOW, EMFILE at a limit.
         """
-        privileged = capable(process.credentials, CAP_SYS_RESOURCE)
+        privileged = capable_in(process.credentials, None, CAP_SYS_RESOURCE)
         if self.count >= self.most and not privileged:
             raise LinuxError(ENOSPC, f"there are {self.count} queues (fs.mqueue.queues_max)")
         if attributes is None:
@@ -193,6 +194,11 @@ class QueueInode(_MqueueInode):
     def used(self) -> None:
         """Something was sent or received."""
         self.atime_ns = self.mtime_ns = self.ctime_ns = self._now()
+
+    def seen_pid(self, process: Process) -> int:
+        """The number of a process as the running one sees it."""
+        reader = self._queues.current_process()
+        return pid_seen(reader, process.pid) if reader is not None else process.pid
 
     def read(self) -> None:
         """Somebody read about it, or asked to be told of messages."""
@@ -315,7 +321,7 @@ class QueueFile(SeekableFile):
         told = self.node.queue.notification
         how = signal = pid = 0
         if told is not None:
-            how, pid = told.how, told.process.pid
+            how, pid = told.how, self.node.seen_pid(told.process)
             signal = told.signal if how == SIGEV_SIGNAL else 0
         return b"QSIZE:%-10d NOTIFY:%-5d SIGNO:%-5d NOTIFY_PID:%-6d\n" % (self.node.queue.bytes, how, signal, pid)
 

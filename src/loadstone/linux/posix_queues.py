@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux import signals
+from loadstone.linux.capabilities import user_shown
+from loadstone.linux.of_task import pid_seen
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ class Notification(NamedTuple):
         if self.how == SIGEV_THREAD:
             self._send_cookie(_WOKEN)
         elif self.how == SIGEV_SIGNAL and self.signal and self.process.image is self.image:
-            fields = _FIELDS.pack(sender.pid, sender.credentials.uid, self.value)
+            who = user_shown(self.process.credentials, sender.credentials.uid)
+            fields = _FIELDS.pack(pid_seen(self.process, sender.pid), who, self.value)
             try:
                 signals.send(self.process, signals.SigInfo(self.signal, _SI_MESGQ, fields))
             except LinuxError:
@@ -125,6 +128,7 @@ class PosixQueue:
         if self._receivers:
             self._release(self._receivers.pop(0), message)
             return
+        self._around.keep(_size_of(message))
         self._insert(message)
         if self.notification is not None and self.count == 1:
             told, self.notification = self.notification, None
@@ -140,7 +144,7 @@ class PosixQueue:
             del self._by_priority[highest]
         self.count -= 1
         self.bytes -= len(message.data)
-        self._around.give_back(len(message.data) + _HEADER_BYTES)
+        self._around.give_back(_size_of(message))
         if self._senders:
             first = self._senders.pop(0)
             assert first.message is not None
@@ -152,11 +156,14 @@ class PosixQueue:
 
     def put_back(self, message: Message) -> None:
         """A message that could not be handed over after all is the next one again."""
+        self._around.keep_again(_size_of(message))
         self._insert(message)
         self._by_priority[message.priority].rotate(1)
 
     def wait_to_send(self, waiter: Waiter) -> None:
-        """Let somebody wait for room: real-time tasks first, by priority."""
+        """Let somebody wait for room: real-time tasks first, by priority. The kernel keeps the message meanwhile."""
+        assert waiter.message is not None
+        self._around.keep(_size_of(waiter.message))
         _enqueue(self._senders, waiter)
 
     def wait_to_receive(self, waiter: Waiter) -> None:
@@ -165,9 +172,12 @@ class PosixQueue:
 
     def give_up(self, waiter: Waiter) -> None:
         """He waits no longer; nothing happens if his turn came already."""
-        for waiting in (self._senders, self._receivers):
-            if waiter in waiting:
-                waiting.remove(waiter)
+        if waiter in self._senders:
+            assert waiter.message is not None
+            self._around.give_back(_size_of(waiter.message))
+            self._senders.remove(waiter)
+        elif waiter in self._receivers:
+            self._receivers.remove(waiter)
 
     def stop_telling(self) -> None:
         """Nobody is to be told any more."""
@@ -182,7 +192,6 @@ class PosixQueue:
         self.count = self.bytes = 0
 
     def _insert(self, message: Message) -> None:
-        self._around.keep(len(message.data) + _HEADER_BYTES)
         self._by_priority.setdefault(message.priority, deque()).append(message)
         self.count += 1
         self.bytes += len(message.data)
@@ -194,6 +203,11 @@ class PosixQueue:
     def _wake_pollers(self) -> None:
         if self.changed.waiters or self.changed.listeners:
             self._around.wake(self.changed.wake())
+
+
+def _size_of(message: Message) -> int:
+    """What it takes of the kernel's memory."""
+    return len(message.data) + _HEADER_BYTES
 
 
 def _enqueue(waiting: list[Waiter], waiter: Waiter) -> None:

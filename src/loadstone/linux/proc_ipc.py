@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.proc import current_task
 from loadstone.linux.proc_files import Directory, ProcFile
 from loadstone.linux.seq_file import LINES
@@ -12,7 +13,10 @@ from loadstone.memory.vma import PAGE
 from loadstone.vfs.flags import S_IFREG
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.kernel.kernel import Kernel
+    from loadstone.kernel.process import Process
     from loadstone.linux.ipc_objects import IpcObjects
     from loadstone.linux.proc_files import Make, Produce
 
@@ -33,15 +37,15 @@ def sysvipc_directory(kernel: Kernel, number: int, now: int) -> Directory:
     def file(at: int, produce: Produce) -> Make:
         return lambda: ProcFile(produce, inode=number + at, now_ns=now, record=LINES)
 
-    def here() -> IpcObjects:
-        return ipc_of(current_task(kernel))
+    def shown(text: Callable[[IpcObjects, Process], bytes]) -> Produce:
+        return lambda: text(ipc_of(current_task(kernel)), current_task(kernel).process)
 
-    texts = {"sem": lambda: sem_text(here()), "msg": lambda: msg_text(here()), "shm": lambda: shm_text(here())}
+    texts = {"sem": shown(sem_text), "msg": shown(msg_text), "shm": shown(shm_text)}
     table = {name: (S_IFREG, file(at, produce)) for at, (name, produce) in enumerate(texts.items(), 1)}
     return Directory(table, inode=number, now_ns=now)
 
 
-def shm_text(around: IpcObjects) -> bytes:
+def shm_text(around: IpcObjects, reader: Process) -> bytes:
     """The shared memory segments."""
     lines = [_SHM]
     for one in around.segments:
@@ -49,26 +53,27 @@ def shm_text(around: IpcObjects) -> bytes:
         lines.append(
             b"%10d %10d  %4o %21d %5d %5d  %5d %5d %5d %5d %5d %10d %10d %10d %21d %21d\n"
             % (
-                p.key, p.number, p.mode, one.size, one.created_by, one.used_by, one.attachments, p.uid, p.gid, p.cuid,
-                p.cgid, one.attached_s, one.detached_s, one.changed_s, one.resident_pages * PAGE, 0,
+                p.key, p.number, p.mode, one.size, pid_seen(reader, one.created_by), pid_seen(reader, one.used_by),
+                one.attachments, *p.shown(reader.credentials), one.attached_s, one.detached_s, one.changed_s,
+                one.resident_pages * PAGE, 0,
             )
         )  # fmt: skip
     return b"".join(lines)
 
 
-def sem_text(around: IpcObjects) -> bytes:
+def sem_text(around: IpcObjects, reader: Process) -> bytes:
     """The semaphore sets."""
     lines = [_SEM]
     for one in around.semaphores:
         p = one.permissions
         lines.append(
             b"%10d %10d  %4o %10d %5d %5d %5d %5d %10d %10d\n"
-            % (p.key, p.number, p.mode, len(one), p.uid, p.gid, p.cuid, p.cgid, one.operated_s, one.changed_s)
+            % (p.key, p.number, p.mode, len(one), *p.shown(reader.credentials), one.operated_s, one.changed_s)
         )
     return b"".join(lines)
 
 
-def msg_text(around: IpcObjects) -> bytes:
+def msg_text(around: IpcObjects, reader: Process) -> bytes:
     """The message queues."""
     lines = [_MSG]
     for one in around.queues:
@@ -76,8 +81,8 @@ def msg_text(around: IpcObjects) -> bytes:
         lines.append(
             b"%10d %10d  %4o  %10d %10d %5d %5d %5d %5d %5d %5d %10d %10d %10d\n"
             % (
-                p.key, p.number, p.mode, one.bytes, len(one.messages), one.sender, one.receiver, p.uid, p.gid, p.cuid,
-                p.cgid, one.sent_s, one.received_s, one.changed_s,
+                p.key, p.number, p.mode, one.bytes, len(one.messages), pid_seen(reader, one.sender),
+                pid_seen(reader, one.receiver), *p.shown(reader.credentials), one.sent_s, one.received_s, one.changed_s,
             )
         )  # fmt: skip
     return b"".join(lines)

@@ -240,7 +240,9 @@ class SemaphoreSets(Table[SemaphoreSet]):
             if count > len(found):
                 raise LinuxError(EINVAL, f"the set has {len(found)} semaphores, not {count}")
 
-        return self.get(who, key, flags, lambda: self._make(Permissions(who, key, flags), count), check)
+        return self.get(
+            who, key, flags, lambda: self._make(Permissions(who, self._around.users, key, flags), count), check
+        )
 
     def discard(self, gone: SemaphoreSet) -> None:
         """IPC_RMID."""

@@ -14,6 +14,7 @@ from loadstone.memory.vma import PAGE, PAGE_SHIFT
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Credentials, Process
+    from loadstone.linux.namespaces.users import UserNamespace
 
 # include/uapi/linux/shm.h, kept in the mode of a segment's permissions
 SHM_DEST, SHM_LOCKED = 0o1000, 0o2000
@@ -107,9 +108,10 @@ class Segments(Table[Segment]):
         max_pages: how many pages all may have together (kernel.shmall).
     """
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, users: UserNamespace | None) -> None:
         super().__init__("shared memory segment", SHMMNI)
         self._kernel = kernel
+        self._users = users
         self.max_bytes, self.max_pages = SHMMAX, SHMALL
 
     def now_s(self) -> int:
@@ -161,4 +163,4 @@ class Segments(Table[Segment]):
             raise LinuxError(ENOSPC, f"all segments together may have {self.max_pages} pages (kernel.shmall)")
         self.demand_room()
         self._kernel.commitment.charge(page_count(size), 0, process.credentials.euid == 0)
-        return Segment(self, process, Permissions(process.credentials, key, mode), size)
+        return Segment(self, process, Permissions(process.credentials, self._users, key, mode), size)

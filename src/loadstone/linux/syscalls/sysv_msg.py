@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.capabilities import CAP_SYS_RESOURCE, capable
+from loadstone.linux.capabilities import CAP_SYS_RESOURCE, capable_in
 from loadstone.linux.ipc_ids import (
     IPC_INFO,
     IPC_NOWAIT,
@@ -30,6 +30,7 @@ from loadstone.linux.message_queues import (
     Receiver,
     Wanted,
 )
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_struct
@@ -228,14 +229,15 @@ def _tell_limits(task: Task, command: int, buffer: int) -> int:
 
 def _tell(task: Task, number: int, command: int, buffer: int) -> int:
     """The struct msqid64_ds of a queue; the two commands that go by the index return its identifier."""
-    queues = ipc_of(task).queues
+    queues, process = ipc_of(task).queues, task.process
     q = queues.find(number) if command == IPC_STAT else queues.at(number)
     if command != MSG_STAT_ANY:
         q.permissions.demand(task.process.credentials, MAY_READ)
+    sender, receiver = pid_seen(process, q.sender), pid_seen(process, q.receiver)
     rest = _REST.pack(
-        q.sent_s, q.received_s, q.changed_s, q.bytes, len(q.messages), q.capacity, q.sender, q.receiver
+        q.sent_s, q.received_s, q.changed_s, q.bytes, len(q.messages), q.capacity, sender, receiver
     )  # fmt: skip
-    copy_out(task.process.space, buffer, q.permissions.packed() + rest)
+    copy_out(task.process.space, buffer, q.permissions.packed(process.credentials) + rest)
     return 0 if command == IPC_STAT else q.permissions.number
 
 
@@ -247,9 +249,9 @@ def _change(task: Task, number: int, buffer: int) -> int:
     queue = queues.find(number)
     queue.permissions.demand_owner(who)
     (capacity,) = _CAPACITY.unpack_from(given, PERMISSIONS.size)
-    if capacity > queues.capacity and not capable(who, CAP_SYS_RESOURCE):
+    if capacity > queues.capacity and not capable_in(who, None, CAP_SYS_RESOURCE):
         raise LinuxError(EPERM, f"{capacity} bytes are more than {queues.capacity} (kernel.msgmnb)")
-    queue.permissions.update(given)
+    queue.permissions.update(given, who)
     queue.capacity = capacity
     queue.look_again()
     return 0

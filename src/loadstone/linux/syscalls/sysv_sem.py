@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.ipc_ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
 from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.sem_undo import undo_list_of
 from loadstone.linux.semaphores import SEM_UNDO, SEMAEM, SEMVMX, Operation, SemaphoreSet, Step
 from loadstone.linux.syscalls.registry import FULL, syscall
@@ -126,7 +127,9 @@ def _tell(task: Task, number: int, command: int, buffer: int) -> int:
     found = sets.find(number) if command == IPC_STAT else sets.at(number)
     if command != SEM_STAT_ANY:
         found.permissions.demand(task.process.credentials, MAY_READ)
-    description = found.permissions.packed() + _REST.pack(found.operated_s, found.changed_s, len(found))
+    description = found.permissions.packed(task.process.credentials) + _REST.pack(
+        found.operated_s, found.changed_s, len(found)
+    )
     copy_out(task.process.space, buffer, description)
     return 0 if command == IPC_STAT else found.permissions.number
 
@@ -141,7 +144,7 @@ def _change(task: Task, number: int, command: int, buffer: int) -> int:
     if command == IPC_RMID:
         namespace.semaphores.discard(found)
     else:
-        found.permissions.update(given)
+        found.permissions.update(given, task.process.credentials)
         found.changed_s = namespace.now_s()
     return 0
 
@@ -179,7 +182,7 @@ def _get(task: Task, number: int, semaphore: int, command: int) -> int:
     if command == GETVAL:
         return found.values[semaphore]
     if command == GETPID:
-        return found.pids[semaphore]
+        return pid_seen(task.process, found.pids[semaphore])
     return sum(one.waits_on(semaphore, for_zero=command == GETZCNT) for one in found.waiting)
 
 

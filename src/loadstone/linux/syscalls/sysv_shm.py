@@ -7,9 +7,10 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.capabilities import CAP_IPC_LOCK, capable
+from loadstone.linux.capabilities import CAP_IPC_LOCK, capable_in
 from loadstone.linux.ipc_ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
 from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.of_task import pid_seen
 from loadstone.linux.shm import SHM_LOCKED, Segment
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, RLIMIT_MEMLOCK
@@ -18,7 +19,7 @@ from loadstone.memory.user import copy_in, copy_out
 from loadstone.memory.vma import PAGE_MASK, Vma
 
 if TYPE_CHECKING:
-    from loadstone.kernel.process import Task
+    from loadstone.kernel.process import Process, Task
     from loadstone.linux.syscalls.arguments import Address, Int, Size, UHex
     from loadstone.memory.address_space import AddressSpace
 
@@ -137,14 +138,15 @@ def _tell(task: Task, number: int, command: int, buffer: int) -> int:
     found = segments.find(number) if command == IPC_STAT else segments.at(number)
     if command != SHM_STAT_ANY:
         found.permissions.demand(task.process.credentials, MAY_READ)
-    copy_out(task.process.space, buffer, _description(found))
+    copy_out(task.process.space, buffer, _description(task.process, found))
     return 0 if command == IPC_STAT else found.permissions.number
 
 
-def _description(s: Segment) -> bytes:
-    """The struct shmid64_ds."""
-    return s.permissions.packed() + _REST.pack(
-        s.size, s.attached_s, s.detached_s, s.changed_s, s.created_by, s.used_by, s.attachments
+def _description(process: Process, s: Segment) -> bytes:
+    """The struct shmid64_ds as a process sees it."""
+    made, used = pid_seen(process, s.created_by), pid_seen(process, s.used_by)
+    return s.permissions.packed(process.credentials) + _REST.pack(
+        s.size, s.attached_s, s.detached_s, s.changed_s, made, used, s.attachments
     )
 
 
@@ -158,7 +160,7 @@ def _change(task: Task, number: int, command: int, buffer: int) -> None:
     if command == IPC_RMID:
         segment.remove()
         return
-    segment.permissions.update(given)
+    segment.permissions.update(given, task.process.credentials)
     segment.changed_s = segments.now_s()
 
 
@@ -166,7 +168,7 @@ def _lock(task: Task, segment: Segment, command: int) -> None:
     """Nothing is ever swapped out: locking is only told in the mode."""
     process, permissions = task.process, segment.permissions
     who = process.credentials
-    if not capable(who, CAP_IPC_LOCK):
+    if not capable_in(who, permissions.users, CAP_IPC_LOCK):
         if who.euid not in (permissions.uid, permissions.cuid):
             raise LinuxError(EPERM)
         if command == SHM_LOCK and not process.space.limits.soft(RLIMIT_MEMLOCK):
