@@ -90,6 +90,13 @@ def test_limits_are_byte_for_byte_the_hosts() -> None:
     assert proc_text.limits(values) == host("/proc/self/limits")
 
 
+def test_vmstat_has_some_of_the_hosts_lines_in_its_order() -> None:
+    names = [line.split()[0] for line in host("/proc/vmstat").splitlines()]
+    ours = [line.split() for line in machine_text.vmstat(4, 3, 2, 1).splitlines()]
+    assert [name for name in names if name in [name for name, _ in ours]] == [name for name, _ in ours]
+    assert ours[0] == [b"nr_free_pages", b"4"]
+
+
 def test_meminfo_has_the_hosts_fields_and_widths() -> None:
     ours = shape(machine_text.meminfo(1 << 30, 1 << 29, 0, 0, 0, 0))
     assert ours == shape(host("/proc/meminfo"))

@@ -192,6 +192,11 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         promised = kernel.commitment.promised << 12
         return machine_text.meminfo(options.memory_size, free, cached, anonymous, usage["page table"] << 12, promised)
 
+    def vmstat() -> bytes:
+        usage = kernel.memory.usage()
+        free = (options.memory_size >> 12) - kernel.memory.used
+        return machine_text.vmstat(free, usage["page cache"], usage["anonymous"], usage["page table"])
+
     def stat() -> bytes:
         up = uptime_ns()
         boot = (kernel.clock.realtime_ns() - up) // 1_000_000_000
@@ -210,6 +215,7 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
         "uptime": lambda: machine_text.uptime(uptime_ns(), 0),
         "version": lambda: text.encode(banner),
+        "vmstat": vmstat,
     } | _kernel_config(profile)
 
 

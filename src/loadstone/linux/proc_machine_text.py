@@ -97,6 +97,22 @@ def meminfo(total: int, free: int, cached: int, anonymous: int, page_tables: int
     return encode("".join(lines))
 
 
+def vmstat(free: int, cached: int, anonymous: int, page_tables: int) -> bytes:
+    """/proc/vmstat, those lines for which there is something to count: sizes are in pages."""
+    known = {
+        "nr_free_pages": free,
+        "nr_active_anon": anonymous,
+        "nr_inactive_file": cached,
+        "nr_anon_pages": anonymous,
+        "nr_mapped": cached,
+        "nr_file_pages": cached,
+        "nr_page_table_pages": page_tables,
+        "pswpin": 0,
+        "pswpout": 0,
+    }
+    return encode("".join(f"{name} {pages}\n" for name, pages in known.items()))
+
+
 class CpuModel(NamedTuple):
     """The CPU that /proc/cpuinfo describes."""
 
