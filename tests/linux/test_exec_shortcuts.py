@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from errno import ENOEXEC
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from loadstone.memory.flags import RLIMIT_AS, RLIMIT_DATA
 from support.compilers import Compiler
 from support.elfbuilder import Entry, elf, patch
 from support.exec_world import HostWorld, user_memory
+from support.run import loadstone
 
 R, W, X, LOAD, DYN = 4, 2, 1, 1, 3
 
@@ -158,6 +160,37 @@ def test_a_name_that_leads_to_another_file_leads_to_its_plan(world: HostWorld, t
     first, second = two_versions()
     one, other = program(tmp_path / "one", first), program(tmp_path / "other", second)
     assert [entry(world, one), entry(world, other), entry(world, one)] == [0x400800, 0x400900, 0x400800]
+
+
+STORES = r"""
+int run(void) {
+    int status, child = fork();
+    if (!child) {
+        execl("copy", "copy", (char *)0);
+        _exit(errno);
+    }
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+}
+int main(void) {
+    int file = open("copy", O_RDWR);
+    char *start = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    int before = run(), again = run();
+    start[1] = 'X';
+    int spoilt = run();
+    start[1] = 'E';
+    printf("%d %d %d %d\n", before, again, spoilt, run());
+}
+"""
+
+
+def test_a_store_through_a_mapping_is_seen_by_the_next_exec(compiled: Compiler, tmp_path: Path) -> None:
+    """No call tells of it, and no time of the file does."""
+    includes = ("errno.h", "fcntl.h", "stdio.h", "sys/mman.h", "sys/wait.h", "unistd.h")
+    path = compiled("".join(f"#include <{name}>\n" for name in includes) + STORES)
+    program(tmp_path / "copy", Path("/bin/true").read_bytes())
+    assert loadstone("run", path, cwd=tmp_path).stdout == f"0 0 {ENOEXEC} 0\n".encode()
 
 
 def test_a_plan_that_needed_more_than_the_first_page_is_not_kept(world: HostWorld, tmp_path: Path) -> None:
