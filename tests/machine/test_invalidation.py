@@ -135,8 +135,8 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Changing]:
 def test_retargeted_page(bare: Changing) -> None:
     space = bare.space
     bare.page(space, FAR, 1)
-    old = space.entry(FAR)
     assert bare.read(FAR) == 1
+    old = space.entry(FAR)
     new = bare.page(space, FAR, 2)
     assert new != (old & FRAME_MASK) >> 12
     bare.shootdown.retire(space.page_table.root, FAR, FAR + FRAME_SIZE, [old])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadstone.lean import Protocol
-from loadstone.machine.paging import COUNTED, FRAME_MASK
+from loadstone.machine.paging import ACCESSED, COUNTED, FRAME_MASK
 from loadstone.machine.physical import FRAME_SHIFT, PhysicalMemory
 
 
@@ -45,9 +45,16 @@ class Shootdown:
             core.invalidate(root, start, end, frames)
 
     def retire(self, root: int, start: int, end: int, entries: Sequence[int]) -> None:
-        """`entries`, which were in [start, end), are gone or have others in their place: let go of their frames."""
-        if entries:
-            frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in entries]
+        """`entries`, which were in [start, end), are gone or have others in their place: let go of their frames.
+
+        A core remembers no entry that it has not marked as accessed; but where there are several, another may have done
+        so since the entries were read.
+        """
+        known = entries if len(self._listeners) > 1 else [entry for entry in entries if entry & ACCESSED]
+        if known:
+            frames = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in known]
             for core in self._listeners:
                 core.invalidate(root, start, end, frames)
-            self._memory.release_all([frame for entry, frame in zip(entries, frames, strict=True) if entry & COUNTED])
+        counted = [(entry & FRAME_MASK) >> FRAME_SHIFT for entry in entries if entry & COUNTED]
+        if counted:
+            self._memory.release_all(counted)

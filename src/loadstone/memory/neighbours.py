@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import OutOfFrames
-from loadstone.machine.paging import ACCESSED, AHEAD, COUNTED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, ZERO_PAGE
+from loadstone.machine.paging import AHEAD, COUNTED, DIRTY, FRAME_MASK, PROTNONE, WRITABLE, ZERO_PAGE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
 from loadstone.memory.entries import anonymous_entry, file_entry
 from loadstone.memory.flags import RAND_READ
@@ -211,11 +211,9 @@ def _own(space: AddressSpace, vma: Vma, start: int, end: int, shared: list[tuple
     copies = memory.duplicate([frame for _, _, frame in shared])
     for (here, _, _), copy in zip(shared, copies, strict=True):
         memory.words[here] = copy << FRAME_SHIFT | bits
-    space.resident_pages += sum(not entry for _, entry, _ in shared)
-    space.shootdown.retire(space.page_table.root, start, end, [entry for _, entry, _ in shared if entry & ACCESSED])
-    # no CPU remembers an entry that it has not marked as accessed
-    unused = [frame for _, entry, frame in shared if entry & (ACCESSED | COUNTED) == COUNTED]
-    memory.release_all(unused)
+    old = [entry for _, entry, _ in shared if entry]
+    space.resident_pages += len(shared) - len(old)
+    space.shootdown.retire(space.page_table.root, start, end, old)
 
 
 def _own_ahead(space: AddressSpace, vma: Vma) -> None:
