@@ -171,13 +171,18 @@ class OverlaySpecial(Overlaid):
         self.begin(fs, lower, mode)
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
-        """Refuse: ENXIO for a socket, as Linux does; EACCES for what Linux would open."""
+        """Open the machine's device of the number, if the guest made the node; refuse anything else."""
         if self.lower is None and self.fs.devices is not None and self.mode & S_IFMT in (S_IFCHR, S_IFBLK):
             return self.fs.devices(self, flags, location)
-        if self.mode & S_IFMT == S_IFSOCK:
-            raise LinuxError(ENXIO, "a socket cannot be opened by name")
-        kind = "FIFO" if self.mode & S_IFMT == S_IFIFO else "device"
-        raise LinuxError(EACCES, f"this {kind} belongs to the host, and Loadstone does not open the host's")
+        raise no_special_file(self.mode)
+
+
+def no_special_file(mode: int) -> LinuxError:
+    """What opening a special file of the host gives: ENXIO for a socket, as on Linux; EACCES for what Linux opens."""
+    if mode & S_IFMT == S_IFSOCK:
+        return LinuxError(ENXIO, "a socket cannot be opened by name")
+    kind = "FIFO" if mode & S_IFMT == S_IFIFO else "device"
+    return LinuxError(EACCES, f"this {kind} belongs to the host, and Loadstone does not open the host's")
 
 
 class OverlayFifo(Overlaid):

@@ -19,7 +19,7 @@ from loadstone.vfs.inode import Entry, Identity, Inode
 from loadstone.vfs.open_files import MAX_OFFSET, DirectoryFile
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.overlay import Overlay
-from loadstone.vfs.overlay_files import OverlayFifo, OverlaySpecial
+from loadstone.vfs.overlay_files import OverlayFifo, OverlaySpecial, no_special_file
 from loadstone.vfs.regular import RegularFile
 from loadstone.vfs.store import INODE_COST
 
@@ -227,7 +227,7 @@ class WritableSpecial(Through):
 
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Refuse, as for those outside."""
-        return OverlaySpecial.open(self, flags, location)  # type: ignore[arg-type]
+        raise no_special_file(self.mode)
 
 
 class WritableDirectory(Through):
