@@ -35,6 +35,7 @@ CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 0x1_0000_0000, 0x2_0000_
 NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 )  # fmt: skip
+_NEW = NAMESPACES | CLONE_NEWTIME
 _TABLES = CLONE_FS | CLONE_FILES
 
 
@@ -70,7 +71,7 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
     try:
-        if flags & NAMESPACES or child.personal.namespaces is not None:
+        if flags & _NEW or child.personal.namespaces is not None:
             _enter_namespaces(task, child, asked)
         _tell_numbers(task, child, asked, descriptor)
     except BaseException:  # no frame is left: the call is made again, or its process killed
@@ -164,7 +165,7 @@ def _check(task: Task, asked: CloneArguments) -> None:
         raise LinuxError(EBADF, "there are no cgroups before cgroup2 is mounted")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
-    if flags & NAMESPACES or task_state(task).namespaces is not None:
+    if flags & _NEW or task_state(task).namespaces is not None:
         from loadstone.linux.namespaces.changing import check_birth
 
         check_birth(task, flags)

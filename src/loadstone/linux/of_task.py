@@ -51,6 +51,12 @@ def own_tid(task: Task) -> int:
     return pid_seen(task.process, task.tid)
 
 
+def monotonic_ahead(task: Task) -> int:
+    """How far CLOCK_MONOTONIC of a thread's time namespace is ahead of the machine's, in ns."""
+    state = task.personal
+    return int(state.namespaces.time.monotonic) if state is not None and state.namespaces is not None else 0
+
+
 def task_of(task: Task, tid: int) -> Task:
     """The living thread called `tid`, 0 for `task` itself. Raises LinuxError(ESRCH)."""
     found = task.kernel.tasks.get(tid) if tid else task

@@ -19,6 +19,7 @@ from loadstone.linux.proc_facts import cpu_model, init_facts
 from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc_process import ProcessFiles
 from loadstone.linux.seq_file import LINES, PARAGRAPHS
+from loadstone.linux.state import task_state
 from loadstone.vfs.devices import LOOP_MAJOR
 from loadstone.vfs.flags import S_IFDIR, S_IFLNK, S_IFREG
 from loadstone.vfs.generated import DynamicLink
@@ -213,10 +214,16 @@ def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
         "partitions": lambda: _partitions(kernel),
         "stat": stat,
         "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
-        "uptime": lambda: machine_text.uptime(uptime_ns(), 0),
+        "uptime": lambda: machine_text.uptime(uptime_ns() + _boottime_ahead(kernel), 0),
         "version": lambda: text.encode(banner),
         "vmstat": vmstat,
     } | _kernel_config(profile)
+
+
+def _boottime_ahead(kernel: Kernel) -> int:
+    """The offset of CLOCK_BOOTTIME in the time namespace of who is asking, in ns."""
+    now = task_state(current_task(kernel)).namespaces
+    return now.time.boottime if now is not None else 0
 
 
 def _machine_times(kernel: Kernel) -> tuple[int, int]:

@@ -159,11 +159,7 @@ class ProcessFiles:
             "uid_map": (0o644, *self.id_map("uids")),
             "gid_map": (0o644, *self.id_map("gids")),
             "setgroups": (0o644, self.setgroups, self.set_setgroups),
-            "timens_offsets": (
-                0o644,
-                lambda: b"monotonic           0         0\nboottime            0         0\n",
-                None,
-            ),
+            "timens_offsets": (0o644, self.clock_offsets, self.set_clock_offsets),
         }
 
     def links(self) -> dict[str, tuple[Callable[[], str], Callable[[], Location | None]]]:
@@ -279,6 +275,19 @@ class ProcessFiles:
         from loadstone.linux.namespaces import id_maps
 
         id_maps.write_setgroups(self.process, self.asking, data)
+
+    def clock_offsets(self) -> bytes:
+        """timens_offsets: of the time namespace of its children."""
+        from loadstone.linux.namespaces import namespaces_of
+
+        return namespaces_of(self.task).time_for_children.shown()
+
+    def set_clock_offsets(self, data: bytes) -> None:
+        """timens_offsets: while nobody is in the namespace."""
+        from loadstone.linux.namespaces import namespaces_of
+
+        time = namespaces_of(self.task).time_for_children
+        time.write(self.asking, self.kernel.clock.monotonic_ns(), data)
 
     @property
     def asking(self) -> Process:

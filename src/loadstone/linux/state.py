@@ -113,8 +113,11 @@ class TaskState:
             child.real_time, child.runs_to_block, child.nice = 0, False, max(child.nice, 0)
 
     def exec(self) -> None:
-        """What execve resets: the area was in the old image."""
+        """What execve resets: the area was in the old image. The new one has the clocks of children."""
         self.rseq = None
+        now = self.namespaces
+        if now is not None and now.time is not now.time_for_children:
+            self.namespaces = now.begun()
 
 
 def process_state(process: Process) -> ProcessState:

@@ -43,6 +43,11 @@ class Namespaces(NamedTuple):
     time: TimeNamespace
     time_for_children: TimeNamespace
 
+    def begun(self) -> Namespaces:
+        """With the time namespace of children as its own, for a child or after exec (timens_on_fork)."""
+        self.time_for_children.begun = True
+        return self._replace(time=self.time_for_children)
+
 
 class MachineNamespaces:
     """What a machine knows of namespaces.

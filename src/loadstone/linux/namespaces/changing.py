@@ -5,7 +5,7 @@ Sources: kernel/nsproxy.c, kernel/fork.c.
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOSPC, EPERM
+from errno import EEXIST, EINVAL, ENOSPC, EPERM, EUSERS
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from loadstone.linux.clone import (
     CLONE_NEWUTS,
     CLONE_PARENT,
     CLONE_THREAD,
+    CLONE_VM,
     NAMESPACES,
 )
 from loadstone.linux.namespaces import machine_namespaces, namespaces_of, pid_namespace_of, users_of
@@ -41,10 +42,10 @@ from loadstone.linux.namespaces.mounts import MountNamespace, follow
 from loadstone.linux.namespaces.network import NetNamespace
 from loadstone.linux.namespaces.pids import DEEPEST as DEEPEST_PIDS
 from loadstone.linux.namespaces.pids import MOST_PIDS, PidNamespace
+from loadstone.linux.namespaces.times import TimeNamespace
 from loadstone.linux.namespaces.users import DEEPEST, NOBODY, UserNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signals import InitSignals
 from loadstone.linux.state import process_state, task_state
 
@@ -57,26 +58,11 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces.base import Namespace
     from loadstone.vfs.location import Mount
 
-# The kinds of which there can be more than one.
-BUILT = CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
 _ALL = NAMESPACES | CLONE_NEWTIME
-_NAMES = {
-    0x80: "CLONE_NEWTIME", 0x2000000: "CLONE_NEWCGROUP", 0x8000000: "CLONE_NEWIPC",
-
-}  # fmt: skip
-
-
-def demand_built(task: Task, flags: int, what: str) -> None:
-    """EPERM for kinds of namespaces that are not built, counted by name."""
-    for flag, name in _NAMES.items():
-        if flags & flag & ~BUILT:
-            count_refusal(task, f"{what} {name}")
-            raise LinuxError(EPERM, f"{name} is not built")
 
 
 def check_birth(task: Task, flags: int) -> None:
     """What copy_process refuses to a thread in other namespaces, or one that wants some for its child."""
-    demand_built(task, flags, "clone")
     now, here = namespaces_of(task), pid_namespace_of(task.process)
     if flags & CLONE_THREAD and now.pids is not here:
         raise LinuxError(EINVAL, "a thread is in the PID namespace of its process")
@@ -111,9 +97,12 @@ def check_wanted(task: Task, asked: CloneArguments) -> None:
 
 def born(task: Task, child: Task, asked: CloneArguments) -> None:
     """Put a child into the namespaces of its parent, or into new ones, and give it its numbers there."""
-    if asked.flags & NAMESPACES:
+    if asked.flags & _ALL:
         follow(child.process.fs, make_for(task, child, asked.flags))
-    pids = namespaces_of(child).pids
+    now = namespaces_of(child)
+    if now.time is not now.time_for_children and not asked.flags & CLONE_VM:
+        task_state(child).namespaces = now.begun()
+    pids = now.pids
     if pids.above is None:
         return
     for namespace, wanted in zip_longest(pids.up_to_first(), asked.wanted_pids[: pids.level], fillvalue=0):
@@ -203,6 +192,8 @@ def _made(to: Task, now: Namespaces, flags: int, owner: UserNamespace) -> Namesp
         now = now._replace(ipc=IpcNamespace(number(), owner))
     if flags & CLONE_NEWNET:
         now = now._replace(net=now.net.another(number(), owner))
+    if flags & CLONE_NEWTIME:
+        now = now._replace(time_for_children=now.time.copy(number(), owner))
     if flags & CLONE_NEWCGROUP:
         now = now._replace(cgroup=CgroupNamespace(number(), owner))
     return now
@@ -289,6 +280,14 @@ def _into_pids(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     return now._replace(pids=namespace)
 
 
+def _into_time(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
+    assert isinstance(namespace, TimeNamespace)
+    if len(task.process.tasks) > 1:
+        raise LinuxError(EUSERS, "the threads of a process have the same clocks")
+    _demand_privilege(task, namespace)
+    return now._replace(time_for_children=namespace).begun()
+
+
 def _into_net(task: Task, now: Namespaces, namespace: Namespace) -> Namespaces:
     assert isinstance(namespace, NetNamespace)
     _demand_privilege(task, namespace)
@@ -302,5 +301,6 @@ _ENTERED: dict[type[Namespace], Callable[[Task, Namespaces, Namespace], Namespac
     CgroupNamespace: _into_cgroup,
     MountNamespace: _into_mounts,
     NetNamespace: _into_net,
+    TimeNamespace: _into_time,
     PidNamespace: _into_pids,
 }

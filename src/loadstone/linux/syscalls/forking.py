@@ -11,6 +11,7 @@ from loadstone.linux.clone import (
     CLONE_CLEAR_SIGHAND,
     CLONE_DETACHED,
     CLONE_INTO_CGROUP,
+    CLONE_NEWTIME,
     CLONE_PARENT,
     CLONE_PARENT_SETTID,
     CLONE_PIDFD,
@@ -22,15 +23,13 @@ from loadstone.linux.clone import (
 )
 from loadstone.linux.clone import clone as make
 from loadstone.linux.signals import HIGHEST, SIGCHLD
-from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Address, CloneFlags, Pid, Size
     from loadstone.wait import Blocking
-
-_NO_TIME_NAMESPACES = "time namespaces are refused"
 
 
 @syscall(FULL)
@@ -64,7 +63,7 @@ _MOST_PIDS = 32  # MAX_PID_NS_LEVEL
 _CLONE3_FLAGS = 0xFFFF_FFFF | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
 
 
-@syscall(PARTIAL, _NO_TIME_NAMESPACES)
+@syscall(FULL)
 def clone3(task: Task, arguments: Address, size: Size) -> Pid | Blocking:
     """clone3(2)."""
     if size > _PAGE:
@@ -93,7 +92,7 @@ def _check_clone3(flags: int, exit_signal: int, stack: int, stack_size: int, pid
         or bool(pids) != bool(pid_count)
         or exit_signal > HIGHEST
         or flags & ~_CLONE3_FLAGS
-        or flags & (CLONE_DETACHED | CSIGNAL)
+        or flags & (CLONE_DETACHED | CSIGNAL & ~CLONE_NEWTIME)
         or (flags & (CLONE_THREAD | CLONE_PARENT) and exit_signal)
         or bool(stack) != bool(stack_size)
     ):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.futexes import MATCH_ANY, Waiter, futexes_of, key_of, read_word, wake, write_word
+from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.refusals import AbsentError
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
 from loadstone.linux.syscalls.registry import FULL, syscall
@@ -64,7 +65,7 @@ def _deadline(task: Task, op: int, timeout: int) -> int:
         return clock.monotonic_ns() + time
     if op & CLOCK_REALTIME or command == LOCK_PI:
         return clock.monotonic_ns() + time - clock.realtime_ns()
-    return time
+    return time - monotonic_ahead(task)
 
 
 def wait_on(task: Task, address: int, value: int, deadline: int | None, bitset: int, *, shared: bool) -> Blocking:

@@ -10,6 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.futexes import Waiter, futexes_of, key_of, read_word
 from loadstone.linux.futexes import wake as wake_up
+from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.restart import ERESTARTSYS, Restart
 from loadstone.linux.syscalls.futex import PRIVATE, requeue, wait_on
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
@@ -75,7 +76,9 @@ def _deadline(task: Task, timeout: int, clock: int) -> int | None:
     if clock not in (REALTIME, MONOTONIC):
         raise LinuxError(EINVAL, f"clock {clock}")
     time, machine = read_time(task, timeout), task.kernel.clock
-    return time if clock == MONOTONIC else machine.monotonic_ns() + time - machine.realtime_ns()
+    if clock == MONOTONIC:
+        return time - monotonic_ahead(task)
+    return machine.monotonic_ns() + time - machine.realtime_ns()
 
 
 def _wait(task: Task, words: list[_Word], deadline: int | None) -> Blocking:

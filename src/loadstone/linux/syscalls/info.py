@@ -83,7 +83,7 @@ def sysinfo(task: Task, buffer: OutSysinfo) -> int:
     total = kernel.memory.size
     frames = kernel.memory.usage()
     free, cached = total - kernel.memory.used * PAGE, frames["page cache"] * PAGE
-    uptime = kernel.clock.monotonic_ns() // 1_000_000_000
+    uptime = -(-(kernel.clock.monotonic_ns() + namespaces_of(task).time.boottime) // 1_000_000_000)  # rounded up
     processes = sum(len(process.tasks) for process in kernel.processes.values())
     write_struct(task, buffer, _SYSINFO, uptime, 0, 0, 0, total, free, 0, cached, 0, 0, processes, 0, 0, 0, 1)
     return 0

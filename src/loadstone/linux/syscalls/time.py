@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.of_task import pid_meant
+from loadstone.linux.of_task import monotonic_ahead, pid_meant
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, WORD
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -44,17 +44,25 @@ def read_clock(task: Task, clock: int) -> int:
     """A clock in ns; EINVAL for one that does not exist. A negative number is another process's CPU clock."""
     machine = task.kernel.clock
     if clock == MONOTONIC_RAW:
-        return machine.raw_ns()
+        return machine.raw_ns() + _ahead(task, clock)
     if clock == TAI:
         return machine.realtime_ns() + machine.tai_ahead_ns
     if clock in WALL:
         return _floor(clock, machine.realtime_ns())
     if clock in STEADY:
-        return _floor(clock, machine.monotonic_ns())
+        return _floor(clock, machine.monotonic_ns()) + _ahead(task, clock)
     counts = cpu_clock(task, clock)
     if counts is None:
         raise LinuxError(EINVAL, f"no clock {clock}")
     return counts()
+
+
+def _ahead(task: Task, clock: int) -> int:
+    """How far the caller's time namespace is ahead of the machine, in ns."""
+    state = task.personal
+    if clock == BOOTTIME and state is not None and state.namespaces is not None:
+        return int(state.namespaces.time.boottime)
+    return monotonic_ahead(task)
 
 
 def _floor(clock: int, now: int) -> int:

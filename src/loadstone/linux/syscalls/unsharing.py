@@ -26,7 +26,7 @@ from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.sem_undo import leave_undo
 from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, syscall
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
@@ -38,7 +38,7 @@ _OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
 _KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
 
 
-@syscall(PARTIAL, "CLONE_NEWTIME is EPERM")
+@syscall(FULL)
 def unshare(task: Task, flags: CloneFlags) -> int:
     """unshare(2)."""
     flags &= 0xFFFF_FFFF
@@ -55,7 +55,6 @@ def unshare(task: Task, flags: CloneFlags) -> int:
         from loadstone.linux.namespaces import changing
         from loadstone.linux.namespaces.mounts import follow
 
-        changing.demand_built(task, flags, "unshare")
         moved = changing.make_for(task, task, flags)
         process.unshare(task, files=False, fs=bool(flags & CLONE_FS))
         follow(process.fs, moved)
@@ -69,7 +68,7 @@ def _has_company(process: Process, flags: int) -> bool:
     return len(process.tasks) > 1 or bool(flags & CLONE_VM and process.space.users > 1)
 
 
-@syscall(PARTIAL, "of time namespaces there is one")
+@syscall(FULL)
 def setns(task: Task, fd: Fd, kinds: CloneFlags) -> int:
     """setns(2)."""
     from loadstone.linux.namespaces import changing
