@@ -20,6 +20,7 @@ _pack_results = struct.Struct("4Q").pack_into  # Control.results and Control.res
 _CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
 ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
 _ALL = (*_GENERAL, "fcw", "mxcsr")
+_unpack_all = struct.Struct(f"{len(_ALL)}Q").unpack
 
 # The x87 and SSE registers, 16 bytes each, in the order in which they must be set: the status word says which x87
 # register is ST0.
@@ -31,6 +32,7 @@ _FLOATING_NUMBERS = (
     *range(uc.REG_XMM0, uc.REG_XMM0 + 16),
     uc.REGISTERS["mxcsr"],
 )
+_NO_TAGS = 0xFFFF  # of the x87 registers: all are empty
 _SELECTORS = ("cs", "ss")  # loading one would need the GDT; ring 3's are the only ones
 _SELECTOR_NUMBERS = tuple(uc.REGISTERS[name] for name in _SELECTORS)
 _MASK64 = (1 << 64) - 1
@@ -107,7 +109,7 @@ class UnicornContext:
     def save_fpu(self) -> bytes:
         """The 512-byte FXSAVE image (Intel SDM vol. 1, 10.5.1)."""
         fcw, fsw, x87, tags, sse, mxcsr = _FLOATING.unpack(self._contexts.read_floating(self))
-        abridged = sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
+        abridged = 0 if tags == _NO_TAGS else sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
         head = struct.pack("<HHBxHQQII", fcw, fsw, abridged, 0, 0, 0, mxcsr, 0xFFFF)
         image: bytes = head + x87 + sse
         return image.ljust(512, b"\0")
@@ -115,7 +117,7 @@ class UnicornContext:
     def load_fpu(self, image: bytes) -> None:
         """Set x87 and SSE state from an FXSAVE image."""
         fcw, fsw, abridged, _, _, _, mxcsr = struct.unpack_from("<HHBxHQQI", image)
-        tags = sum(0 if abridged >> i & 1 else 3 << (2 * i) for i in range(8))
+        tags = sum(0 if abridged >> i & 1 else 3 << (2 * i) for i in range(8)) if abridged else _NO_TAGS
         self._contexts.write_floating(self, _FLOATING.pack(fcw, fsw, image[32:160], tags, image[160:416], mxcsr))
 
     save_extended = save_fpu
@@ -192,14 +194,13 @@ class Contexts:
         """All registers of 64 bits or less, by ptrace's names."""
         self.load(context)
         self._settle()
-        return dict(zip(_ALL, self._all.read(), strict=True))
+        return dict(zip(_ALL, _unpack_all(self._all.read()), strict=True))
 
     def read_floating(self, context: UnicornContext) -> bytes:
         """The x87 and SSE registers, laid out as _FLOATING."""
         self.load(context)
         self._settle()
-        self._floating.read()
-        return bytes(self._floating.values)
+        return bytes(self._floating.read())
 
     def write_floating(self, context: UnicornContext, image: bytes) -> None:
         """Set the x87 and SSE registers, laid out as _FLOATING."""

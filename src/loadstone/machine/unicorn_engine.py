@@ -40,7 +40,7 @@ class Engine:
     Attributes:
         library: the C functions. uc: the engine's handle, their first argument.
         hooks, control: the hooks in machine code and what they share with Python; `shared` is that as bytes.
-        read_register, write_register, write_batch: C functions that are called often.
+        read_register, write_register, read_batch, write_batch: C functions that are called often.
         flush_page: forgets the page of an address in the TLB; None where Unicorn only forgets all of it.
     """
 
@@ -62,6 +62,7 @@ class Engine:
         self.shared = memoryview(self.control).cast("B")
         self.read_register = library.uc_reg_read
         self.write_register = library.uc_reg_write
+        self.read_batch = library.uc_reg_read_batch
         self.write_batch = library.uc_reg_write_batch
         self.flush_page = uc.find_page_flush(library, self.uc)
         self._cell = c_uint64()
@@ -169,12 +170,15 @@ class Engine:
         self.hooks.close()
         self.library = _Closed()
         self.flush_page = None
-        self.read_register = self.write_register = self.write_batch = _refuse_closed
+        self.read_register = self.write_register = self.read_batch = self.write_batch = _refuse_closed
         self.hooks.enter = _refuse_closed
 
 
 class Batch:
-    """Some live registers that are read or set in one call; their values are `values`, `size` bytes each."""
+    """Some live registers that are read or set in one call; their values are `values`, `size` bytes each.
+
+    What a smaller register does not fill of them is zero, and must be when they are set.
+    """
 
     def __init__(self, engine: Engine, numbers: Sequence[int], size: int) -> None:
         count = len(numbers)
@@ -182,19 +186,21 @@ class Batch:
         self._engine = engine
         self._pin = ctypes.c_char.from_buffer(self.values)
         first = ctypes.addressof(self._pin)
-        pointers = (c_void_p * count)(*range(first, first + count * size, size))
-        self._arguments = (c_int * count)(*numbers), pointers, count
+        self._numbers = (c_int * count)(*numbers)
+        self._pointers = (c_void_p * count)(*range(first, first + count * size, size))
+        self._arguments = ctypes.addressof(self._numbers), ctypes.addressof(self._pointers), count
 
-    def read(self) -> memoryview:
-        """The values as words of 64 bits."""
-        self.values[:] = bytes(len(self.values))
-        self._engine.library.uc_reg_read_batch(self._engine.uc, *self._arguments)
-        return memoryview(self.values).cast("Q")
+    def read(self) -> bytearray:
+        """The values, until the next call."""
+        engine = self._engine
+        engine.read_batch(engine.uc, *self._arguments)
+        return self.values
 
     def write(self, values: bytes) -> None:
         """Set the registers."""
         self.values[:] = values
-        self._engine.library.uc_reg_write_batch(self._engine.uc, *self._arguments)
+        engine = self._engine
+        engine.write_batch(engine.uc, *self._arguments)
 
 
 def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int, time_stamps: bool) -> None:
