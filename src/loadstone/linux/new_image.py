@@ -12,12 +12,11 @@ from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
 from loadstone.errors import LinuxError
 from loadstone.linux.layout import MASK64, PAGE, Placement, place
 from loadstone.linux.stack import STACK_DEFAULT
-from loadstone.memory.fault import populate_page
-from loadstone.memory.flags import MAP_FIXED, PROT_WRITE
+from loadstone.memory.flags import MAP_FIXED
 from loadstone.memory.mapping import unmap_range
 from loadstone.memory.neighbours import fill_below
 from loadstone.memory.placement import Layout, unmapped_area
-from loadstone.memory.stack import create_stack, expand_stack, finish_stack, shift_stack
+from loadstone.memory.stack import create_stack, expand_stack, finish_stack, put_on_stack, shift_stack
 
 if TYPE_CHECKING:
     from loadstone.linux.execve import Binprm
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 _STACK_AHEAD = 3  # pages below the strings: tables, and what nearly every program's stack grows to
-FRAME_MASK = 0x000F_FFFF_FFFF_F000
 _STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
 
 
@@ -102,8 +100,7 @@ class NewImage:
         for address in range(first - PAGE, first - arguments.pages - 1, -PAGE):
             if not expand_stack(space, vma, address):
                 raise LinuxError(E2BIG, "the stack cannot hold the arguments")
-            populate_page(space, address, PROT_WRITE)
-        _put(space, first - arguments.low, arguments.image)
+        put_on_stack(space, vma, arguments.image)
         if first != top:
             shift_stack(space, vma, first - top)
         vma = finish_stack(space, vma, top - arguments.depth, runs, self.profile.stack_expand)
@@ -131,15 +128,3 @@ def brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:
 
 def _limit(value: int) -> str:
     return "unlimited" if value == MASK64 else f"{value:#x}"
-
-
-def _put(space: AddressSpace, address: int, data: bytes) -> None:
-    """Copy into resident pages that the kernel got for itself, without faults."""
-    table, memory = space.page_table, space.memory
-    done = 0
-    while done < len(data):
-        start = (address + done) % PAGE
-        count = min(PAGE - start, len(data) - done)
-        frame = (table.entry(address + done) & FRAME_MASK) >> 12
-        memory.view(frame, start, count)[:] = data[done : done + count]
-        done += count

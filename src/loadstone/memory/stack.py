@@ -6,6 +6,9 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.machine.paging import DIRTY
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT
+from loadstone.memory.entries import anonymous_entry
 from loadstone.memory.flags import RLIMIT_STACK
 from loadstone.memory.lock import check_lock_limit
 from loadstone.memory.merge import prepare_anon_vma
@@ -42,6 +45,22 @@ def create_stack(space: AddressSpace, top: int) -> Vma:
     space.vmas.insert(vma)
     space.usage.add(flags, 1)
     return vma
+
+
+def put_on_stack(space: AddressSpace, vma: Vma, data: bytes) -> None:
+    """Have `data` end where the new stack ends, in pages that the kernel gets for itself: no fault is counted.
+
+    Source: fs/exec.c (copy_strings, get_arg_page).
+    """
+    memory = space.memory
+    prepare_anon_vma(space, vma)
+    pages = (len(data) + PAGE - 1) >> PAGE_SHIFT
+    whole = data.rjust(pages << PAGE_SHIFT, b"\0")
+    start, bits = vma.end - len(whole), anonymous_entry(vma, 0) | DIRTY
+    for offset, frame in zip(range(0, len(whole), PAGE), memory.allocate_many(pages, ANONYMOUS), strict=True):
+        memory.words[space.page_table.slot(start + offset)] = frame << FRAME_SHIFT | bits
+        memory.page(frame)[:] = whole[offset : offset + PAGE]
+    space.resident_pages += pages
 
 
 def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool, expand: int = STACK_EXPAND) -> Vma:
