@@ -46,6 +46,7 @@ from loadstone.machine.kvm_context import (
     INTERRUPTS_ON,
     OF_CORE,
     R11,
+    RAX,
     RCX,
     RFLAGS,
     RIP,
@@ -87,6 +88,8 @@ _PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, 
 _REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
 _SYSCALL = b"\x0f\x05"
+_SIGNALS_CALLS = (13, 14)  # rt_sigaction, rt_sigprocmask: whoever makes one makes more of them soon
+_ASKED_FOR = 8
 
 # What ended an entry, beside the vectors of exceptions.
 _IN_SYSCALL, _KICKED = 256, 257
@@ -155,6 +158,8 @@ class KvmCore:
         self._filling = -1
         self._error = 0  # the error code of the last exception
         self.signals: SignalsKeeper | None = None
+        self._signals_asked = 0  # for so many runs more changes of masks and actions are expected
+        self._leaves_at = -1  # where the entry's code executes HLT
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
@@ -180,8 +185,9 @@ class KvmCore:
             self._put_extended_state(context)
         if self._answers is not None:
             self._answers.check()
-        if self.machine.entry is not None and self.signals is not None:
-            self.machine.entry.open_signals(self.signals)
+        page = self.machine.entry if self._signals_asked else None
+        if page is not None and self.signals is not None:
+            page.open_signals(self.signals)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
@@ -199,8 +205,8 @@ class KvmCore:
         finally:
             if self._answers is not None:
                 self._answers.settle()
-            if self.machine.entry is not None and self.signals is not None:
-                self.machine.entry.settle_signals(self.signals)
+            if page is not None and self.signals is not None:
+                self._signals_asked = _ASKED_FOR if page.settle_signals(self.signals) else self._signals_asked - 1
             self.retired += perf_counter_ns() - started
 
     def interrupt(self) -> None:
@@ -396,7 +402,9 @@ class KvmCore:
         window = self._window
         error, pc, flags, window[RSP] = _PUSHED.unpack_from(self._memory.bytes, self._tables.pushed_at)
         if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & INTERRUPTS_ON:
-            self.machine.open_entry()
+            self._leaves_at = self.machine.open_entry()
+            return _IN_SYSCALL
+        if pc == self._leaves_at and not flags & INTERRUPTS_ON:
             return _IN_SYSCALL
         window[RIP], window[RFLAGS] = pc, flags
         self._error = error if vector in WITH_ERROR else 0
@@ -445,6 +453,8 @@ class KvmCore:
         self.exits.system_calls += 1
         if self._answers is not None and self._answers.refill(window):
             return None
+        if window[RAX] in _SIGNALS_CALLS and self.machine.entry is not None:
+            self._signals_asked = _ASKED_FOR
         window[RIP] = window[RCX]
         window[R11] |= INTERRUPTS_ON
         window[RFLAGS] = window[R11] & SYSRET_FLAGS | 2

@@ -166,22 +166,23 @@ class EntryPage:
                 words[ACTIONS : ACTIONS + 4 * SIGNALS] = actions.table
                 self._actions, self._version = actions, actions.version
 
-    def settle_signals(self, keeper: SignalsKeeper) -> None:
-        """The program does not run: tell the keeper what it has done."""
+    def settle_signals(self, keeper: SignalsKeeper) -> bool:
+        """The program does not run: tell the keeper what it has done; whether that is anything. Nothing is open now."""
         words = self.words
-        calls = words[MASK_CALLS]
-        if calls:
-            words[MASK_CALLS] = 0
-            if self._open and calls < _MOST_CALLS:
-                keeper.mask_changed(words[BLOCKED] & ~_UNBLOCKABLE, calls)
-        calls = words[ACTION_CALLS]
-        if calls:
-            changed = words[ACTIONS_CHANGED]
-            words[ACTION_CALLS] = words[ACTIONS_CHANGED] = 0
-            if self._open and calls < _MOST_CALLS:
-                keeper.actions_changed(self._changes(changed), calls)
-                if self._actions is not None:
-                    self._version = self._actions.version  # which the table here is already
+        masks, actions, changed = words[MASK_CALLS], words[ACTION_CALLS], words[ACTIONS_CHANGED]
+        words[SIGNALS_OPEN] = 0
+        if not masks and not actions:
+            return False
+        words[MASK_CALLS] = words[ACTION_CALLS] = words[ACTIONS_CHANGED] = 0
+        if not self._open or masks + actions >= _MOST_CALLS:
+            return False
+        if masks:
+            keeper.mask_changed(words[BLOCKED] & ~_UNBLOCKABLE, masks)
+        if actions:
+            keeper.actions_changed(self._changes(changed), actions)
+            if self._actions is not None:
+                self._version = self._actions.version  # which the table here is already
+        return True
 
     def _changes(self, changed: int) -> list[tuple[int, ...]]:
         found = []

@@ -52,15 +52,16 @@ class KvmMachine:
         self.entry: EntryPage | None = None
         self._lock = _thread.allocate_lock()  # of what is to be forgotten, and of the slots
 
-    def open_entry(self) -> None:
-        """SYSCALL was seen to stay in ring 3: have it enter the code of kvm_entry.py from now on.
+    def open_entry(self) -> int:
+        """SYSCALL was seen to stay in ring 3: have it enter the code of kvm_entry.py from now on. Where that leaves.
 
         Nothing has to be forgotten: fetching from there faults until the new entry is seen, and the stubs are the same.
         """
-        from loadstone.machine.kvm_entry import EntryPage
+        from loadstone.machine.kvm_entry import LEAVE, EntryPage
 
         self.entry = EntryPage(self.half)
         self.entry.enter(None)
+        return LEAVE
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Have every vCPU forget [start, end) of an address space: before it runs again, or now if one is running."""
