@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loadstone.errors import HostError, LinuxError
-from loadstone.kernel.process import Credentials, FsContext, Process
+from loadstone.kernel.process import INIT, Credentials, FsContext, Process
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.signals import ProcessSignals
 from loadstone.memory.fill_ahead import FillAhead
@@ -127,5 +127,6 @@ def new_process(kernel: Kernel, profile: KernelProfile, cwd: str | None) -> Proc
     process = Process(kernel, kernel.new_pid(), credentials, FsContext(start, root, umask()), files, ProcessSignals())
     process.limits = limits
     process.is_first = True
+    process.session = INIT  # a job of the user's shell, whose session the machine stands for
     process.started_ns = kernel.clock.monotonic_ns()
     return process

@@ -48,6 +48,11 @@ def test_statx_says_what_it_knows(compiled: Compiler) -> None:
     same(compiled(STATX))
 
 
+def test_the_first_program_is_a_job_of_somebodys_session() -> None:
+    script = "import os; os.setpgid(0, 0); print(os.getpgrp() == os.getpid(), os.getsid(0) == os.getpid())"
+    assert same("/usr/bin/python3", "-c", script).text == "True False\n"
+
+
 LISTS = r"""
 #include <errno.h>
 #include <stdio.h>
