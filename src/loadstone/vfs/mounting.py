@@ -43,11 +43,13 @@ def bind(tree: Namespace, source: Location, place: Location, recursive: bool) ->
     top = tree.hang(source.mount.clone(source.dentry, place))
     if place.mount.group:
         make_shared(tree, top)
+    propagate(tree, top)
     todo = [(at, one, top) for at, one in inside if is_within(at.dentry, source.dentry) and one is not top]
     for at, one, parent in todo:  # the list grows
         if one.unbindable:
             continue
         made = tree.hang(one.clone(one.root, Location(parent, at.dentry)))
+        propagate(tree, made)
         todo += [(deeper, other, made) for deeper, other in children(tree, one) if other is not top]
     return top
 
@@ -70,10 +72,53 @@ def move(tree: Namespace, mount: Mount, place: Location) -> None:
     mount.at = place
     place.dentry.mounted = True
     tree.mounts[place] = mount
+    if place.mount.group:
+        make_shared(tree, mount)
+    for one in below(tree, mount):
+        propagate(tree, one)
 
 
-def detach(tree: Namespace, mount: Mount) -> None:
-    """Take a mount out of the tree, and what is mounted in it."""
+def propagate(tree: Namespace, made: Mount) -> None:
+    """A mount that is new at its place appears in every mount that hears of those in the one above it (attach_mnt)."""
+    at = made.at
+    assert at is not None
+    for other in receivers(tree, at.mount):
+        if not is_within(at.dentry, other.root):
+            continue
+        place = Location(other, at.dentry)
+        copy, over = made.clone(made.root, place), tree.mounts.get(place)
+        if other.group != at.mount.group:  # it follows, and is not followed
+            copy.group, copy.master = 0, made.group
+        tree.hang(copy)
+        if over is not None:  # what was there stays on top
+            over.at = Location(copy, copy.root)
+            copy.root.mounted = True
+            tree.mounts[over.at] = over
+        if other.group and not copy.group:
+            make_shared(tree, copy)
+
+
+def receivers(tree: Namespace, mount: Mount) -> list[Mount]:
+    """The mounts of its peer group, those that follow the group, and those that follow them (propagation_next)."""
+    found: list[Mount] = []
+    groups = [mount.group] if mount.group else []
+    for group in groups:  # the list grows
+        for one in _all(tree):
+            if one is not mount and one not in found and group in (one.group, one.master):
+                found.append(one)
+                if one.group and one.group not in groups:
+                    groups.append(one.group)
+    return found
+
+
+def detach(tree: Namespace, mount: Mount, *, tells: bool = True) -> None:
+    """Take a mount out of the tree, and what is mounted in it; with `tells` also where it appeared by itself."""
+    gone = mount.at
+    if tells and gone is not None:
+        for other in receivers(tree, gone.mount):
+            copy = tree.mounts.get(Location(other, gone.dentry))
+            if copy is not None and not copy.locked:
+                detach(tree, copy, tells=False)
     for one in reversed(below(tree, mount)):
         at = one.at
         if at is None:
@@ -123,7 +168,7 @@ def make_shared(tree: Namespace, mount: Mount) -> None:
 
 
 def _all(tree: Namespace) -> list[Mount]:
-    return [tree.root.mount, *tree.mounts.values()]
+    return [tree.root.mount, *tree.other_roots, *tree.mounts.values()]
 
 
 def demand_directory(place: Location) -> None:
@@ -136,6 +181,7 @@ def copy_tree(tree: Namespace, top: Mount) -> dict[Mount, Mount]:
     """Copy a root mount and all that is mounted in it, for another mount namespace; old -> new. Source: copy_tree()."""
     made = {top: top.clone(top.root, None)}
     tree.number(made[top])
+    tree.other_roots.append(made[top])
     for old in below(tree, top)[1:]:
         at = old.at
         assert at is not None
@@ -147,7 +193,8 @@ def copy_tree(tree: Namespace, top: Mount) -> dict[Mount, Mount]:
 def drop_tree(tree: Namespace, top: Mount) -> None:
     """Nobody sees a root mount any more: take away what is mounted in it."""
     for _, mount in children(tree, top):
-        detach(tree, mount)
+        detach(tree, mount, tells=False)
+    tree.other_roots.remove(top)
     _let_go(top.superblock)
 
 
@@ -165,6 +212,8 @@ def pivot(tree: Namespace, old: Mount, new: Mount, place: Location) -> None:
         raise LinuxError(EINVAL, f"{place.path} is not below the new root, or that is locked")
     _unhang(tree, new, at)
     before, new.at = old.at, old.at
+    if old in tree.other_roots:
+        tree.other_roots[tree.other_roots.index(old)] = new
     if before is not None:
         tree.mounts[before] = new
     old.at = place

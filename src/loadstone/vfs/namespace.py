@@ -49,7 +49,8 @@ class Namespace:
 
     Attributes:
         root: its own root; a process may have another one.
-        mounts: what is mounted where, but for the root.
+        mounts: what is mounted where, but for roots.
+        other_roots: what nothing is above, in trees that were copied from this one.
         last_mount: the number that was given to a mount last.
     """
 
@@ -58,6 +59,7 @@ class Namespace:
         mount.number = self.last_mount = FIRST_MOUNT
         self.root = Location(mount, mount.root)
         self.mounts: dict[Location, Mount] = {}
+        self.other_roots: list[Mount] = []
         self._remembered = 0
 
     # Walking

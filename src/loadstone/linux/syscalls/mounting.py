@@ -40,6 +40,7 @@ from loadstone.vfs.mounting import (
     make_shared,
     move,
     pivot,
+    propagate,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ _OF_MOUNT = (
 )  # fmt: skip
 
 
-@syscall(PARTIAL, "what can be mounted: see docs/mounts.md; shared mounts are shown as such and nothing is propagated")
+@syscall(PARTIAL, "what can be mounted: see docs/mounts.md")
 def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, data: Address) -> int:
     """mount(2)."""
     name, shown = _text(task, kind), _text(task, source)
@@ -210,6 +211,7 @@ def _new(task: Task, place: Location, kind: str | None, asked: Request, flags: i
     made = task.kernel.vfs.hang(made)
     if place.mount.group:
         make_shared(task.kernel.vfs, made)
+    propagate(task.kernel.vfs, made)
 
 
 def _remount(task: Task, place: Location, flags: int, options: str) -> None:
