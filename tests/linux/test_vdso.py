@@ -189,6 +189,43 @@ def test_the_vdso_and_the_system_call_tell_one_time(compiled: Compiler, engine: 
     assert loadstone("run", "--engine", engine, "--", program).text == expected
 
 
+AHEAD = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+int main(void) {
+    const char *offsets = "monotonic 100000 0\nboottime 200000 0\n";
+    int clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME};
+    struct timespec before[3], read, called;
+    for (int i = 0; i < 3; i++) clock_gettime(clocks[i], &before[i]);
+    if (unshare(0x80 /* CLONE_NEWTIME */)) return 1;
+    write(open("/proc/self/timens_offsets", O_WRONLY), offsets, strlen(offsets));
+    if (!fork())
+        for (int i = 0; i < 3; i++) {
+            clock_gettime(clocks[i], &read);
+            syscall(SYS_clock_gettime, clocks[i], &called);
+            printf("%ld %ld\n", (read.tv_sec - before[i].tv_sec) / 1000, (called.tv_sec - read.tv_sec) / 10);
+        }
+    wait(0);
+}
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes time namespaces")
+@pytest.mark.parametrize("engine", ["unicorn", "kvm"])
+def test_the_vdso_tells_the_time_of_the_time_namespace(compiled: Compiler, engine: str) -> None:
+    if engine == "kvm" and not os.access("/dev/kvm", os.W_OK):
+        pytest.skip("no /dev/kvm to use")
+    got = loadstone("run", "--engine", engine, "--", compiled(AHEAD, "pie"))
+    assert got.text == "0 0\n100 0\n200 0\n"
+
+
 @pytest.mark.parametrize("layout", subject.LAYOUTS)
 def test_every_known_layout_is_recognised(layout: subject.VvarLayout) -> None:
     page = bytearray(4096)

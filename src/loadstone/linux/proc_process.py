@@ -10,7 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux import proc_machine_text
 from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
-from loadstone.linux.of_task import pids_of
+from loadstone.linux.of_task import linux_of, pids_of
 from loadstone.linux.proc_facts import area_facts, memory_facts, process_facts
 from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc_memory import MemoryFile, PagemapFile
@@ -288,6 +288,8 @@ class ProcessFiles:
 
         time = namespaces_of(self.task).time_for_children
         time.write(self.asking, self.kernel.clock.monotonic_ns(), data)
+        if time.monotonic or time.boottime:
+            linux_of(self.task).vdso.vvar.leave_host(self.kernel.memory)
 
     @property
     def asking(self) -> Process:

@@ -102,6 +102,15 @@ class VvarPages(SpecialPages):
             host = HostClocks(vvar_address(), self._layout)
             self._host = host if host.usable() else None
 
+    def leave_host(self, memory: PhysicalMemory) -> None:
+        """Have the clocks asked of the kernel by everybody from now on: they are not everywhere the host's any more."""
+        if self._host is None:
+            return
+        self._host = None
+        frame = self.pages.frames.get(0) if self.pages is not None else None
+        if frame is not None:
+            self.read_pages(0, memory.page(frame))
+
     def read_pages(self, index: int, target: memoryview) -> None:
         """Fill `target`, with the time of now in the data page."""
         super().read_pages(index, target)
