@@ -18,9 +18,10 @@ LIBRARIES = ("-lrt", "-lpthread")
 
 
 @pytest.mark.parametrize("name", ["sysv_sem", "sysv_msg", "posix_mq"])
-@pytest.mark.parametrize("variant", ["pie", "static"])
+@pytest.mark.parametrize("variant", ["pie", "static", "musl-static"])
 def test_every_call_as_natively(name: str, variant: str, compiled: Compiler) -> None:
-    done = same(compiled(source_of(name), variant, *LIBRARIES), timeout=60)
+    musl = ("-Dstrerrorname_np=strerror",) if variant.startswith("musl") else ()
+    done = same(compiled(source_of(name), variant, *LIBRARIES, *musl), timeout=60)
     assert len(done.text.splitlines()) > 80
 
 
@@ -139,6 +140,34 @@ def test_fakeroot(tmp_path: Path) -> None:
     needs("fakeroot-sysv")
     script = "touch f; chown 12:34 f; stat -c '%u %g' f; id -u; mknod n c 1 3; stat -c '%F %t %T' n; rm f n"
     same("fakeroot-sysv", "/bin/sh", "-c", script, cwd=tmp_path, timeout=60)
+
+
+POOL = """
+import multiprocessing as mp
+from multiprocessing.shared_memory import SharedMemory
+
+def add(queue, lock, total, number):
+    with lock:
+        total.value += number
+    queue.put(number)
+
+with mp.Pool(3) as pool:
+    print(pool.map(abs, range(-5, 5)))
+queue, lock, total = mp.Queue(), mp.Lock(), mp.Value("i", 0)
+workers = [mp.Process(target=add, args=(queue, lock, total, number)) for number in range(4)]
+for one in workers: one.start()
+print(sorted(queue.get() for _ in workers))
+for one in workers: one.join()
+one = SharedMemory(create=True, size=100)
+one.buf[:5] = b"hello"
+two = SharedMemory(name=one.name)
+print(total.value, bytes(two.buf[:5]))
+two.close(); one.close(); one.unlink()
+"""
+
+
+def test_python_multiprocessing() -> None:
+    assert "6 b'hello'" in same("/usr/bin/python3", "-c", POOL, timeout=60).text
 
 
 DEADLOCK = r"""

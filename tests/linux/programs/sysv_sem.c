@@ -176,6 +176,7 @@ static void taken_back(void) {
     op(2, -semctl(id, 2, GETVAL), 0);
     pthread_create(&thread, 0, add_with_undo, 0);
     pthread_join(thread, 0);
+    usleep(50000); /* its number is cleared before it leaves the list */
     values("a thread has ended");
     op(2, 1, SEM_UNDO);
     unshare(CLONE_SYSVSEM);
