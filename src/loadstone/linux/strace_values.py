@@ -10,8 +10,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
-from loadstone.machine.paging import FRAME_MASK, PRESENT
-from loadstone.memory.vma import PAGE
+from loadstone.machine.code import code_at
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -46,18 +45,7 @@ Formatter = Callable[[Subject], str]
 def peek(task: Task, start: int, length: int) -> bytes:
     """Up to `length` bytes, as far as their pages are there: looking must not change what happens."""
     space = task.process.space
-    parts = []
-    while length > 0 and 0 <= start < space.layout.task_size:
-        entry = space.page_table.entry(start)
-        if not entry & PRESENT:
-            break
-        offset = start % PAGE
-        count = min(PAGE - offset, length)
-        physical = (entry & FRAME_MASK) + offset
-        parts.append(bytes(space.memory.bytes[physical : physical + count]))
-        start += count
-        length -= count
-    return b"".join(parts)
+    return code_at(space.memory, space.page_table, start, length)
 
 
 def whole(subject: Subject, layout: Struct, count: int = 1) -> bytes | None:

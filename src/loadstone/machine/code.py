@@ -1,4 +1,4 @@
-"""The bytes of a program's code, for a core that has to look at an instruction."""
+"""The bytes of a program: for a core that looks at an instruction, and for others who may not fault anything in."""
 
 from __future__ import annotations
 
