@@ -73,6 +73,7 @@ class Linux:
         vdso: what stands behind [vdso] and [vvar].
         plans: what is known of programs that were executed.
         formats: what was registered with binfmt_misc; None until somebody looks there.
+        most_descriptors: fs.nr_open, which no process's limit of descriptors can exceed.
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
@@ -87,6 +88,7 @@ class Linux:
         self.plans = known_plans(kernel.profile)
         self.formats: MiscFormats | None = None
         self.namespaces: MachineNamespaces | None = None
+        self.most_descriptors = 1 << 20
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None
         self.answered_reads: AnsweredReads | None = None

@@ -249,6 +249,9 @@ def _name(kernel: Kernel, field: str) -> Line:
 
 
 def _files(kernel: Kernel) -> Settings:
+    def linux() -> Linux:
+        return cast("Linux", kernel.personality)
+
     from loadstone.linux.ipc_sysctl import queue_settings
 
     def binfmt_misc(number: int) -> Inode:
@@ -261,7 +264,9 @@ def _files(kernel: Kernel) -> Settings:
         "binfmt_misc": Place(binfmt_misc),
         "file-max": _fixed((1 << 63) - 1),
         "mqueue": queue_settings(kernel),
-        "nr_open": _fixed(1048576),
+        "nr_open": Number(
+            lambda: linux().most_descriptors, lambda value: setattr(linux(), "most_descriptors", value), 64
+        ),
         "overflowuid": _fixed(65534),
         "pipe-max-size": _fixed(1048576),
         "pipe-user-pages-hard": _fixed(0),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
-from loadstone.linux.of_task import pid_meant, task_of
+from loadstone.linux.of_task import linux_of, pid_meant, task_of
 from loadstone.linux.profile import RLIM_INFINITY, RLIM_NLIMITS, RLIMIT_NICE, RLIMIT_NOFILE
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, write_struct
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     )
 
 _RLIMIT = Struct("<QQ")
-_NR_OPEN = 1 << 20  # fs.nr_open
 
 
 @syscall(FULL)
@@ -79,7 +78,7 @@ def _set(process: Process, resource: int, soft: int, hard: int) -> None:
     _, old_hard = _limit(process, resource)
     if soft > hard:
         raise LinuxError(EINVAL, f"the soft limit {soft} is above the hard limit {hard}")
-    if resource == RLIMIT_NOFILE and hard > _NR_OPEN:
+    if resource == RLIMIT_NOFILE and hard > linux_of(process.tasks[0]).most_descriptors:
         raise LinuxError(EPERM, f"{hard} descriptors are more than fs.nr_open")
     if hard > old_hard and process.credentials.euid != 0:
         raise LinuxError(EPERM, f"the hard limit is {old_hard}")

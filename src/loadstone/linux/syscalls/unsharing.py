@@ -5,7 +5,7 @@ Sources: kernel/fork.c, ksys_unshare; kernel/nsproxy.c, setns.
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, ESRCH
+from errno import EINVAL, EMFILE, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -23,6 +23,7 @@ from loadstone.linux.clone import (
     NAMESPACES,
 )
 from loadstone.linux.inspecting import may_inspect
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.sem_undo import leave_undo
 from loadstone.linux.syscalls.lookup import open_file
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces.base import Namespace
     from loadstone.linux.syscalls.arguments import CloneFlags, Fd
 
+_SMALLEST_TABLE = 64  # NR_OPEN_DEFAULT: descriptors that every process has room for
 _ALONE = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 _OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
 _KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
@@ -51,6 +53,8 @@ def unshare(task: Task, flags: CloneFlags) -> int:
         raise LinuxError(EINVAL, f"unshare flags {flags:#x}")
     if flags & (CLONE_SYSVSEM | CLONE_NEWIPC):
         leave_undo(task)
+    if flags & CLONE_FILES and process.files.shared:
+        _demand_room(task)
     if flags & _OF_NAMESPACES:
         from loadstone.linux.namespaces import changing
         from loadstone.linux.namespaces.mounts import follow
@@ -61,6 +65,13 @@ def unshare(task: Task, flags: CloneFlags) -> int:
         flags &= ~CLONE_FS
     process.unshare(task, files=bool(flags & CLONE_FILES), fs=bool(flags & CLONE_FS))
     return 0
+
+
+def _demand_room(task: Task) -> None:
+    """EMFILE for a copy of a table that is larger than fs.nr_open has come to allow (dup_fd)."""
+    highest = max((fd for fd, _ in task.process.files.items()), default=0)
+    if highest >= max(linux_of(task).most_descriptors, _SMALLEST_TABLE):
+        raise LinuxError(EMFILE, f"descriptor {highest} is open, and fs.nr_open is lower")
 
 
 def _has_company(process: Process, flags: int) -> bool:
