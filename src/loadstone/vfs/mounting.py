@@ -69,6 +69,11 @@ def move(tree: Namespace, mount: Mount, place: Location) -> None:
     if place.mount in below(tree, mount):
         raise LinuxError(ELOOP, f"{place.path} is in what is to be moved")
     _unhang(tree, mount, at)
+    attach(tree, mount, place)
+
+
+def attach(tree: Namespace, mount: Mount, place: Location) -> None:
+    """Put a mount, with all that is mounted in it, at a place; it has none now."""
     mount.at = place
     place.dentry.mounted = True
     tree.mounts[place] = mount

@@ -54,6 +54,7 @@ _NAMES = {
     "messages": """sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "socket_options": """setsockopt getsockopt""",
     "mounting": """mount umount2 pivot_root""",
+    "mount_api": """fsopen fsconfig fsmount move_mount open_tree mount_setattr""",
     "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages seccomp
         pkey_alloc pkey_free pkey_mprotect""",
     "refused": """swapon swapoff reboot acct settimeofday adjtimex

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, EPERM
+from errno import EAGAIN, EBUSY, EINVAL, ENAMETOOLONG, ENODEV, ENOENT, EPERM
 from os import fsdecode
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from loadstone.linux.namespaces.mounts import demand_privilege, namespace_seen
 from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, origin, path_at
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, read_string
+from loadstone.vfs.generated import MagicLink
 from loadstone.vfs.location import (
     MNT_NOATIME,
     MNT_NODEV,
@@ -45,6 +46,7 @@ from loadstone.vfs.mounting import (
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
+    from loadstone.linux.file_systems import Kind
     from loadstone.linux.syscalls.arguments import Address, Hex, Int, Path
 
 # include/uapi/linux/mount.h
@@ -56,7 +58,7 @@ MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 _MAGIC = 0xC0ED0000  # MS_MGC_VAL, in the upper half: from before there were so many flags
 _PAGE = 4096
 _OF_ANY_NAMESPACE = ("tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2")  # FS_USERNS_MOUNT
-_TYPES = {MS_UNBINDABLE: UNBINDABLE, MS_PRIVATE: PRIVATE, MS_SLAVE: SLAVE, MS_SHARED: SHARED}
+PROPAGATION = {MS_UNBINDABLE: UNBINDABLE, MS_PRIVATE: PRIVATE, MS_SLAVE: SLAVE, MS_SHARED: SHARED}
 _ATIME = MNT_NOATIME | MNT_NODIRATIME | MNT_RELATIME
 _OF_MOUNT = (
     (MS_RDONLY, MNT_READONLY), (MS_NOSUID, MNT_NOSUID), (MS_NODEV, MNT_NODEV), (MS_NOEXEC, MNT_NOEXEC),
@@ -71,6 +73,8 @@ def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, dat
     options = _options(task, data)
     place = _place(task, target, 0)
     demand_privilege(task)
+    if isinstance(place.inode, MagicLink):
+        raise LinuxError(ENOENT, "nothing is mounted on a link of /proc to an open file")
     if flags & 0xFFFF_0000 == _MAGIC:
         flags &= 0xFFFF
     if flags & MS_REMOUNT:
@@ -78,11 +82,11 @@ def mount(task: Task, source: Path, target: Path, kind: Address, flags: Hex, dat
     elif flags & MS_BIND:
         bind(task.kernel.vfs, _source(task, shown), place, bool(flags & MS_REC))
     elif types := flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE):
-        if flags & ~(types | MS_REC | MS_SILENT) or types not in _TYPES:
+        if flags & ~(types | MS_REC | MS_SILENT) or types not in PROPAGATION:
             raise LinuxError(EINVAL, f"not one kind of propagation: {flags:#x}")
-        change_type(task.kernel.vfs, _demand_mount(place), _TYPES[types], bool(flags & MS_REC))
+        change_type(task.kernel.vfs, demand_mount(place), PROPAGATION[types], bool(flags & MS_REC))
     elif flags & MS_MOVE:
-        move(task.kernel.vfs, _demand_mount(_source(task, shown)), place)
+        move(task.kernel.vfs, demand_mount(_source(task, shown)), place)
     else:
         _new(task, place, name, Request(task, shown or "", options, bool(flags & MS_RDONLY)), flags)
     return 0
@@ -97,7 +101,7 @@ def umount2(task: Task, target: Path, flags: Int) -> int:
     expired = [one for one in vfs.mounts.values() if one.expiring]  # finding the place is no use of it
     place = _place(task, target, AT_SYMLINK_NOFOLLOW if flags & UMOUNT_NOFOLLOW else 0)
     demand_privilege(task)
-    gone = _demand_mount(vfs.topmost(place))
+    gone = demand_mount(vfs.topmost(place))
     if gone.at is None or gone.locked:
         raise LinuxError(EINVAL, "the root cannot be taken away, nor what is locked")
     if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
@@ -171,7 +175,7 @@ def _source(task: Task, path: str | None) -> Location:
     return task.kernel.vfs.resolve(path, origin(task, AT_FDCWD, path))
 
 
-def _demand_mount(place: Location) -> Mount:
+def demand_mount(place: Location) -> Mount:
     """The mount whose root is here; EINVAL for another place."""
     if place.dentry is not place.mount.root:
         raise LinuxError(EINVAL, f"nothing is mounted on {place.path}")
@@ -191,13 +195,7 @@ def _new(task: Task, place: Location, kind: str | None, asked: Request, flags: i
     """Mount a file system of the given kind (do_new_mount)."""
     if kind is None:
         raise LinuxError(EINVAL, "no kind of file system is named")
-    known = KINDS.get(kind)
-    if known is None:
-        raise LinuxError(ENODEV, f"no file system is called {kind!r}")
-    if kind not in _OF_ANY_NAMESPACE and not capable_in(task.process.credentials, None, CAP_SYS_ADMIN):
-        raise LinuxError(EPERM, f"{kind} cannot be mounted from inside a user namespace")
-    if kind == "sysfs" and not capable_in(task.process.credentials, namespaces_of(task).net.owner, CAP_SYS_ADMIN):
-        raise LinuxError(EPERM, "sysfs shows the network, which belongs to another user namespace")
+    known = demand_kind(task, kind)
     superblock = known.make(asked)
     if superblock.mounts and superblock.read_only != asked.read_only:
         raise LinuxError(EBUSY, "it is mounted already, and not in the same way")
@@ -214,9 +212,21 @@ def _new(task: Task, place: Location, kind: str | None, asked: Request, flags: i
     propagate(task.kernel.vfs, made)
 
 
+def demand_kind(task: Task, kind: str) -> Kind:
+    """The kind of file system of a name, which the caller may mount. Raises LinuxError: ENODEV, ENOENT, EPERM."""
+    known = KINDS.get(kind)
+    if known is None:
+        raise LinuxError(ENODEV, f"no file system is called {kind!r}")
+    if kind not in _OF_ANY_NAMESPACE and not capable_in(task.process.credentials, None, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, f"{kind} cannot be mounted from inside a user namespace")
+    if kind == "sysfs" and not capable_in(task.process.credentials, namespaces_of(task).net.owner, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM, "sysfs shows the network, which belongs to another user namespace")
+    return known
+
+
 def _remount(task: Task, place: Location, flags: int, options: str) -> None:
     """Change the options of a mount, and without MS_BIND those of its file system (do_remount)."""
-    mount = _demand_mount(place)
+    mount = demand_mount(place)
     chosen = _mount_flags(flags)
     if not flags & (MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME):
         chosen = chosen & ~_ATIME | mount.flags & _ATIME
