@@ -82,7 +82,7 @@ class OpenFile:
     """
 
     __slots__ = (
-        "file_interests", "flags", "inode", "location", "offset", "read_queue", "references", "write_queue",
+        "created", "file_interests", "flags", "inode", "location", "offset", "read_queue", "references", "write_queue",
     )  # fmt: skip
 
     terminal: bool = False  # whether job control looks at who reads and writes
@@ -96,6 +96,7 @@ class OpenFile:
         self.flags = flags & ~(CREATION | O_CLOEXEC)
         self.location = location
         self.offset = 0
+        self.created = False  # the file was made by opening it
         self.references = 0  # descriptors; the last close() releases
         self.read_queue: WaitQueue | None = None
         self.write_queue: WaitQueue | None = None

@@ -280,7 +280,9 @@ class Vfs(Names):
         base.demand_writable()
         self._may_create(base, walk.who)
         inode = base.inode.create(name, mode, walk.who)
-        return self._opened(inode, flags, self._added(base, name, inode), walk.who)
+        file = self._opened(inode, flags, self._added(base, name, inode), walk.who)
+        file.created = True
+        return file
 
     @staticmethod
     def _opened(inode: Inode, flags: int, location: Location, who: Identity) -> OpenFile:

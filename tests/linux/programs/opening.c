@@ -7,8 +7,31 @@ static long open2(const char *path, uint64_t flags, uint64_t mode, uint64_t reso
   return S(openat2, AT_FDCWD, path, how, size);
 }
 
+/* F_CREATED_QUERY, which kernels before 6.12 do not know. */
+static int created(int fd) {
+  int answer = fcntl(fd, 1028, 0);
+  if (answer < 0 && errno == EINVAL) errno = ENOSYS;
+  return answer;
+}
+
+static void creations(void) {
+  int fd = open("made", O_CREAT | O_RDONLY, 0600);
+  T(created(fd));
+  T(created(dup(fd)));
+  T(created(open("made", O_CREAT | O_RDONLY, 0600)));
+  T(created(open("made", O_PATH)));
+  T(created(open("/proc/self/fd/3", O_RDONLY)));
+  T(created(open("/dev/null", O_CREAT | O_RDWR, 0600)));
+  T(created(open(".", O_TMPFILE | O_RDWR, 0600)));
+  T(created(memfd_create("x", 0)));
+  T(created(9999));
+  unlink("made");
+  for (fd = 3; fd < 20; fd++) close(fd);
+}
+
 int main(void) {
   umask(027);
+  creations();
   T(open("none", O_RDONLY));
   T(open("", O_RDONLY));
   T(open(NOWHERE, O_RDONLY));

@@ -183,6 +183,10 @@ def _same_file(task: Task, fd: int, file: OpenFile, argument: int) -> int:
         raise LinuxError(EBADF) from None
 
 
+def _created(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    return int(file.created)
+
+
 def _signed(argument: int) -> int:
     return (argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
@@ -248,7 +252,7 @@ def _get_hint(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     return 0
 
 
-_ON_PATHS = (F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_GETFD, F_SETFD, F_GETFL)
+_ON_PATHS = (F_DUPFD, F_DUPFD_CLOEXEC, F_DUPFD_QUERY, F_CREATED_QUERY, F_GETFD, F_SETFD, F_GETFL)
 _COMMANDS: dict[int, Callable[[Task, int, OpenFile, int], int | Blocking]] = {
     F_DUPFD: _dupfd,
     F_DUPFD_CLOEXEC: _dupfd_cloexec,
@@ -271,6 +275,7 @@ _COMMANDS: dict[int, Callable[[Task, int, OpenFile, int], int | Blocking]] = {
     F_SETLEASE: _setlease,
     F_GETLEASE: _getlease,
     F_DUPFD_QUERY: _same_file,
+    F_CREATED_QUERY: _created,
     F_SETPIPE_SZ: _setpipe,
     F_GETPIPE_SZ: _getpipe,
     F_ADD_SEALS: _seals,
