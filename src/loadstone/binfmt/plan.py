@@ -7,6 +7,7 @@ Addresses are as the file has them: `execve` adds the load bias when it commits 
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
+from loadstone.memory.flags import MAX_FILE_SIZE
 from loadstone.memory.outline import Area, Outline
 from loadstone.memory.vma import ACCOUNT, MAYEXEC, MAYREAD, MAYWRITE, PAGE, PAGE_MASK, WRITE
 
@@ -193,7 +194,10 @@ def outline_of(segments: list[Segment]) -> Outline | None:
             return None
         if areas and (start < areas[-1].end or (start == areas[-1].end and flags == areas[-1].flags)):
             return None
-        areas.append(Area(start, start + segment.file_length + PAGE - 1 & PAGE_MASK, flags, segment.file_offset, False))
+        end = start + segment.file_length + PAGE - 1 & PAGE_MASK
+        if segment.file_offset + end - start > MAX_FILE_SIZE:
+            return None
+        areas.append(Area(start, end, flags, segment.file_offset, False))
         if segment.anonymous_end > segment.anonymous_start:
             flags = _vma_flags(segment.anonymous_prot)
             areas.append(Area(segment.anonymous_start, segment.anonymous_end, flags, 0, True))

@@ -27,6 +27,7 @@ from loadstone.memory.flags import (
     MAP_SHARED_VALIDATE,
     MAP_STACK,
     MAP_TYPE,
+    MAX_FILE_SIZE,
     RLIMIT_AS,
     RLIMIT_DATA,
 )
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from loadstone.memory.outline import Outline
 
 _ALL_BITS = (1 << 64) - 1
-_MAX_FILE = (1 << 63) - 1  # MAX_LFS_FILESIZE
 
 
 class FileAccess(NamedTuple):
@@ -135,7 +135,7 @@ def map_area(
         check_lock_limit(space, length, EAGAIN)
     if access is not None:
         vm_flags = _file_flags(vm_flags, prot, flags, access)
-        if length > _MAX_FILE or offset > _MAX_FILE - length:
+        if length > MAX_FILE_SIZE or offset > MAX_FILE_SIZE - length:
             raise LinuxError(EOVERFLOW, "past the largest file offset")
     else:
         vm_flags, offset = _anonymous_flags(vm_flags, flags, address)
