@@ -523,3 +523,19 @@ def test_time_namespaces(compiled: Compiler) -> None:
     both(CLOCKS)
     program = compiled(OFFSETS, "static")
     assert_same(loadstone("run", "--", program), native(program))
+
+
+SANDBOX = """
+setpriv --reuid 65534 --regid 65534 --clear-groups unshare -r -m -p -f -n -i -u sh -c '
+mount -t tmpfs -o mode=755 none /mnt; cd /mnt; mkdir proc usr tmp old; touch f; chmod 000 f; cat f
+chown 0:0 f; chown 5 f
+stat -c "%u %g %a" . f; mkdir -m 0 d; ls d; for each in bin lib lib64; do ln -s usr/$each $each; done
+mount --rbind /usr usr; mount -t proc proc proc; pivot_root . old; umount -l old; rmdir old; cd /; ls
+hostname sandbox; hostname; ps ax -o pid=,args= | cut -c 1-12 | head -1; id -u; touch /usr/x; kill -9 1
+mount --bind /usr /tmp; mount -o remount,ro,bind /tmp; touch /tmp/x; cat /proc/self/uid_map
+exec setpriv --bounding-set -all id -u'
+"""
+
+
+def test_a_sandbox_made_by_a_user_without_privilege() -> None:
+    both(SANDBOX)

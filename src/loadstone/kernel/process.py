@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadstone.machine.core import Context
     from loadstone.memory.address_space import AddressSpace
     from loadstone.vfs.file_table import FileTable
+    from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
 
 RUNNABLE, WAITING, STOPPED, ENDED = range(4)  # states of a task
@@ -37,6 +38,10 @@ class Credentials:
         self.groups = groups
         self.capabilities: Any = None
         self.users: Any = None
+
+    def rules(self, inode: Inode, capability: int) -> bool:
+        """Whether a capability counts on a file for a user who is not 0, by the personality's rules."""
+        return self.users is not None and bool(self.users.rules(self, inode, capability))
 
     def copy(self) -> Credentials:
         """What fork gives the child."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.placement import Layout
+    from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
 
@@ -55,6 +56,10 @@ class ExecCredentials(NamedTuple):
     def of(cls, who: Credentials) -> ExecCredentials:
         """Those of a process."""
         return cls(who.uid, who.euid, who.gid, who.egid, who.groups, who.users)
+
+    def rules(self, inode: Inode, capability: int) -> bool:
+        """No capability makes a file executable."""
+        return False
 
     @property
     def fsuid(self) -> int:

@@ -86,6 +86,8 @@ def _tmpfs(asked: Request) -> Superblock:
     from loadstone.vfs.tmpfs import TMPFS_MAGIC, TmpfsOptions, make_tmpfs
 
     options = TmpfsOptions(asked.task.kernel.options.memory_size)
+    who = asked.task.process.credentials
+    options.uid, options.gid = who.fsuid, who.fsgid
     options.read(words(asked.options))
     return make_tmpfs("tmpfs", TMPFS_MAGIC, asked.task.kernel.vfs, free_device(asked.task), options)
 

@@ -21,7 +21,7 @@ from loadstone.vfs.flags import (
     W_OK,
     X_OK,
 )
-from loadstone.vfs.inode import demand, may
+from loadstone.vfs.inode import CAP_FOWNER, demand, may
 from loadstone.vfs.location import Dentry, Location, is_within
 from loadstone.vfs.namespace import TOP, Namespace, Origin, Walk
 from loadstone.vfs.regular import RegularFile
@@ -60,7 +60,7 @@ class Names(Namespace):
         """Source: fs/namei.c, may_delete()."""
         parent = base.inode
         demand(parent, W_OK | X_OK, who)
-        if parent.mode & S_ISVTX and who.fsuid not in (0, victim.uid, parent.uid):
+        if parent.mode & S_ISVTX and who.fsuid not in (0, victim.uid, parent.uid) and not who.rules(victim, CAP_FOWNER):
             raise LinuxError(EPERM)
         if directory:
             if not victim.is_directory:
@@ -254,7 +254,7 @@ class Names(Namespace):
 
 def _linkable_by(inode: Inode, who: Identity) -> bool:
     """Whether fs.protected_hardlinks lets `who` link the file. Source: fs/namei.c, may_linkat()."""
-    if who.fsuid in (0, inode.uid):
+    if who.fsuid in (0, inode.uid) or who.rules(inode, CAP_FOWNER):
         return True
     mode = inode.mode
     special = mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010

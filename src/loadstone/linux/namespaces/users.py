@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
+from loadstone.linux.capabilities import capable
 from loadstone.linux.clone import CLONE_NEWUSER
 from loadstone.linux.namespaces.base import Namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from loadstone.kernel.process import Credentials
     from loadstone.vfs.inode import Inode
 
 OVERFLOW = 65534  # kernel.overflowuid: what is shown of numbers that mean nothing
@@ -101,6 +103,15 @@ class UserNamespace(Namespace):
     def root(self) -> int:
         """The machine's number of the user who is 0 here; NOBODY while there is none."""
         return self.uids.outside(0)
+
+    def rules(self, who: Credentials, inode: Inode, capability: int) -> bool:
+        """Whether a capability that counts here counts on a file: its owner and group must be mapped, too.
+
+        Source: kernel/capability.c, privileged_wrt_inode_uidgid().
+        """
+        if NOBODY in (self.uids.inside(inode.uid), self.gids.inside(inode.gid)):
+            return False
+        return capable(who, capability)
 
     def is_in(self, users: UserNamespace | None) -> bool:
         """Whether it was made in `users`, None for the machine's first."""
