@@ -174,29 +174,14 @@ class KvmCore:
 
     def run(self, context: KvmContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` nanoseconds and one tick."""
-        if _thread.get_ident() != self._kicks.thread:
-            self._vcpu.set_signal_mask(self._kicks.attach())
-        self._kicks.pace(budget)
-        if context is not self._context:
-            self._switch(context)
-        if space is not self._space:
-            self._enter_space(space)
-        if context.image_state != IN_VCPU:
-            self._put_extended_state(context)
-        if self._answers is not None:
-            self._answers.check()
+        self._prepare(context, space, budget)
         page = self.machine.entry if self._signals_asked else None
         if page is not None and self.signals is not None:
             page.open_signals(self.signals)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
-                if self._answers is not None:
-                    self._answers.withdraw()
-                from loadstone.machine.kvm_stepping import Stepper
-
-                stepper = Stepper(self._enter, self._breakpoints, self._memory, space.page_table, self._window)
-                return stepper.run(context, started + budget)
+                return self._run_with_breakpoints(context, space, started + budget)
             context.stopped_at = -1
             while True:
                 trap = self._enter(started + budget)
@@ -208,6 +193,29 @@ class KvmCore:
             if page is not None and self.signals is not None:
                 self._signals_asked = _ASKED_FOR if page.settle_signals(self.signals) else self._signals_asked - 1
             self.retired += perf_counter_ns() - started
+
+    def _prepare(self, context: KvmContext, space: Space, budget: int) -> None:
+        """Have the vCPU be this context in this address space, in this thread."""
+        if _thread.get_ident() != self._kicks.thread:
+            self._vcpu.set_signal_mask(self._kicks.attach())
+        self._kicks.pace(budget)
+        if context is not self._context:
+            self._switch(context)
+        if space is not self._space:
+            self._enter_space(space)
+        if context.image_state != IN_VCPU:
+            self._put_extended_state(context)
+        if self._answers is not None:
+            self._answers.check()
+
+    def _run_with_breakpoints(self, context: KvmContext, space: Space, deadline: int) -> Trap:
+        from loadstone.machine.kvm_stepping import Stepper
+
+        if self._answers is not None:
+            self._answers.withdraw()
+        return Stepper(self._enter, self._breakpoints, self._memory, space.page_table, self._window).run(
+            context, deadline
+        )
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED soon. From any thread or signal handler."""
