@@ -6,9 +6,16 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from loadstone.errors import LinuxError
+from loadstone.vfs.assemble import assemble
+from loadstone.vfs.ext2.mounting import mount_ext2
+from loadstone.vfs.flags import O_RDWR
+from loadstone.vfs.inode import Inode
+from loadstone.vfs.regular import RegularFile
 from support.run import loadstone, native
 
 TOOLS = ("losetup", "mke2fs", "e2fsck", "dumpe2fs", "mount", "umount")
@@ -119,3 +126,59 @@ def test_a_file_system_on_a_device_is_what_it_is_natively(kind: str, options: st
         texts.append(done.text.replace(str(here), "HERE").splitlines())
     assert texts[1] == texts[0]
     assert "away" in texts[0] and len(texts[0]) > 30
+
+
+def _visit(directory: Inode, chance: Random, depth: int = 0) -> None:
+    """Read, write and remove what is found, as far as it can be had."""
+    for name, _, _ in directory.entries()[:40]:
+        try:
+            found = directory.lookup(name)
+            if found.is_directory and depth < 4:
+                _visit(found, chance, depth + 1)
+            elif found.is_symlink:
+                found.readlink()
+            elif isinstance(found, RegularFile):
+                found.read_into([memoryview(bytearray(5000))], chance.choice((0, 3, 12_000, 80_000)))
+                found.write_from([memoryview(bytes(3000))], chance.choice((0, 100, 50_000)))
+                found.truncate(chance.choice((0, 10, 200_000)))
+                directory.unlink(name, found)
+        except LinuxError:
+            continue
+
+
+def test_a_damaged_image_gives_errors_and_nothing_worse(tmp_path: Path) -> None:
+    mke2fs = shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if mke2fs is None:
+        pytest.skip("not installed: mke2fs")
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    for number in range(6):
+        (tree / "sub" / f"file{number}").write_bytes(bytes([number]) * 9000)
+    (tree / "long").symlink_to("x" * 90)
+    image = tmp_path / "image"
+    image.write_bytes(bytes(600 << 10))
+    subprocess.run([mke2fs, "-q", "-d", str(tree), str(image)], check=True, capture_output=True)
+    whole = image.read_bytes()
+    used = [at for at, byte in enumerate(whole) if byte]
+    mounted = 0
+    for seed in range(150):
+        chance = Random(seed)
+        data = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 5, 30))):
+            at = chance.choice((chance.choice(used), 1024 + chance.randrange(256), 2048 + chance.randrange(32)))
+            data[at] = chance.choice((0, 255, chance.randrange(256), data[at] ^ 1 << chance.randrange(8)))
+        vfs = assemble(None)
+        file = vfs.anonymous("image", O_RDWR)
+        file.write_from([memoryview(data)])
+        disk = vfs.loops.disks[0]
+        disk.attach(file, 0)
+        try:
+            superblock = mount_ext2("ext2", disk, vfs, False)
+            mounted += 1
+            _visit(superblock.root.inode, chance)
+            assert superblock.space is not None and superblock.release is not None
+            superblock.space()
+            superblock.release()
+        except LinuxError:
+            continue
+    assert 50 < mounted < 150

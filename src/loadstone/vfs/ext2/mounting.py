@@ -6,7 +6,7 @@ from errno import EACCES
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.vfs.ext2.nodes import Ext2
+from loadstone.vfs.ext2.system import Ext2
 from loadstone.vfs.ext2.volume import MAGIC, Volume
 from loadstone.vfs.location import Dentry, Superblock
 
