@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,11 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces everywhere"),
     pytest.mark.skipif(shutil.which("nsenter") is None, reason="util-linux is not installed"),
 ]
+
+
+def source(name: str) -> str:
+    """A program of programs/."""
+    return (Path(__file__).parent / "programs" / f"{name}.c").read_text()
 
 
 def both(script: str, *namespaces: str, before: str = ":") -> str:
@@ -141,56 +147,8 @@ def test_maps_of_users_are_written_by_the_kernels_rules() -> None:
     both(MAPS)
 
 
-ASKING = r"""
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-static const char *err(int result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
-static void ask(const char *path) {
-  int fd = open(path, O_RDONLY), other;
-  unsigned uid = 7;
-  struct stat here, there;
-  printf("%s: type %#x", path, ioctl(fd, 0xb703));
-  printf(", owner %s", err(ioctl(fd, 0xb704, &uid)));
-  printf(" %u", uid);
-  printf(", users %s", err(other = ioctl(fd, 0xb701)));
-  if (other >= 0) {
-    int own = open("/proc/self/ns/user", O_RDONLY);
-    fstat(other, &there);
-    fstat(own, &here);
-    printf(" %d %#x", here.st_ino == there.st_ino, ioctl(other, 0xb703));
-  }
-  printf(", parent %s", err(ioctl(fd, 0xb702)));
-  printf(", other %s", err(ioctl(fd, 0xb7ff)));
-  printf(", write %s", err(write(fd, "x", 1)));
-  printf(", read %s\n", err(read(fd, &uid, 1)));
-}
-int main(void) {
-  const char *kinds[] = {"uts", "ipc", "user", "cgroup", "net", "mnt"};
-  char path[64];
-  for (int round = 0; round < 3; round++) {
-    for (int at = 0; at < 6; at++) {
-      sprintf(path, "/proc/self/ns/%s", kinds[at]);
-      ask(path);
-    }
-    int before = open("/proc/self/ns/user", O_RDONLY), uts = open("/proc/self/ns/uts", O_RDONLY);
-    printf("back into the same: %s\n", err(setns(before, 0)));
-    printf("unshare: %s\n", err(unshare(CLONE_NEWUSER | (round ? CLONE_NEWUTS : 0))));
-    printf("up: %s %s\n", err(setns(before, CLONE_NEWUSER)), err(setns(uts, CLONE_NEWUTS)));
-    printf("%d %d\n", geteuid(), getegid());
-  }
-}
-"""
-
-
 def test_what_namespaces_say_of_themselves(compiled: Compiler) -> None:
-    program = compiled(ASKING, "static")
+    program = compiled(source("namespace_files"), "static")
     assert_same(loadstone("run", "--", program), native(program))
 
 
@@ -213,106 +171,8 @@ def test_pid_namespaces() -> None:
     both(PIDS)
 
 
-NUMBERS = r"""
-#define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <linux/sched.h>
-#include <pthread.h>
-#include <unistd.h>
-static const char *err(long result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
-static void heard(int number, siginfo_t *info, void *context) {
-  (void)context;
-  printf("signal %d code %d from %d\n", number, info->si_code, info->si_pid);
-}
-static void *thread(void *unused) {
-  (void)unused;
-  printf("thread %d of %d: tgkill %s\n", gettid(), getpid(), err(tgkill(getpid(), gettid(), 0)));
-  return 0;
-}
-static pid_t make(int flags, pid_t *wanted, int count) {
-  struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
-  args.set_tid = (uintptr_t)wanted;
-  args.set_tid_size = count;
-  fflush(0);
-  return syscall(SYS_clone3, &args, sizeof args);
-}
-static void inside(int level) {
-  struct sigaction action = {.sa_sigaction = heard, .sa_flags = SA_SIGINFO};
-  siginfo_t info = {0};
-  int status, pair[2];
-  pthread_t other;
-  pid_t child, wanted[5] = {77, 88, 99, 111, 122};
-  sigaction(SIGUSR1, &action, 0);
-  printf("level %d: %d %d %d %d\n", level, getpid(), getppid(), getpgid(0), getsid(0));
-  kill(getpid(), SIGUSR1);
-  sigqueue(getpid(), SIGUSR1, (union sigval){0});
-  pthread_create(&other, 0, thread, 0);
-  pthread_join(other, 0);
-  child = make(0, wanted, 1);
-  if (!child) _exit(getpid());
-  printf("wait %d %d", child, waitpid(child, &status, 0));
-  printf(" %d\n", WEXITSTATUS(status));
-  child = make(0, wanted, 5);
-  printf("too many %s\n", err(child));
-  child = make(0, (pid_t[]){1}, 1);
-  printf("taken %s\n", err(child));
-  child = make(0, (pid_t[]){-1}, 1);
-  printf("negative %s\n", err(child));
-  fflush(0);
-  if (!(child = fork())) {
-    setpgid(0, 0);
-    pause();
-  }
-  printf("setpgid %s", err(setpgid(child, child)));
-  printf(" %d %d\n", getpgid(child) == child, child);
-  kill(-child, SIGTERM);
-  waitid(P_PGID, child, &info, WEXITED);
-  printf("waitid %d %d\n", info.si_pid, info.si_status);
-  socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
-  struct ucred who = {0};
-  socklen_t size = sizeof who;
-  getsockopt(pair[0], SOL_SOCKET, SO_PEERCRED, &who, &size);
-  printf("peer %d; sched %s %s; sid %s; group %s\n", who.pid, err(sched_getscheduler(1)),
-         err(sched_getscheduler(4000000)), err(getsid(4000000)), err(kill(-4000000, 0)));
-  printf("all %s\n", err(kill(-1, 0)));
-  fflush(0);
-  if (!fork()) {
-    if (!fork()) {
-      while (getppid() != 1) usleep(1000);
-      _exit(42);
-    }
-    _exit(0);
-  }
-  for (int at = 0; at < 2; at++) printf("orphans %d", waitpid(-1, &status, 0)), printf(" %d\n", WEXITSTATUS(status));
-  if (level == 3) return;
-  child = make(CLONE_NEWPID, level == 1 ? (pid_t[]){1, 99} : 0, level == 1 ? 2 : 0);
-  if (!child) {
-    inside(level + 1);
-    if (!fork()) pause();
-    exit(level);
-  }
-  printf("child %d\n", child);
-  printf("waited %d", waitpid(child, &status, 0));
-  printf(" %d\n", WEXITSTATUS(status));
-}
-int main(void) {
-  setvbuf(stdout, 0, _IOFBF, 1 << 16);
-  inside(1);
-}
-"""
-
-
 def test_numbers_in_pid_namespaces(compiled: Compiler) -> None:
-    program = compiled(NUMBERS, "static")
+    program = compiled(source("pid_namespaces"), "static")
     wanted = native("unshare", "--pid", "--fork", program)
     assert_same(loadstone("run", "--", shutil.which("unshare") or "", "--pid", "--fork", program), wanted)
 
@@ -373,81 +233,8 @@ def test_pivot_root() -> None:
     both(PIVOT, "--mount", before="mount -t tmpfs none /tmp")
 
 
-NETWORK = r"""
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <net/if.h>
-#include <sched.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-static const char *err(long r) { return r < 0 ? strerrorname_np(errno) : "ok"; }
-static struct sockaddr_in at(const char *a, int p) {
-  struct sockaddr_in s = {AF_INET, htons(p), {inet_addr(a)}};
-  return s;
-}
-static void look(void) {
-  struct ifreq r;
-  struct ifconf c;
-  char room[4096];
-  int s = socket(AF_INET, SOCK_DGRAM, 0), t = socket(AF_INET, SOCK_STREAM, 0), u = socket(AF_INET, SOCK_DGRAM, 0);
-  struct sockaddr_in lo = at("127.0.0.1", 7777), any = at("0.0.0.0", 7778), far = at("192.0.2.1", 9);
-  memset(&r, 0, sizeof r); strcpy(r.ifr_name, "lo");
-  printf("flags %s", err(ioctl(s, SIOCGIFFLAGS, &r))); printf(" %#x\n", r.ifr_flags & 0xffff);
-  printf("index %s", err(ioctl(s, SIOCGIFINDEX, &r))); printf(" %d\n", r.ifr_ifindex);
-  printf("name %s", err(ioctl(s, SIOCGIFNAME, &r))); printf(" %s\n", r.ifr_name);
-  printf("addr %s", err(ioctl(s, SIOCGIFADDR, &r)));
-  printf(" %s\n", inet_ntoa(((struct sockaddr_in *)&r.ifr_addr)->sin_addr));
-  printf("mtu %s", err(ioctl(s, SIOCGIFMTU, &r))); printf(" %d\n", r.ifr_mtu);
-  printf("hw %s", err(ioctl(s, SIOCGIFHWADDR, &r))); printf(" %d\n", r.ifr_hwaddr.sa_family);
-  strcpy(r.ifr_name, "none0"); printf("none %s\n", err(ioctl(s, SIOCGIFFLAGS, &r)));
-  c.ifc_len = sizeof room; c.ifc_buf = room;
-  printf("conf %s", err(ioctl(s, SIOCGIFCONF, &c))); printf(" %d\n", c.ifc_len);
-  printf("send lo %s\n", err(sendto(s, "x", 1, 0, (void *)&lo, sizeof lo)));
-  printf("send any %s\n", err(sendto(s, "x", 1, 0, (void *)&any, sizeof any)));
-  printf("send far %s\n", err(sendto(s, "x", 1, 0, (void *)&far, sizeof far)));
-  printf("connect %s\n", err(connect(t, (void *)&lo, sizeof lo)));
-  printf("connect udp %s\n", err(connect(u, (void *)&lo, sizeof lo)));
-  close(t); t = socket(AF_INET, SOCK_STREAM, 0);
-  printf("bind lo %s\n", err(bind(t, (void *)&lo, sizeof lo)));
-  printf("listen %s\n", err(listen(t, 5)));
-  close(u); u = socket(AF_INET, SOCK_STREAM, 0);
-  printf("bind any %s\n", err(bind(u, (void *)&any, sizeof any)));
-  printf("listen %s\n", err(listen(u, 5)));
-}
-int main(void) {
-  struct sockaddr_un n = {AF_UNIX, "\0name"};
-  int before = socket(AF_INET, SOCK_STREAM, 0), one = socket(AF_UNIX, SOCK_STREAM, 0);
-  int two = socket(AF_UNIX, SOCK_STREAM, 0), three, back = open("/proc/self/ns/net", O_RDONLY);
-  struct ifreq r = {.ifr_name = "lo"};
-  struct sockaddr_in lo = at("127.0.0.1", 7777);
-  printf("unshare %s\n", err(unshare(CLONE_NEWNET)));
-  look();
-  three = socket(AF_INET, SOCK_DGRAM, 0);
-  ioctl(three, SIOCGIFFLAGS, &r); r.ifr_flags |= IFF_UP;
-  printf("up %s\n", err(ioctl(three, SIOCSIFFLAGS, &r)));
-  look();
-  printf("before %s\n", err(bind(before, (void *)&lo, sizeof lo)));
-  printf("bind %s", err(bind(one, (void *)&n, 8)));
-  printf(" listen %s\n", err(listen(one, 1)));
-  printf("again %s\n", err(bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&n, 8)));
-  printf("connect %s\n", err(connect(two, (void *)&n, 8)));
-  printf("inside %s\n", err(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&n, 8)));
-  printf("back %s\n", err(setns(back, CLONE_NEWNET)));
-  printf("free %s\n", err(bind(socket(AF_INET, SOCK_STREAM, 0), (void *)&lo, sizeof lo)));
-  FILE *f = fopen("/proc/sys/net/ipv4/conf/lo/tag", "r+");
-  int v = 7; fscanf(f, "%d", &v); printf("tag %d\n", v);
-}
-"""
-
-
 def test_network_namespaces(compiled: Compiler) -> None:
-    program = compiled(NETWORK, "static")
+    program = compiled(source("network_namespaces"), "static")
     wanted = native("unshare", "--net", program)
     assert_same(loadstone("run", "--", shutil.which("unshare") or "", "--net", program), wanted)
 
@@ -459,69 +246,10 @@ unshare -T --monotonic 1000000 --boottime 2000000 sh -c 'cat /proc/self/timens_o
   read up rest < /proc/uptime; [ ${up%.*} -gt 2000000 ] && echo ahead; echo monotonic 1 1 > /proc/self/timens_offsets'
 """
 
-OFFSETS = r"""
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <sys/sysinfo.h>
-#include <sys/timerfd.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-static const char *err(long result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
-static const int clocks[] = {CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_BOOTTIME, CLOCK_REALTIME};
-static long long now(int clock) {
-  struct timespec time;
-  syscall(SYS_clock_gettime, clock, &time);
-  return time.tv_sec;
-}
-static void set(const char *text) {
-  int fd = open("/proc/self/timens_offsets", O_WRONLY);
-  printf("%s: %s\n", text, err(write(fd, text, strlen(text))));
-  close(fd);
-}
-int main(void) {
-  long long before[4];
-  struct timespec soon;
-  struct itimerspec when = {0};
-  struct sysinfo info;
-  set("1 1 1");
-  printf("unshare %s\n", err(unshare(CLONE_NEWTIME)));
-  set("monotonic 1"), set("2 1 1"), set("1 1 1000000000"), set("1 9223372036 0"), set("1 -9223372036 0"), set("1 x 1");
-  set("1 10 0\na"), set("1 10 0\n7 20 0\n1 30 0"), set("7 50000 6\n1 40000 4\n");
-  for (int at = 0; at < 4; at++) before[at] = now(clocks[at]);
-  for (int at = 0; at < 4; at++) printf("clock %d unchanged %d\n", clocks[at], now(clocks[at]) - before[at] < 100);
-  fflush(0);
-  if (!fork()) {
-    for (int at = 0; at < 4; at++) printf("clock %d ahead %lld\n", clocks[at], (now(clocks[at]) - before[at]) / 1000);
-    sysinfo(&info);
-    printf("up %d\n", (int)(info.uptime - before[2]) / 1000);
-    clock_gettime(CLOCK_MONOTONIC, &soon);
-    soon.tv_nsec += 1000000, soon.tv_sec += soon.tv_nsec / 1000000000, soon.tv_nsec %= 1000000000;
-    printf("sleep %s\n", err(-clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &soon, 0)));
-    int timer = timerfd_create(CLOCK_MONOTONIC, 0);
-    long long count = 0;
-    when.it_value = soon;
-    printf("timer %s", err(timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, 0)));
-    printf(" %s", err(read(timer, &count, 8)));
-    printf(" %lld\n", count);
-    set("1 1 1");
-    fflush(0);
-    _exit(0);
-  }
-  wait(0);
-  set("1 1 1");
-}
-"""
-
 
 def test_time_namespaces(compiled: Compiler) -> None:
     both(CLOCKS)
-    program = compiled(OFFSETS, "static")
+    program = compiled(source("time_namespaces"), "static")
     assert_same(loadstone("run", "--", program), native(program))
 
 
