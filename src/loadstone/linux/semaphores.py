@@ -46,7 +46,7 @@ class Operation:
         alters: whether a step changes a semaphore.
         blocking: the first step that cannot be done, once it was tried in vain.
         status: 0 when it was done while its task waited, or why it cannot be; None while it waits.
-        queue: what its task waits in.
+        queue: what its task waits in, once it waits.
     """
 
     __slots__ = ("alters", "blocking", "pid", "queue", "status", "steps", "undo")
@@ -58,7 +58,7 @@ class Operation:
         self.alters = any(step.change for step in steps)
         self.blocking: Step | None = None
         self.status: int | None = None
-        self.queue = WaitQueue("a semaphore")
+        self.queue: WaitQueue | None = None
 
     def waits_on(self, number: int, *, for_zero: bool) -> bool:
         """Whether GETZCNT, or else GETNCNT, counts it: only where it cannot go on (count_semcnt)."""
@@ -125,13 +125,14 @@ class SemaphoreSet:
         self.operated_s = self._around.now_s()
         self._complete_others()
 
-    def wait_for(self, operation: Operation) -> None:
-        """Let an operation wait until it is possible; its `status` tells."""
+    def wait_for(self, operation: Operation) -> WaitQueue:
+        """Let an operation wait until it is possible, in what is returned; its `status` tells."""
         step = operation.blocking
         assert step is not None
         wanted = "to be 0" if not step.change else f"to reach {-step.change}"
-        operation.queue.what = f"semaphore {step.number} of set {self.permissions.number} {wanted}"
+        queue = operation.queue = WaitQueue(f"semaphore {step.number} of set {self.permissions.number} {wanted}")
         self.waiting.append(operation)
+        return queue
 
     def give_up(self, operation: Operation) -> None:
         """It waits no longer; nothing happens if it was ended already."""
@@ -214,6 +215,7 @@ class SemaphoreSet:
     def _end(self, operation: Operation, status: int) -> None:
         operation.status = status
         self.waiting.remove(operation)
+        assert operation.queue is not None
         self._around.wake(operation.queue.wake())
 
 

@@ -73,9 +73,9 @@ def _operate(task: Task, number: int, address: int, count: int, timeout_ns: int 
 
 def _wait(semaphores: SemaphoreSet, operation: Operation, deadline: int | None) -> Blocking:
     """Wait until others have made it possible. A signal ends it for good: this call is never made again."""
-    semaphores.wait_for(operation)
+    queue = semaphores.wait_for(operation)
     try:
-        yield Wait((operation.queue,), deadline)
+        yield Wait((queue,), deadline)
     except Interrupted:
         if operation.status is None:
             raise LinuxError(EINTR) from None
