@@ -54,7 +54,8 @@ class Node(Inode):
         volume, raw = self.fs.volume, self.raw
         if volume.read_only:
             return
-        self.blocks = self.map.taken * volume.block_size // _SECTOR
+        # a damaged image may count less than is then given back
+        self.blocks = max(0, self.map.taken) * volume.block_size // _SECTOR & 0xFFFF_FFFF
         times = [min(max(one // SECOND, -(1 << 31)), (1 << 31) - 1) & 0xFFFF_FFFF for one in self._times()]
         flags = HEAD.unpack_from(raw)[10] & ~(_INDEXED if self.is_directory else 0)
         HEAD.pack_into(
@@ -121,7 +122,7 @@ class Node(Inode):
 
     def count_links(self, change: int) -> None:
         """One name more or less."""
-        self.nlink += change
+        self.nlink = min(max(0, self.nlink + change), 0xFFFF)
         self.changed()
 
 

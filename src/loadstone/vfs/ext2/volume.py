@@ -47,11 +47,9 @@ class Group:
         self.maps: dict[int, bytearray] = {}  # the bitmaps that were read, by block
 
     def pack(self) -> bytes:
-        """The fields of its descriptor."""
-        return _DESCRIPTOR.pack(
-            self.block_bitmap, self.inode_bitmap, self.inode_table,
-            self.free_blocks, self.free_inodes, self.directories,
-        )  # fmt: skip
+        """The fields of its descriptor. The counts of a damaged image may not fit."""
+        counts = (min(max(0, one), 0xFFFF) for one in (self.free_blocks, self.free_inodes, self.directories))
+        return _DESCRIPTOR.pack(self.block_bitmap, self.inode_bitmap, self.inode_table, *counts)
 
 
 class Volume:
@@ -249,7 +247,8 @@ class Volume:
 
     def _save(self) -> None:
         _COUNTS.pack_into(
-            self.raw, 0, self.inodes, self.blocks, self.reserved, self.free_blocks, self.free_inodes, self.first,
+            self.raw, 0, self.inodes, self.blocks, self.reserved,
+            max(0, self.free_blocks) & 0xFFFF_FFFF, max(0, self.free_inodes) & 0xFFFF_FFFF, self.first,
             (self.block_size >> 10).bit_length() - 1,
         )  # fmt: skip
         self.write(_AT, self.raw)
