@@ -185,9 +185,9 @@ def map_outline(
         file: the open file.
     """
     most = max(outline.total, reserve >> PAGE_SHIFT)
-    if not _sure(space, outline, most):
-        return None
     first = outline.areas[0]
+    if first.offset + reserve > MAX_FILE_SIZE or not _sure(space, outline, most):
+        return None
     if flags & MAP_FIXED_NOREPLACE:
         flags |= MAP_FIXED
     if not flags & MAP_FIXED:
