@@ -41,12 +41,9 @@ def test_signals_end_it(number: signal.Signals, compiled: Compiler) -> None:
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(ENVIRONMENT)) as process:
         assert process.stdout is not None and process.stderr is not None
         assert os.read(process.stdout.fileno(), 5) == b"busy\n"
-        for _ in range(3 if number == signal.SIGINT else 1):
+        for _ in range(3):  # the program itself sees none of them before its call is over, as natively
             process.send_signal(number)
             time.sleep(0.2)
         assert process.wait(20) == 128 + number
-        said = process.stderr.read().decode()
-        if number == signal.SIGTERM:  # the program's own end
-            assert said.startswith("loadstone: SIGTERM (SI_USER) at ")
-        else:  # a shell is quiet about SIGINT
-            assert said == ""
+        said = b"loadstone: killed by SIGTERM\n" if number == signal.SIGTERM else b""  # a shell is quiet about SIGINT
+        assert process.stderr.read() == said
