@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _INSISTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FORWARDED = (*_INSISTING, signal.SIGQUIT, signal.SIGWINCH)
 _SUSPENDING = signal.SIGTSTP
-_INHERITED = [number for number in range(1, 32) if number not in (signal.SIGPIPE, signal.SIGXFSZ)]
+_PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 _PATIENCE = 2.0  # seconds within which the third of the same kind ends the machine
 _GRACE = 1.0  # seconds that a machine has to stop of itself
 
@@ -24,9 +24,12 @@ _GRACE = 1.0  # seconds that a machine has to stop of itself
 def ignored_by_host() -> list[int]:
     """The signals that Loadstone was started with as ignored (by nohup, or a shell's `&`), which a program inherits.
 
-    Python itself ignores SIGPIPE and SIGXFSZ: of those nobody can tell any more.
+    Also those that the C library keeps for itself, of which Python knows nothing: what posix_spawn(3) started, as by
+    make, ignores 32 and 33. Python itself ignores SIGPIPE and SIGXFSZ: of those nobody can tell any more.
     """
-    return [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
+    with open("/proc/self/status", "rb") as status:
+        ignored = next(int(line[7:], 16) for line in status if line.startswith(b"SigIgn:"))
+    return [number for number in range(1, 65) if ignored >> number - 1 & 1 and number not in _PYTHONS_OWN]
 
 
 class Console:
