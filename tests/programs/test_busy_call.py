@@ -41,6 +41,7 @@ def test_signals_end_it(number: signal.Signals, compiled: Compiler) -> None:
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(ENVIRONMENT)) as process:
         assert process.stdout is not None and process.stderr is not None
         assert os.read(process.stdout.fileno(), 5) == b"busy\n"
+        time.sleep(0.5)  # until it is in the call
         for _ in range(3):  # the program itself sees none of them before its call is over, as natively
             process.send_signal(number)
             time.sleep(0.2)

@@ -137,6 +137,7 @@ class FakePersonality:
         self.calls = SystemCalls(events)
         self.signal_name = name
         self.core_files = self.core_settings = self.namespaces = None
+        self.most_descriptors = 1 << 20
         self.console = Console()
 
     def task_ended(self, task: Task) -> None:
