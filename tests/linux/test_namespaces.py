@@ -18,6 +18,16 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may make namespaces everywhere"),
     pytest.mark.skipif(shutil.which("nsenter") is None, reason="util-linux is not installed"),
 ]
+FOR_ROOT = ("--uts", "--ipc", "--pid", "--fork", "--mount", "--net", "--cgroup", "--time")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _the_host_has_them() -> None:
+    """Even root may make none where it is kept in a container."""
+    for kinds in (FOR_ROOT, ("--user",)):
+        done = native("unshare", *kinds, "/bin/true")
+        if done.status:
+            pytest.skip(f"the host makes no namespaces: {done.errors.strip()}")
 
 
 def source(name: str) -> str:
