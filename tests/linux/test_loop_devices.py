@@ -44,7 +44,8 @@ def test_losetup_and_mkfs_do_what_they_do_natively(tmp_path: Path) -> None:
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     (tmp_path / "probe").write_bytes(bytes(4096))
-    if native("/bin/sh", "-c", f"l=$(losetup -f --show {tmp_path}/probe); losetup -c $l; set -- $?; losetup -d $l; exit $1").status:
+    probe = f"l=$(losetup -f --show {tmp_path}/probe); losetup -c $l; set -- $?; losetup -d $l; exit $1"
+    if native("/bin/sh", "-c", probe).status:
         pytest.skip("the host sets up no loop devices to compare with")
     texts = []
     for side in ("native", "loadstone"):
