@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--json FILE] [--only WORD]`: the figures of the docs, measured here and now."""
+"""`python -m benchmarks [OPTION…]`: the figures of the docs, measured here and now."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ PARTS: list[Callable[[Bench], None]] = [
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one run each: a minute instead of many")
+    parser.add_argument("--long", action="store_true", help="native and KVM alone, on four times the work")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
     parser.add_argument("--only", metavar="WORD", default="", help="only what has WORD in its name")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="loadstone-bench-") as scratch:
-        bench = Bench(options.quick, Path(scratch))
+        bench = Bench(options.quick, Path(scratch), long=options.long)
         for part in PARTS:
             if options.only in part.__name__:
                 print(f"{part.__name__} …", file=sys.stderr)

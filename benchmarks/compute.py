@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.measure import Sample, compare_lines
 from benchmarks.workbench import STATIC_BARE, Bench
 
-_RUNS = 15
+_RUNS, _LONG_RUNS = 15, 7
 _SLOW = 10.0  # seconds; an engine that takes longer runs once, so that the others can run often
 _PYTHON_LOOP = "n = 0\nfor i in range({}): n = (n * 31 + i) & 0xffffff\nprint(n)"
 
@@ -52,7 +52,7 @@ def megabytes(path: str) -> str:
 
 def compute(bench: Bench) -> None:
     """A row a program: what `beyond` says by engine; None where the output or status was wrong."""
-    runs = 1 if bench.quick else _RUNS
+    runs = 1 if bench.quick else _LONG_RUNS if bench.long else _RUNS
     for name, words, idle in programs(bench):
         if not os.path.exists(words[0]):
             continue

@@ -43,5 +43,5 @@ def show(bench: Bench) -> None:
             table.add_row(row["program"], row["engine"], *shown, str(row["both"]["system_calls"]))
         console.print(table)
     absent = [name for name in ("qemu-user", "qiling") if name not in bench.engines]
-    if absent:
+    if absent and not bench.long:
         console.print(f"not installed here, so not measured: {', '.join(absent)}")
