@@ -18,8 +18,9 @@ def main() -> None:
     engine, around, ahead, *words = sys.argv[1:]
     output = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the guest's output is not ours
-    options = {"engine": engine, "fault_around": int(around), "fill_ahead": int(ahead), "rw": ["/tmp"]}
-    with Machine(**options, keep_faults=False) as machine:
+    with Machine(
+        engine=engine, fault_around=int(around), fill_ahead=int(ahead), rw=["/tmp"], keep_faults=False
+    ) as machine:
         status = machine.spawn(words[0], words, dict(os.environ)).run()
         exits = machine.core.exits
     found = {cause: getattr(exits, cause) for cause in type(exits).__slots__} | {"status": status.code}
