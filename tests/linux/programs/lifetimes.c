@@ -45,11 +45,24 @@ static void cleared(void) {
 
 static void *vforks(void *arg) {
   if (vfork() == 0) {
+    shared[2] = 1;
     while (!shared[0]) S(sched_yield);
     _exit(0);
   }
   shared[1] = 1;
   return 0;
+}
+
+/* Waits until the first thread of another process is stopped, whether its other threads are or not. */
+static void until_first_thread_stops(pid_t pid) {
+  char path[64], name[64], state = 0;
+  sprintf(path, "/proc/%d/task/%d/stat", pid, pid);
+  while (state != 'T') {
+    FILE *stat = fopen(path, "r");
+    fscanf(stat, "%*d %63s %c", name, &state);
+    fclose(stat);
+    usleep(1000);
+  }
 }
 
 /* A thread that waits in vfork while its process is stopped does not go on before the others do. */
@@ -59,12 +72,12 @@ static void stopped(void) {
   if (a == 0) {
     pthread_t t;
     pthread_create(&t, 0, vforks, 0);
-    usleep(20000);
+    while (!shared[2]) S(sched_yield); /* until the thread waits in vfork */
     raise(SIGSTOP);
     pthread_join(t, 0);
     _exit(5);
   }
-  usleep(50000);
+  until_first_thread_stops(a);
   shared[0] = 1; /* not until then has every thread stopped */
   T(waitpid(a, &s, WUNTRACED) == a && WIFSTOPPED(s));
   usleep(20000);
