@@ -40,45 +40,39 @@ from loadstone.vfs.terminal_modes import (
     VWERASE,
     Modes,
 )
-from loadstone.vfs.terminal_output import TAB, TerminalOutput, is_control, is_word, to_lower
+from loadstone.vfs.terminal_output import BACKSPACE, NEWLINE, RETURN, TAB, TerminalOutput, is_control, is_word, to_lower
+from loadstone.vfs.typed_lines import TypedLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BUFFER_SIZE: Final = 4096  # N_TTY_BUF_SIZE; one byte of it is for the end of a line
 SIGINT, SIGQUIT, SIGTSTP = 2, 3, 20
-NEWLINE, RETURN = 0x0A, 0x0D
+_SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))  # of equal keys the first counts
+_WIPES = ECHOK | ECHOKE | ECHOE  # a killed line is wiped off the screen
 
 
 class LineDiscipline:
-    """The keys that were typed and not read yet, and how they become input.
-
-    In canonical mode bytes can be read up to the last end of a line; the rest is still being edited. `ends` has the
-    positions in `typed` of the bytes that end lines; of these, a 0 is an end of file and not data.
+    """How keys become input: which of them edit, end a line, send signals or stop the output.
 
     Attributes:
         modes: replaced by `set_modes` only.
         output: where echoes go.
-        typed: what was typed and not read.
+        lines: what was typed and not read.
         signal: called with the number that a key sends to the foreground group.
         flush: called when a signal throws away what was typed, and what the program wrote and nobody has read.
     """
 
-    __slots__ = (
-        "_erasing", "_literal", "_readable", "_special", "ends", "flush", "modes", "output", "signal", "typed",
-    )  # fmt: skip
+    __slots__ = ("_editing", "_erasing", "_literal", "_special", "flush", "lines", "modes", "output", "signal")
 
     def __init__(self, output: TerminalOutput, signal: Callable[[int], None], flush: Callable[[], None]) -> None:
         self.output = output
-        self.modes = output.modes
         self.signal = signal
         self.flush = flush
-        self.typed = bytearray()
-        self.ends: list[int] = []
-        self._readable = 0  # canonical: bytes up to the last end of a line (canon_head)
+        self.lines = TypedLines()
         self._literal = False  # the next byte is data, after LNEXT
         self._erasing = False  # between \ and / of ECHOPRT
-        self._special = self.modes.special()
+        self._learn(output.modes)
 
     @property
     def canonical(self) -> bool:
@@ -87,28 +81,60 @@ class LineDiscipline:
 
     def set_modes(self, modes: Modes) -> None:
         """Take new modes; what was typed changes its meaning, as n_tty_set_termios() has it."""
-        old, self.modes = self.modes, modes
+        old = self.modes
         self.output.modes = modes
-        self._special = modes.special()
+        self._learn(modes)
         if (old.lflag ^ modes.lflag) & (ICANON | EXTPROC):
-            self._readable = len(self.typed)
-            self.ends = [self._readable - 1] if self.typed else []
+            self.lines.release()
             self._erasing = self._literal = False
         if old.iflag & IXON and not modes.iflag & IXON:
             self.start_output()
+
+    def _learn(self, modes: Modes) -> None:
+        self.modes = modes
+        self._editing = self._editing_keys()
+        self._special = self._special_keys()
+
+    def _special_keys(self) -> dict[int, Callable[[int], None]]:
+        """What the bytes do that are more than data. The last of two meanings counts (n_tty_receive_char_special)."""
+        modes, cc = self.modes, self.modes.cc
+        found: dict[int, Callable[[int], None]] = dict.fromkeys(self._editing, self._key)
+        if modes.iflag & (IGNCR | ICRNL):
+            found[RETURN] = self._return
+        if modes.iflag & INLCR:
+            found[NEWLINE] = self._newline_as_return
+        if modes.lflag & ISIG:
+            found.update({cc[place]: self._signal_key for place, _ in _SIGNALS})
+        if modes.iflag & IXON:
+            found[cc[VSTOP]] = self._stop_key
+            found[cc[VSTART]] = self._start_key
+        found.pop(0, None)  # there is no such key
+        return found
+
+    def _editing_keys(self) -> dict[int, Callable[[int], None]]:
+        """The keys that edit a line or end it. The last of two meanings counts (n_tty_receive_char_canon)."""
+        cc, lflag = self.modes.cc, self.modes.lflag
+        if not lflag & ICANON:
+            return {}
+        found: dict[int, Callable[[int], None]] = {}
+        if lflag & IEXTEN:
+            found[cc[VEOL2]] = self._end_line
+        found |= {cc[VEOL]: self._end_line, cc[VEOF]: self._end_of_file, NEWLINE: self._newline}
+        if lflag & IEXTEN:
+            if lflag & ECHO:
+                found[cc[VREPRINT]] = self._reprint
+            found |= {cc[VLNEXT]: self._quote_next, cc[VWERASE]: self._erase}
+        return found | {cc[VKILL]: self._erase, cc[VERASE]: self._erase}
 
     # What the program reads
 
     def available(self) -> int:
         """Bytes that a read finds; in canonical mode an end of file is none."""
-        if not self.canonical:
-            return len(self.typed)
-        marks = sum(1 for at in self.ends if not self.typed[at])
-        return self._readable - marks
+        return self.lines.available() if self.canonical else len(self.lines.typed)
 
     def reach(self) -> int:
         """How far reads may go: ends of file counted as bytes. It grows when there is more for a reader."""
-        return self._readable if self.canonical else len(self.typed)
+        return self.lines.readable if self.canonical else len(self.lines.typed)
 
     def has_input(self, minimum: int = 1) -> bool:
         """Whether a read need not wait: a line, or an end of file, or `minimum` bytes."""
@@ -116,45 +142,28 @@ class LineDiscipline:
 
     def take(self, count: int) -> bytes:
         """Up to `count` bytes; of one line in canonical mode. b"" is the end of file."""
-        if not self.canonical:
-            return self._remove(min(count, len(self.typed)), 0)
-        end = self.ends[0] if self.ends else self._readable
-        if end >= count:
-            # What has just filled the reader's buffer takes a following end of file with it (canon_skip_eof).
-            skipped = end == count and end in self.ends and not self.typed[end]
-            return self._remove(min(count, self._readable), 1 if skipped else 0)
-        is_mark = end < self._readable and not self.typed[end]
-        return self._remove(end, 1) if is_mark else self._remove(min(end + 1, self._readable), 0)
-
-    def _remove(self, count: int, marks: int) -> bytes:
-        data = bytes(self.typed[:count])
-        gone = count + marks
-        del self.typed[:gone]
-        self._readable = max(0, self._readable - gone)
-        self.ends = [at - gone for at in self.ends if at >= gone]
-        return data
+        return self.lines.take_line(count) if self.canonical else self.lines.take(min(count, len(self.lines.typed)))
 
     def discard(self) -> None:
         """Throw away what was typed (reset_buffer_flags)."""
-        self.typed.clear()
-        self.ends.clear()
-        self._readable = 0
+        self.lines.clear()
         self._erasing = False
 
     # What is typed
 
     def room(self) -> int:
         """How many bytes may be typed now; a line that is too long loses what follows, so there is always room."""
-        used = len(self.typed) * (3 if self.modes.iflag & PARMRK else 1)
-        if self.canonical and not self._readable:
+        used = len(self.lines.typed) * (3 if self.modes.iflag & PARMRK else 1)
+        if self.canonical and not self.lines.readable:
             return BUFFER_SIZE
         return max(0, BUFFER_SIZE - 1 - used)
 
     def receive(self, data: bytes) -> None:
         """Take what was typed, `room()` bytes at most."""
+        lines = self.lines
         for byte in data:
-            if self.canonical and not self._readable and len(self.typed) >= BUFFER_SIZE:
-                self.typed.pop()
+            if self.canonical and not lines.readable and len(lines.typed) >= BUFFER_SIZE:
+                lines.typed.pop()
             self._receive(byte)
         self.output.flush_echoes()
 
@@ -168,11 +177,9 @@ class LineDiscipline:
             self._literal = False
             self._data(byte)
         elif lflag & EXTPROC:
-            self.typed.append(byte)
-        elif byte in self._special:
-            self._key(byte)
+            self.lines.typed.append(byte)
         else:
-            self._data(byte)
+            self._special.get(byte, self._data)(byte)
 
     def _data(self, byte: int) -> None:
         """A byte that means nothing special (n_tty_receive_char)."""
@@ -180,44 +187,29 @@ class LineDiscipline:
         if self.modes.lflag & ECHO:
             self._finish_erasing()
             self._echo_data(byte)
+        self._double_mark(byte)
+        self.lines.typed.append(byte)
+
+    def _double_mark(self, byte: int) -> None:
+        """Under PARMRK a byte 0xff that was typed is told from one that marks an error."""
         if byte == 0xFF and self.modes.iflag & PARMRK:
-            self.typed.append(byte)
-        self.typed.append(byte)
+            self.lines.typed.append(byte)
 
-    def _key(self, byte: int) -> None:
-        """A byte that may mean something (n_tty_receive_char_special)."""
-        modes, cc = self.modes, self.modes.cc
-        if modes.iflag & IXON and byte in (cc[VSTART], cc[VSTOP]):
-            if byte == cc[VSTART]:
-                self.start_output()
-            else:
-                self.output.stop()
-            return
-        if modes.lflag & ISIG:
-            for place, number in ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP)):
-                if byte == cc[place]:
-                    self._signal_key(byte, number)
-                    return
-        self._any_starts()
-        if byte == RETURN:
-            if modes.iflag & IGNCR:
-                return
-            if modes.iflag & ICRNL:
-                byte = NEWLINE
-        elif byte == NEWLINE and modes.iflag & INLCR:
-            byte = RETURN
-        if modes.lflag & ICANON and self._edit(byte):
-            return
-        if modes.lflag & ECHO:
-            self._finish_erasing()
-            if byte == NEWLINE:
-                self.output.echo_raw(byte)
-            else:
-                self._echo_data(byte)
-        self.typed.append(byte)
+    def _echo_data(self, byte: int) -> None:
+        if not self.lines.editable:
+            self.output.start_of_line()
+        self.output.echo(byte)
 
-    def _signal_key(self, byte: int, number: int) -> None:
-        self.signal(number)
+    # Keys that do something at once
+
+    def _start_key(self, byte: int) -> None:
+        self.start_output()
+
+    def _stop_key(self, byte: int) -> None:
+        self.output.stop()
+
+    def _signal_key(self, byte: int) -> None:
+        self.signal(next(number for place, number in _SIGNALS if self.modes.cc[place] == byte))
         if not self.modes.lflag & NOFLSH:
             self.output.forget_echoes()
             self.flush()
@@ -239,119 +231,130 @@ class LineDiscipline:
         self.output.start()
         self.output.flush_echoes()
 
-    def _echo_data(self, byte: int) -> None:
-        if len(self.typed) == self._readable:
-            self.output.start_of_line()
-        self.output.echo(byte)
+    # Keys of the line
 
-    # Editing
-
-    def _edit(self, byte: int) -> bool:
-        """A key that edits or ends a line (n_tty_receive_char_canon); False if it is none."""
-        cc, lflag = self.modes.cc, self.modes.lflag
-        extended = bool(lflag & IEXTEN)
-        if byte in (cc[VERASE], cc[VKILL]) or (byte == cc[VWERASE] and extended):
-            self._erase(byte)
-        elif byte == cc[VLNEXT] and extended:
-            self._quote_next()
-        elif byte == cc[VREPRINT] and lflag & ECHO and extended:
-            self._reprint(byte)
-        elif byte == NEWLINE:
-            if lflag & (ECHO | ECHONL):
-                self.output.echo_raw(byte)
-            self._end_line(byte)
-        elif byte == cc[VEOF]:
-            self._end_line(0)
-        elif byte == cc[VEOL] or (byte == cc[VEOL2] and extended):
-            if lflag & ECHO:
-                self._echo_data(byte)
-            if byte == 0xFF and self.modes.iflag & PARMRK:
-                self.typed.append(byte)
-            self._end_line(byte)
+    def _return(self, byte: int) -> None:
+        if self.modes.iflag & IGNCR:
+            self._any_starts()
         else:
-            return False
-        return True
+            self._key(NEWLINE)
+
+    def _newline_as_return(self, byte: int) -> None:
+        self._key(RETURN)
+
+    def _key(self, byte: int) -> None:
+        """A byte as it is after the translation of line ends: a key that edits or ends a line, or data after all."""
+        self._any_starts()
+        edit = self._editing.get(byte)
+        if edit is not None:
+            edit(byte)
+            return
+        if self.modes.lflag & ECHO:
+            self._finish_erasing()
+            if byte == NEWLINE:
+                self.output.echo_raw(byte)
+            else:
+                self._echo_data(byte)
+        self.lines.typed.append(byte)
+
+    def _newline(self, byte: int) -> None:
+        if self.modes.lflag & (ECHO | ECHONL):
+            self.output.echo_raw(byte)
+        self.lines.end_line(byte)
+
+    def _end_of_file(self, byte: int) -> None:
+        self.lines.end_line(0)
 
     def _end_line(self, byte: int) -> None:
-        self.ends.append(len(self.typed))
-        self.typed.append(byte)
-        self._readable = len(self.typed)
+        if self.modes.lflag & ECHO:
+            self._echo_data(byte)
+        self._double_mark(byte)
+        self.lines.end_line(byte)
 
-    def _quote_next(self) -> None:
+    def _quote_next(self, byte: int) -> None:
         self._literal = True
         if self.modes.lflag & ECHO:
             self._finish_erasing()
             if self.modes.lflag & ECHOCTL:
-                self.output.echo_raw(0x5E)
-                self.output.echo_raw(0x08)
+                self.output.echo_raw(ord("^"))
+                self.output.echo_raw(BACKSPACE)
 
     def _reprint(self, byte: int) -> None:
         self._finish_erasing()
         self.output.echo(byte)
         self.output.echo_raw(NEWLINE)
-        for one in self.typed[self._readable :]:
+        for one in self.lines.typed[self.lines.readable :]:
             self.output.echo(one)
+
+    # Taking back
+
+    def _erase(self, key: int) -> None:
+        """Take back a character, a word or the line. Of equal keys the first counts (eraser)."""
+        if not self.lines.editable:
+            return
+        if key == self.modes.cc[VERASE]:
+            self._erase_character(self._last_character(), by_key=True)
+        elif key == self.modes.cc[VWERASE]:
+            self._erase_word()
+        else:
+            self._kill()
+        if not self.lines.editable and self.modes.lflag & ECHO:
+            self._finish_erasing()
+
+    def _last_character(self) -> int:
+        """Where the last character of the line begins; -1 if there is none that is whole."""
+        typed, at = self.lines.typed, len(self.lines.typed) - 1
+        while at > self.lines.readable and self.output.continues(typed[at]):
+            at -= 1
+        return at if at >= self.lines.readable and not self.output.continues(typed[at]) else -1
+
+    def _erase_character(self, at: int, *, by_key: bool = False) -> None:
+        """Take back the character that begins at `at`, the last one; `by_key`: it alone was meant."""
+        if at >= 0:
+            character = bytes(self.lines.typed[at:])
+            del self.lines.typed[at:]
+            if self.modes.lflag & ECHO:
+                self._show_erased(character, by_key)
+
+    def _erase_word(self) -> None:
+        seen = False
+        while (at := self._last_character()) >= 0:
+            if is_word(self.lines.typed[at]):
+                seen = True
+            elif seen:
+                return
+            self._erase_character(at)
+
+    def _kill(self) -> None:
+        lflag = self.modes.lflag
+        if lflag & ECHO and lflag & _WIPES == _WIPES:
+            while (at := self._last_character()) >= 0:
+                self._erase_character(at)
+            return
+        del self.lines.typed[self.lines.readable :]
+        if lflag & ECHO:
+            self._finish_erasing()
+            self.output.echo(self.modes.cc[VKILL])
+            if lflag & ECHOK:
+                self.output.echo_raw(NEWLINE)
 
     def _finish_erasing(self) -> None:
         if self._erasing:
             self._erasing = False
-            self.output.echo_raw(0x2F)
+            self.output.echo_raw(ord("/"))
 
-    def _erase(self, key: int) -> None:
-        """Take back a character, a word or the line (eraser)."""
-        typed, modes, lflag = self.typed, self.modes, self.modes.lflag
-        if len(typed) == self._readable:
-            return
-        one = key == modes.cc[VERASE]
-        word = not one and key == modes.cc[VWERASE]
-        if not one and not word:
-            if not lflag & ECHO:
-                del typed[self._readable :]
-                return
-            if lflag & (ECHOK | ECHOKE | ECHOE) != ECHOK | ECHOKE | ECHOE:
-                self._kill_unseen()
-                return
-        seen_word = False
-        while len(typed) > self._readable:
-            at = len(typed) - 1
-            while self.output.continues(typed[at]) and at > self._readable:
-                at -= 1
-            if self.output.continues(typed[at]):
-                break
-            if word:
-                if is_word(typed[at]):
-                    seen_word = True
-                elif seen_word:
-                    break
-            character = bytes(typed[at:])
-            del typed[at:]
-            if lflag & ECHO:
-                self._show_erased(character, one)
-            if one:
-                break
-        if len(typed) == self._readable and lflag & ECHO:
-            self._finish_erasing()
-
-    def _kill_unseen(self) -> None:
-        """Kill the line without wiping it off the screen."""
-        del self.typed[self._readable :]
-        self._finish_erasing()
-        self.output.echo(self.modes.cc[VKILL])
-        if self.modes.lflag & ECHOK:
-            self.output.echo_raw(NEWLINE)
-
-    def _show_erased(self, character: bytes, one: bool) -> None:
+    def _show_erased(self, character: bytes, by_key: bool) -> None:
         """Show that a character is gone: by printing it again, by the key, or by wiping it out."""
         output, lflag, byte = self.output, self.modes.lflag, character[0]
         if lflag & ECHOPRT:
             if not self._erasing:
-                output.echo_raw(0x5C)
+                output.echo_raw(ord("\\"))
                 self._erasing = True
             output.echo(byte)
             for more in character[1:]:
                 output.echo_raw(more)
                 output.move_back()
-        elif one and not lflag & ECHOE:
+        elif by_key and not lflag & ECHOE:
             output.echo(self.modes.cc[VERASE])
         elif byte == TAB:
             self._erase_tab()
@@ -363,7 +366,7 @@ class LineDiscipline:
     def _erase_tab(self) -> None:
         """Count the columns between the tab and the tab or the beginning of the line before it."""
         columns = 0
-        for byte in reversed(self.typed[self._readable :]):
+        for byte in reversed(self.lines.typed[self.lines.readable :]):
             if byte == TAB:
                 self.output.erase_tab(columns, True)
                 return

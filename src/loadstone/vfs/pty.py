@@ -363,7 +363,7 @@ class SlaveFile(OpenFile):
             if not discipline.has_input():
                 raise WouldBlock(self.read_queue)
             return True
-        modes, have = discipline.modes, len(discipline.typed)
+        modes, have = discipline.modes, len(discipline.lines.typed)
         minimum, time = modes.minimum, modes.time_ns
         if have >= (min(minimum, count) or 1) or (have and (expired or self.flags & O_NONBLOCK)):
             return True

@@ -90,22 +90,3 @@ class Modes:
     def time_ns(self) -> int:
         """VTIME, in nanoseconds."""
         return self.cc[VTIME] * 100_000_000
-
-    def special(self) -> frozenset[int]:
-        """The bytes that are more than data (n_tty_set_termios: char_map)."""
-        cc, found = self.cc, set[int]()
-        if self.iflag & (IGNCR | ICRNL):
-            found.add(0x0D)
-        if self.iflag & INLCR:
-            found.add(0x0A)
-        if self.lflag & ICANON:
-            found |= {0x0A, cc[VERASE], cc[VKILL], cc[VEOF], cc[VEOL]}
-            if self.lflag & IEXTEN:
-                found |= {cc[VWERASE], cc[VLNEXT], cc[VEOL2]}
-                if self.lflag & ECHO:
-                    found.add(cc[VREPRINT])
-        if self.iflag & IXON:
-            found |= {cc[VSTART], cc[VSTOP]}
-        if self.lflag & ISIG:
-            found |= {cc[VINTR], cc[VQUIT], cc[VSUSP]}
-        return frozenset(found - {0})

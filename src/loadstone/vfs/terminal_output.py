@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from loadstone.vfs.terminal_modes import Modes
 
-TAB = 0x09
+BACKSPACE, TAB, NEWLINE, RETURN = 0x08, 0x09, 0x0A, 0x0D
+_TAB_WIDTH = 8
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
+_MOST_AT_ONCE = 256  # bytes looked at for printable ones
 _LOWER: Final = frozenset((*range(0x61, 0x7B), *range(0xDF, 0xF7), *range(0xF8, 0x100)))  # lib/ctype.c: Latin-1
 _UPPER: Final = frozenset((*range(0x41, 0x5B), *range(0xC0, 0xD7), *range(0xD8, 0xDF)))
 _ECHO_START = 0xFF  # marks operations in the kernel's queue; echoed itself, it is a column wide and never changed
@@ -108,50 +111,46 @@ class TerminalOutput:
         room = self.free()
         out = bytearray()
         taken = 0
-        for byte in data:
-            sent = self._processed(byte, room - len(out))
+        while taken < len(data):
+            run = self._printable_run(data, taken, room - len(out))
+            sent = run or self._processed(data[taken], room - len(out))
             if sent is None:
                 break
             out += sent
-            taken += 1
+            taken += len(run) or 1
         if out:
             self.put(bytes(out))
         return taken
+
+    def _printable_run(self, data: bytes, at: int, room: int) -> bytes:
+        """ASCII at `at` that is sent as it is, a column a byte, with the column moved (process_output_block)."""
+        if self.modes.oflag & OLCUC:
+            return b""
+        part = data[at : at + min(room, _MOST_AT_ONCE)]
+        run = part[: len(part) - len(part.lstrip(_PRINTABLE))]
+        self._column += len(run)
+        return run
 
     def _processed(self, byte: int, room: int) -> bytes | None:
         """What is sent for a byte, with the columns moved; None if there is no room (do_output_char)."""
         if room < 1:
             return None
-        oflag = self.modes.oflag
-        if byte == 0x0A:
-            if oflag & ONLRET:
-                self._column = 0
-            if oflag & ONLCR:
-                if room < 2:
-                    return None
-                self._canon_column = self._column = 0
-                return b"\r\n"
-            self._canon_column = self._column
-        elif byte == 0x0D:
-            return self._carriage_return(oflag)
-        elif byte == TAB:
-            spaces = 8 - (self._column & 7)
-            if oflag & TABDLY == XTABS:
-                if room < spaces:
-                    return None
-                self._column += spaces
-                return b" " * spaces
-            self._column += spaces
-        elif byte == 0x08:
-            self._column = max(0, self._column - 1)
-        elif not is_control(byte):
-            if oflag & OLCUC:
-                byte = to_upper(byte)
-            if not self.continues(byte):
-                self._column += 1
-        return bytes((byte,))
+        return _MOVES.get(byte, TerminalOutput._character)(self, byte, room)
 
-    def _carriage_return(self, oflag: int) -> bytes:
+    def _newline(self, byte: int, room: int) -> bytes | None:
+        oflag = self.modes.oflag
+        if oflag & ONLRET:
+            self._column = 0
+        if not oflag & ONLCR:
+            self._canon_column = self._column
+            return b"\n"
+        if room < 2:
+            return None
+        self._canon_column = self._column = 0
+        return b"\r\n"
+
+    def _carriage_return(self, byte: int, room: int) -> bytes:
+        oflag = self.modes.oflag
         if oflag & ONOCR and not self._column:
             return b""
         if not oflag & OCRNL:
@@ -160,6 +159,27 @@ class TerminalOutput:
         if oflag & ONLRET:
             self._canon_column = self._column = 0
         return b"\n"
+
+    def _tab(self, byte: int, room: int) -> bytes | None:
+        width = _TAB_WIDTH - self._column % _TAB_WIDTH
+        expanded = self.modes.oflag & TABDLY == XTABS
+        if expanded and room < width:
+            return None
+        self._column += width
+        return b" " * width if expanded else b"\t"
+
+    def _backspace(self, byte: int, room: int) -> bytes:
+        self._column = max(0, self._column - 1)
+        return b"\b"
+
+    def _character(self, byte: int, room: int) -> bytes:
+        if is_control(byte):
+            return bytes((byte,))
+        if self.modes.oflag & OLCUC:
+            byte = to_upper(byte)
+        if not self.continues(byte):
+            self._column += 1
+        return bytes((byte,))
 
     def continues(self, byte: int) -> bool:
         """Whether it is a character's second or later byte, under IUTF8."""
@@ -232,8 +252,17 @@ class TerminalOutput:
         return b""
 
     def _untab(self, columns: int, after_tab: bool, room: int) -> bytes | None:
-        width = 8 - ((columns if after_tab else columns + self._canon_column) & 7)
+        width = _TAB_WIDTH - (columns if after_tab else columns + self._canon_column) % _TAB_WIDTH
         if width > room:
             return None
         self._column = max(0, self._column - width)
         return b"\b" * width
+
+
+# What moves the cursor otherwise than by one column, under OPOST.
+_MOVES: Final[dict[int, Callable[[TerminalOutput, int, int], bytes | None]]] = {
+    BACKSPACE: TerminalOutput._backspace,
+    TAB: TerminalOutput._tab,
+    NEWLINE: TerminalOutput._newline,
+    RETURN: TerminalOutput._carriage_return,
+}
