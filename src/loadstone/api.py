@@ -4,7 +4,7 @@
     process = machine.spawn("/bin/true", ["true"], {"LC_ALL": "C"})
     status = process.run()
 
-This is the one place where the rooms are put together.
+How the rooms are put together behind it is in `assembly`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from errno import ENOMEM
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from loadstone.clock import Clock, VirtualClock
+from loadstone.assembly import CoreChoice, HostFiles, add_core, make_linux
 from loadstone.errors import HostError, LinuxError, OutOfFrames
 from loadstone.events import Events, Fault
 from loadstone.guest import Process, UserMemory
@@ -26,33 +26,22 @@ from loadstone.host import (
     new_process,
     profile_for,
     profile_of_core,
-    seeded_random,
     strings,
-    terminal,
 )
 from loadstone.kernel.console import Console, ignored_by_host
-from loadstone.kernel.kernel import MAX_PROCESSES, Kernel, MachineOptions
+from loadstone.kernel.kernel import MAX_PROCESSES, MachineOptions
 from loadstone.kernel.process import ExitStatus, Task
 from loadstone.kernel.process import Process as KernelProcess
 from loadstone.linux.execve import ExecImage, Stage
 from loadstone.linux.layout import Draws
-from loadstone.linux.personality import Linux
 from loadstone.linux.profile import KernelProfile
 from loadstone.linux.signals import SIGKILL, TaskSignals
 from loadstone.linux.world import ProcessWorld
-from loadstone.machine.engines import CPUS, ENGINES
-from loadstone.machine.physical import PhysicalMemory
-from loadstone.machine.shootdown import Shootdown
-from loadstone.memory.accounting import Commitment
-from loadstone.memory.fault import resolve
-from loadstone.memory.page_cache import PageCache
-from loadstone.vfs.assemble import assemble
 from loadstone.vfs.file_table import MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
     from loadstone.control import Breakpoints
     from loadstone.machine.core import Core
-    from loadstone.machine.kvm_core import KvmCore
     from loadstone.memory.fill_ahead import FillAhead
     from loadstone.observe.image import Image
     from loadstone.tree import Processes
@@ -129,48 +118,25 @@ class Machine:
         self._known: dict[int, Process] = {}  # the objects that stand for processes, by number
         self._processes: Processes | None = None
         self._breakpoints: Breakpoints | None = None
-        if engine not in ENGINES:
-            raise HostError(f"--engine {engine}: there is no such CPU core; there are unicorn and kvm")
-        if cpu is not None and cpu not in CPUS:
-            raise HostError(f"--cpu {cpu}: there is no such CPU; there is {', '.join(CPUS)}")
-        if engine == "kvm" and deterministic:
-            raise HostError(
-                "--deterministic: the CPU of --engine kvm is the host's, and its time slices are never the same twice",
-                "use --engine unicorn, or leave it to auto",
-            )
+        self._keep_faults = keep_faults
+        self._core_choice = CoreChoice(engine, cpu)
+        self._core_choice.demand_possible(deterministic)
+        self._engine_why = ""
         if deterministic and seed is None:
             seed = DEFAULT_SEED
-        profile = profile_for(profile, memory, cpu_count, stack_limit, fault_around)
-        self.profile = profile
-        self._asked_engine, self._asked_cpu = engine, cpu
-        self._engine_why = ""
+        self.seed = seed
         self.page_cache_mode = page_cache
         self.fault_around = fault_around
-        self.seed = seed
+        self.profile = profile = profile_for(profile, memory, cpu_count, stack_limit, fault_around)
         self.events = Events()
-        self._keep_faults = keep_faults
-        self.physical = PhysicalMemory(profile.memory_size)
-        clock = VirtualClock() if deterministic else Clock()
-        cache = PageCache(self.physical, warm=page_cache == "warm")
-        random = seeded_random(seed)
         options = MachineOptions(
             profile.memory_size, profile.cpu_count, deterministic, seed, aslr, timeout, fault_around, policy,
             schedule_seed, max_processes, max_files,
         )  # fmt: skip
-        vfs = assemble(
-            cache, clock, host_root=root, rw=rw, binds=binds, noexec=noexec, visible=visible,
-            deterministic=deterministic, random_bytes=random.randbytes if random else os.urandom,
-            terminal_fd=terminal(),
-        )  # fmt: skip
-        shootdown = Shootdown(self.physical)
-        commitment = Commitment(self.physical.frames, profile.overcommit, max_map_count=profile.max_map_count)
-        self.kernel = Kernel(
-            self.physical, cache, shootdown, commitment, vfs, clock, self.events, options, profile, random
-        )
-        self.linux = Linux(self.kernel)
-        self.linux.console.present = terminal() >= 0
-        self.kernel.personality = self.linux
-        self.kernel.fill_ahead = fill_ahead_for(cache, fill_ahead, deterministic)
+        files = HostFiles(root, rw, binds, noexec, visible)
+        self.kernel, self.linux = make_linux(options, profile, files, self.events, warm=page_cache == "warm")
+        self.physical = self.kernel.memory
+        self.kernel.fill_ahead = fill_ahead_for(self.kernel.page_cache, fill_ahead, deterministic)
 
     @property
     def memory_size(self) -> int:
@@ -181,22 +147,7 @@ class Machine:
     def core(self) -> Core:
         """The CPU core; made when first needed, since explaining a program needs none."""
         if not self.kernel.cores:
-            from loadstone.machine.engines import make_core
-
-            profile = self.profile
-            host = (profile.hwcap, profile.hwcap2, profile.minimum_signal_stack)
-            core, self._engine_why = make_core(
-                self._asked_engine, self.kernel.options.deterministic, self.physical,
-                self.kernel.scheduler.kernel_time.timed_fault(resolve),
-                lambda: bool(self.events.fault), host, self._asked_cpu == "baseline",
-            )  # fmt: skip
-            self.kernel.cores.append(core)
-            self.kernel.scheduler.kernel_time.entry_ns = core.exit_ns
-            self.kernel.shootdown.listen(core)
-            if "host-time-stamps" in core.capabilities and self.kernel.clock.__class__ is not VirtualClock:
-                self.linux.vdso.vvar.follow_host()
-            if "answers-reads" in core.capabilities:
-                self.linux.answer_calls(cast("KvmCore", core))
+            _, self._engine_why = add_core(self.kernel, self.linux, self.profile, self._core_choice)
         return self.kernel.cores[0]
 
     @property
@@ -246,12 +197,9 @@ class Machine:
         try:
             self.linux.execute(task, path, strings([path] if argv is None else argv), strings(envp or ()))
         except BaseException as error:
-            made._let_go()
-            del self._known[process.pid]
-            if not self._known:
-                self.events.unsubscribe(self._keep_fault)
+            self._forget(made)
             if isinstance(error, OutOfFrames):
-                raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
+                raise _too_small(error) from None
             raise
         self.linux.console.take(process)
         kernel.start(task)
@@ -278,7 +226,14 @@ class Machine:
         try:
             return world.execve(path, *words, draws=draws, stages=stages)
         except OutOfFrames as error:
-            raise LinuxError(ENOMEM, f"{error}: the machine is too small for this program") from None
+            raise _too_small(error) from None
+
+    def _forget(self, process: Process) -> None:
+        """A process that could not be started was never there."""
+        process._let_go()
+        del self._known[process.pid]
+        if not self._known:
+            self.events.unsubscribe(self._keep_fault)
 
     @property
     def breakpoints(self) -> Breakpoints:
@@ -433,6 +388,10 @@ class Machine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _too_small(error: OutOfFrames) -> LinuxError:
+    return LinuxError(ENOMEM, f"{error}: the machine is too small for this program")
 
 
 def explain(
