@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from errno import ENOMEM
 
 import pytest
@@ -170,3 +171,43 @@ def test_what_fork_leaves_out() -> None:
     child = parent.clone()
     assert child.find(AREA) is None
     assert touch(child, AREA + PAGE) == 0
+
+
+def test_relatives_that_share_vmas_do_not_see_each_others_changes() -> None:
+    """The same calls in a family that shares VMAs after fork and in one that never does."""
+    for seed in range(30):
+        sharing, apart = [make()], [make()]
+        for family in (sharing, apart):
+            choose = random.Random(seed)
+            family[0].map(AREA, 16 * PAGE, 3, 0x22)
+            for _ in range(60):
+                space = choose.choice(family)
+                action, page, pages = choose.randrange(6), choose.randrange(20), choose.randrange(1, 5)
+                start = AREA + page * PAGE
+                if action == 0 and len(family) < 6:
+                    family.append(space.clone())
+                    if family is apart:
+                        family[-1].vmas.own()
+                        space.vmas.own()
+                elif action == 1:
+                    space.unmap(start, pages * PAGE)
+                elif action == 2:
+                    space.map(start, pages * PAGE, choose.choice((1, 3)), choose.choice((0x32, 0x31)))
+                elif action == 3 and all(space.find(start + each * PAGE) for each in range(pages)):
+                    space.protect(start, pages * PAGE, choose.choice((1, 3)))
+                elif action == 4 and (vma := space.find(start)) and vma.flags & WRITE:
+                    touch(space, start, choose.randrange(256))
+                elif action == 5 and len(family) > 1:
+                    family.remove(space)
+                    space.release()
+        assert [describe(space) for space in sharing] == [describe(space) for space in apart]
+        for space in sharing + apart:
+            space.release()
+        for memory in (sharing[0].memory, apart[0].memory):
+            assert memory.usage()["anonymous"] == memory.usage()["page cache"] == memory.usage()["page table"] == 0
+
+
+def describe(space: AddressSpace) -> tuple[str, int, list[str]]:
+    space.vmas.own()
+    kinds = [type(vma.anon_vma).__name__ for vma in space.vmas]
+    return space.render_maps(), space.resident_pages, kinds

@@ -155,6 +155,7 @@ class UserFaultFile(AnonymousFile):
 
     def release(self) -> None:
         """Closed: what was registered is ordinary memory again."""
+        self.space.vmas.own()
         for vma in [vma for vma in self.space.vmas if vma.userfault is self]:
             vma.userfault = None
             vma.flags &= ~UFFD_MISSING

@@ -43,19 +43,14 @@ class Commitment:
         self._inodes += 1
         return self._inodes
 
-    def charge(self, pages: int, mapped: int, privileged: bool) -> None:
-        """Promise `pages` more to a process that has `mapped` pages; ENOMEM when the mode does not allow it."""
-        if self.mode != OVERCOMMIT_NEVER and pages <= self.total:
-            self.promised += pages
-        else:
-            self.charge_each([pages], mapped, privileged)
+    def charge(self, pages: int, mapped: int, privileged: bool, largest: int = 0) -> None:
+        """Promise `pages` more to a process that has `mapped` pages; ENOMEM when the mode does not allow it.
 
-    def charge_each(self, parts: list[int], mapped: int, privileged: bool) -> None:
-        """As `charge` for every mapping of as many pages as one of `parts`; with ENOMEM nothing is promised."""
-        pages, largest = sum(parts), max(parts, default=0)
-        if self.mode == OVERCOMMIT_GUESS and largest > self.total:
+        `largest`: pages of the largest mapping, where they are of several.
+        """
+        if self.mode == OVERCOMMIT_GUESS and (largest or pages) > self.total:
             raise LinuxError(
-                ENOMEM, f"{largest} pages are more than the machine's {self.total} (vm.overcommit_memory 0)"
+                ENOMEM, f"{largest or pages} pages are more than the machine's {self.total} (vm.overcommit_memory 0)"
             )
         if self.mode == OVERCOMMIT_NEVER:
             allowed = self.total * self.ratio // 100

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.errors import LinuxError
 from loadstone.machine.columns import (
     FLAGS,
     MARK_COUNTED,
@@ -30,8 +31,17 @@ from loadstone.memory.accounting import pages_of
 from loadstone.memory.entries import anonymous_entry
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
 from loadstone.memory.guard import guarded
-from loadstone.memory.merge import ForkedAnonVma
-from loadstone.memory.vma import ACCOUNT, DONTCOPY, LOCKED, LOCKONFAULT, SHARED, UFFD_MISSING, WIPEONFORK, WRITE, Vma
+from loadstone.memory.vma import (
+    DONTCOPY,
+    LOCKED,
+    LOCKONFAULT,
+    SHARED,
+    UFFD_MISSING,
+    WIPEONFORK,
+    WRITE,
+    ForkedAnonVma,
+    Vma,
+)
 
 if TYPE_CHECKING:
     from loadstone.machine.physical import PhysicalMemory
@@ -70,18 +80,25 @@ def clone(parent: AddressSpace) -> AddressSpace:
 
 
 def _copy_vmas(parent: AddressSpace, child: AddressSpace) -> None:
-    vmas = [vma for vma in parent.vmas if not vma.flags & DONTCOPY]
-    promised = [pages_of(vma) for vma in vmas if vma.flags & ACCOUNT]
-    limits = parent.limits
-    limits.commitment.charge_each(promised, parent.usage.total, limits.privileged)
-    copies = [_copy_vma(vma) for vma in vmas]
-    if copies:
-        child.vmas.insert_all(copies)
-    if len(vmas) == len(parent.vmas):
+    limits, mapped = parent.limits, parent.usage.total
+    summary = parent.vmas.summary()
+    if not summary.flags & (_NOT_INHERITED | DONTCOPY | WIPEONFORK):
+        limits.commitment.charge(summary.promised, mapped, limits.privileged, summary.largest)
+        child.vmas = parent.vmas.share()
         child.usage = parent.usage.copy()
-    else:
-        for copy in copies:
-            child.usage.add(copy.flags, pages_of(copy))
+        return
+    vmas = [_copy_vma(vma) for vma in parent.vmas if not vma.flags & DONTCOPY]
+    if not vmas:
+        return
+    child.vmas.insert_all(vmas)
+    summary = child.vmas.summary()
+    try:
+        limits.commitment.charge(summary.promised, mapped, limits.privileged, summary.largest)
+    except LinuxError:
+        child.vmas.clear()  # nothing was promised that could be taken back
+        raise
+    for vma in vmas:
+        child.usage.add(vma.flags, pages_of(vma))
 
 
 def _copy_vma(vma: Vma) -> Vma:
@@ -98,7 +115,7 @@ def _copy_pages(parent: AddressSpace, child: AddressSpace) -> None:
     ahead = parent.fill_ahead
     favour = ahead is not None and ahead.unseen(parent) and ahead.has_room(_MOST_COPIED) and not parent.guards
     copies = _MOST_COPIED if favour and parent.children_wrote is not None else 0
-    if favour and parent.resident_pages <= _MOST_GIVEN and not any(vma.flags & _APART for vma in parent.vmas):
+    if favour and parent.resident_pages <= _MOST_GIVEN and not parent.vmas.summary().flags & _APART:
         _share(parent, child, 0, parent.layout.task_size, copies)
     else:
         for vma in parent.vmas:

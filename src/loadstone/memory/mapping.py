@@ -309,13 +309,12 @@ def remove_all(space: AddressSpace) -> None:
     frames of its tables wait for that by themselves (see `PhysicalMemory.old_tables`).
     """
     space.note_resident_peak()
-    memory, promised = space.memory, 0
-    for vma in space.vmas:
-        if vma.flags & SHARED:
-            pass_all_dirty_on(space, vma, vma.start, vma.end)
-        if vma.flags & ACCOUNT:
-            promised += pages_of(vma)
-    space.limits.commitment.uncharge(promised)
+    memory, summary = space.memory, space.vmas.summary()
+    if summary.flags & SHARED:
+        for vma in space.vmas:
+            if vma.flags & SHARED:
+                pass_all_dirty_on(space, vma, vma.start, vma.end)
+    space.limits.commitment.uncharge(summary.promised)
     memory.release_all(frames_of(all_counted(memory, space.page_table)))
     space.page_table.release()
     space.vmas.clear()

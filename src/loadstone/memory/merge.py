@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.memory.flags import MIXEDMAP, PFNMAP
-from loadstone.memory.vma import DONTEXPAND, IO, PROTECTION, AnonVma, Vma
+from loadstone.memory.vma import DONTEXPAND, IO, PROTECTION, AnonVma, ForkedAnonVma, Vma
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 SPECIAL = IO | DONTEXPAND | PFNMAP | MIXEDMAP
 """VM_SPECIAL: mappings that never merge."""
-
-
-class ForkedAnonVma(AnonVma):
-    """The anon_vma of an area that a fork copied: some of its pages may be the parent's."""
-
-    __slots__ = ()
 
 
 class Proposal:
@@ -52,7 +46,9 @@ def merge_new(space: AddressSpace, new: Proposal, index: int, *, expand_only: bo
     """
     if new.flags & SPECIAL:
         return None
-    vmas, areas = space.vmas, space.vmas.areas
+    vmas = space.vmas
+    vmas.own()
+    areas = vmas.areas
     left = areas[index - 1] if index else None
     if left is not None and not (left.end == new.start and _joins_left(left, new)):
         left = None
@@ -79,6 +75,7 @@ def modify(space: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> V
 
     It merges with a neighbour where it can and is split off where it must. Raises ENOMEM past `max_map_count`.
     """
+    space.vmas.own()
     merged = _merge_existing(space, vma, start, end, flags)
     if merged:
         return merged
@@ -106,6 +103,7 @@ def prepare_anon_vma(space: AddressSpace, vma: Vma) -> None:
     """
     if vma.anon_vma is not None:
         return
+    space.vmas.own()
     above = space.vmas.after(vma)
     below = space.vmas.before(vma)
     if above and _anon_compatible(vma, above) and _is_singular(above.anon_vma):

@@ -223,6 +223,7 @@ def _move(space: AddressSpace, request: _Request, vma: Vma) -> int:
         if end > start:
             unmap_range(space, start, end)
         return request.new_address
+    space.vmas.own()
     old = space.vmas.find(start)
     if old is not None:
         if old.flags & LOCKED:

@@ -38,6 +38,12 @@ class AnonVma:
     __slots__ = ()
 
 
+class ForkedAnonVma(AnonVma):
+    """The anon_vma of an area that a fork copied: some of its pages may be the parent's."""
+
+    __slots__ = ()
+
+
 class Vma:
     """`[start, end)` with `flags`, backed by `backing` from byte `offset` on, or anonymous.
 
@@ -73,7 +79,7 @@ class Vma:
 
     def copy(self, start: int, end: int, offset: int) -> Vma:
         """Another area like this one, with another range (kernel: vm_area_dup and vma_set_range)."""
-        copy = Vma.__new__(Vma)  # fork makes dozens: without the defaults
+        copy = Vma.__new__(Vma)  # without the defaults, of which fork may need dozens
         copy.start, copy.end, copy.offset = start, end, offset
         copy.flags = self.flags
         copy.backing = self.backing

@@ -1,20 +1,40 @@
-"""The VMAs of one address space, sorted by address, and the primitive changes to them: find, insert, split, resize."""
+"""The VMAs of one address space, sorted by address, and the primitive changes to them: find, insert, split, resize.
+
+After a fork two address spaces have the same VMAs, and most children change none of them before they call exec. So the
+lists share the VMAs themselves, until one of them is about to change: it keeps them, and the others get copies. Whoever
+holds a VMA of the space that changes can go on with it.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+from loadstone.lean import NamedTuple
 from loadstone.memory.shared import SharedMemory
-from loadstone.memory.vma import Vma
+from loadstone.memory.vma import ACCOUNT, PAGE_SHIFT, ForkedAnonVma, Vma
 
 NOT_PACKED = (1 << 64, 0, 0)
+
+
+class Summary(NamedTuple):
+    """What fork and exit want to know of all VMAs of a list together. Figures in pages.
+
+    `flags`: those that any of them has. `promised`: the sum of those with ACCOUNT; `largest` of them. `shared`: the
+    shared memory behind them, as often as they map it.
+    """
+
+    flags: int
+    promised: int
+    largest: int
+    shared: tuple[SharedMemory, ...]
 
 
 class VmaList:
     """VMAs that never overlap, in ascending order. A lookup is one bisection over their starts.
 
-    The starts are kept beside the VMAs, so a VMA's `start` is changed through `resize` only.
+    The starts are kept beside the VMAs, so a VMA's `start` is changed through `resize` only. Who changes anything else
+    of one calls `own` first, and so does who asks for the kind of its anon_vma.
 
     Attributes:
         areas: the VMAs themselves. Only this class changes it.
@@ -22,12 +42,50 @@ class VmaList:
             or more ends in (floor, top]. It is forgotten when something goes away there.
     """
 
-    __slots__ = ("_starts", "areas", "packed")
+    __slots__ = ("_forked", "_sharing", "_starts", "_summary", "areas", "packed")
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self.areas: list[Vma] = []
         self.packed = NOT_PACKED
+        self._summary: Summary | None = None  # until something changes
+        self._sharing: list[VmaList] | None = None  # the lists that have the same VMAs, this one among them
+        self._forked = False  # the VMAs are still those of a parent
+
+    def share(self) -> VmaList:
+        """The list of a forked child: the same VMAs, until one of the two lists changes."""
+        child = VmaList()
+        child._starts, child.areas, child.packed = self._starts, self.areas, self.packed
+        child._summary = summary = self.summary()
+        child._forked = True
+        if self._sharing is None:
+            self._sharing = [self]
+        self._sharing.append(child)
+        child._sharing = self._sharing
+        for memory in summary.shared:
+            memory.use()
+        return child
+
+    def own(self) -> None:
+        """Something of a VMA is about to change: whoever shares them has copies from now on."""
+        self._summary = None
+        sharing = self._sharing
+        if sharing is None:
+            return
+        self._leave(sharing)
+        if sharing:
+            starts, copies = self._starts.copy(), [vma.copy(vma.start, vma.end, vma.offset) for vma in self.areas]
+            for other in sharing:
+                other._starts, other.areas = starts, copies
+        if self._forked:
+            self._forked = False
+            fork_anon_vmas(self.areas)
+
+    def summary(self) -> Summary:
+        """Of the VMAs as they are now."""
+        if self._summary is None:
+            self._summary = _summary_of(self.areas)
+        return self._summary
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -95,6 +153,7 @@ class VmaList:
 
     def insert_at(self, index: int, vma: Vma) -> None:
         """Add `vma` where there is `room` for it."""
+        self.own()
         self._starts.insert(index, vma.start)
         self.areas.insert(index, vma)
         if isinstance(vma.backing, SharedMemory):
@@ -102,6 +161,7 @@ class VmaList:
 
     def insert_all(self, vmas: list[Vma]) -> None:
         """Add one or more VMAs, in ascending order, to a range in which nothing is."""
+        self.own()
         index = bisect_left(self._starts, vmas[0].start)
         self._starts[index:index] = [vma.start for vma in vmas]
         self.areas[index:index] = vmas
@@ -111,6 +171,7 @@ class VmaList:
 
     def remove(self, vma: Vma) -> None:
         """Take `vma` out."""
+        self.own()
         index = self._index(vma)
         del self._starts[index]
         del self.areas[index]
@@ -121,14 +182,16 @@ class VmaList:
 
     def clear(self) -> None:
         """Take all of them out."""
-        gone = self.areas
-        self._starts, self.areas, self.packed = [], [], NOT_PACKED
-        for vma in gone:
-            if isinstance(vma.backing, SharedMemory):
-                vma.backing.drop()
+        shared = self.summary().shared
+        if self._sharing is not None:
+            self._leave(self._sharing)
+        self._starts, self.areas, self.packed, self._summary = [], [], NOT_PACKED, None
+        for memory in shared:
+            memory.drop()
 
     def resize(self, vma: Vma, start: int, end: int, offset: int) -> None:
         """Give `vma` another range, which does not take it past a neighbour (kernel: vma_set_range)."""
+        self.own()
         self._starts[self._index(vma)] = start
         if vma.end > self.packed[1] and (start > vma.start or end < vma.end):
             self.packed = NOT_PACKED
@@ -136,6 +199,7 @@ class VmaList:
 
     def split(self, vma: Vma, address: int) -> Vma:
         """Cut `vma` in two at `address`, inside it; the new VMA is the upper part (kernel: __split_vma)."""
+        self.own()
         upper = vma.copy(address, vma.end, vma.offset + address - vma.start)
         vma.end = address
         self.insert(upper)
@@ -143,3 +207,25 @@ class VmaList:
 
     def _index(self, vma: Vma) -> int:
         return bisect_left(self._starts, vma.start)
+
+    def _leave(self, sharing: list[VmaList]) -> None:
+        sharing.remove(self)
+        self._sharing = None
+
+
+def fork_anon_vmas(areas: list[Vma]) -> None:
+    """Note that anonymous pages of these VMAs may be a parent's (kernel: anon_vma_fork)."""
+    for vma in areas:
+        if vma.anon_vma is not None:
+            vma.anon_vma = ForkedAnonVma()
+
+
+def _summary_of(areas: list[Vma]) -> Summary:
+    flags = 0
+    promised: list[int] = []
+    for vma in areas:
+        flags |= vma.flags
+        if vma.flags & ACCOUNT:
+            promised.append((vma.end - vma.start) >> PAGE_SHIFT)
+    shared = tuple([vma.backing for vma in areas if isinstance(vma.backing, SharedMemory)])
+    return Summary(flags, sum(promised), max(promised, default=0), shared)
