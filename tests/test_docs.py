@@ -116,3 +116,11 @@ def test_rooms_import_downwards_only_as_the_picture_says() -> None:
     for line in re.findall(r"^    (\w+) +-> (.+)$", (ROOT / "README.md").read_text(), re.MULTILINE):
         drawn |= {(line[0], target) for target in line[1].replace(",", " ").split() if target in order}
     assert drawn == found
+
+
+def test_the_rooms_below_know_nothing_of_the_machine_as_python_has_it() -> None:
+    beside = {"api", "assembly", "host", "guest", "tree", "control"}
+    for room in ("observe", "linux", "kernel", "vfs", "binfmt", "memory", "machine"):
+        for file in (ROOT / "src" / "loadstone" / room).rglob("*.py"):
+            used = set(re.findall(r"^\s*(?:from|import) loadstone\.(\w+)", file.read_text(), re.MULTILINE))
+            assert not used & beside, file

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.observe.image import mappings_of
-from loadstone.observe.object_file import NotAnObject, ObjectFile
-from loadstone.observe.symbols import Symbolizer
+from loadstone.observe.space import symbolizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,37 +12,8 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
     from loadstone.machine.core import Core
-    from loadstone.vfs.regular import RegularFile
 
 _LIBC_START = "__libc_start_main"
-
-
-class GuestFile:
-    """A file of the guest's, for whoever reads objects. Implements `observe.object_file.Source`."""
-
-    def __init__(self, inode: RegularFile) -> None:
-        self._inode = inode
-        self.size = inode.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`."""
-        data = bytearray(max(0, min(length, self.size - offset)))
-        done = self._inode.read_into([memoryview(data)], offset) if data else 0
-        return bytes(data[:done])
-
-
-def symbolizer(process: Process) -> Symbolizer:
-    """Names for the addresses of a process, from the files it has mapped now."""
-    backings = {vma.path: vma.backing for vma in process.space.vmas if vma.path and vma.backing is not None}
-
-    def open_object(path: str) -> ObjectFile | None:
-        backing = backings.get(path)
-        try:
-            return ObjectFile(GuestFile(backing)) if hasattr(backing, "read_into") else None  # type: ignore[arg-type]
-        except NotAnObject:
-            return None
-
-    return Symbolizer(mappings_of(process.space), open_object)
 
 
 class Breakpoints:
@@ -126,13 +95,13 @@ def _has_libraries(process: Process) -> bool:
 
 def find_symbol(process: Process, name: str) -> int | None:
     """Where a symbol is in the process, the program itself coming first."""
-    found = symbolizer(process)
+    found = symbolizer(process.space)
     return found.address_of(name, process.image.program.path) or (None if name == "main" else found.address_of(name))
 
 
 def _main_of_stripped(points: Breakpoints, process: Process) -> int | None:
     """The first argument of `__libc_start_main`, which the program's entry code calls."""
-    start = symbolizer(process).address_of(_LIBC_START)
+    start = symbolizer(process.space).address_of(_LIBC_START)
     if start is None or not points.run_until(process, start):
         return None
     return process.tasks[0].context.read("rdi")

@@ -199,9 +199,9 @@ class Process:
 
     def describe(self, address: int) -> str:
         """An address for a person: `puts+0x4 in libc.so.6`."""
-        from loadstone.control import symbolizer
+        from loadstone.observe.space import symbolizer
 
-        return symbolizer(self.inner).describe(address)
+        return symbolizer(self.inner.space).describe(address)
 
     def __repr__(self) -> str:
         on = f" for {self.waits_for}" if self.waits_for else ""

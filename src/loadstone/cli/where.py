@@ -59,12 +59,11 @@ def main(argv: list[str]) -> int:
 
 
 def _answer(options: Namespace, place: str, machine: Machine, process: Process, stream: TextIO) -> None:
-    from loadstone.control import symbolizer
-    from loadstone.observe.image import mappings_of
+    from loadstone.observe.space import mappings_of, symbolizer
     from loadstone.observe.where import NotFound, Situation, follow, locate, parse
     from loadstone.report.where import write_answers
 
-    symbols = symbolizer(process.inner)
+    symbols = symbolizer(process.inner.space)
     spaces = [(p.pid, mappings_of(p.space), p.space.page_table) for p in machine.kernel.processes.values()]
     situation = Situation(process.pid, symbols, process.page_table, machine.physical, spaces)
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from loadstone import events
-from loadstone.observe.image import mappings_of
 from loadstone.observe.maps import Mapping
+from loadstone.observe.space import mappings_of
 
 _PRESENT, _KEPT = 1, 0x100  # a PTE that has a frame, though perhaps nobody may touch it (machine/paging.py)
 _USER_END = 1 << 47

@@ -57,9 +57,9 @@ class DeathWatch:
         """Look at one event."""
         if record.pid != self._process.pid or record.action != "default":
             return
-        from loadstone.control import symbolizer
+        from loadstone.observe.space import symbolizer
 
-        self.symbols = symbolizer(self._process.inner)
+        self.symbols = symbolizer(self._process.inner.space)
         task = next(task for task in self._process.inner.tasks if task.tid == record.tid)
         state = task.signals
         faulted = state.trap_number == _PAGE_FAULT and state.cr2 == record.address and record.code > 0

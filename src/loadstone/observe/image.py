@@ -14,9 +14,8 @@ from loadstone.binfmt.plan import AoutPlan, ElfPlan
 from loadstone.lean import NamedTuple
 from loadstone.linux.auxv import AT_NULL
 from loadstone.linux.auxv import name as auxv_name
-from loadstone.memory.maps_text import vma_name
-from loadstone.observe.maps import Mapping
 from loadstone.observe.object_file import NotAnObject, ObjectFile
+from loadstone.observe.space import mappings_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
     from loadstone.errors import LinuxError
     from loadstone.linux.execve import ExecImage, Stage
     from loadstone.linux.stack import InitialStack, Word
-    from loadstone.memory.address_space import AddressSpace
     from loadstone.observe.object_file import Section, Source, Symbol
 
 SCHEMA = "loadstone/image/1"
 PAGE = 4096
-VSYSCALL = Mapping(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000, "--xp", 0, "[vsyscall]")
 SIGNALS = {4: "SIGILL", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV"}
 # fmt: off
 SECTION_TYPES = (
@@ -206,17 +203,6 @@ class Image:
     def position_independent(self) -> bool:
         """Whether the program is ET_DYN: it was linked at 0 and moved."""
         return isinstance(self.plan, ElfPlan) and self.plan.header.type == ET_DYN
-
-
-def mappings_of(space: AddressSpace) -> list[Mapping]:
-    """An address space's mappings as /proc/PID/maps shows them, the vsyscall page included."""
-    found = [
-        Mapping(vma.start, vma.end, vma.perms, vma.offset if vma.backing is not None else 0, vma_name(space, vma))
-        for vma in space.vmas
-    ]
-    if space.layout.vsyscall:
-        found.append(VSYSCALL._replace(perms=space.layout.vsyscall))
-    return found
 
 
 def failure_to_dict(error: LinuxError) -> dict[str, Any]:
