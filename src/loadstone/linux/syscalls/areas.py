@@ -6,8 +6,9 @@ _NAMES = {
     "memory": """mmap munmap mprotect mremap brk madvise mincore msync mlock mlock2 munlock mlockall munlockall
         membarrier mseal remap_file_pages""",
     "process": """getpid gettid getppid exit exit_group execve execveat
-        set_tid_address set_robust_list get_robust_list rseq arch_prctl prctl personality setpgid getpgid getpgrp
+        set_tid_address set_robust_list get_robust_list rseq arch_prctl personality setpgid getpgid getpgrp
         getsid setsid restart_syscall""",
+    "prctl": """prctl""",
     "forking": """fork vfork clone clone3""",
     "waiting": """wait4 waitid""",
     "comparing": """kcmp""",

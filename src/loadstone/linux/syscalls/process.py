@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EFAULT, EINTR, EINVAL, ENODEV, EPERM, ESRCH
-from os import fsdecode
+from errno import EACCES, EINTR, EINVAL, ENODEV, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
-from loadstone.linux.capabilities import CAP_SETPCAP, LAST_CAPABILITY, capabilities_of, capable, lower_bound
 from loadstone.linux.of_task import task_of
-from loadstone.linux.state import (
-    DEFAULT_SLACK,
-    INHERITED_SLACK,
-    PR_GET_DUMPABLE,
-    PR_GET_KEEPCAPS,
-    PR_GET_NO_NEW_PRIVS,
-    PR_GET_TIMERSLACK,
-    READ_IMPLIES_EXEC,
-    process_state,
-)
-from loadstone.linux.structs import INT, WORD
+from loadstone.linux.state import READ_IMPLIES_EXEC, process_state
+from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.placement import TASK_SIZE_MAX
-from loadstone.memory.user import copy_in, copy_out, read_string
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
@@ -40,12 +28,10 @@ if TYPE_CHECKING:
         Int,
         Path,
         Pid,
-        PrctlOption,
         Size,
         Strings,
         UHex,
         UInt,
-        ULong,
     )
     from loadstone.wait import Blocking
 
@@ -251,112 +237,3 @@ def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
     else:
         raise LinuxError(EINVAL, f"no arch_prctl code {code:#x}")
     return 0
-
-
-# include/uapi/linux/prctl.h
-PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_GET_TIMING, PR_SET_TIMING = 1, 2, 4, 8, 13, 14
-PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 15, 16, 21, 23, 24
-PR_GET_TSC, PR_SET_TSC, PR_GET_SECUREBITS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK = 25, 26, 27, 28, 29
-PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS = 36, 37, 38, 40
-PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
-
-_NAME_SIZE = 16
-_HIGHEST_SIGNAL = 64
-_TSC_ENABLED = 1
-
-# What a plain setting reads before it is set.
-_INITIAL = {PR_GET_DUMPABLE: 1, PR_GET_TIMERSLACK: DEFAULT_SLACK}
-_PLAIN_READS = (
-    PR_GET_DUMPABLE,
-    PR_GET_KEEPCAPS,
-    PR_GET_TIMING,
-    PR_GET_SECCOMP,
-    PR_GET_SECUREBITS,
-    PR_GET_TIMERSLACK,
-    PR_GET_NO_NEW_PRIVS,
-    PR_GET_THP_DISABLE,
-)
-
-
-@syscall(PARTIAL, "what a process says of itself; ambient capabilities, secure bits and seccomp are refused")
-def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
-    """prctl(2)."""
-    process = task.process
-    settings = process_state(process).settings
-    if option == PR_SET_NAME:
-        task.name = _name_at(task, argument)
-        if task is process.tasks[0]:
-            process.name = task.name
-        return 0
-    if option == PR_GET_NAME:
-        copy_out(process.space, argument, task.name.encode("utf-8", "surrogateescape").ljust(_NAME_SIZE, b"\0"))
-        return 0
-    if option in _PLAIN_READS:
-        if option in (PR_GET_NO_NEW_PRIVS, PR_GET_THP_DISABLE) and argument | third | fourth | fifth:
-            raise LinuxError(EINVAL)
-        return settings.get(option, _INITIAL.get(option, 0))
-    reader = _POINTER_READS.get(option)
-    if reader is not None:
-        write_struct(task, argument, INT, settings.get(option, reader))
-        return 0
-    if option == PR_GET_TID_ADDRESS:
-        write_struct(task, argument, WORD, task.clear_child_tid)
-        return 0
-    if option == PR_CAPBSET_READ:
-        _check_capability(argument)
-        return capabilities_of(process.credentials).bound >> argument & 1
-    if option == PR_CAPBSET_DROP:
-        if not capable(process.credentials, CAP_SETPCAP):
-            raise LinuxError(EPERM)
-        _check_capability(argument)
-        lower_bound(process.credentials, argument)
-        return 0
-    _write_setting(settings, option, argument, third | fourth | fifth)
-    return 0
-
-
-# Settings that are read through a pointer, with their initial values.
-_POINTER_READS = {PR_GET_PDEATHSIG: 0, PR_GET_CHILD_SUBREAPER: 0, PR_GET_TSC: _TSC_ENABLED}
-
-
-# Settings that have one possible value here.
-_AS_IT_IS = ((PR_SET_TIMING, 0), (PR_SET_TSC, _TSC_ENABLED))
-
-
-def _write_setting(settings: dict[int, int], option: int, value: int, rest: int) -> None:
-    """Keep what the matching PR_GET reads; EINVAL for a value, or an option, that does not exist."""
-    if option == PR_SET_PDEATHSIG and value <= _HIGHEST_SIGNAL:
-        settings[PR_GET_PDEATHSIG] = value
-    elif option == PR_SET_DUMPABLE and value <= 1:
-        settings[PR_GET_DUMPABLE] = value
-    elif option == PR_SET_KEEPCAPS and value <= 1:
-        settings[PR_GET_KEEPCAPS] = value
-    elif (option, value) in _AS_IT_IS:
-        pass
-    elif option == PR_SET_TIMERSLACK:
-        settings[PR_GET_TIMERSLACK] = value if 0 < value < 1 << 63 else settings.get(INHERITED_SLACK, DEFAULT_SLACK)
-    elif option == PR_SET_CHILD_SUBREAPER:
-        settings[PR_GET_CHILD_SUBREAPER] = int(value != 0)
-    elif option == PR_SET_NO_NEW_PRIVS and value == 1 and not rest:
-        settings[PR_GET_NO_NEW_PRIVS] = 1
-    elif option == PR_SET_THP_DISABLE and not rest:
-        settings[PR_GET_THP_DISABLE] = int(value != 0)
-    elif option == PR_SET_SECUREBITS:
-        raise LinuxError(EPERM, "the secure bits cannot be changed")
-    else:
-        raise LinuxError(EINVAL, f"prctl option {option} with {value:#x}")
-
-
-def _check_capability(number: int) -> None:
-    if number > LAST_CAPABILITY:
-        raise LinuxError(EINVAL, f"no capability {number}")
-
-
-def _name_at(task: Task, address: int) -> str:
-    """Up to 15 bytes; what is longer is cut."""
-    try:
-        return fsdecode(read_string(task.process.space, address, _NAME_SIZE))
-    except LinuxError as error:
-        if error.errno == EFAULT:
-            raise
-        return fsdecode(copy_in(task.process.space, address, _NAME_SIZE - 1))
