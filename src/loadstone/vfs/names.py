@@ -7,6 +7,7 @@ from errno import EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, 
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import (
     PATH_MAX,
     R_OK,
@@ -28,6 +29,21 @@ from loadstone.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from loadstone.vfs.inode import Identity, Inode
+
+
+class Move(NamedTuple):
+    """A rename: `source`, called `name` in `base`, becomes `new_name` in `new_base`, where `target` is now, if it is.
+
+    `swap`: the two change places.
+    """
+
+    base: Location
+    name: str
+    source: Location
+    new_base: Location
+    new_name: str
+    target: Location | None
+    swap: bool
 
 
 class Names(Namespace):
@@ -184,11 +200,19 @@ class Names(Namespace):
 
     def rename(self, old: str, new: str, origin: Origin = TOP, new_origin: Origin = TOP, *, flags: int = 0) -> None:
         """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Source: fs/namei.c, do_renameat2()."""
-        swap = flags == RENAME_EXCHANGE
         if flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
             raise LinuxError(EINVAL)
-        walk = self._walk(origin)
-        new_walk = self._walk(new_origin)
+        move = self._move(old, new, self._walk(origin), self._walk(new_origin), flags)
+        if move.target is not None and move.target.inode is move.source.inode:
+            return
+        self._demand_permission(move, origin.who)
+        if move.swap and move.target is not None:
+            self._exchange(move, move.target)
+        else:
+            self._replace(move)
+
+    def _move(self, old: str, new: str, walk: Walk, new_walk: Walk, flags: int) -> Move:
+        """Where a rename leads, as far as names and kinds of files do not forbid it."""
         base, last, slash = self._last(old, walk)
         new_base, new_last, new_slash = self._last(new, new_walk)
         if base.mount is not new_base.mount:
@@ -200,43 +224,49 @@ class Names(Namespace):
         base.demand_writable()
         source = self._step(base, last, walk)
         target = self._child(new_base, new_last, new_walk)
+        swap = flags == RENAME_EXCHANGE
         if target is not None and flags == RENAME_NOREPLACE:
             raise LinuxError(EEXIST)
-        if swap and target is None:
+        if target is None and swap:
             raise LinuxError(ENOENT)
-        directory = source.inode.is_directory
-        if swap and new_slash and target is not None and not target.inode.is_directory:
-            raise LinuxError(ENOTDIR)
-        if not directory and (slash or (new_slash and not swap)):
-            raise LinuxError(ENOTDIR)
-        if directory and is_within(new_base.dentry, source.dentry):
+        _demand_directories(source, slash, target, new_slash, swap)
+        if source.inode.is_directory and is_within(new_base.dentry, source.dentry):
             raise LinuxError(EINVAL)
         if target is not None and target.inode.is_directory and is_within(base.dentry, target.dentry):
             raise LinuxError(EINVAL if swap else ENOTEMPTY)
-        if target is not None and target.inode is source.inode:
-            return
-        self._may_delete(base, source.inode, directory, origin.who)
-        if target is None:
-            self._may_create(new_base, origin.who)
+        return Move(base, last, source, new_base, new_last, target, swap)
+
+    def _demand_permission(self, move: Move, who: Identity) -> None:
+        """Whether `who` may rename (vfs_rename)."""
+        directory = move.source.inode.is_directory
+        self._may_delete(move.base, move.source.inode, directory, who)
+        if move.target is None:
+            self._may_create(move.new_base, who)
         else:
-            self._may_delete(new_base, target.inode, target.inode.is_directory if swap else directory, origin.who)
-            self._not_busy(new_base, target)
-        self._not_busy(base, source)
-        if directory and base.dentry is not new_base.dentry:
-            demand(source.inode, W_OK, origin.who)  # its `..` changes
-        if swap and target is not None:
-            base.inode.exchange(last, source.inode, new_base.inode, new_last, target.inode)
-            self._moved(base, last, target.dentry)
-            self._moved(new_base, new_last, source.dentry)
-            self._tell_moved(base, last, new_base, new_last, source.inode, None)
-            self._tell_moved(new_base, new_last, base, last, target.inode, None)
-            return
-        base.inode.rename(last, source.inode, new_base.inode, new_last, target.inode if target else None)
-        base.dentry.children.pop(last, None)
+            kind = move.target.inode.is_directory if move.swap else directory
+            self._may_delete(move.new_base, move.target.inode, kind, who)
+            self._not_busy(move.new_base, move.target)
+        self._not_busy(move.base, move.source)
+        if directory and move.base.dentry is not move.new_base.dentry:
+            demand(move.source.inode, W_OK, who)  # its `..` changes
+
+    def _exchange(self, move: Move, target: Location) -> None:
+        base, name, source, new_base, new_name, _, _ = move
+        base.inode.exchange(name, source.inode, new_base.inode, new_name, target.inode)
+        self._moved(base, name, target.dentry)
+        self._moved(new_base, new_name, source.dentry)
+        self._tell_moved(base, name, new_base, new_name, source.inode, None)
+        self._tell_moved(new_base, new_name, base, name, target.inode, None)
+
+    def _replace(self, move: Move) -> None:
+        base, name, source, new_base, new_name, target, _ = move
+        replaced = target.inode if target is not None else None
+        base.inode.rename(name, source.inode, new_base.inode, new_name, replaced)
+        base.dentry.children.pop(name, None)
         if target is not None:
             target.dentry.gone = True
-        self._moved(new_base, new_last, source.dentry)
-        self._tell_moved(base, last, new_base, new_last, source.inode, target.inode if target else None)
+        self._moved(new_base, new_name, source.dentry)
+        self._tell_moved(base, name, new_base, new_name, source.inode, replaced)
 
     def _tell_moved(
         self, base: Location, name: str, new_base: Location, new_name: str, inode: Inode, replaced: Inode | None
@@ -259,3 +289,11 @@ def _linkable_by(inode: Inode, who: Identity) -> bool:
     mode = inode.mode
     special = mode & S_ISUID or mode & (S_ISGID | 0o010) == S_ISGID | 0o010
     return inode.is_regular and not special and may(inode, R_OK | W_OK, who)
+
+
+def _demand_directories(source: Location, slash: bool, target: Location | None, new_slash: bool, swap: bool) -> None:
+    """ENOTDIR for a slash behind what is no directory; exchanged, each name keeps the slash of its own."""
+    if swap and new_slash and target is not None and not target.inode.is_directory:
+        raise LinuxError(ENOTDIR)
+    if not source.inode.is_directory and (slash or (new_slash and not swap)):
+        raise LinuxError(ENOTDIR)
