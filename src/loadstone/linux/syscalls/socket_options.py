@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from errno import EINVAL, ENOPROTOOPT, EOPNOTSUPP, EPERM
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.lean import NamedTuple
 from loadstone.linux.control_messages import SOL_SOCKET, UCRED, seen
 from loadstone.linux.structs import INT, SECOND, TIMEVAL
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
@@ -29,8 +31,11 @@ SO_PEERNAME, SO_TIMESTAMP, SO_ACCEPTCONN, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 28, 2
 SO_PASSSEC, SO_PROTOCOL, SO_DOMAIN, SO_PEEK_OFF = 34, 38, 39, 42
 MAX_BUFFER = 4 << 20  # net.core.wmem_max and rmem_max; for root too: the bytes are in the host's memory
 MIN_SEND_BUFFER, MIN_RECEIVE_BUFFER = 4608, 2304  # SOCK_MIN_SNDBUF, SOCK_MIN_RCVBUF
-_REMEMBERED = {SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEPORT, SO_TIMESTAMP}
-_TRUTHS = (*_REMEMBERED, SO_PASSSEC, SO_DEBUG)
+LINGER = Struct("<Q")  # struct linger, its two words as one number: whether, and for how many seconds
+_TRUTHS = (
+    SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEPORT, SO_TIMESTAMP, SO_PASSSEC,
+    SO_DEBUG,
+)  # fmt: skip
 _NOTE = "SO_PEEK_OFF and SO_PEERSEC are refused; SO_RCVLOWAT and options about packets are remembered only"
 
 
@@ -39,43 +44,101 @@ def setsockopt(task: Task, fd: Fd, level: Int, option: Int, value: Address, leng
     """Set an option."""
     socket = socket_file(task, fd).socket
     if level != SOL_SOCKET:
-        if not isinstance(socket, InetSocket):
-            raise LinuxError(EOPNOTSUPP)
-        from loadstone.linux import inet_options
-
-        raw = copy_in(task.process.space, value, min(max(length, 0), 64))
-        inet_options.put(socket, level, option, raw)
+        _set_inet_option(task, socket, level, option, value, length)
         return 0
     if length < INT.size:
         raise LinuxError(EINVAL)
     (number,) = INT.unpack(copy_in(task.process.space, value, INT.size))
-    if option in (SO_RCVTIMEO, SO_SNDTIMEO):
-        socket.settings[option] = _limit(task, value, length)
-    elif option == SO_LINGER:
-        if length < 8:
-            raise LinuxError(EINVAL)
-        socket.settings[option] = int.from_bytes(copy_in(task.process.space, value, 8), "little")
-        if isinstance(socket, InetSocket):
-            socket.linger = socket.settings[option]
-    elif option == SO_PASSCRED:
-        socket.passes_credentials = bool(number)
-    elif option in (SO_SNDBUF, SO_SNDBUFFORCE):
-        socket.send_limit = max(_doubled(number), MIN_SEND_BUFFER)
-        socket.relieve(0)
-    elif option in (SO_RCVBUF, SO_RCVBUFFORCE):
-        socket.receive_limit = max(_doubled(number), MIN_RECEIVE_BUFFER)
-    elif option in (SO_PRIORITY, SO_RCVLOWAT):
-        socket.settings[option] = number
-    elif option == SO_DEBUG and number and task.process.credentials.euid:
-        raise LinuxError(EPERM)
-    elif option in _TRUTHS:
-        socket.settings[option] = int(bool(number))
-        if isinstance(socket, InetSocket):
-            socket.reuses_address = bool(socket.settings.get(SO_REUSEADDR))
-            socket.reuses_port = bool(socket.settings.get(SO_REUSEPORT))
-    else:
+    setter = _SETTERS.get(option)
+    if setter is None:
         raise LinuxError(ENOPROTOOPT)
+    setter(Setting(task, socket, option, number, value, length))
     return 0
+
+
+class Setting(NamedTuple):
+    """What setsockopt(2) was asked for: `number` is the int at `address`, where there are `length` bytes in all."""
+
+    task: Task
+    socket: Socket
+    option: int
+    number: int
+    address: int
+    length: int
+
+
+def _set_inet_option(task: Task, socket: Socket, level: int, option: int, address: int, length: int) -> None:
+    if not isinstance(socket, InetSocket):
+        raise LinuxError(EOPNOTSUPP)
+    from loadstone.linux import inet_options
+
+    raw = copy_in(task.process.space, address, min(max(length, 0), 64))
+    inet_options.put(socket, level, option, raw)
+
+
+def _set_time_limit(asked: Setting) -> None:
+    asked.socket.settings[asked.option] = _limit(asked.task, asked.address, asked.length)
+
+
+def _set_linger(asked: Setting) -> None:
+    if asked.length < LINGER.size:
+        raise LinuxError(EINVAL)
+    (linger,) = LINGER.unpack(copy_in(asked.task.process.space, asked.address, LINGER.size))
+    asked.socket.settings[SO_LINGER] = linger
+    if isinstance(asked.socket, InetSocket):
+        asked.socket.linger = linger
+
+
+def _set_passing_credentials(asked: Setting) -> None:
+    asked.socket.passes_credentials = bool(asked.number)
+
+
+def _set_send_buffer(asked: Setting) -> None:
+    asked.socket.send_limit = max(_doubled(asked.number), MIN_SEND_BUFFER)
+    asked.socket.relieve(0)
+
+
+def _set_receive_buffer(asked: Setting) -> None:
+    asked.socket.receive_limit = max(_doubled(asked.number), MIN_RECEIVE_BUFFER)
+
+
+def _remember_number(asked: Setting) -> None:
+    asked.socket.settings[asked.option] = asked.number
+
+
+def _remember_truth(asked: Setting) -> None:
+    asked.socket.settings[asked.option] = int(bool(asked.number))
+
+
+def _set_debugging(asked: Setting) -> None:
+    if asked.number and asked.task.process.credentials.euid:
+        raise LinuxError(EPERM)
+    _remember_truth(asked)
+
+
+def _set_reuse(asked: Setting) -> None:
+    _remember_truth(asked)
+    if isinstance(asked.socket, InetSocket):
+        asked.socket.reuses_address = bool(asked.socket.settings.get(SO_REUSEADDR))
+        asked.socket.reuses_port = bool(asked.socket.settings.get(SO_REUSEPORT))
+
+
+_SETTERS: dict[int, Callable[[Setting], None]] = {
+    **dict.fromkeys(_TRUTHS, _remember_truth),
+    SO_DEBUG: _set_debugging,
+    SO_REUSEADDR: _set_reuse,
+    SO_REUSEPORT: _set_reuse,
+    SO_LINGER: _set_linger,
+    SO_PASSCRED: _set_passing_credentials,
+    SO_PRIORITY: _remember_number,
+    SO_RCVLOWAT: _remember_number,
+    SO_SNDBUF: _set_send_buffer,
+    SO_SNDBUFFORCE: _set_send_buffer,
+    SO_RCVBUF: _set_receive_buffer,
+    SO_RCVBUFFORCE: _set_receive_buffer,
+    SO_RCVTIMEO: _set_time_limit,
+    SO_SNDTIMEO: _set_time_limit,
+}
 
 
 def _doubled(number: int) -> int:
@@ -142,7 +205,7 @@ def _answer(task: Task, socket: Socket, option: int, room: int) -> bytes:
         seconds, rest = divmod(socket.settings.get(option, 0), SECOND)
         return TIMEVAL.pack(seconds, rest // 1000)
     if option == SO_LINGER:
-        return socket.settings.get(option, 0).to_bytes(8, "little")
+        return LINGER.pack(socket.settings.get(option, 0))
     if option == SO_PEERCRED:
         return UCRED.pack(*seen(task.process, socket.peer_who))
     if option == SO_PEERNAME:
