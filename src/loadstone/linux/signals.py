@@ -328,21 +328,7 @@ def send_task(task: Task, info: SigInfo) -> None:
 
 def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
     number = info.number
-    if bit(number) & STOPPING:
-        _flush(process, bit(SIGCONT))
-    elif number == SIGCONT:
-        _flush(process, STOPPING)
-    if process.status is not None:
-        return  # a zombie hears nothing
-    if number in (SIGCONT, SIGKILL) and (process.stopped_by or is_frozen(process)):
-        from loadstone.linux import jobs
-
-        jobs.go_on(process, number)
-    if number == SIGCONT and _is_traced(process, number):
-        tracing = linux_of(process.tasks[0]).calls.tracing
-        assert tracing is not None
-        tracing.continued(process)
-    if _is_ignored(process, number) or (process.signals.is_init and _spares_init(process, info)):
+    if not _prepare(process, info):
         return
     if process.credentials.users is not None or pids_of(process) is not None:
         info = _as_seen(process, info)
@@ -355,6 +341,34 @@ def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
     pending.add(info)
     if len(pending.queue) > known and (sent.waiters or sent.listeners):
         process.kernel.scheduler.wake(sent.wake())
+    _tell(process, pending, number)
+
+
+def _prepare(process: Process, info: SigInfo) -> bool:
+    """What a signal does by being sent, blocked or not; whether it is to be kept (kernel: prepare_signal).
+
+    Stopping and going on take each other back, and who is stopped goes on at once.
+    """
+    number = info.number
+    if bit(number) & STOPPING:
+        _flush(process, bit(SIGCONT))
+    elif number == SIGCONT:
+        _flush(process, STOPPING)
+    if process.status is not None:
+        return False  # a zombie hears nothing
+    if number in (SIGCONT, SIGKILL) and (process.stopped_by or is_frozen(process)):
+        from loadstone.linux import jobs
+
+        jobs.go_on(process, number)
+    if number == SIGCONT and _is_traced(process, number):
+        tracing = linux_of(process.tasks[0]).calls.tracing
+        assert tracing is not None
+        tracing.continued(process)
+    return not (_is_ignored(process, number) or (process.signals.is_init and _spares_init(process, info)))
+
+
+def _tell(process: Process, pending: PendingSet, number: int) -> None:
+    """Let who takes the signal look: one thread for the process's, all for a kill (kernel: complete_signal)."""
     if pending is process.signals.pending:
         _choose(process, number)
     else:
