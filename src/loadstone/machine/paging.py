@@ -18,7 +18,7 @@ directory. Its last entry, above everything a program can name, is the machine's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loadstone.errors import OutOfFrames
 from loadstone.lean import NamedTuple
@@ -45,7 +45,6 @@ LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
 _SHIFTS = (39, 30, 21, 12)
 _REGION_SHIFT = 21  # a page table maps 2 MiB
 _TABLE_BITS = PRESENT | WRITABLE | USER | ACCESSED | DIRTY  # as the kernel's _PAGE_TABLE
-_EMPTY = bytes(ENTRIES * 8)
 
 # PTE bits for each of the eight protections READ=1 | WRITE=2 | EXEC=4. x86 has no write-only or execute-only page.
 _PERMISSIONS = tuple(
@@ -57,6 +56,11 @@ _PERMISSIONS = tuple(
 def permissions(prot: int) -> int:
     """PTE bits for a protection of READ=1 | WRITE=2 | EXEC=4; with none of them the page is not PRESENT."""
     return _PERMISSIONS[prot & 7]
+
+
+def frames_of(entries: Sequence[int]) -> list[int]:
+    """The frames that entries point at."""
+    return [(entry & FRAME_MASK) >> 12 for entry in entries]
 
 
 class Step(NamedTuple):
@@ -71,15 +75,16 @@ class Step(NamedTuple):
 class PageTable:
     """The page tables of one address space. `root` is the frame of the page directory (what CR3 points at)."""
 
-    __slots__ = ("_directories", "_leaves", "_memory", "_root_word", "_words", "root")
+    __slots__ = ("_leaves", "_memory", "_root_word", "_tables", "_words", "root")
 
     def __init__(self, memory: PhysicalMemory, kernel_entry: int = 0) -> None:
         self._memory = memory
         self._words = memory.words
         self.root = memory.allocate(TABLE)
         self._root_word = self.root * ENTRIES
-        self._directories = [self.root]  # the frames of the tables of the upper levels
-        self._leaves: dict[int, int] = {}  # 2 MiB region -> word index of its page table: spares the walk to it
+        # By level, from the page tables up: number of what it maps, 2 MiB, 1 GiB or 512 GiB -> word index of the table.
+        self._tables: tuple[dict[int, int], ...] = ({}, {}, {})
+        self._leaves = self._tables[0]
         if kernel_entry:
             self._words[self._root_word + KERNEL_SLOT] = kernel_entry
 
@@ -99,25 +104,14 @@ class PageTable:
         table = cls.__new__(cls)
         table._memory, table._words = memory, words
         table.root, table._root_word = root, root * ENTRIES
-        table._directories, table._leaves = [], {region: frame * ENTRIES for region, frame in found}
+        table._leaves = {region: frame * ENTRIES for region, frame in found}
+        table._tables = (table._leaves, {}, {})
         return table
 
     def find(self, address: int) -> int:
         """The index in `PhysicalMemory.words` of the leaf entry of `address`; -1 where a table is missing."""
         leaf = self._leaves.get(address >> 21)
-        if leaf is not None:
-            return leaf + (address >> 12 & 511)
-        words = self._words
-        entry = words[self._root_word + (address >> 39 & 511)]
-        if not entry:
-            return -1
-        entry = words[((entry & FRAME_MASK) >> 3) + (address >> 30 & 511)]
-        if not entry:
-            return -1
-        entry = words[((entry & FRAME_MASK) >> 3) + (address >> 21 & 511)]
-        if not entry:
-            return -1
-        return ((entry & FRAME_MASK) >> 3) + (address >> 12 & 511)
+        return leaf + (address >> 12 & 511) if leaf is not None else -1
 
     def entry(self, address: int) -> int:
         """The leaf entry of `address`, 0 if there is none."""
@@ -126,27 +120,14 @@ class PageTable:
 
     def slot(self, address: int) -> int:
         """As `find`, with the missing tables made. Raises OutOfFrames."""
-        slot = self.find(address)
-        if slot >= 0:
-            return slot
-        words = self._words
-        table = self._root_word
-        for shift in _SHIFTS[:3]:
-            here = table + (address >> shift & 511)
-            entry = words[here]
-            if not entry:
-                try:
-                    frame = self._memory.allocate(TABLE)
-                except OutOfFrames:
-                    self._free_branch(address)
-                    raise
-                words[here] = entry = frame << 12 | _TABLE_BITS
-                if shift == _REGION_SHIFT:
-                    self._leaves[address >> _REGION_SHIFT] = frame * ENTRIES
-                else:
-                    self._directories.append(frame)
-            table = (entry & FRAME_MASK) >> 3
-        return table + (address >> 12 & 511)
+        leaf = self._leaves.get(address >> 21)
+        if leaf is None:
+            try:
+                leaf = self._make(0, address >> 21)
+            except OutOfFrames:
+                self._free_branch(address)
+                raise
+        return leaf + (address >> 12 & 511)
 
     def entries(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """(address, slot, entry) of every leaf entry in [start, end) that is not 0; absent tables cost nothing."""
@@ -185,19 +166,32 @@ class PageTable:
     def prune(self, start: int, end: int) -> None:
         """Free the page tables of [start, end) that hold no entry any more, and what is empty above them then."""
         for region, leaf in self._leaf_tables(start, end):
-            if self._is_empty(leaf // ENTRIES):
+            if self._memory.holds_zeros(leaf, ENTRIES):
                 self._free_branch(region << _REGION_SHIFT)
 
     def table_frames(self) -> int:
         """How many frames the tables take, the page directory included."""
-        return len(self._directories) + len(self._leaves)
+        return 1 + sum(map(len, self._tables))
 
     def release(self) -> None:
         """Free every table and the page directory. What the leaf entries pointed at is the caller's to release."""
-        leaves = [slot // ENTRIES for _, slot in sorted(self._leaves.items())]
-        self._memory.free_tables(leaves + self._directories[::-1])
-        self._leaves.clear()
-        self._directories.clear()
+        slots = [slot for tables in self._tables for _, slot in sorted(tables.items())]
+        self._memory.free_tables([slot // ENTRIES for slot in slots] + [self.root])
+        for tables in self._tables:
+            tables.clear()
+
+    def _make(self, level: int, number: int) -> int:
+        """A table that is missing, and those above it that are; its word index. Raises OutOfFrames."""
+        if level == len(_SHIFTS) - 2:
+            above = self._root_word
+        else:
+            above = self._tables[level + 1].get(number >> 9, -1)
+            if above < 0:
+                above = self._make(level + 1, number >> 9)
+        frame = self._memory.allocate(TABLE)
+        self._words[above + (number & 511)] = frame << 12 | _TABLE_BITS
+        table = self._tables[level][number] = frame * ENTRIES
+        return table
 
     def _leaf_tables(self, start: int, end: int) -> list[tuple[int, int]]:
         """(2 MiB region, word index of its page table) of the page tables that exist for [start, end), ascending."""
@@ -211,17 +205,14 @@ class PageTable:
 
     def _free_branch(self, address: int) -> None:
         """Free the page table of `address`, if it is empty or missing, and the tables above that are empty then."""
-        for step in reversed(self.walk(address)[:3]):
-            if step.entry:
-                below = (step.entry & FRAME_MASK) >> 12
-                if not self._is_empty(below):
-                    return
-                self._words[step.table * ENTRIES + step.number] = 0
-                if step.level == "PD":
-                    del self._leaves[address >> _REGION_SHIFT]
-                else:
-                    self._directories.remove(below)
-                self._memory.release(below)
-
-    def _is_empty(self, table: int) -> bool:
-        return bytes(self._memory.page(table)) == _EMPTY  # a copy: comparing views goes byte by byte
+        for level, tables in enumerate(self._tables):
+            number = address >> _REGION_SHIFT + 9 * level
+            table = tables.get(number)
+            if table is None:
+                continue
+            if not self._memory.holds_zeros(table, ENTRIES):
+                return
+            above = self._root_word if level == 2 else self._tables[level + 1][number >> 9]
+            self._words[above + (number & 511)] = 0
+            del tables[number]
+            self._memory.release(table // ENTRIES)

@@ -143,47 +143,47 @@ class PhysicalMemory:
         """One more reference to `frame`."""
         self._references[frame] += 1
 
-    def hold_all(self, frames: list[int]) -> None:
-        """One more reference to each."""
-        references = self._references
-        for frame in frames:
-            references[frame] += 1
-
     def release(self, frame: int) -> None:
         """One reference less; without any the frame is free."""
-        left = self._references[frame] - 1
-        self._references[frame] = left
-        if left == 0:
-            owner = self._owners[frame]
-            self._count(owner, -1)
-            self._owners[frame] = FREE
-            if self.executed[frame]:
-                self.quarantine.append(frame)
-            elif owner == TABLE and self.old_tables is not None:
-                self.old_tables.append(frame)
-            else:
-                self._free.append(frame)
-                if len(self._free) >= _GIVE_BACK:
-                    self._give_back()
+        if not self.let_go(frame):
+            self.free_all((frame,))
 
     def release_all(self, frames: Iterable[int]) -> None:
-        """`release` for each: most of a process's frames are shared, and only lose a reference, or are its own."""
-        references, owners, executed = self._references, self._owners, self.executed
-        own: list[int] = []
+        """`release` for each."""
+        references = self._references
+        gone: list[int] = []
         for frame in frames:
             left = references[frame] - 1
-            if left > 0:
-                references[frame] = left
-            elif owners[frame] == ANONYMOUS and not executed[frame]:
-                references[frame] = 0
-                owners[frame] = FREE
+            references[frame] = left
+            if not left:
+                gone.append(frame)
+        self.free_all(gone)
+
+    def let_go(self, frame: int) -> int:
+        """One reference less; how many are left. Who lets go of the last one frees the frame."""
+        left = self._references[frame] - 1
+        self._references[frame] = left
+        return left
+
+    def free_all(self, frames: Sequence[int]) -> None:
+        """Frames that nothing refers to any more are free; nearly always those are a program's own."""
+        owners, executed = self._owners, self.executed
+        own: list[int] = []
+        for frame in frames:
+            if owners[frame] == ANONYMOUS and not executed[frame]:
                 own.append(frame)
+                owners[frame] = FREE
             else:
-                self.release(frame)
+                self._free_other(frame)
         self._count(ANONYMOUS, -len(own))
         self._free += own
         if len(self._free) >= _GIVE_BACK:
             self._give_back()
+
+    @property
+    def references_address(self) -> int:
+        """Where the host has the reference counts, 32 bits a frame; it changes when frames are first used."""
+        return self._references.buffer_info()[0]
 
     def free_tables(self, frames: Sequence[int]) -> None:
         """The frames of page tables that nothing points at any more are free."""
@@ -242,9 +242,9 @@ class PhysicalMemory:
         """Byte number `byte` of each of the `count` words from word `slot` on."""
         return self._map[8 * slot + byte : 8 * (slot + count) : 8]
 
-    def set_column(self, slot: int, byte: int, values: bytes) -> None:
-        """Change byte number `byte` of the words from word `slot` on, as many as there are `values`."""
-        self._map[8 * slot + byte : 8 * (slot + len(values)) : 8] = values
+    def holds_zeros(self, slot: int, count: int) -> bool:
+        """Whether the `count` words from word `slot` on, at most a frame's, are all 0."""
+        return self._map[8 * slot : 8 * (slot + count)] == (_ZEROS if count == ENTRIES else _ZEROS[: 8 * count])
 
     def usage(self) -> dict[str, int]:
         """Frames in use, by owner's name."""
@@ -268,6 +268,18 @@ class PhysicalMemory:
             self._map.close()
         except BufferError:  # somebody holds a slice: the mapping goes when that does
             return
+
+    def _free_other(self, frame: int) -> None:
+        """Free a frame that may have to wait before it is used again."""
+        owner = self._owners[frame]
+        self._count(owner, -1)
+        self._owners[frame] = FREE
+        if self.executed[frame]:
+            self.quarantine.append(frame)
+        elif owner == TABLE and self.old_tables is not None:
+            self.old_tables.append(frame)
+        else:
+            self._free.append(frame)
 
     def _reuse(self, count: int, owner: int) -> list[int]:
         """Up to `count` frames that were in use before, with their old contents and one reference each."""

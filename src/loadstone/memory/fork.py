@@ -14,18 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.columns import (
-    FLAGS,
-    MARK_COUNTED,
-    TAGS,
-    clearing,
-    frames_of,
-    marked,
-    marking,
-    positions,
-    resident,
-)
-from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, FRAME_MASK, WRITABLE
+from loadstone.machine.entry_loops import share
+from loadstone.machine.paging import ACCESSED, COUNTED, FRAME_MASK, WRITABLE, frames_of
 from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.entries import anonymous_entry
@@ -51,8 +41,6 @@ _MOST_COPIED = 64  # pages that one fork copies
 _MOST_GIVEN = 8192  # pages of a process whose page tables are given as they are: 32 MiB
 _APART = DONTCOPY | WIPEONFORK | SHARED  # mappings whose entries a child does not get, or gets as they are
 _NOT_INHERITED = LOCKED | LOCKONFAULT | UFFD_MISSING
-_MARK_WRITTEN = marking(WRITABLE | DIRTY)
-_PROTECT, _AGE = clearing(WRITABLE), clearing(ACCESSED)
 
 
 def clone(parent: AddressSpace) -> AddressSpace:
@@ -151,47 +139,31 @@ def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copi
     As a favour up to `copies` pages are copied instead, and the parent's stay writable; how many were.
     """
     memory = parent.memory
-    written: list[int] = []
-    left = copies
+    written: list[tuple[int, int]] = []
     for address, slot, count in parent.page_table.spans(start, end):
-        flags = memory.column(slot, count, FLAGS)
-        if flags.count(0) == count:
+        if memory.holds_zeros(slot, count):
             continue
         target = child.page_table.slot(address)
-        _share_run(child, slot, target, flags)
-        marks = flags.translate(_MARK_WRITTEN)
-        apart = positions(marks, left)
-        if apart:
-            left -= len(apart)
-            marks = _copy_apart(memory, slot, target, marks, apart)
-        written += frames_of(marked(memory, slot, marks))
-    if written:
-        parent.shootdown.changed(parent.page_table.root, start, end, written)
-    return copies - left
+        numbers, resident = share(memory, slot, target, count)
+        child.resident_pages += resident
+        written += [(slot + number, target + number) for number in numbers]
+    if copies and written:
+        _copy_apart(memory, written[:copies])
+    if len(written) > copies:
+        words = memory.words
+        changed = frames_of([words[slot] for slot, _ in written[copies:]])
+        parent.shootdown.changed(parent.page_table.root, start, end, changed)
+    return min(copies, len(written))
 
 
-def _share_run(child: AddressSpace, slot: int, target: int, flags: bytes) -> None:
-    """Give the child the entries from `slot` on, which have these `flags`, in slots from `target` on."""
-    memory, count = child.memory, len(flags)
-    words, tags = memory.words, memory.column(slot, count, TAGS)
-    memory.hold_all(frames_of(marked(memory, slot, tags.translate(MARK_COUNTED))))
-    words[target : target + count] = words[slot : slot + count]
-    protected = flags.translate(_PROTECT)
-    memory.set_column(slot, FLAGS, protected)
-    memory.set_column(target, FLAGS, protected.translate(_AGE))
-    child.resident_pages += resident(flags, tags)
-
-
-def _copy_apart(memory: PhysicalMemory, slot: int, target: int, marks: bytes, apart: list[int]) -> bytes:
-    """Undo the sharing of those entries that are numbered in `apart`: both sides have a page of their own, and may
-    write. Their `marks` are taken away.
+def _copy_apart(memory: PhysicalMemory, pairs: list[tuple[int, int]]) -> None:
+    """Undo the sharing of some entries, in slots of the parent's and of the child's: both have a page of their own, and
+    may write.
     """
-    words, left = memory.words, bytearray(marks)
-    entries = [words[slot + index] | WRITABLE for index in apart]
+    words = memory.words
+    entries = [words[slot] | WRITABLE for slot, _ in pairs]
     frames = frames_of(entries)
-    for index, entry, copy in zip(apart, entries, memory.duplicate(frames), strict=True):
-        words[slot + index] = entry
-        words[target + index] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
-        left[index] = 0
+    for (slot, target), entry, copy in zip(pairs, entries, memory.duplicate(frames), strict=True):
+        words[slot] = entry
+        words[target] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
     memory.release_all(frames)
-    return bytes(left)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.machine.columns import all_counted, frames_of
+from loadstone.machine.entry_loops import drop
+from loadstone.machine.paging import USER_END
 from loadstone.memory import guard
 from loadstone.memory.accounting import OVERCOMMIT_NEVER, is_accountable, pages_of
 from loadstone.memory.flags import (
@@ -315,7 +316,8 @@ def remove_all(space: AddressSpace) -> None:
             if vma.flags & SHARED:
                 pass_all_dirty_on(space, vma, vma.start, vma.end)
     space.limits.commitment.uncharge(summary.promised)
-    memory.release_all(frames_of(all_counted(memory, space.page_table)))
+    for _, slot, count in space.page_table.spans(0, USER_END):
+        memory.free_all(drop(memory, slot, count))
     space.page_table.release()
     space.vmas.clear()
     space.resident_pages = 0

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.machine.columns import FLAGS, TAGS, resident
-from loadstone.machine.paging import DIRTY, FRAME_MASK
+from loadstone.machine.paging import DIRTY, FRAME_MASK, ZERO_PAGE
 from loadstone.machine.physical import CACHE, ENTRIES, FRAME_SHIFT
 from loadstone.memory.vma import PAGE_SHIFT, SHARED, Vma
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
 _EMPTY = memoryview(bytes(8 * ENTRIES)).cast("Q")
+_TAGS = 6  # the number of the byte of an entry that says whether it is of the zero page
+_ZERO_TAG = ZERO_PAGE >> 8 * _TAGS
 
 
 def zap(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
@@ -34,11 +35,12 @@ def clear(space: AddressSpace, vma: Vma, start: int, end: int) -> list[int]:
     words = space.memory.words
     gone: list[int] = []
     for _, slot, count in space.page_table.spans(start, end):
-        flags = space.memory.column(slot, count, FLAGS)
-        if flags.count(0) < count:
-            space.resident_pages -= resident(flags, space.memory.column(slot, count, TAGS))
-            gone += filter(None, words[slot : slot + count].tolist())
-            words[slot : slot + count] = _EMPTY[:count]
+        if space.memory.holds_zeros(slot, count):
+            continue
+        found = [*filter(None, words[slot : slot + count].tolist())]
+        space.resident_pages -= len(found) - space.memory.column(slot, count, _TAGS).count(_ZERO_TAG)
+        gone += found
+        words[slot : slot + count] = _EMPTY[:count]
     return gone
 
 
