@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from loadstone.linux.console import Console
-from loadstone.linux.syscalls import terminal as ioctls
+from loadstone.linux.syscalls import ioctl as any_file
+from loadstone.linux.syscalls import terminal as requests
 from support.compilers import Compiler
 from support.run import ENVIRONMENT, command
 
@@ -195,12 +196,12 @@ def test_console_survives_a_terminal_that_is_gone() -> None:
 
 
 def test_the_lists_do_not_overlap() -> None:
-    refused = {ioctls.TIOCSTI, ioctls.TIOCLINUX, ioctls.TIOCCONS}
-    assert all(ioctls.ANY_FILE[request] is ioctls._refused for request in refused)
-    assert not refused & set(ioctls.TERMINAL)
+    refused = {requests.TIOCSTI, requests.TIOCLINUX, requests.TIOCCONS}
+    assert all(any_file.ANY_FILE[request] is requests.refused for request in refused)
+    assert not refused & set(requests.TERMINAL)
 
 
 def test_request_numbers_are_the_hosts() -> None:
     for name in ("TCGETS", "TCSETSW", "TIOCGWINSZ", "TIOCSTI", "TIOCSCTTY", "TIOCCONS", "TIOCLINUX", "FIONREAD",
                  "TIOCGPGRP", "TIOCSPGRP", "TIOCOUTQ", "TIOCGETD", "TIOCPKT", "FIONBIO", "FIOCLEX"):  # fmt: skip
-        assert getattr(ioctls, name) == getattr(termios, name), name
+        assert {**vars(requests), **vars(any_file)}[name] == getattr(termios, name), name

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Entry
     from loadstone.vfs.location import Location
 
-NSFS_DEVICE, NSFS_MAGIC = 4, 0x6E736673  # 0:4: `linux.syscalls.terminal` knows it by that
+NSFS_DEVICE, NSFS_MAGIC = 4, 0x6E736673  # 0:4: `linux.syscalls.ioctl` knows it by that
 
 # What /proc/PID/ns has, in the kernel's order; which namespace of a thread each of them is.
 _LINKS: dict[str, Callable[[Task, Namespaces], Namespace]] = {

@@ -45,7 +45,7 @@ _NAMES = {
         removexattr lremovexattr fremovexattr""",
     "descriptors": """dup dup2 dup3 fcntl""",
     "locks": """flock""",
-    "terminal": """ioctl""",
+    "ioctl": """ioctl""",
     "pipes": """pipe pipe2""",
     "poll": """poll ppoll select pselect6""",
     "event_files": """timerfd_create timerfd_settime timerfd_gettime signalfd signalfd4""",

@@ -15,7 +15,7 @@ from loadstone.vfs.loop import AUTOCLEAR, DIRECT_IO, PARTSCAN, READ_ONLY, SECTOR
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.linux.syscalls.terminal import Call
+    from loadstone.linux.syscalls.ioctl import Call
 
 # include/uapi/linux/loop.h
 LOOP_SET_FD, LOOP_CLR_FD, LOOP_SET_STATUS, LOOP_GET_STATUS, LOOP_SET_STATUS64, LOOP_GET_STATUS64 = range(0x4C00, 0x4C06)

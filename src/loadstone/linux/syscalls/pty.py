@@ -15,6 +15,7 @@ from loadstone.linux.of_task import pid_seen
 from loadstone.linux.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls import terminal as any_terminal
+from loadstone.linux.syscalls.ioctl import FIONREAD
 from loadstone.vfs.flags import O_CLOEXEC
 from loadstone.vfs.pty import MasterFile, SlaveFile
 from loadstone.vfs.terminal_modes import CONTROL_CHARACTERS, VSTART, VSTOP, Modes
@@ -22,7 +23,7 @@ from loadstone.vfs.terminal_modes import CONTROL_CHARACTERS, VSTART, VSTOP, Mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.linux.syscalls.terminal import Call
+    from loadstone.linux.syscalls.ioctl import Call
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.pty import Pty
 
@@ -319,7 +320,7 @@ PSEUDO_TERMINAL: dict[int, Callable[[Call], int]] = {
     any_terminal.TCSBRKP: _drain,
     any_terminal.TCXONC: _flow,
     any_terminal.TCFLSH: _flush,
-    any_terminal.FIONREAD: _bytes_to_read,
+    FIONREAD: _bytes_to_read,
     any_terminal.TIOCOUTQ: _bytes_to_write,
     any_terminal.TIOCGWINSZ: _get_size,
     any_terminal.TIOCSWINSZ: _set_size,
