@@ -92,7 +92,6 @@ def test_profile_counts_by_object_and_cause() -> None:
     assert profile.causes() == ["file", "anonymous"]
     assert profile.calls == {"write": 1, "open": 1}
     assert profile.call_errors("open") == {"ENOENT": 1}
-    assert profile.changes == {"protect": 1}
 
 
 def test_trace_lines() -> None:

@@ -1,4 +1,4 @@
-"""What a run cost, counted from its events: page faults by object and kind, system calls, mappings made."""
+"""What a run cost, counted from its events: page faults by object and kind, system calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from loadstone import events
 
-CAUSES = ("file", "copy-on-write", "zero-page", "anonymous", "stack", "shared", "swap", "protection")
+CAUSES = ("file", "copy-on-write", "zero-page", "anonymous", "stack", "shared", "protection")
 ANONYMOUS = "[anonymous]"
 _PAGE = -4096
 
@@ -15,12 +15,11 @@ _PAGE = -4096
 class ObjectFaults:
     """The faults of one object: a file, `[heap]`, `[stack]`, anonymous memory."""
 
-    __slots__ = ("around", "by_access", "by_cause", "kernel", "major", "minor", "name", "pages", "signals")
+    __slots__ = ("around", "by_cause", "kernel", "major", "minor", "name", "pages", "signals")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.by_cause: Counter[str] = Counter()
-        self.by_access: Counter[str] = Counter()
         self.major = 0
         self.minor = 0
         self.kernel = 0  # of major and minor: taken by the kernel on the program's behalf
@@ -35,22 +34,20 @@ class ObjectFaults:
 
 
 class FaultProfile:
-    """Subscribe it to fault, syscall, map and exec events.
+    """Subscribe it to the events of KINDS.
 
     Attributes:
         objects: by mapping name, in the order of their first fault.
-        calls, call_errors: system calls by name, and those of them that failed.
-        errors: (name, errno) of failed calls.
-        mapped, unmapped, protected: how often mappings changed; exec's own included.
+        calls: system calls by name.
+        errors: those of them that failed, by (name, errno).
     """
 
-    KINDS = ("fault", "syscall", "map")
+    KINDS = ("fault", "syscall")
 
     def __init__(self) -> None:
         self.objects: dict[str, ObjectFaults] = {}
         self.calls: Counter[str] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
-        self.changes: Counter[str] = Counter()
 
     def __call__(self, record: Any) -> None:
         """Count one event."""
@@ -61,8 +58,6 @@ class FaultProfile:
             self.calls[record.name] += 1
             if record.errno:
                 self.errors[record.name, record.errno] += 1
-        elif kind is events.Map:
-            self.changes[record.event] += 1
 
     def _fault(self, e: events.Fault) -> None:
         name = e.mapping or ANONYMOUS
@@ -73,7 +68,6 @@ class FaultProfile:
             entry.signals += 1
             return
         entry.by_cause[e.cause] += 1
-        entry.by_access[e.access] += 1
         entry.around += e.around
         entry.pages.add(e.address & _PAGE)
         if e.major:

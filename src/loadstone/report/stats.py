@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from loadstone.linux.auxv import differing
 from loadstone.observe.at_exit import AtExit
-from loadstone.observe.fault_profile import FaultProfile
+from loadstone.observe.fault_profile import FaultProfile, ObjectFaults
 from loadstone.observe.maps import Mapping
 from loadstone.report.differing import differing_line
 from loadstone.report.discarded import amount, short_amount
@@ -152,6 +152,7 @@ def _mappings(paper: Paper, summary: Summary) -> None:
 
 
 _SHORT = {"copy-on-write": "COW", "zero-page": "zero", "anonymous": "anon", "protection": "prot"}
+_FAULT_COLUMNS = ("all", "major", "kernel", "pages", "around")
 
 
 def _faults(paper: Paper, summary: Summary) -> None:
@@ -161,26 +162,32 @@ def _faults(paper: Paper, summary: Summary) -> None:
         paper.paragraph("none")
         return
     causes = profile.causes()
-    rows = []
-    for entry in sorted(profile.objects.values(), key=lambda entry: (-entry.total, entry.name)):
-        kinds = [entry.by_cause[cause] or "" for cause in causes]
-        name = os.path.basename(entry.name) or entry.name
-        rows.append((name, *kinds, entry.total, entry.major, entry.kernel or "", len(entry.pages), entry.around or ""))
-    objects = profile.objects.values()
-    rows.append(
-        (
-            "total",
-            *(sum(entry.by_cause[cause] for entry in objects) for cause in causes),
-            profile.total,
-            sum(entry.major for entry in objects),
-            sum(entry.kernel for entry in objects),
-            sum(len(entry.pages) for entry in objects),
-            sum(entry.around for entry in objects),
-        )
-    )
-    names = [_SHORT.get(cause, cause) for cause in causes]
-    numbers = [*names, "all", "major", "kernel", "pages", "around"]
-    paper.table([Column("object"), *(Column(name, right=True) for name in numbers)], rows)
+    found = sorted(profile.objects.values(), key=lambda entry: (-entry.total, entry.name))
+    names = [*(_SHORT.get(cause, cause) for cause in causes), *_FAULT_COLUMNS]
+    rows: list[tuple[object, ...]] = []
+    for entry in found:
+        numbers = zip(names, _fault_numbers([entry], causes), strict=True)
+        cells = [number or ("" if name != "major" else 0) for name, number in numbers]
+        rows.append((os.path.basename(entry.name) or entry.name, *cells))
+    rows.append(("total", *_fault_numbers(found, causes)))
+    paper.table([Column("object"), *(Column(name, right=True) for name in names)], rows)
+    _fault_notes(paper, summary)
+
+
+def _fault_numbers(group: Sequence[ObjectFaults], causes: Sequence[str]) -> list[int]:
+    """The numbers of some objects together: by cause, then as _FAULT_COLUMNS."""
+    return [
+        *(sum(entry.by_cause[cause] for entry in group) for cause in causes),
+        sum(entry.total for entry in group),
+        sum(entry.major for entry in group),
+        sum(entry.kernel for entry in group),
+        sum(len(entry.pages) for entry in group),
+        sum(entry.around for entry in group),
+    ]
+
+
+def _fault_notes(paper: Paper, summary: Summary) -> None:
+    """What the table's columns mean, and what else there is to say of faults."""
     around = "pure demand paging" if summary.fault_around <= PAGE else f"fault-around {summary.fault_around >> 10} KiB"
     paper.paragraph(
         f"{around}, {summary.page_cache} page cache. major: the file was not in memory; kernel: taken in a system call "
@@ -195,7 +202,7 @@ def _faults(paper: Paper, summary: Summary) -> None:
         )
     else:
         paper.paragraph("filling ahead is off, since faults are counted as the kernel takes them", style=DIM)
-    signals = sum(entry.signals for entry in objects)
+    signals = sum(entry.signals for entry in summary.profile.objects.values())
     if signals:
         paper.paragraph(f"{count(signals, 'fault')} more ended in a signal", style=WARNING)
 
@@ -209,34 +216,33 @@ def _frames(paper: Paper, summary: Summary) -> None:
 
 
 def _calls(paper: Paper, summary: Summary) -> None:
-    profile = summary.profile
     paper.heading("System calls")
-    if not profile.calls:
-        paper.paragraph("none")
+    if summary.profile.calls:
+        _call_table(paper, summary.profile)
     else:
-        rows: list[tuple[object, ...]] = []
-        for name, number in sorted(profile.calls.items(), key=lambda item: (-item[1], item[0]))[:MOST_CALLS]:
-            errors = profile.call_errors(name)
-            detail = ", ".join(f"{errno} {times}" for errno, times in sorted(errors.items()))
-            rows.append((name, number, sum(errors.values()) or "", detail))
-        left = len(profile.calls) - len(rows)
-        shown = sum(int(str(row[1])) for row in rows)
-        total = sum(profile.calls.values())
-        if left:
-            rows.append((f"{left} more", total - shown, "", ""))
-        rows.append(("total", total, sum(profile.errors.values()) or "", ""))
-        columns = [
-            Column("call"),
-            Column("calls", right=True),
-            Column("errors", right=True),
-            Column("which", style=DIM),
-        ]
-        paper.table(columns, rows)
+        paper.paragraph("none")
     if summary.engine == "kvm":
         paper.paragraph("no read is answered in the guest, since system calls are counted as they come", style=DIM)
-    if summary.unimplemented:
-        calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.unimplemented.items()))
-        paper.paragraph(f"NOT IMPLEMENTED, answered with ENOSYS: {calls}", style=WARNING)
-    if summary.refused:
-        calls = ", ".join(f"{name} ({times})" for name, times in sorted(summary.refused.items()))
-        paper.paragraph(f"REFUSED: {calls}", style=WARNING)
+    for what, found in (
+        ("NOT IMPLEMENTED, answered with ENOSYS", summary.unimplemented),
+        ("REFUSED", summary.refused),
+    ):
+        if found:
+            calls = ", ".join(f"{name} ({times})" for name, times in sorted(found.items()))
+            paper.paragraph(f"{what}: {calls}", style=WARNING)
+
+
+def _call_table(paper: Paper, profile: FaultProfile) -> None:
+    """The most frequent calls, the rest together, and all."""
+    most = sorted(profile.calls.items(), key=lambda item: (-item[1], item[0]))
+    rows: list[tuple[object, ...]] = []
+    for name, number in most[:MOST_CALLS]:
+        errors = profile.call_errors(name)
+        detail = ", ".join(f"{errno} {times}" for errno, times in sorted(errors.items()))
+        rows.append((name, number, sum(errors.values()) or "", detail))
+    rest = [number for _, number in most[MOST_CALLS:]]
+    if rest:
+        rows.append((f"{len(rest)} more", sum(rest), "", ""))
+    rows.append(("total", sum(profile.calls.values()), sum(profile.errors.values()) or "", ""))
+    columns = [Column("call"), Column("calls", right=True), Column("errors", right=True), Column("which", style=DIM)]
+    paper.table(columns, rows)
