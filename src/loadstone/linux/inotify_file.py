@@ -91,6 +91,7 @@ class InotifyFile(AnonymousFile):
     __slots__ = ("_events", "_last", "_overflown", "watches")
 
     kind = "inotify"
+    asynchronous = True
 
     def __init__(self, vfs: Vfs, flags: int) -> None:
         super().__init__(vfs, flags)
@@ -138,7 +139,7 @@ class InotifyFile(AnonymousFile):
         elif events and _what(events[-1]) == _what(event):
             return
         events.append(event)
-        self._notify(self.read_queue)
+        self._notify(self.read_queue, POLLIN | POLLRDNORM)
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """As many events as fit; EINVAL if not even the first does."""

@@ -20,6 +20,7 @@ UTIMBUF = Struct("<qq")
 EPOLL_EVENT = Struct("<IQ")  # packed on x86-64 only
 FLOCK = Struct("<hhxxxxqqixxxx")
 OWNER_EX = Struct("<ii")
+OWNER_IDS = Struct("<II")
 OPEN_HOW = Struct("<QQQ")
 WINSIZE = Struct("<4H")
 TERMIOS = Struct("<4IB19s")

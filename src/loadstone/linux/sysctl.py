@@ -259,10 +259,17 @@ def _files(kernel: Kernel) -> Settings:
 
         return FormatsDirectory(kernel, inode=number, now_ns=kernel.clock.realtime_ns())
 
+    def of_locks(name: str) -> Number:
+        locks = kernel.vfs.locks
+        return Number(lambda: int(getattr(locks, name)), lambda value: setattr(locks, name, value), -_INT_MAX - 1)
+
     return {
         "aio-max-nr": _fixed(65536),
         "binfmt_misc": Place(binfmt_misc),
+        "dir-notify-enable": _fixed(1),
         "file-max": _fixed((1 << 63) - 1),
+        "lease-break-time": of_locks("lease_seconds"),
+        "leases-enable": of_locks("leases_enabled"),
         "mqueue": queue_settings(kernel),
         "nr_open": Number(
             lambda: linux().most_descriptors, lambda value: setattr(linux(), "most_descriptors", value), 64

@@ -89,6 +89,7 @@ class OpenFile:
     tty: Pty | None = None  # the pseudo-terminal behind it, if it is a side of one
     driver: str = ""  # of a device that answers requests of its own: which of ours it is
     mapped: RegularFile | None = None  # what mmap(2) maps in the place of the inode: the contents of a block device
+    asynchronous: bool = False  # whether it knows O_ASYNC: tells by its queues what happens (f_op->fasync)
     pollable: bool = True  # whether epoll takes it; poll(2) takes every file, and says of others that they are ready
 
     def __init__(self, inode: Inode, flags: int, location: Location | None) -> None:
@@ -177,6 +178,10 @@ class OpenFile:
         """FIONREAD: bytes that can be read now without waiting; None where the question has no answer."""
         return None
 
+    def tells_of_room(self) -> bool:
+        """Whether O_ASYNC is to tell of room now, of which the queue for writers has just told."""
+        return True
+
     def swallow(self, count: int) -> int:
         """Take `count` bytes without looking at them, as /dev/null does; -1 if this file wants to see what it gets."""
         return -1
@@ -194,8 +199,8 @@ class OpenFile:
         """What wakes those who wait for it, whatever they wait for: errors and hang-ups concern everybody."""
         return [one for one in (self.read_queue, self.write_queue) if one is not None]
 
-    def opening(self) -> WaitQueue | None:
-        """What the opener must still wait for: the other end of a FIFO. Ask again when woken."""
+    def opening(self) -> WouldBlock | None:
+        """What the opener must still wait for: the other end of a FIFO, who has a lease. Ask again when woken."""
         return None
 
     @property

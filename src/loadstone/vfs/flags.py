@@ -27,7 +27,7 @@ TMPFILE_BIT: Final = 0o20000000  # the kernel's __O_TMPFILE
 O_TMPFILE: Final = TMPFILE_BIT | O_DIRECTORY
 
 # What fcntl(F_SETFL) may change, and what open() does once and then forgets.
-SETTABLE: Final = O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME
+SETTABLE: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME
 CREATION: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC
 
 S_IFMT: Final = 0o170000
@@ -60,6 +60,7 @@ IN_CREATE: Final = 0x100
 IN_DELETE: Final = 0x200
 IN_DELETE_SELF: Final = 0x400
 IN_MOVE_SELF: Final = 0x800
+FS_RENAME: Final = 0x10000000  # include/linux/fsnotify_backend.h: told to F_NOTIFY only
 IN_ALL_EVENTS: Final = 0xFFF
 IN_UNMOUNT: Final = 0x2000
 IN_Q_OVERFLOW: Final = 0x4000

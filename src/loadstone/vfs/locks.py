@@ -17,8 +17,10 @@ from loadstone.wait import WaitQueue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loadstone.clock import Clock
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Inode
+    from loadstone.vfs.leases import Leases
 
 READ, WRITE, UNLOCK = 0, 1, 2  # F_RDLCK, F_WRLCK, F_UNLCK
 FOREVER: Final = 1 << 63  # the end of a lock "to the end of the file"
@@ -60,12 +62,18 @@ class Request(NamedTuple):
 
 
 class LockTable:
-    """All locks of a machine: the locked inodes, and the (inode, lock) that calls wait with."""
+    """All locks of a machine: the locked inodes, and the (inode, lock) that calls wait with.
 
-    __slots__ = ("files", "serial", "waiting", "wake")
+    Attributes:
+        leases_enabled, lease_seconds: fs.leases-enable and fs.lease-break-time; 0 seconds are for ever.
+    """
 
-    def __init__(self, wake: Callable[[list[object]], object]) -> None:
+    __slots__ = ("clock", "files", "lease_seconds", "leases_enabled", "serial", "waiting", "wake")
+
+    def __init__(self, wake: Callable[[list[object]], object], clock: Clock) -> None:
         self.wake = wake
+        self.clock = clock
+        self.leases_enabled, self.lease_seconds = 1, 45
         self.files: list[FileLocks] = []
         self.waiting: list[tuple[Inode, Request | Flock]] = []
         self.serial = 0
@@ -110,15 +118,16 @@ class LockTable:
 
 
 class FileLocks:
-    """The locks of one inode. It is dropped when nobody has or wants one."""
+    """The locks of one inode. It is dropped when nobody has or wants one. `leases`: None before the first."""
 
-    __slots__ = ("flocks", "inode", "records", "released", "table")
+    __slots__ = ("flocks", "inode", "leases", "records", "released", "table")
 
     def __init__(self, table: LockTable, inode: Inode) -> None:
         self.table = table
         self.inode = inode
         self.flocks: list[Flock] = []
         self.records: list[Record] = []  # those of an owner together, by their start
+        self.leases: Leases | None = None
         self.released = WaitQueue(f"a lock on inode {inode.inode}")
 
     def flock(self, file: OpenFile, exclusive: bool | None, pid: int) -> None:
@@ -140,7 +149,7 @@ class FileLocks:
         fewer = len(kept) < len(self.flocks)
         self.flocks = kept
         if fewer:
-            self._notify()
+            self.notify()
 
     def conflict(self, request: Request) -> Record | None:
         """The first record lock that stands in the way, or None. Asked with UNLOCK: the owner's own."""
@@ -162,7 +171,7 @@ class FileLocks:
         at = self.records.index(old[0]) if old else len(self.records)
         self.records[at : at + len(old)] = new
         if old and new != old:
-            self._notify()
+            self.notify()
 
     def _after(self, request: Request, old: list[Record]) -> list[Record]:
         """What an owner has after a request: kept parts of the old, the new one joined with its like beside it."""
@@ -193,20 +202,24 @@ class FileLocks:
         """A descriptor table closed a descriptor of the file, or an open file is gone: its record locks go."""
         if any(one.owner is owner for one in self.records):
             self.records = [one for one in self.records if one.owner is not owner]
-            self._notify()
+            self.notify()
         self.settle()
 
     def release_file(self, file: OpenFile) -> None:
         """An open file description is gone, and its locks with it."""
         self._set_flocks([one for one in self.flocks if one.file is not file])
+        if self.leases is not None:
+            self.leases.release_file(file)
         self.release_owner(file)
 
     def settle(self) -> None:
         """Forget this if it is empty and nobody waits."""
-        if self.inode.locks is self and not (self.flocks or self.records or self.released.waiters):
+        held = self.flocks or self.records or (self.leases is not None and self.leases.given)
+        if self.inode.locks is self and not (held or self.released.waiters):
             self.inode.locks = None
             self.table.files.remove(self)
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Something was given back: those who wait look again."""
         if self.released.waiters:
             self.table.wake(self.released.wake())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EBADF, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EOVERFLOW
+from errno import EAGAIN, EBADF, EINVAL, EISDIR, ENXIO, EOPNOTSUPP, EOVERFLOW
 from typing import TYPE_CHECKING, Final
 
 from loadstone.errors import LinuxError
@@ -13,6 +13,7 @@ from loadstone.vfs.flags import (
     FALLOC_ZERO_RANGE,
     O_ACCMODE,
     O_APPEND,
+    O_NONBLOCK,
     O_PATH,
     O_RDONLY,
     O_RDWR,
@@ -28,6 +29,7 @@ from loadstone.vfs.flags import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.vfs.file import WouldBlock
     from loadstone.vfs.inode import Inode
     from loadstone.vfs.location import Location
     from loadstone.vfs.regular import RegularFile
@@ -146,6 +148,16 @@ class RegularOpen(SeekableFile):
     def find(self, offset: int, whence: int) -> int:
         """As the host's file system knows it."""
         return self.file.find(offset, whence)
+
+    def opening(self) -> WouldBlock | None:
+        """Leases that this excludes are broken; EAGAIN if that takes time, and O_NONBLOCK was asked for."""
+        locks = self.file.locks
+        if locks is None or locks.leases is None:
+            return None
+        wait = locks.leases.broken(self.flags & O_ACCMODE != O_RDONLY)
+        if wait is not None and self.flags & O_NONBLOCK:
+            raise LinuxError(EAGAIN, "somebody has a lease on the file")
+        return wait
 
     def truncate(self, size: int) -> None:
         """ftruncate(2): EINVAL if not open for writing."""

@@ -132,6 +132,8 @@ class PipeFile(OpenFile):
 
     __slots__ = ("hangs_up_after", "pipe", "waits_from")
 
+    asynchronous = True
+
     def __init__(self, inode: Inode, flags: int, location: Location | None, pipe: Pipe) -> None:
         super().__init__(inode, flags, location)
         access = flags & O_ACCMODE
@@ -162,12 +164,12 @@ class PipeFile(OpenFile):
         """`pipe:[N]`, or a FIFO's path."""
         return self.location.path if self.location is not None else f"pipe:[{self.inode.inode}]"
 
-    def opening(self) -> WaitQueue | None:
+    def opening(self) -> WouldBlock | None:
         """The other end of a FIFO, until somebody has opened it (even if it is closed again by now)."""
         reads = self.flags & O_ACCMODE == O_RDONLY
         if self.waits_from < 0 or self.pipe.opens[1 if reads else 0] > self.waits_from:
             return None
-        return self.pipe.readable if reads else self.pipe.writable
+        return WouldBlock(self.pipe.readable if reads else self.pipe.writable)
 
     def read_into(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """Take bytes out of the pipe."""

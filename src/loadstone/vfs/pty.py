@@ -242,6 +242,7 @@ class MasterFile(OpenFile):
 
     __slots__ = ("tty",)
 
+    asynchronous = True
     tty: Pty
 
     def __init__(self, inode: Inode, flags: int, location: Location | None, tty: Pty) -> None:
@@ -329,6 +330,7 @@ class SlaveFile(OpenFile):
     __slots__ = ("expired", "hung_up", "tty")
 
     terminal = True
+    asynchronous = True
     tty: Pty
 
     def __init__(self, inode: Inode, flags: int, location: Location | None, tty: Pty) -> None:

@@ -49,6 +49,8 @@ class SocketFile(OpenFile):
 
     __slots__ = ("socket",)
 
+    asynchronous = True
+
     def __init__(self, socket: Socket, flags: int) -> None:
         super().__init__(socket.inode, O_RDWR | flags, None)
         self.socket = socket
@@ -90,6 +92,11 @@ class SocketFile(OpenFile):
     def ready(self) -> int:
         """What poll says."""
         return self.socket.ready()
+
+    def tells_of_room(self) -> bool:
+        """Only who found none before is told (SOCKWQ_ASYNC_NOSPACE)."""
+        lacked, self.socket.lacked_room = self.socket.lacked_room, False
+        return lacked
 
     def available(self) -> int:
         """FIONREAD."""

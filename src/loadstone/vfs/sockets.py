@@ -66,12 +66,13 @@ class Socket:
         clients: the sockets whose `peer` this is.
         admits: woken when the queue has room again, for those who wait to send to it or to connect.
         passes_credentials: SO_PASSCRED.
+        lacked_room: somebody wanted to send and could not, and has not been told of room since.
     """
 
     __slots__ = (
-        "admits", "backlog", "bound", "charged", "clients", "closed", "error", "inode", "name", "passes_credentials",
-        "peer", "peer_who", "queue", "readable", "receive_limit", "send_limit", "settings", "shut", "space", "state",
-        "who", "writable",
+        "admits", "backlog", "bound", "charged", "clients", "closed", "error", "inode", "lacked_room", "name",
+        "passes_credentials", "peer", "peer_who", "queue", "readable", "receive_limit", "send_limit", "settings",
+        "shut", "space", "state", "who", "writable",
     )  # fmt: skip
 
     kind: ClassVar[int]
@@ -95,7 +96,7 @@ class Socket:
         self.closed = False
         self.charged = 0
         self.send_limit = self.receive_limit = DEFAULT_BUFFER
-        self.passes_credentials = False
+        self.passes_credentials = self.lacked_room = False
         self.settings: dict[int, int] = {}  # options that are only remembered
         label = f"socket:[{inode.inode}]"
         self.readable = WaitQueue(f"data in {label}")
@@ -313,4 +314,5 @@ class Socket:
         if self.shut & SHUT_SEND:
             raise LinuxError(EPIPE)
         if self.charged >= self.send_limit:
+            self.lacked_room = True
             raise WouldBlock(self.writable)

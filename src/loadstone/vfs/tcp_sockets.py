@@ -202,6 +202,7 @@ class TcpSocket(InetSocket, StreamSocket):
     def _demand_room(self) -> None:
         super()._demand_room()
         if self.charged >= self._limit():
+            self.lacked_room = True
             raise WouldBlock(self.writable)
 
     def relieve(self, cost: int) -> None:

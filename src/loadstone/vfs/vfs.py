@@ -118,7 +118,7 @@ class Vfs(Names):
         if self._locks is None:
             from loadstone.vfs.locks import LockTable
 
-            self._locks = LockTable(self.wake)
+            self._locks = LockTable(self.wake, self.clock)
         return self._locks
 
     @property
@@ -237,17 +237,21 @@ class Vfs(Names):
         if flags & O_NOATIME and credentials.fsuid not in (0, inode.uid):
             raise LinuxError(EPERM)
         file = self._opened(inode, flags, location, credentials)
-        if flags & O_TRUNC and inode.is_regular:
-            try:
-                _truncate(inode, 0)
-                file.tell(IN_MODIFY)
-                if credentials.fsuid != 0:
-                    inode.drop_privileges()
-            except LinuxError:
-                file.hold()
-                file.close()
-                raise
+        if flags & O_TRUNC and inode.is_regular and file.opening() is None:
+            self.empty(file, credentials)
         return file
+
+    @staticmethod
+    def empty(file: OpenFile, credentials: Identity) -> None:
+        """What O_TRUNC does, once nothing has to be waited for; a file that cannot be emptied is not open."""
+        try:
+            _truncate(file.inode, 0)
+            file.tell(IN_MODIFY)
+            if credentials.fsuid != 0:
+                file.inode.drop_privileges()
+        except LinuxError:
+            _drop(file)
+            raise
 
     def _open_create(self, place: Location, path: str, flags: int, mode: int, walk: Walk) -> OpenFile:
         while True:
@@ -289,7 +293,12 @@ class Vfs(Names):
         file = inode.open(flags, location)
         if who.fsuid != 0 and isinstance(file, RegularOpen):
             file.strips = True
-        if file.opening() is None:
+        try:
+            waits = file.opening()
+        except LinuxError:
+            _drop(file)
+            raise
+        if waits is None:
             file.tell(IN_OPEN)
         return file
 
@@ -335,7 +344,11 @@ class Vfs(Names):
     # Attributes
 
     def truncate(self, path: str, size: int, origin: Origin = TOP) -> None:
-        """truncate(2)."""
+        """truncate(2), for callers that need not wait for who has a lease."""
+        self.cut(self.to_cut(path, size, origin), size, origin.who)
+
+    def to_cut(self, path: str, size: int, origin: Origin = TOP) -> Location:
+        """The place of a file that `origin.who` may make `size` bytes long."""
         if size < 0:
             raise LinuxError(EINVAL)
         place = self.resolve(path, origin)
@@ -344,10 +357,15 @@ class Vfs(Names):
             raise LinuxError(EISDIR if inode.is_directory else EINVAL)
         place.demand_writable()
         demand(inode, W_OK, origin.who)
-        _truncate(inode, size)
+        return place
+
+    @staticmethod
+    def cut(place: Location, size: int, who: Identity) -> None:
+        """Make the file at a place `size` bytes long."""
+        _truncate(place.inode, size)
         place.tell(IN_MODIFY)
-        if origin.who.fsuid != 0:
-            inode.drop_privileges()
+        if who.fsuid != 0:
+            place.inode.drop_privileges()
 
     # The end of a run
 
@@ -370,6 +388,12 @@ class Vfs(Names):
         from loadstone.vfs.discard import keep_option
 
         return keep_option(self)
+
+
+def _drop(file: OpenFile) -> None:
+    """Release what was opened and will have no descriptor."""
+    file.hold()
+    file.close()
 
 
 def _truncate(inode: Inode, size: int) -> None:

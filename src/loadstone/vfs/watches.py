@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.lean import Protocol
 from loadstone.vfs.flags import (
+    FS_RENAME,
     IN_ACCESS,
     IN_ATTRIB,
     IN_CREATE,
@@ -106,6 +107,8 @@ def tell_moved(
     old: Inode, old_name: str, new: Inode, new_name: str, inode: Inode, replaced: Inode | None, cookie: int
 ) -> None:
     """A name was moved, perhaps over another one; `cookie` ties the two events together (fsnotify_move)."""
+    if old is new:
+        tell_name(old, FS_RENAME, old_name, inode)
     tell_name(old, IN_MOVED_FROM, old_name, inode, cookie)
     tell_name(new, IN_MOVED_TO, new_name, inode, cookie)
     if replaced is not None:

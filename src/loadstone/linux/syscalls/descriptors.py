@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EBADF, EBUSY, EINVAL, EPERM
+from errno import EBADF, EBUSY, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.structs import OWNER_EX, WORD
+from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.memory.user import copy_in, copy_out
+from loadstone.memory.user import copy_out
 from loadstone.memory.vma import MAYWRITE, SHARED
-from loadstone.vfs.flags import O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, S_IFIFO, S_IFMT, SETTABLE
+from loadstone.vfs.flags import O_ASYNC, O_CLOEXEC, O_DIRECT, O_NOATIME, O_PATH, S_IFIFO, S_IFMT, SETTABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,24 +44,25 @@ def dup3(task: Task, old: Fd, new: Fd, flags: Int) -> int:
 
 # include/uapi/asm-generic/fcntl.h, include/uapi/linux/fcntl.h
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK, F_SETLKW = range(8)
-F_SETOWN, F_GETOWN, F_SETSIG, F_GETSIG = range(8, 12)
-F_SETOWN_EX, F_GETOWN_EX, F_GETOWNER_UIDS = 15, 16, 17
 F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
-F_SETLEASE, F_GETLEASE, F_NOTIFY, F_DUPFD_QUERY, F_CREATED_QUERY = 1024, 1025, 1026, 1027, 1028
+F_DUPFD_QUERY, F_CREATED_QUERY = 1027, 1028
 F_DUPFD_CLOEXEC, F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS = 1030, 1031, 1032, 1033, 1034
 F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_HINT, F_SET_FILE_RW_HINT = 1035, 1036, 1037, 1038
 
 PIPE_MAX_SIZE = 1 << 20  # fs.pipe-max-size
-F_UNLCK = 2
 
 
-@syscall(support=PARTIAL, note="owners and leases are accepted and do nothing")
+@syscall(support=PARTIAL, note="O_ASYNC tells nothing of the host's own files; exec does not wait for a lease")
 def fcntl(task: Task, fd: Fd, command: FcntlCommand, argument: ULong) -> int | Blocking:
     """Ask or change something of a descriptor or of its open file."""
     file = task.process.files.get(fd)
     if file.flags & O_PATH and command not in _ON_PATHS:
         raise LinuxError(EBADF)
     action = _COMMANDS.get(command)
+    if action is None:
+        from loadstone.linux.syscalls import file_signals
+
+        action = file_signals.COMMANDS.get(command)
     if action is None:
         raise LinuxError(EINVAL)
     return action(task, fd, file, argument)
@@ -100,6 +101,10 @@ def _setfl(task: Task, fd: int, file: OpenFile, argument: int) -> int:
         raise LinuxError(EPERM)
     if argument & O_DIRECT and not file.inode.is_regular and file.inode.mode & S_IFMT != S_IFIFO:
         raise LinuxError(EINVAL)
+    if (argument ^ file.flags) & O_ASYNC:
+        from loadstone.linux.file_owners import set_asynchronous
+
+        set_asynchronous(task, fd, file, bool(argument & O_ASYNC))
     file.flags = file.flags & ~SETTABLE | argument & SETTABLE
     return 0
 
@@ -140,40 +145,9 @@ def _ofd_setlkw(task: Task, fd: int, file: OpenFile, argument: int) -> int | Blo
     return locks.set_lock(task, fd, file, argument, True, True)
 
 
-def _nothing(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    """Accepted: nobody is sent SIGIO here."""
+def _set_hint(task: Task, fd: int, file: OpenFile, argument: int) -> int:
+    """Accepted: how long what is written will live changes nothing here."""
     return 0
-
-
-def _getown_ex(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    copy_out(task.process.space, argument, OWNER_EX.pack(1, 0))
-    return 0
-
-
-def _setown_ex(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    kind, _ = OWNER_EX.unpack(copy_in(task.process.space, argument, OWNER_EX.size))
-    if kind not in (0, 1, 2):
-        raise LinuxError(EINVAL)
-    return 0
-
-
-def _setsig(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    if argument > 64:
-        raise LinuxError(EINVAL)
-    return 0
-
-
-def _getlease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    return F_UNLCK
-
-
-def _setlease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
-    """A lease on a file that nobody else can open conflicts with nobody; taking none is what most systems answer."""
-    if not file.inode.is_regular:
-        raise LinuxError(EINVAL)
-    if argument & 0xFFFFFFFF == F_UNLCK:
-        raise LinuxError(EAGAIN)
-    raise LinuxError(EBUSY, "leases are not there")
 
 
 def _same_file(task: Task, fd: int, file: OpenFile, argument: int) -> int:
@@ -266,14 +240,6 @@ _COMMANDS: dict[int, Callable[[Task, int, OpenFile, int], int | Blocking]] = {
     F_OFD_GETLK: _ofd_getlk,
     F_OFD_SETLK: _ofd_setlk,
     F_OFD_SETLKW: _ofd_setlkw,
-    F_SETOWN: _nothing,
-    F_GETOWN: _nothing,
-    F_SETSIG: _setsig,
-    F_GETSIG: _nothing,
-    F_SETOWN_EX: _setown_ex,
-    F_GETOWN_EX: _getown_ex,
-    F_SETLEASE: _setlease,
-    F_GETLEASE: _getlease,
     F_DUPFD_QUERY: _same_file,
     F_CREATED_QUERY: _created,
     F_SETPIPE_SZ: _setpipe,
@@ -281,5 +247,5 @@ _COMMANDS: dict[int, Callable[[Task, int, OpenFile, int], int | Blocking]] = {
     F_ADD_SEALS: _seals,
     F_GET_SEALS: _getseals,
     F_GET_RW_HINT: _get_hint,
-    F_SET_RW_HINT: _nothing,
+    F_SET_RW_HINT: _set_hint,
 }

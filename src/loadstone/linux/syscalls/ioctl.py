@@ -143,7 +143,10 @@ def _ask_driver(call: Call) -> int:
 
 def _ask_network(call: Call) -> int:
     from loadstone.linux import network_devices
+    from loadstone.linux.syscalls import file_signals
 
+    if call.request in file_signals.SOCKET_REQUESTS:
+        return file_signals.answer(call.task, call.file, call.request, call.argument)
     space = cast("SocketFile", call.file).socket.space
     return network_devices.answer(call.task, space, call.request, call.argument)
 
@@ -171,11 +174,14 @@ def _nonblocking(call: Call) -> int:
 
 
 def _asynchronous(call: Call) -> int:
+    """O_ASYNC, for files of a kind that knows it (ioctl_fioasync)."""
     (wanted,) = INT.unpack(call.read(4))
-    if wanted:
-        count_refusal(call.task, "ioctl FIOASYNC")
-        raise LinuxError(ENOTTY)
-    call.file.flags &= ~O_ASYNC
+    if bool(wanted) != bool(call.file.flags & O_ASYNC):
+        if not call.file.asynchronous:
+            raise LinuxError(ENOTTY)
+        from loadstone.linux.file_owners import set_asynchronous
+
+        set_asynchronous(call.task, call.fd, call.file, bool(wanted))
     return 0
 
 

@@ -134,18 +134,20 @@ def _finish(
     if file.terminal and not flags & O_NOCTTY:
         jobs.opened_terminal(process, file)
     if file.opening() is not None:
-        return _open_fifo(task, file, bool(flags & O_CLOEXEC))
+        return _open_later(task, file, flags)
     return process.files.install(file, cloexec=bool(flags & O_CLOEXEC))
 
 
-def _open_fifo(task: Task, file: OpenFile, cloexec: bool) -> Blocking:
-    """Wait for the other end."""
+def _open_later(task: Task, file: OpenFile, flags: int) -> Blocking:
+    """Wait for the other end of a FIFO, or for who has a lease."""
     file.hold()
     try:
-        while (queue := file.opening()) is not None:
-            yield Wait((queue,))
+        while (found := file.opening()) is not None and found.queue is not None:
+            yield Wait((found.queue,), found.deadline)
         file.tell(IN_OPEN)
-        return task.process.files.install(file, cloexec=cloexec)
+        if flags & O_TRUNC and file.inode.is_regular:
+            task.kernel.vfs.empty(file, task.process.credentials)
+        return task.process.files.install(file, cloexec=bool(flags & O_CLOEXEC))
     finally:
         file.close()
 

@@ -11,20 +11,43 @@ from loadstone.linux.syscalls.lookup import AT_FDCWD, open_file, origin, path_at
 from loadstone.linux.syscalls.readwrite import UNLIMITED, too_big
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.vfs.flags import IN_MODIFY, S_IFIFO, S_IFMT
+from loadstone.vfs.regular import RegularFile
+from loadstone.wait import Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.arguments import Fd, FileAdvice, Int, Long, Offset, Path, Size, UInt
+    from loadstone.vfs.location import Location
+    from loadstone.wait import Blocking
 
 
 @syscall()
-def truncate(task: Task, path: Path, size: Long) -> int:
+def truncate(task: Task, path: Path, size: Long) -> int | Blocking:
     """Make the file at a path `size` bytes long."""
     if size < 0:
         raise LinuxError(EINVAL)
     text = path_at(task, path)
-    task.kernel.vfs.truncate(text, size, origin(task, AT_FDCWD, text))
+    vfs, where = task.kernel.vfs, origin(task, AT_FDCWD, text)
+    place = vfs.to_cut(text, size, where)
+    locks = place.inode.locks
+    if locks is not None and locks.leases is not None:
+        return _truncate_later(task, place, size)
+    vfs.cut(place, size, where.who)
     return 0
+
+
+def _truncate_later(task: Task, place: Location, size: int) -> Blocking:
+    """Wait for who has a lease on the file, as one who writes it."""
+    inode = place.inode
+    assert isinstance(inode, RegularFile)
+    inode.take_write()
+    try:
+        while inode.locks is not None and inode.locks.leases is not None and (wait := inode.locks.leases.broken(True)):
+            yield Wait((inode.locks.released,), wait.deadline)
+        task.kernel.vfs.cut(place, size, task.process.credentials)
+        return 0
+    finally:
+        inode.put_write()
 
 
 @syscall()
