@@ -101,6 +101,16 @@ def test_every_page_is_in_the_index() -> None:
     assert [page for page in pages if f"]({page})" not in index] == []
 
 
+@pytest.mark.parametrize("name", ["run", "explain", "verify", "where", "maps", "timeline", "doctor"])
+def test_every_option_is_on_the_page_of_the_command_line(name: str) -> None:
+    line = [sys.executable, "-m", "loadstone", name, "--help"]
+    usage = subprocess.run(line, env=environment(), capture_output=True, text=True, check=True).stdout
+    options = re.findall(r"^ +(--?[a-z][a-z-]*)", usage, re.MULTILINE)
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    assert options
+    assert [option for option in options if not re.search(rf"{option}\b", page)] == []
+
+
 def test_rooms_import_downwards_only_as_the_picture_says() -> None:
     """The arrows of the README's picture are those that exist: the list below them is checked against the imports."""
     order = ["cli", "report", "observe", "verify", "linux", "kernel", "vfs", "binfmt", "memory", "machine"]
