@@ -20,6 +20,7 @@ from loadstone.machine import cpuid, engines, kvm_api
 from loadstone.machine.kvm_core import KvmCore
 from loadstone.machine.kvm_cpu import baseline_cpu
 from loadstone.machine.kvm_cpuid import answers
+from loadstone.machine.paging import PageTable
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.report import doctor
 from machine.bare import Bare
@@ -174,14 +175,14 @@ def test_the_probe_takes_less_than_a_millisecond() -> None:
 
 def test_the_probe_ends_where_an_exit_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Bare(make=maker("kvm"))
-    real = bare.core._enter_once
+    real = bare.core._guest.enter
     entered = []
 
-    def slowly() -> int:
+    def slowly(table: PageTable) -> int:
         entered.append(time.sleep(0.001))
-        return int(real())
+        return int(real(table))
 
-    monkeypatch.setattr(bare.core, "_enter_once", slowly)
+    monkeypatch.setattr(bare.core._guest, "enter", slowly)
     assert bare.core.exit_cost() > 1_000_000
     assert len(entered) == 3
     bare.close()

@@ -14,7 +14,7 @@ from loadstone.linux.signals import SA_KNOWN
 from loadstone.machine import kvm_answers, kvm_entry, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
-from loadstone.machine.kvm_tables import BASE, SYSCALL_ENTRY
+from loadstone.machine.kvm_tables import BASE, DOOR, SYSCALL_ENTRY
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
 from machine.bare import DATA, STACK_TOP, Bare
 from machine.engines import maker
@@ -166,6 +166,20 @@ def test_a_jump_to_the_code_is_a_fault_where_it_leads(guest: Answering) -> None:
     for place in (SYSCALL_ENTRY, SYSCALL_ENTRY + 0xFFF, BASE, BASE + 1, kvm_entry.LEAVE):
         trap = guest.go(f"mov rax, {place:#x}; mov ecx, {DATA:#x}; jmp rax")
         assert (trap.kind, trap.vector, guest.context.pc) == (EXCEPTION, PAGE_FAULT, place)
+
+
+@pytest.mark.parametrize(
+    "touch", ["mov bl, [rax]", "mov rbx, [rax + 8]", "movdqu xmm1, [rax]", "mov rbx, [rax - 4]", "mov [rax], bl",
+              "mov [rax - 4], rbx", "add [rax], ebx"],
+)  # fmt: skip
+def test_the_way_out_is_a_fault_to_whoever_else_goes_there(guest: Answering, touch: str) -> None:
+    """And then the program goes on, wherever the kernel has it go, with the registers that it had."""
+    guest.go(READ)
+    trap = guest.go(f"mov rax, {DOOR:#x}; mov ebx, 77; mov ecx, 88; movd xmm1, ecx; {touch}; ud2")
+    assert (trap.kind, trap.vector) == (EXCEPTION, PAGE_FAULT)
+    assert [guest.context.read(name) for name in ("rax", "rbx", "rcx", "rsp")] == [DOOR, 77, 88, STACK_TOP - 64]
+    assert guest.go("movd ebx, xmm1; mov eax, 1; syscall").kind == SYSTEM_CALL
+    assert guest.context.read("rbx") == 88
 
 
 @pytest.mark.parametrize("value", [0, 1, 1 << 32, 11 << 32 | 1051, (1 << 64) - 1, 1 << 63])

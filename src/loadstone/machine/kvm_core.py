@@ -1,12 +1,7 @@
 """A CPU core of the host's KVM: the real CPU walks the machine's page tables.
 
-The program runs in ring 3; every exception goes to a stub in ring 0 that halts (kvm_tables.py), which ends KVM_RUN. Its
-frame on the ring-0 stack says where the program was; to go on, the vCPU is put back into ring 3 there.
-
-SYSCALL comes in two ways. Ordinary KVM enters the stub at LSTAR, with the return address in RCX and the flags in R11. A
-paravirtual KVM (kvm_pvm) stays in ring 3, where fetching from the stub is a page fault; RCX and R11 are the same, and
-interrupts are off, which tells it from a jump there.
-(Only the second way could be tested; the first is written from the Intel SDM.)
+How the guest is entered and left is kvm_guest.py's; this is what a core is to the kernel: which context and which
+address space the vCPU is, and what the ends of its entries mean.
 """
 
 from __future__ import annotations
@@ -14,15 +9,12 @@ from __future__ import annotations
 import _thread
 import os
 from collections.abc import Sequence
-from fcntl import ioctl
-from struct import Struct
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.machine import cpuid as baseline_cpu
 from loadstone.machine import kvm_api as kvm
-from loadstone.machine.code import code_at
 from loadstone.machine.core import (
     ACCESS_WRITE,
     EXCEPTION,
@@ -39,8 +31,6 @@ from loadstone.machine.engines import TESTED_KVM
 from loadstone.machine.kvm_context import (
     CHANGED,
     CR2,
-    CR3,
-    CS,
     FETCHED,
     IN_VCPU,
     INTERRUPTS_ON,
@@ -50,49 +40,32 @@ from loadstone.machine.kvm_context import (
     RCX,
     RFLAGS,
     RIP,
-    RSP,
-    SS,
     SYSRET_FLAGS,
     WORDS,
     Closed,
     KvmContext,
     initial_state,
 )
+from loadstone.machine.kvm_guest import IN_SYSCALL, KICKED, Guest
 from loadstone.machine.kvm_kick import Kicks
 from loadstone.machine.kvm_machine import KvmMachine
 from loadstone.machine.kvm_tables import (
     CR4_OSXSAVE,
-    HALTED_IN_SYSCALL,
     MSRS,
-    SYSCALL_ENTRY,
-    WITH_ERROR,
-    user_segments,
-    vector_of,
 )
-from loadstone.machine.kvm_traps import ERROR_FETCH, ERROR_USER, access_of, exception, no_local_table
+from loadstone.machine.kvm_traps import ERROR_USER, access_of, exception, no_local_table
 from loadstone.machine.paging import KERNEL_SLOT, PageTable
-from loadstone.machine.physical import ENTRIES, FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
+from loadstone.machine.physical import ENTRIES, FRAME_SIZE, PhysicalMemory
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
-    from loadstone.machine.kvm_entry import EntryPage, SignalsKeeper
+    from loadstone.machine.kvm_entry import SignalsKeeper
 
 _ENTRY_FLAGS = 0x202
 
-_RUN_WORD, _EVENTS_WORD = kvm.RUN_REGS // 8, kvm.RUN_EVENTS // 8
-_REGISTERS = kvm.SYNC_REGS | kvm.SYNC_SREGS
-# kvm_vcpu_events.exception: injected, number, has_error_code, pending
-_EXCEPTION_COMES, _NUMBER, _INT3_OR_INTO = 0xFF | 0xFF << 24, 0xFF00, (0x300, 0x400)
-_CS_WORDS, _SS_WORDS = slice(CS, CS + 3), slice(SS, SS + 3)
-_PUSHED = Struct("<QQ8xQQ")  # by an exception: the error code or nothing; RIP, (CS), RFLAGS, RSP
-_REASON_WORD, _DIRTY_WORD, _VALID_WORD = kvm.RUN_EXIT_REASON // 8, kvm.RUN_DIRTY_REGS // 8, kvm.RUN_VALID_REGS // 8
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
-_SYSCALL = b"\x0f\x05"
 _SIGNALS_CALLS = (13, 14)  # rt_sigaction, rt_sigprocmask: whoever makes one makes more of them soon
 _ASKED_FOR = 8
-
-# What ended an entry, beside the vectors of exceptions.
-_IN_SYSCALL, _KICKED = 256, 257
 
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
@@ -112,7 +85,6 @@ class KvmCore:
         exits: how often the guest was left, by cause. stale: what was invalidated.
         exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
         machine: what it shares with the other cores of its virtual machine.
-        inside: whether its thread is in the guest, or about to look at what is to be forgotten and enter.
         signals: who knows the signal mask and actions of the program that runs, where their changes may be answered in
             the guest.
     """
@@ -132,7 +104,6 @@ class KvmCore:
         self.retired = 0
         self.exits = Exits()
         self.exit_ns = 0
-        self.inside = False
         self._memory = memory
         self._resolve = resolve
         self.machine: KvmMachine = KvmMachine(memory, baseline) if beside is None else beside.machine
@@ -146,25 +117,27 @@ class KvmCore:
         self._tables = self.machine.half.new_core()
         self.stale = self.machine.stale
         self._kicks = Kicks()
+        self._guest = Guest(self._vcpu, self.machine, memory, self._kicks, self._tables.pushed_at)
+        self._window = self._guest.window
         self._breakpoints = self.machine.breakpoints
-        words = self._vcpu.words
-        self._run_words = words
-        self._window = words[_RUN_WORD : _RUN_WORD + WORDS]
         self._context: KvmContext | None = None
         self._space: Any = None
         self._interrupted = False
         self._healing: list[int] = []  # frames whose translation the faulting instruction itself replaces
         self._healing_at = -1  # that instruction
         self._filling = -1
-        self._error = 0  # the error code of the last exception
         self.signals: SignalsKeeper | None = None
         self._signals_asked = 0  # for so many runs more changes of masks and actions are expected
-        self._leaves_at = -1  # where the entry's code executes HLT
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
         if baseline and beside is None:
             self._be_baseline()
+
+    @property
+    def inside(self) -> bool:
+        """Whether its thread is in the guest, or about to look at what is to be forgotten and enter."""
+        return self._guest.inside
 
     # -- what the kernel calls ----------------------------------------------------------------------------------------
 
@@ -278,13 +251,12 @@ class KvmCore:
         self._vcpu.set_signal_mask(self._kicks.attach())
         self._switch(context)
         self._put_extended_state(context)
-        self._root = page_directory.root
         self.machine.cover(self._memory.in_use_end)  # not part of an exit, and may take milliseconds
         least = used = tries = 0
         while tries < times and (used < _PROBE_NS or tries < _LEAST_TRIES):
             context.pc = FRAME_SIZE  # nothing is mapped there, nor anywhere
             started = perf_counter_ns()
-            self._enter_once()
+            self._guest.enter(page_directory)
             cost = perf_counter_ns() - started
             least = min(least or cost, cost)
             used += cost
@@ -301,7 +273,7 @@ class KvmCore:
         if self._context is not None:
             self._context.words = Closed()
             self._context = None
-        self._window.release()
+        self._guest.close()
         self._vcpu.close()
         self.machine.leave(self)
 
@@ -345,13 +317,13 @@ class KvmCore:
         self._heal_now()
         self.stale.look_at_tables()
         self._space = space
-        self._root = space.page_table.root
+        self._table = space.page_table
         self._install_half()
 
     def _install_half(self) -> None:
-        self._answers = answers = self._halves.get(self._root)
+        self._answers = answers = self._halves.get(self._table.root)
         entry = self.machine.half.entry if answers is None else answers.entry
-        self._memory.words[self._root * ENTRIES + KERNEL_SLOT] = entry
+        self._memory.words[self._table.root * ENTRIES + KERNEL_SLOT] = entry
         if self.machine.entry is not None:
             self.machine.entry.enter(answers)
 
@@ -361,99 +333,12 @@ class KvmCore:
         """Enter the guest until it is left for a reason. None: go on."""
         if self._interrupted:
             return self._interrupt_now()
-        vector = self._enter_once()
-        if vector == _IN_SYSCALL:
+        vector = self._guest.enter(self._table)
+        if vector == IN_SYSCALL:
             return self._system_call()
         if vector == PAGE_FAULT:
             return self._page_fault()
-        return self._kicked(deadline) if vector == _KICKED else self._exception(vector)
-
-    def _enter_once(self) -> int:
-        """Enter the guest and leave it; the vector of the exception, _IN_SYSCALL or _KICKED."""
-        self.inside = True  # before looking: what is reported from now on is not left to the next entry
-        machine, memory = self.machine, self._memory
-        if self.stale.pending:
-            machine.forget()
-        if memory.in_use_end > machine.vm.covered:
-            machine.cover(memory.in_use_end)
-        window, words = self._window, self._run_words
-        window[CR3] = self._root << FRAME_SHIFT
-        words[_DIRTY_WORD] = _REGISTERS
-        if words[_EVENTS_WORD] & _NUMBER in _INT3_OR_INTO:  # an old one; see _is_delivered
-            words[_EVENTS_WORD] = 0
-            words[_DIRTY_WORD] = _REGISTERS | kvm.SYNC_EVENTS
-        while True:
-            try:
-                ioctl(self._vcpu.fd, kvm.RUN)  # with an argument, even 0, Python makes and drops two exceptions first
-                break
-            except InterruptedError:
-                self._kicks.take()
-                if self._is_delivered():
-                    self.inside = False
-                    return _IN_SYSCALL if self._is_in_syscall() else _KICKED
-                words[_DIRTY_WORD] = 0  # an exception would be lost with the registers written: let it get to its stub
-            except OSError as error:
-                raise HostError(f"KVM_RUN at {window[RIP]:#x}: {error.strerror}") from error
-        self.inside = False
-        pc = window[RIP]
-        vector = _IN_SYSCALL if pc == HALTED_IN_SYSCALL else vector_of(pc)
-        reason = words[_REASON_WORD] & 0xFFFF_FFFF
-        if vector < 0 or reason != kvm.EXIT_HLT:
-            raise HostError(self._strange_exit(reason))
-        if vector != _IN_SYSCALL:
-            vector = self._leave_stub(vector)
-        window[_CS_WORDS], window[_SS_WORDS] = self._segments  # the program's again
-        return vector
-
-    def _leave_stub(self, vector: int) -> int:
-        """The registers are what the exception pushed. The vector, or _IN_SYSCALL where that is how SYSCALL comes."""
-        window = self._window
-        error, pc, flags, window[RSP] = _PUSHED.unpack_from(self._memory.bytes, self._tables.pushed_at)
-        if pc == SYSCALL_ENTRY == window[CR2] and vector == PAGE_FAULT and not flags & INTERRUPTS_ON:
-            self._leaves_at = self.machine.open_entry()
-            return _IN_SYSCALL
-        if pc == self._leaves_at and not flags & INTERRUPTS_ON:
-            return _IN_SYSCALL
-        window[RIP], window[RFLAGS] = pc, flags
-        self._error = error if vector in WITH_ERROR else 0
-        page = self.machine.entry
-        return vector if page is None else self._leave_entry(page, vector)
-
-    def _leave_entry(self, page: EntryPage, vector: int) -> int:
-        """The same where SYSCALL enters code in ring 3: calls leave by HLT, and interrupts are off behind an answer."""
-        window = self._window
-        off = not window[RFLAGS] & INTERRUPTS_ON
-        window[RFLAGS] |= INTERRUPTS_ON
-        if window[RIP] & -FRAME_SIZE != SYSCALL_ENTRY:
-            return vector
-        if off and (page.rewind(window) or (window[RIP] == SYSCALL_ENTRY and self._follows_syscall())):
-            return _IN_SYSCALL
-        window[CR2] = window[RIP]  # the program has jumped there: as if it might not
-        self._error = ERROR_USER | ERROR_FETCH
-        return PAGE_FAULT
-
-    def _follows_syscall(self) -> bool:
-        """Whether RCX is what it is behind a SYSCALL instruction. (Its code may be such that it cannot read it.)"""
-        return code_at(self._memory, self._space.page_table, self._window[RCX] - 2, 2) == _SYSCALL
-
-    def _is_in_syscall(self) -> bool:
-        """Whether SYSCALL was executed and not carried out: a paravirtual CPU can be kicked at any instruction there.
-
-        A signal's frame must not get these registers: the way back from it sets the interrupt flag.
-        """
-        window, page = self._window, self.machine.entry
-        if page is None:
-            return bool(window[RIP] == SYSCALL_ENTRY and not window[RFLAGS] & INTERRUPTS_ON)
-        window[RFLAGS] |= INTERRUPTS_ON
-        if window[RIP] == SYSCALL_ENTRY:
-            return self._follows_syscall()
-        return window[RIP] & -FRAME_SIZE == SYSCALL_ENTRY and page.rewind(window)
-
-    def _is_delivered(self) -> bool:
-        """Whether no exception is on its way. KVM does not report INT3 and INTO, but gives their number away."""
-        event = self._run_words[_EVENTS_WORD]
-        in_ring_3 = self._window[CS + 1] >> 32 & 3
-        return bool(in_ring_3) and not event & _EXCEPTION_COMES and event & _NUMBER not in _INT3_OR_INTO
+        return self._kicked(deadline) if vector == KICKED else self._exception(vector)
 
     def _system_call(self) -> Trap | None:
         """RCX is where it goes on, R11 the flags."""
@@ -470,7 +355,7 @@ class KvmCore:
         return _SYSTEM_CALL_TRAP
 
     def _page_fault(self) -> Trap | None:
-        window, error = self._window, self._error
+        window, error = self._window, self._guest.error
         pc, address = window[RIP], window[CR2]
         self.exits.page_faults += 1
         if not error & ERROR_USER:
@@ -500,7 +385,7 @@ class KvmCore:
     def _exception(self, vector: int) -> Trap:
         self.exits.exceptions += 1
         self._heal_now()
-        return exception(self._window, self._memory, self._space.page_table, vector, self._error)
+        return exception(self._window, self._memory, self._table, vector, self._guest.error)
 
     def _kicked(self, deadline: int) -> Trap | None:
         """A signal ended KVM_RUN: a tick, or one whose handler has noted something by now."""
@@ -514,15 +399,6 @@ class KvmCore:
         self._interrupted = False
         self._heal_now()
         return _INTERRUPTED_TRAP
-
-    def _strange_exit(self, reason: int) -> str:
-        """What to say when the vCPU stopped in a way that no program can cause."""
-        window = self._window
-        what = kvm.EXIT_NAMES.get(reason, f"exit {reason}")
-        if reason == kvm.EXIT_SHUTDOWN:
-            what = "triple fault"
-        detail = self._vcpu.run[kvm.RUN_DETAIL : kvm.RUN_DETAIL + 16].hex(" ", 8)
-        return f"KVM stopped at {window[RIP]:#x} (rsp {window[RSP]:#x}, cr2 {window[CR2]:#x}): {what}, {detail}"
 
     # -- making the vCPU ----------------------------------------------------------------------------------------------
 
@@ -539,8 +415,6 @@ class KvmCore:
         self._window[:] = memoryview(registers).cast("Q")
         self._window[RFLAGS] = _ENTRY_FLAGS
         self.pristine = bytes(self._window)
-        self._segments = [memoryview(segment).cast("Q") for segment in user_segments()]
-        self._run_words[_VALID_WORD] = _REGISTERS | kvm.SYNC_EVENTS
 
     def cpuid(self, leaf: int, part: int = 0) -> tuple[int, ...]:
         """EAX, EBX, ECX, EDX of the CPUID instruction in ring 3, executed there."""

@@ -7,13 +7,14 @@ guest, and no Python. The code (entry.s) answers
 - `read` of one descriptor, from a buffer that the kernel has filled (kvm_answers.py), and
 - `rt_sigprocmask` and `rt_sigaction`, while no signal is pending that they could let in or forget (`SignalsKeeper`),
 
-and leaves the guest for all other calls, in less time than a fault at LSTAR takes.
+and leaves the guest for all other calls by a store to the door, in less time than any exception takes.
 
 In the last slot of the page directory, beside what kvm_tables.py has there:
 
     +0x0f000  the code
     +0x10000  data page: what is on offer, what was taken
     +0x11000  buffer, where an address space has one
+    +0x1ff000 door: nothing is behind it, so a store there is the host's to carry out
 
 There is one data page, since one core runs one address space at a time (with more cores nothing is answered). It holds
 nothing of a program's but its own when that runs: it is made anew for each address space that is entered.
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 # entry.s, assembled.
 CODE = bytes.fromhex(
     """
-    668179fe 0f050f85 12030000 41f7c300 0100000f 85040300 004883f8 0e0f84d4
+    668179fe 0f050f85 18030000 41f7c300 0100000f 85040300 004883f8 0e0f84d4
     00000048 83f80d0f 84960100 004885c0 0f85e702 00003b3d c40f0000 0f85db02
     00008b05 c00f0000 2b05c20f 00004839 c20f87c4 02000048 85d20f84 bb020000
     4889f048 01d00f82 af020000 483b05ad 0f00000f 87a20200 0048890d a80f0000
@@ -60,7 +61,8 @@ CODE = bytes.fromhex(
     8b471048 89421048 8b471848 89421848 ff05b20d 00004885 f6743348 8b05be0d
     00004889 07488b05 bc0d0000 48894708 488b05b9 0d000048 89471048 8b05b60d
     00004889 4718480f ab0d820d 0000488b 0d330d00 00488b35 340d0000 488b3d35
-    0d0000 488d2576 0d000041 539d488b 252c0d00 00b80000 0000ffe1 31c0f4f4
+    0d000048 8d25760d 00004153 9d488b25 2c0d0000 b8000000 00ffe131 c08805dd
+    fc 1e00f4f4
     """
 )
 LABELS = {
@@ -77,12 +79,13 @@ LABELS = {
     "action_done": 0x2EE,
     "refuse": 0x31B,
     "leave": 0x31D,
-    "jumped": 0x31E,
+    "left": 0x323,
+    "jumped": 0x324,
 }
 
 (
     MEASURE, SAVED, DONE, MASK, MASK_SAVED, MASK_COUNTED, MASK_DONE, ACTION, ACTION_SAVED, ACTION_COUNTED, ACTION_DONE,
-    REFUSE, LEAVE, JUMPED,
+    REFUSE, LEAVE, LEFT, JUMPED,
 ) = (SYSCALL_ENTRY + offset for offset in LABELS.values())  # fmt: skip
 DATA_PAGE, BUFFER_PAGE = 16, 17  # numbers of pages
 

@@ -31,6 +31,7 @@ class KvmMachine:
         cpu: what every vCPU is. baseline: whether that is the CPU of cpuid.py.
         half: ring 0. stale: what is to be forgotten. breakpoints: of all cores. cores: those that there are.
         entry: where SYSCALL enters, once it was seen to stay in ring 3; None: the page of the stubs.
+        left_at: RIP of a program that has left by that page.
     """
 
     def __init__(self, memory: PhysicalMemory, baseline: bool) -> None:
@@ -50,18 +51,19 @@ class KvmMachine:
         self.breakpoints = Breakpoints(memory)
         self.cores: list[KvmCore] = []
         self.entry: EntryPage | None = None
+        self.left_at = -1
         self._lock = _thread.allocate_lock()  # of what is to be forgotten, and of the slots
 
-    def open_entry(self) -> int:
-        """SYSCALL was seen to stay in ring 3: have it enter the code of kvm_entry.py from now on. Where that leaves.
+    def open_entry(self) -> None:
+        """SYSCALL was seen to stay in ring 3: have it enter the code of kvm_entry.py from now on.
 
         Nothing has to be forgotten: fetching from there faults until the new entry is seen, and the stubs are the same.
         """
-        from loadstone.machine.kvm_entry import LEAVE, EntryPage
+        from loadstone.machine.kvm_entry import LEFT, EntryPage
 
         self.entry = EntryPage(self.half)
         self.entry.enter(None)
-        return LEAVE
+        self.left_at = LEFT
 
     def invalidate(self, root: int, start: int, end: int, frames: Sequence[int]) -> None:
         """Have every vCPU forget [start, end) of an address space: before it runs again, or now if one is running."""

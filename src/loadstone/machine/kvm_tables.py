@@ -6,6 +6,8 @@ One half of every address space, in the last slot of the page directory, out of 
     +0x1000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
 
     +0xf000  entry     of SYSCALL: HLT; or, for ring 3, the code of kvm_entry.py
+    ...
+    +0x1ff000  door    for that code: a page that no memory is behind, a store to which leaves the guest
 
 and for each core of the machine, one behind the other:
 
@@ -29,6 +31,9 @@ from loadstone.machine.segments import DESCRIPTORS
 BASE = 0xFFFF_FF80_0000_0000
 SYSCALL_ENTRY = BASE + 0xF000
 _ENTRY_PAGE = 15
+_DOOR_PAGE = 511
+DOOR = BASE + _DOOR_PAGE * FRAME_SIZE
+_NO_MEMORY = 1 << 44  # a physical address far behind all memory
 _STUBS = BASE + 0x100
 _IDT, _FIRST_CORE = BASE + 0x1000, BASE + 0x2000
 _PAGES_OF_A_CORE = 2
@@ -111,13 +116,14 @@ class KernelHalf:
     def open_entry(self, code: bytes, data_page: int) -> int:
         """Put `code` where SYSCALL enters, for programs to execute in ring 3, and HLT, which they may not, behind it.
 
-        The frame of a page for its data, which programs may write to.
+        The frame of a page for its data, which programs may write to. The door is there from now on, too.
         """
         entry, data = self._allocate(), self._allocate()
         self.memory.page(entry)[:] = code.ljust(FRAME_SIZE, _HLT[:1])
         first = self.table * ENTRIES
         self.memory.words[first + _ENTRY_PAGE] = entry << 12 | PRESENT | USER | ACCESSED
         self.memory.words[first + data_page] = data << 12 | _UPPER | NO_EXECUTE
+        self.memory.words[first + _DOOR_PAGE] = _NO_MEMORY | _UPPER | NO_EXECUTE
         return data
 
     def release(self) -> None:
