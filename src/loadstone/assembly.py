@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from loadstone.linux.profile import KernelProfile
     from loadstone.machine.core import Core
     from loadstone.machine.kvm_core import KvmCore
+    from loadstone.machine.unicorn_core import UnicornCore
 
 
 class HostFiles(NamedTuple):
@@ -93,5 +94,7 @@ def add_core(kernel: Kernel, linux: Linux, profile: KernelProfile, choice: CoreC
     if "host-time-stamps" in core.capabilities and kernel.clock.__class__ is not VirtualClock:
         linux.vdso.vvar.follow_host()
     if "answers-reads" in core.capabilities:
-        linux.answer_calls(cast("KvmCore", core))
+        linux.answer_reads(cast("KvmCore", core))
+    if "answers-signals" in core.capabilities:
+        linux.answer_signals(cast("KvmCore | UnicornCore", core))
     return core, why

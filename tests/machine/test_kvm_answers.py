@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from loadstone.machine.kvm_tables import BASE, DOOR, SYSCALL_ENTRY
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
 from machine.bare import DATA, STACK_TOP, Bare
 from machine.engines import maker
+from machine.signals import BLOCK, GIVEN, KEPT, SET, SIGKILL_AND_SIGSTOP, UNBLOCK, Signals
 
 SOURCE = Path(kvm_entry.__file__).with_name("entry.s").read_text()
 FILE = 5
@@ -242,38 +243,7 @@ def pattern(start: int, end: int) -> bytes:
     return (bytes(range(251)) * (end // 251 + 1))[start:end]
 
 
-class Signals:
-    """A keeper of a mask and of actions: what they are, whether they may be changed, by how many calls they were."""
-
-    def __init__(self, mask: int) -> None:
-        self.open = True
-        self.mask = mask
-        self.mask_calls = self.action_calls = self.version = 0
-        self.table = memoryview(bytearray(64 * 32)).cast("Q")
-
-    def state(self) -> tuple[int, Signals] | None:
-        return (self.mask, self) if self.open else None
-
-    def mask_changed(self, mask: int, calls: int) -> None:
-        self.mask = mask
-        self.mask_calls += calls
-
-    def actions_changed(self, changes: list[tuple[int, ...]], calls: int) -> None:
-        for number, *words in changes:
-            self.set(number, words)
-        self.action_calls += calls
-
-    def set(self, number: int, words: Sequence[int]) -> None:
-        self.table[4 * number - 4 : 4 * number] = memoryview(struct.pack("4Q", *words)).cast("Q")
-        self.version += 1
-
-    def action(self, number: int) -> list[int]:
-        return self.table[4 * number - 4 : 4 * number].tolist()
-
-
 MASK_CALL = "mov eax, 14; mov r10d, 8; syscall; mov r12, rax; ud2"
-BLOCK, UNBLOCK, SET = range(3)
-SIGKILL_AND_SIGSTOP = 1 << 8 | 1 << 18
 
 
 def change(guest: Answering, how: int, new: int | None, *, old: int = DATA + 16, size: int = 8) -> Trap:
@@ -364,8 +334,6 @@ def test_ticks_change_no_mask_and_no_register(monkeypatch: pytest.MonkeyPatch) -
 
 ACTION_CALL = "mov eax, 13; mov r10d, 8; syscall; mov r12, rax; ud2"
 ACT, OLD_ACT = DATA + 64, DATA + 128
-GIVEN = (0x401234, (1 << 64) - 1, 0x405678, (1 << 64) - 1)
-KEPT = [0x401234, SA_KNOWN, 0x405678, (1 << 64) - 1 & ~SIGKILL_AND_SIGSTOP]
 
 
 def act(guest: Answering, number: int, *, new: int = ACT, old: int = OLD_ACT) -> Trap:

@@ -1,32 +1,31 @@
-"""Changes of signal masks and actions that are answered without leaving the guest.
+"""Changes of signal masks and actions that the core answers by itself.
 
 An optimisation of Loadstone's own, beside answered_reads.py: a shell calls rt_sigprocmask(2) ten times and
-rt_sigaction(2) eight times for each process that it starts. A core that can answers them (machine.kvm_entry) while they
-are nothing but changes of numbers: no signal is pending for the thread or its process, and nobody listens to system
-calls or traces a process. The numbers are taken over whenever the program is out of the guest, before anybody can look.
+rt_sigaction(2) eight times for each process that it starts. The core (machine.kvm_entry, machine.unicorn_signals)
+answers them while they are nothing but changes of numbers: no signal is pending for the thread or its process, and
+nobody listens to system calls or traces a process. The numbers are taken over whenever the program stops, before
+anybody can look.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux import signals as linux_signals
 from loadstone.linux.signals import SA_KNOWN, UNBLOCKABLE, Action, Actions
+from loadstone.machine.signals_keeper import CALLS
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.syscalls.dispatch import SystemCalls
 
-_RT_SIGACTION, _RT_SIGPROCMASK = 13, 14  # numbers of calls
-
 
 class AnsweredSignals:
-    """Implements `machine.kvm_entry.SignalsKeeper`. `calls`: how many were answered in the guest."""
+    """Implements `machine.signals_keeper.SignalsKeeper`. `calls`: how many the core answered."""
 
     def __init__(self, kernel: Kernel, calls: SystemCalls) -> None:
         self._kernel = kernel
         self._system_calls = calls
-        self._action_row, self._mask_row = (calls.registry.row(number) for number in (_RT_SIGACTION, _RT_SIGPROCMASK))
+        self._action_row, self._mask_row = (calls.registry.row(number) for number in CALLS)
         self.calls = 0
 
     def state(self) -> tuple[int, Actions] | None:
@@ -39,20 +38,18 @@ class AnsweredSignals:
             return None
         return task.signals.mask, shared.actions
 
-    def mask_changed(self, mask: int, calls: int) -> None:
-        """The running thread has made `calls` calls, after which it blocks `mask`."""
-        self._mask_row.calls += calls
-        self.calls += calls
+    def set_action(self, number: int, handler: int, flags: int, restorer: int, mask: int) -> None:
+        """The running thread has made a change that is not in the table yet."""
         task = self._kernel.scheduler.current
         if task is not None:
-            task.signals.mask = mask
+            task.process.signals.actions[number] = Action(handler, flags & SA_KNOWN, restorer, mask & ~UNBLOCKABLE)
 
-    def actions_changed(self, changes: list[tuple[int, ...]], calls: int) -> None:
-        """It has made `calls` calls, which set these: signal, handler, flags, restorer, mask."""
-        self._action_row.calls += calls
-        self.calls += calls
-        task = self._kernel.scheduler.current
-        if task is not None:
-            for number, handler, flags, restorer, mask in changes:
-                action = Action(handler, flags & SA_KNOWN, restorer, mask & ~UNBLOCKABLE)
-                linux_signals.set_action(task.process, number, action)
+    def answered(self, mask: int, mask_calls: int, action_calls: int) -> None:
+        """The running thread has made so many calls of each kind, after which it blocks `mask`."""
+        self._mask_row.calls += mask_calls
+        self._action_row.calls += action_calls
+        self.calls += mask_calls + action_calls
+        scheduler = self._kernel.scheduler
+        scheduler.kernel_time.count(mask_calls + action_calls)
+        if scheduler.current is not None:
+            scheduler.current.signals.mask = mask

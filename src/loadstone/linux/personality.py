@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces import MachineNamespaces
     from loadstone.machine.core import Trap
     from loadstone.machine.kvm_core import KvmCore
+    from loadstone.machine.unicorn_core import UnicornCore
 
 _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 _RDTSC = (b"\x0f\x31", b"\x0f\x01\xf9")
@@ -109,12 +110,16 @@ class Linux:
         self.task_ended = ending.task_ended
         self.process_ended = ending.process_ended
 
-    def answer_calls(self, core: KvmCore) -> None:
-        """Have `core` answer some calls by itself where nobody looks."""
+    def answer_reads(self, core: KvmCore) -> None:
+        """Have `core` answer reads by itself where nobody looks."""
         from loadstone.linux.answered_reads import AnsweredReads
-        from loadstone.linux.answered_signals import AnsweredSignals
 
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls)
+
+    def answer_signals(self, core: KvmCore | UnicornCore) -> None:
+        """Have `core` change signal masks and actions by itself where nobody looks."""
+        from loadstone.linux.answered_signals import AnsweredSignals
+
         core.signals = self.answered_signals = AnsweredSignals(self._kernel, self.calls)
 
     def resume(self, task: Task, pending: Any, reason: str) -> Any:

@@ -160,11 +160,11 @@ def _state(kernel: Kernel, task: Task) -> str:
 def _dispositions(process: Process) -> tuple[int, int]:
     """The masks of ignored and of caught signals."""
     ignored = caught = 0
-    for number, action in process.signals.actions.items():
-        if action.handler == SIG_IGN:
-            ignored |= 1 << (number - 1)
-        elif action.handler != SIG_DFL:
-            caught |= 1 << (number - 1)
+    for index, handler in enumerate(process.signals.actions.handlers()):
+        if handler == SIG_IGN:
+            ignored |= 1 << index
+        elif handler != SIG_DFL:
+            caught |= 1 << index
     return ignored, caught
 
 

@@ -19,7 +19,7 @@ from loadstone.linux.state import is_frozen
 from loadstone.wait import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from loadstone.kernel.process import Process, Task
 
@@ -149,51 +149,40 @@ class Action(NamedTuple):
     mask: int = 0
 
 
-DEFAULT = Action()
+_ACTION = Struct("4Q")
 
 
-_WORDS_OF_ACTION = 4
+class Actions:
+    """What a process does with each signal.
 
-
-class Actions(dict[int, Action]):
-    """The actions that are not the default ones, by signal; and as a table, for a core that answers sigaction itself.
-
-    `version` is another one after each change.
+    Attributes:
+        table: four 64-bit words for each signal from 1 on, as in Action, which a core that answers rt_sigaction(2) by
+            itself reads and changes.
+        version: another one after each change that is made here.
     """
 
-    __slots__ = ("_table", "version")
+    __slots__ = ("table", "version")
 
-    def __init__(self, actions: Mapping[int, Action] | None = None) -> None:
-        super().__init__(actions or {})
+    def __init__(self, table: memoryview | None = None) -> None:
+        """As in `table`, without it everything is default."""
+        content = bytearray(_ACTION.size * HIGHEST) if table is None else bytearray(table)
+        self.table = memoryview(content).cast("Q")
         self.version = 0
-        self._table: memoryview | None = None
+
+    def __getitem__(self, number: int) -> Action:
+        return Action(*_ACTION.unpack_from(self.table, _ACTION.size * (number - 1)))
 
     def __setitem__(self, number: int, action: Action) -> None:
-        super().__setitem__(number, action)
+        _ACTION.pack_into(self.table, _ACTION.size * (number - 1), *action)
         self.version += 1
-        if self._table is not None:
-            self._enter(self._table, number, action)
 
     def copy(self) -> Actions:
         """The same, for another process."""
-        made = Actions(self)
-        if self._table is not None:
-            made._table = memoryview(bytearray(self._table)).cast("Q")
-        return made
+        return Actions(self.table)
 
-    @property
-    def table(self) -> memoryview:
-        """Four 64-bit words for each signal, from 1 on: handler, flags, restorer, mask."""
-        if self._table is None:
-            self._table = memoryview(bytearray(_WORDS_OF_ACTION * 8 * HIGHEST)).cast("Q")
-            for number, action in self.items():
-                self._enter(self._table, number, action)
-        return self._table
-
-    @staticmethod
-    def _enter(table: memoryview, number: int, action: Action) -> None:
-        for index, word in enumerate(action, _WORDS_OF_ACTION * (number - 1)):
-            table[index] = word
+    def handlers(self) -> list[int]:
+        """The handlers of the signals from 1 on."""
+        return self.table[:: len(Action._fields)].tolist()
 
 
 class PendingSet:
@@ -249,7 +238,7 @@ class ProcessSignals:
 
     def action(self, number: int) -> Action:
         """The action for a signal."""
-        return self.actions.get(number, DEFAULT)
+        return self.actions[number]
 
     def exec(self) -> None:
         """execve: handlers are gone with the old image, ignored stays ignored (flush_signal_handlers)."""
@@ -257,7 +246,7 @@ class ProcessSignals:
 
     def inherit_ignored(self, other: ProcessSignals) -> None:
         """Ignore what `other` ignores; all other actions are the default ones."""
-        ignored = [number for number, action in other.actions.items() if action.handler == SIG_IGN]
+        ignored = [number for number, handler in enumerate(other.actions.handlers(), 1) if handler == SIG_IGN]
         self.actions = Actions()
         self.ignore(ignored)
 

@@ -56,15 +56,15 @@ from loadstone.machine.kvm_tables import (
 from loadstone.machine.kvm_traps import ERROR_USER, access_of, exception, no_local_table
 from loadstone.machine.paging import KERNEL_SLOT, PageTable
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, PhysicalMemory
+from loadstone.machine.signals_keeper import CALLS as SIGNALS_CALLS
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
-    from loadstone.machine.kvm_entry import SignalsKeeper
+    from loadstone.machine.signals_keeper import SignalsKeeper
 
 _ENTRY_FLAGS = 0x202
 
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
-_SIGNALS_CALLS = (13, 14)  # rt_sigaction, rt_sigprocmask: whoever makes one makes more of them soon
 _ASKED_FOR = 8
 
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
@@ -99,7 +99,7 @@ class KvmCore:
         self.number = self.cpu = number
         if os.path.isdir(TESTED_KVM):
             # RDTSC is executed by the CPU itself, with no offset; SYSCALL arrives in ring 3
-            self.capabilities |= {"host-time-stamps", "answers-reads"}
+            self.capabilities |= {"host-time-stamps", "answers-reads", "answers-signals"}
         self.hwcap, self.hwcap2, self.minimum_signal_stack = host
         self.retired = 0
         self.exits = Exits()
@@ -346,7 +346,7 @@ class KvmCore:
         self.exits.system_calls += 1
         if self._answers is not None and self._answers.refill(window):
             return None
-        if window[RAX] in _SIGNALS_CALLS and self.machine.entry is not None:
+        if window[RAX] in SIGNALS_CALLS and self.machine.entry is not None:
             self._signals_asked = _ASKED_FOR
         window[RIP] = window[RCX]
         window[R11] |= INTERRUPTS_ON

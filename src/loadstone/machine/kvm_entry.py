@@ -24,11 +24,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadstone.lean import Protocol
 from loadstone.machine.kvm_context import R11, RAX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP, SYSRET_FLAGS
 from loadstone.machine.kvm_tables import SYSCALL_ENTRY
 from loadstone.machine.paging import USER_SLOTS
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE
+from loadstone.machine.signals_keeper import SIGACTION, SIGNALS, SIGPROCMASK, Actions, SignalsKeeper
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
@@ -95,37 +95,12 @@ DATA_PAGE, BUFFER_PAGE = 16, 17  # numbers of pages
     MASK_CALLS, ACTION_CALLS, ACTIONS_CHANGED,
 ) = range(15)  # fmt: skip
 ACTIONS = 128  # the first of four words a signal: handler, flags, restorer, mask
-SIGNALS = 64
 BYTES_TAKEN = (1 << 32) - 1  # of TAKEN: bytes of the buffer that were read; above them, by how many reads
 READ_SHIFT = 32
 
 _USER_END = (USER_SLOTS << 39) - FRAME_SIZE
-_SIGACTION, _SIGPROCMASK = 13, 14
 _UNBLOCKABLE = 1 << 8 | 1 << 18  # SIGKILL, SIGSTOP
 _MOST_CALLS = 1 << 32  # between two exits; more is the program's invention
-
-
-class Actions(Protocol):
-    """What a process does with its signals. `version` is another one after each change."""
-
-    version: int
-
-    @property
-    def table(self) -> memoryview:
-        """As the data page has it, in words."""
-
-
-class SignalsKeeper(Protocol):
-    """Whoever knows what the program that runs has to do with signals."""
-
-    def state(self) -> tuple[int, Actions] | None:
-        """The blocked signals and the actions; None: changes of them are not to be answered in the guest."""
-
-    def mask_changed(self, mask: int, calls: int) -> None:
-        """The program has made `calls` calls, after which these signals are blocked."""
-
-    def actions_changed(self, changes: list[tuple[int, ...]], calls: int) -> None:
-        """It has made `calls` calls. What they set: signal, handler, flags, restorer, mask."""
 
 
 class EntryPage:
@@ -179,21 +154,15 @@ class EntryPage:
         words[MASK_CALLS] = words[ACTION_CALLS] = words[ACTIONS_CHANGED] = 0
         if not self._open or masks + actions >= _MOST_CALLS:
             return False
-        if masks:
-            keeper.mask_changed(words[BLOCKED] & ~_UNBLOCKABLE, masks)
-        if actions:
-            keeper.actions_changed(self._changes(changed), actions)
-            if self._actions is not None:
-                self._version = self._actions.version  # which the table here is already
+        keeper.answered(words[BLOCKED] & ~_UNBLOCKABLE, masks, actions)
+        while changed:
+            index = changed.bit_length() - 1
+            changed ^= 1 << index
+            first = ACTIONS + 4 * index
+            keeper.set_action(index + 1, *words[first : first + 4].tolist())
+        if self._actions is not None:
+            self._version = self._actions.version  # which the table here is already
         return True
-
-    def _changes(self, changed: int) -> list[tuple[int, ...]]:
-        found = []
-        for index in range(SIGNALS):
-            if changed >> index & 1:
-                first = ACTIONS + 4 * index
-                found.append((index + 1, *self.words[first : first + 4].tolist()))
-        return found
 
     def rewind(self, window: Any) -> bool:
         """The program was stopped in the code: have it be before the call or behind it.
@@ -218,10 +187,10 @@ class EntryPage:
         if MEASURE <= at < DONE or at == REFUSE:
             window[RAX] = 0
         elif MASK_SAVED <= at < MASK_DONE:
-            window[RAX] = _SIGPROCMASK
+            window[RAX] = SIGPROCMASK
             words[MASK_CALLS] = max(words[MASK_CALLS] - (at >= MASK_COUNTED), 0)
         elif ACTION_SAVED <= at < ACTION_DONE:
-            window[RAX] = _SIGACTION
+            window[RAX] = SIGACTION
             if at >= ACTION_COUNTED:
                 words[ACTION_CALLS] = max(words[ACTION_CALLS] - 1, 0)
                 self._version = -1

@@ -9,6 +9,7 @@ a slice stops the engine, and `run` returns.
     unicorn_tlb           TLB fills, page faults
     unicorn_context       the CPU state of tasks
     unicorn_traps         from a stop to a trap
+    unicorn_signals       changes of signal masks and actions that need no stop
     vex                   no AVX
     native_code, hooks.s  the hooks that are called too often for Python
 """
@@ -26,8 +27,11 @@ from loadstone.machine.code import USER_TOP
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, Exits, Resolver, Space, Trap
 from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
+from loadstone.machine.signals_keeper import CALLS as SIGNALS_CALLS
+from loadstone.machine.signals_keeper import SignalsKeeper
 from loadstone.machine.unicorn_context import ALIGNMENT_CHECK, Contexts, UnicornContext, no_alignment_checks
 from loadstone.machine.unicorn_engine import Engine, enter_ring_3
+from loadstone.machine.unicorn_signals import SignalCalls
 from loadstone.machine.unicorn_tlb import TlbFill
 from loadstone.machine.unicorn_translations import Translations
 from loadstone.machine.unicorn_traps import STOPPED_AT_TRAP, SYSTEM_CALL_TRAP, Traps
@@ -35,7 +39,7 @@ from loadstone.machine.vex import NewBlocks
 
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
 _pack_start = struct.Struct("qQqQ").pack_into  # Control: budget, reason, skip, pc
-_unpack_stop = struct.Struct("qQq40xQq56xQQ").unpack_from  # budget, reason, skip, ring_count, vector; RIP, RFLAGS
+_unpack_stop = struct.Struct("qQq40xQqQ48xQQ").unpack_from  # budget, reason, skip, ring_count, vector; RAX, RIP, RFLAGS
 
 
 class UnicornCore:
@@ -49,7 +53,7 @@ class UnicornCore:
     """
 
     name = "unicorn"
-    capabilities = frozenset({"x86_64", "deterministic", "breakpoints"})
+    capabilities = frozenset({"x86_64", "deterministic", "breakpoints", "answers-signals"})
     hwcap = HWCAP
     hwcap2 = HWCAP2
     minimum_signal_stack = MINIMUM_SIGNAL_STACK
@@ -82,6 +86,16 @@ class UnicornCore:
         self._contexts = self._fill.contexts = Contexts(engine)
         engine.check_exits(False)
         self._traps = Traps(engine, memory, self._contexts, self._translations, self._fill)
+        self._signals = SignalCalls(engine.control)
+
+    @property
+    def signals(self) -> SignalsKeeper | None:
+        """Who knows the signal mask and actions of the program that runs; None: the kernel makes all calls."""
+        return self._signals.keeper
+
+    @signals.setter
+    def signals(self, keeper: SignalsKeeper) -> None:
+        self._signals.keeper = keeper
 
     @property
     def flushes(self) -> int:
@@ -95,6 +109,7 @@ class UnicornCore:
     def run(self, context: UnicornContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` bytes of instructions."""
         contexts, translations, traps, shared = self._contexts, self._translations, self._traps, self._engine.shared
+        signals = self._signals
         if context is not contexts.current:
             contexts.load(context)
         if context.cpu != self.cpu:
@@ -112,8 +127,12 @@ class UnicornCore:
             if translations.stale_tlb or translations.stale_pages or self._rewritten:
                 translations.forget_stale()
             _pack_start(shared, 0, left, native_code.REASON_NONE, skip, pc)
+            if signals.expected:
+                signals.open()
             status = self._enter(self._control_address)
-            left, reason, skip, new_blocks, vector, stopped, flags = _unpack_stop(shared)
+            if signals.is_open:
+                signals.settle()
+            left, reason, skip, new_blocks, vector, number, stopped, flags = _unpack_stop(shared)
             if self._fill.error is not None:
                 error, self._fill.error = self._fill.error, None
                 raise error
@@ -123,6 +142,8 @@ class UnicornCore:
                 raise no_alignment_checks()
             if reason == native_code.REASON_SYSCALL and not status and vector < 0 and not traps.refused:
                 self.exits.system_calls += 1
+                if number in SIGNALS_CALLS:
+                    signals.expect()
                 trap: Trap | None = SYSTEM_CALL_TRAP
             else:
                 trap = traps.of(status, reason, vector, stopped)
