@@ -150,6 +150,7 @@ class Stream:
         file = self._file
         if file is not None:
             file.tell(IN_ACCESS)
+            file.accessed()
             self._next = file.seek(length, SEEK_CUR)
             self._where = (self._descriptor, id(file), self._next)
         self._owner.answered(reads, length)

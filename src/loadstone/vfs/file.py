@@ -14,6 +14,7 @@ from loadstone.vfs.flags import (
     IN_CLOSE_WRITE,
     O_ACCMODE,
     O_CLOEXEC,
+    O_NOATIME,
     O_PATH,
     O_RDONLY,
     O_RDWR,
@@ -215,6 +216,12 @@ class OpenFile:
             from loadstone.vfs.watches import tell_place
 
             tell_place(location.dentry, mask, by_file=True)
+
+    def accessed(self) -> None:
+        """It was read: note the time (file_accessed)."""
+        location = self.location
+        if location is not None and self.inode.notes_access and not self.flags & O_NOATIME:
+            location.accessed()
 
     def hold(self) -> None:
         """One more descriptor refers to this."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER = 0, 1, 3  # include/uapi/linux/capability.h
+DAY: Final = 86_400_000_000_000  # ns
 
 
 class Identity(Protocol):
@@ -74,6 +75,7 @@ class Inode:
         "mode",
         "mtime_ns",
         "nlink",
+        "notes_access",
         "rdev",
         "size",
         "uid",
@@ -101,6 +103,7 @@ class Inode:
         self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
         self.locks: FileLocks | None = None  # kept by vfs.locks
         self.watches: tuple[Watch, ...] = ()  # told by vfs.watches
+        self.notes_access = False  # it has an access time that reading changes
 
     @property
     def is_directory(self) -> bool:
@@ -213,6 +216,12 @@ class Inode:
         """Set owner and group; -1 keeps one as it is."""
         raise LinuxError(EPERM)
 
+    def accessed(self, relative: bool) -> None:
+        """What it contains was read (asked only if `notes_access`).
+
+        `relative`: the time changes only if it is older than a change, or than a day (relatime).
+        """
+
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Set the times; NOW and OMIT as for utimensat(2)."""
         raise LinuxError(EPERM)
@@ -251,6 +260,14 @@ def demand(inode: Inode, mask: int, who: Identity) -> None:
 def in_group(who: Identity, gid: int) -> bool:
     """Whether `who` acts for the group."""
     return gid == who.fsgid or gid in who.groups
+
+
+def access_time(inode: Inode, relative: bool, now: int) -> int:
+    """The access time of a file that is read `now`. Source: fs/inode.c, relatime_need_update()."""
+    before = inode.atime_ns
+    if relative and before > inode.mtime_ns and before > inode.ctime_ns and now - before < DAY:
+        return before
+    return now
 
 
 class EmptyDirectory(Inode):

@@ -162,6 +162,15 @@ class Location:
         if mount.flags & MNT_READONLY or mount.superblock.read_only:
             raise LinuxError(EROFS, f"{self.path} is mounted read-only")
 
+    def accessed(self) -> None:
+        """What is here was read: note the time, as the mount's options want it. Source: fs/inode.c, touch_atime()."""
+        inode, mount = self.dentry.inode, self.mount
+        flags = mount.flags
+        if not inode.notes_access or flags & (MNT_NOATIME | MNT_READONLY) or mount.superblock.read_only:
+            return
+        if not (flags & MNT_NODIRATIME and inode.is_directory):
+            inode.accessed(bool(flags & MNT_RELATIME))
+
     def tell(self, mask: int) -> None:
         """Tell who watches the file of IN_* events that came through its name."""
         if self.dentry.watched:

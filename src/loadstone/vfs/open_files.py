@@ -113,9 +113,12 @@ class RegularOpen(SeekableFile):
         if offset is not None:
             if offset < 0:
                 raise LinuxError(EINVAL)
-            return self.file.read_into(pieces, offset)
-        done = self.file.read_into(pieces, self.offset)
-        self.offset += done
+            done = self.file.read_into(pieces, offset)
+        else:
+            done = self.file.read_into(pieces, self.offset)
+            self.offset += done
+        if self.file.notes_access:
+            self.accessed()
         return done
 
     def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import NOW, OMIT, S_IFDIR, S_IFMT, S_ISGID, S_ISUID
-from loadstone.vfs.inode import Identity, Inode
+from loadstone.vfs.inode import Identity, Inode, access_time
 
 if TYPE_CHECKING:
     from loadstone.vfs.host import HostNode
@@ -40,6 +40,7 @@ class Overlaid(Inode):
         device = fs.device if lower is None or fs.deterministic else lower.stat.st_dev
         Inode.__init__(self, device, fs.number() if lower is None else 0, mode, now_ns=now)
         if lower is None:
+            self.notes_access = True
             fs.born(self)
 
     def owned(self, who: Identity, parent: Inode) -> None:
@@ -95,7 +96,7 @@ class Overlaid(Inode):
         fs.changed = True
         if not self.changed:
             self.refresh()
-            self.changed = True  # type: ignore[misc]
+            self.changed = self.notes_access = True  # type: ignore[misc]
         if self.lower is not None:
             fs.modified[Key(*self.lower.key, False)] = self
 
@@ -117,6 +118,10 @@ class Overlaid(Inode):
             if self.mode & 0o010:
                 self.mode &= ~S_ISGID
         self.ctime_ns = self.fs.now()
+
+    def accessed(self, relative: bool) -> None:
+        """Set the access time of a file whose attributes are ours; the host's stay, as below any overlay."""
+        self.atime_ns = access_time(self, relative, self.fs.now())
 
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Set the times, here only."""

@@ -92,6 +92,7 @@ class UnionNode(Inode):
         self.real = real  # type: ignore[misc]
         self.upper = upper  # type: ignore[misc]
         Inode.__init__(self, fs.device, real.inode, real.mode)
+        self.notes_access = True
         self.refresh()
 
     def refresh(self) -> None:
@@ -133,6 +134,12 @@ class UnionNode(Inode):
         """Set owner and group, in the upper layer."""
         self.copy_up().set_owner(uid, gid)
         self.refresh()
+
+    def accessed(self, relative: bool) -> None:
+        """Set the access time of a file of the upper layer; those below are only read (ovl_get_layers)."""
+        if self.upper and self.real.notes_access:
+            self.real.accessed(relative)
+            self.atime_ns = self.real.atime_ns
 
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Set the times, in the upper layer."""

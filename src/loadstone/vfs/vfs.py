@@ -187,6 +187,7 @@ class Vfs(Names):
         place = self.resolve(path, origin, follow=False, empty=empty)
         if not place.inode.is_symlink:
             raise LinuxError(ENOENT if empty and not path else EINVAL)
+        place.accessed()
         return place.inode.readlink()
 
     def path_of(self, location: Location, root: Location | None = None) -> str:

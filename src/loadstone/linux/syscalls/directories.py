@@ -159,6 +159,7 @@ def _entries(task: Task, fd: int, buffer: int, size: int, pack: Callable[[int, i
         copy_out(task.process.space, buffer, b"".join(records))
         file.offset = reached
     file.tell(IN_ACCESS)
+    file.accessed()
     return used
 
 
@@ -343,6 +344,8 @@ def _readlink(task: Task, fd: int, address: int, buffer: int, size: int) -> int:
         if not file.flags & O_PATH or not file.inode.is_symlink:
             raise LinuxError(ENOENT)
         text = file.inode.readlink()
+        if file.location is not None:
+            file.location.accessed()
     else:
         text = task.kernel.vfs.readlink(path, origin(task, fd, path))
     data = fsencode(text)[:size]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.vfs.ext2.mapping import BlockMap
 from loadstone.vfs.flags import NOW, OMIT, S_IFMT, S_IFREG, S_ISGID, S_ISUID
-from loadstone.vfs.inode import Inode
+from loadstone.vfs.inode import Inode, access_time
 
 if TYPE_CHECKING:
     from loadstone.vfs.ext2.system import Ext2
@@ -38,6 +38,7 @@ class Node(Inode):
         mode, uid, size, atime, ctime, mtime, _, gid, links, sectors, _, _ = HEAD.unpack_from(raw)
         uid_high, gid_high = OWNER_HIGH.unpack_from(raw, AT_OWNER_HIGH)
         Inode.__init__(self, fs.device, number, mode, uid | uid_high << 16, gid | gid_high << 16)
+        self.notes_access = True
         self.fs = fs  # type: ignore[misc]
         self.raw = raw  # type: ignore[misc]
         if mode & S_IFMT == S_IFREG:
@@ -110,6 +111,13 @@ class Node(Inode):
         if not self.is_directory:
             self.mode &= ~S_ISUID & (~S_ISGID if self.mode & 0o010 else ~0)
         self.changed()
+
+    def accessed(self, relative: bool) -> None:
+        """Set the access time, in whole seconds; written only if that makes another one."""
+        time = access_time(self, relative, self.fs.volume.now()) // SECOND * SECOND
+        if time != self.atime_ns:
+            self.atime_ns = time
+            self.save()
 
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Set the times, in whole seconds."""
