@@ -11,7 +11,8 @@ import pytest
 
 from loadstone.binfmt.plan import ScriptPlan
 from loadstone.binfmt.registry import MAX_DEPTH
-from loadstone.verify.native import NativeFailure, native_image
+from loadstone.verify.native import native_image
+from loadstone.verify.native_exec import NativeFailure
 from support import elfbuilder as eb
 from support.elf_oracle import Planned
 

@@ -13,7 +13,8 @@ import pytest
 from loadstone.errors import LinuxError
 from loadstone.events import Events, Fault
 from loadstone.linux.execve import ExecImage, Stage
-from loadstone.verify.native import NativeFailure, NativeImage, native_image
+from loadstone.verify.native import NativeImage, native_image
+from loadstone.verify.native_exec import NativeFailure
 from support.compilers import Compiler
 from support.exec_world import HostWorld, user_memory
 from support.kernel_faults import exec_faults

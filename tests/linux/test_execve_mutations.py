@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.verify.native import NativeFailure, native_image
+from loadstone.verify.native import native_image
+from loadstone.verify.native_exec import NativeFailure
 from support.compilers import Compiler
 from support.exec_world import HostWorld
 

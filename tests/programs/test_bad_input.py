@@ -15,7 +15,8 @@ import pytest
 
 import loadstone as package
 from loadstone.errors import LinuxError
-from loadstone.verify.native import NativeFailure, native_image
+from loadstone.verify.native import native_image
+from loadstone.verify.native_exec import NativeFailure
 from support.compilers import Compiler
 from support.run import loadstone
 

@@ -9,7 +9,8 @@ from loadstone.binfmt.plan import ElfPlan, ScriptPlan
 from loadstone.binfmt.registry import search_binary_handler
 from loadstone.binfmt.source import HostSource
 from loadstone.errors import LinuxError
-from loadstone.verify.native import NativeFailure, NativeImage, native_process
+from loadstone.verify.native import NativeImage, native_process
+from loadstone.verify.native_exec import NativeFailure
 
 PAGE = 4096
 
@@ -50,7 +51,7 @@ class Planned:
 
     @property
     def verdict(self) -> str:
-        """`ok`, an errno's name, or `signal N`: as `native_verdict`."""
+        """`ok`, an errno's name, or `signal N`."""
         if self.error is None:
             return "ok"
         return f"signal {self.error.fatal_signal}" if self.error.fatal_signal else self.error.name

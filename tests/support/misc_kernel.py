@@ -46,7 +46,8 @@ def register(text):
     return [answer, new[0].hex() if new else "", shown]
 
 def image(path, argv, envp):
-    from loadstone.verify.native import NativeFailure, native_image
+    from loadstone.verify.native import native_image
+    from loadstone.verify.native_exec import NativeFailure
     try:
         seen = native_image(path, [bytes.fromhex(a) for a in argv], [bytes.fromhex(e) for e in envp])
     except NativeFailure as failure:

@@ -12,14 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from loadstone.verify.native import (
-    NativeFailure,
-    NativeImage,
-    native_image,
-    native_process,
-    native_verdict,
-    parse_maps,
-)
+from loadstone.verify.native import NativeImage, native_image, native_process, parse_maps
+from loadstone.verify.native_exec import NativeFailure
 from support import elfbuilder as eb
 
 AT_PHDR, AT_PAGESZ, AT_ENTRY, AT_EXECFN, AT_RANDOM = 3, 6, 9, 31, 25
@@ -28,6 +22,15 @@ AT_PHDR, AT_PAGESZ, AT_ENTRY, AT_EXECFN, AT_RANDOM = 3, 6, 9, 31, 25
 @pytest.fixture(scope="module")
 def image() -> NativeImage:
     return native_image("/bin/true", [b"true", b"", b"\xff \n"], [b"HOME=/home/user", b"odd", b""])
+
+
+def verdict(path: str, argv: list[str]) -> str:
+    """How the kernel decides: `ok`, an errno's name, or `signal N`."""
+    try:
+        with native_process(path, argv, ()):
+            return "ok"
+    except NativeFailure as failure:
+        return failure.name
 
 
 def words(image: NativeImage) -> list[int]:
@@ -120,7 +123,7 @@ def test_failures_are_typed(tmp_path: Path) -> None:
     with pytest.raises(NativeFailure) as caught:
         native_image(str(broken), ["x"])
     assert (caught.value.errno, caught.value.signal) == (0, signal.SIGSEGV)
-    assert native_verdict(str(broken), ["x"]) == "signal 11"
+    assert verdict(str(broken), ["x"]) == "signal 11"
     with pytest.raises(NativeFailure) as caught:
         native_image("/bin/true", ["x" * 131072])
     assert caught.value.name == "E2BIG"
@@ -137,7 +140,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
     before, descriptors = children(), len(os.listdir("/proc/self/fd"))
     for path in ("/bin/true", "/nowhere", str(tmp_path)) * 5:
-        native_verdict(path, ["x"])
+        verdict(path, ["x"])
     with pytest.raises(ZeroDivisionError), native_process("/bin/true", ["x"]):
         _ = 1 // 0
     assert children() == before
@@ -149,7 +152,7 @@ def test_the_program_does_not_run(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTRAP})
     try:
-        assert native_verdict("/bin/sh", ["sh", "-c", f"echo ran > {witness}"]) == "ok"
+        assert verdict("/bin/sh", ["sh", "-c", f"echo ran > {witness}"]) == "ok"
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
     assert not witness.exists()

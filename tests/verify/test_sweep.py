@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from loadstone.errors import HostError
-from loadstone.verify.runner import IDENTICAL, REFUSED_ALIKE, Request, Result, Verifier, default_arguments
+from loadstone.verify.runner import IDENTICAL, REFUSED_ALIKE, Request, Result, Verifier
 from loadstone.verify.sweep import Settings, distinct_files, find_programs, sweep
 
 ENVIRONMENT = (b"HOME=/home/user", b"PATH=/usr/bin")
 
 
 def requests(paths: list[str]) -> list[Request]:
-    return [Request(path, default_arguments(path), ENVIRONMENT) for path in paths]
+    return [Request(path, (os.fsencode(path),), ENVIRONMENT) for path in paths]
 
 
 def make(path: Path, text: bytes, mode: int) -> None:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from loadstone.errors import HostError
 from loadstone.linux.auxv import AT_SYSINFO, decode, name
-from loadstone.verify.native import NativeFailure, NativeProcess, native_process
+from loadstone.verify.native import NativeProcess, native_process
+from loadstone.verify.native_exec import NativeFailure
 
 IMAGE = "image"
 

@@ -1,8 +1,7 @@
 """The image oracle: what the real kernel makes of an `execve`, seen through ptrace before the first instruction runs.
 
-fork, `personality(ADDR_NO_RANDOMIZE)`, PTRACE_TRACEME, execve, SIGTRAP at the first instruction; then maps, auxiliary
-vector, stack and registers are read and the process is killed. The host maps the file and runs nothing of it. About
-2 ms each.
+`native_exec` brings a child up to that point; then maps, auxiliary vector, stack and registers are read and the process
+is killed. The host maps the file and runs nothing of it. About 2 ms each.
 A `binfmt_misc` handler registered on the host (qemu-user) is the host's answer too.
 
 Linux x86-64 hosts only; the program may be a 32-bit one.
@@ -10,26 +9,15 @@ Linux x86-64 hosts only; the program may be a 32-bit one.
 
 from __future__ import annotations
 
-import errno as _errno
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
-from loadstone.errors import HostError
+from loadstone.verify.native_exec import Conditions, Libc, Text, kill, spawn
 
-if TYPE_CHECKING:
-    import ctypes
-
-Text = str | bytes
-
-_TRACEME, _KILL_SIGNAL, _GETREGSET, _SETOPTIONS = 0, 9, 0x4204, 0x4200
-_EXITKILL = 1 << 20
 _NT_PRSTATUS, _NT_PRFPREG, _NT_PRXFPREG = 1, 2, 0x46E62B7F
-_SIGTRAP = 5
-_ADDR_NO_RANDOMIZE = 0x0040000
-_PR_SET_PDEATHSIG = 1
 
 # struct user_regs_struct, 64-bit (27 words) and 32-bit (17 words), in the kernel's order.
 # fmt: off
@@ -70,28 +58,6 @@ class NativeMapping(NamedTuple):
     path: str
 
 
-class NativeFailure(Exception):  # noqa: N818 - an answer of the kernel, not a fault of ours
-    """The kernel did not start the program.
-
-    Attributes:
-        errno: what execve returned, as a number; 0 when the process was killed instead.
-        signal: the signal that killed the process after the point of no return; 0 when execve returned.
-    """
-
-    def __init__(self, errno: int = 0, signal: int = 0) -> None:
-        super().__init__(errno, signal)
-        self.errno = errno
-        self.signal = signal
-
-    @property
-    def name(self) -> str:
-        """`ENOEXEC`, or `signal 11`."""
-        return _errno.errorcode.get(self.errno, str(self.errno)) if self.errno else f"signal {self.signal}"
-
-    def __str__(self) -> str:
-        return self.name
-
-
 class NativeImage(NamedTuple):
     """A process image at its first instruction."""
 
@@ -130,7 +96,7 @@ class NativeProcess:
     Usable only in the thread that made it (ptrace).
     """
 
-    def __init__(self, pid: int, libc: _Libc) -> None:
+    def __init__(self, pid: int, libc: Libc) -> None:
         self.pid = pid
         self._libc = libc
 
@@ -208,7 +174,7 @@ class NativeProcess:
         """End the process and reap it; harmless when it is already gone."""
         if self.pid:
             pid, self.pid = self.pid, 0
-            _kill(pid)
+            kill(pid)
 
     def _proc(self, name: str) -> bytes:
         fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -263,24 +229,15 @@ def native_process(
 
     With `randomize` the host's address-space randomisation is left on.
     """
-    libc = _Libc()
+    libc = Libc()
     if isinstance(envp, Mapping):
         envp = [f"{name}={value}" for name, value in envp.items()]
     exec_ = libc.prepare_exec(_bytes(path), [_bytes(word) for word in argv], [_bytes(word) for word in envp])
-    process = NativeProcess(_spawn(libc, exec_, cwd, stack_limit, uid, randomize), libc)
+    process = NativeProcess(spawn(libc, exec_, Conditions(cwd, stack_limit, uid, randomize)), libc)
     try:
         yield process
     finally:
         process.kill()
-
-
-def native_verdict(path: Text, argv: Sequence[Text], envp: Sequence[Text] | Mapping[str, str] = ()) -> str:
-    """How the kernel decides: `ok`, an errno's name, or `signal N`."""
-    try:
-        with native_process(path, argv, envp):
-            return "ok"
-    except NativeFailure as failure:
-        return failure.name
 
 
 def parse_maps(text: str) -> tuple[NativeMapping, ...]:
@@ -304,156 +261,6 @@ def parse_auxv(data: bytes, bits: int) -> tuple[tuple[int, int], ...]:
             break
         pairs.append((kind, value))
     return tuple(pairs)
-
-
-class _Libc:
-    """The few functions of the C library that the child and the tracer call, looked up before the fork."""
-
-    def __init__(self) -> None:
-        import ctypes
-        import platform
-        import sys
-
-        if sys.platform != "linux" or platform.machine() != "x86_64":
-            raise HostError("the native oracle needs a Linux x86-64 host")
-        self._ctypes = ctypes
-        library = ctypes.CDLL(None, use_errno=True)
-        self.personality = library.personality
-        self.personality.argtypes = [ctypes.c_ulong]
-        self.ptrace = library.ptrace
-        self.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-        self.ptrace.restype = ctypes.c_long
-        self.prctl = library.prctl
-        self._execve = library.execve
-
-    def prepare_exec(self, path: bytes, argv: list[bytes], envp: list[bytes]) -> Callable[[], int]:
-        """A function that calls execve with these arguments and returns errno."""
-        if any(b"\0" in word for word in (path, *argv, *envp)):
-            raise ValueError("a NUL byte inside a path, argument or environment string")
-        strings = self._ctypes.c_char_p
-        arguments = (strings * (len(argv) + 1))(*argv, None)
-        environment = (strings * (len(envp) + 1))(*envp, None)
-        execve, get_errno = self._execve, self._ctypes.get_errno
-
-        def run() -> int:
-            execve(path, arguments, environment)
-            return get_errno()
-
-        return run
-
-    def register_set(self, pid: int, number: int, size: int) -> bytes:
-        """PTRACE_GETREGSET."""
-        buffer = self._ctypes.create_string_buffer(size)
-        vector = (self._ctypes.c_size_t * 2)(self._ctypes.addressof(buffer), size)
-        if self.ptrace(_GETREGSET, pid, number, self._address(vector)) < 0:
-            raise HostError(f"PTRACE_GETREGSET: {os.strerror(self._ctypes.get_errno())}")
-        return buffer.raw[: vector[1]]
-
-    def _address(self, object_: ctypes.Array[Any]) -> int:
-        return self._ctypes.addressof(object_)
-
-
-def _spawn(
-    libc: _Libc,
-    exec_: Callable[[], int],
-    cwd: Text | None,
-    stack_limit: int | None,
-    uid: int | None,
-    randomize: bool = False,
-) -> int:
-    """Fork a child up to its first instruction; the pid. Raises NativeFailure or HostError, the child reaped."""
-    import resource  # before the fork: the child imports nothing
-    import signal
-
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    parent = os.getpid()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _child(libc, exec_, parent, writing, cwd, stack_limit, uid, randomize, resource, signal)
-    except BaseException:
-        os.close(reading)
-        os.close(writing)
-        raise
-    os.close(writing)
-    try:
-        _, status = os.waitpid(pid, 0)
-        report = os.read(reading, 5)
-    except BaseException:  # Ctrl-C
-        _kill(pid)
-        raise
-    finally:
-        os.close(reading)
-    if os.WIFSTOPPED(status):
-        if os.WSTOPSIG(status) == _SIGTRAP and not report:
-            libc.ptrace(_SETOPTIONS, pid, 0, _EXITKILL)
-            return pid
-        _kill(pid)
-        raise NativeFailure(signal=os.WSTOPSIG(status))
-    if os.WIFSIGNALED(status):
-        raise NativeFailure(signal=os.WTERMSIG(status))
-    if len(report) != 5:
-        raise HostError("the native oracle's child ended without an answer")
-    stage, number = struct.unpack("<Bi", report)
-    if stage:
-        raise HostError(f"the native oracle cannot {_STAGES[stage]}: {os.strerror(number)}")
-    raise NativeFailure(errno=number)
-
-
-def _kill(pid: int) -> None:
-    """End a child and reap it; harmless when it is already gone."""
-    try:
-        os.kill(pid, _KILL_SIGNAL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass
-
-
-_STAGES = ("execve", "prepare the process", "set its personality", "trace it (PTRACE_TRACEME)")
-
-
-def _child(
-    libc: _Libc,
-    exec_: Callable[[], int],
-    parent: int,
-    writing: int,
-    cwd: Text | None,
-    stack_limit: int | None,
-    uid: int | None,
-    randomize: bool,
-    resource: Any,
-    signal: Any,
-) -> NoReturn:
-    """Become the program, or report (stage, errno) through the pipe. Never returns, whatever happens."""
-    stage, number = 1, _errno.EINVAL
-    try:
-        # A blocked SIGTRAP would stay pending, and the program would run.
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        libc.prctl(_PR_SET_PDEATHSIG, _KILL_SIGNAL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before that: nobody would trace the program, or end it
-            os._exit(127)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if stack_limit is not None:
-            hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-            resource.setrlimit(resource.RLIMIT_STACK, (stack_limit, hard))
-        if cwd is not None:
-            os.chdir(cwd)
-        if uid is not None:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        stage, number = 2, _errno.EPERM
-        if libc.personality(0 if randomize else _ADDR_NO_RANDOMIZE) >= 0:
-            stage = 3
-            if libc.ptrace(_TRACEME, 0, None, None) >= 0:
-                stage, number = 0, exec_()
-    except OSError as error:
-        number = error.errno or number
-    finally:
-        try:
-            os.write(writing, struct.pack("<Bi", stage, number))
-        finally:
-            os._exit(127)
 
 
 def _bytes(text: Text) -> bytes:

@@ -14,7 +14,8 @@ from loadstone.binfmt.names import ET_DYN, ET_EXEC, PT_LOAD
 from loadstone.linux.auxv import AT_PHDR, AT_SYSINFO, AT_SYSINFO_EHDR
 from loadstone.linux.layout import page_up
 from loadstone.linux.profile import BRK_ALWAYS, BRK_RANDOMIZED, Special
-from loadstone.verify.native import NativeFailure, native_image
+from loadstone.verify.native import native_image
+from loadstone.verify.native_exec import NativeFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

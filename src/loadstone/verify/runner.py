@@ -13,7 +13,8 @@ from loadstone.errors import HostError, LinuxError
 from loadstone.linux import origins
 from loadstone.linux.profile import RLIM_INFINITY, live_profile
 from loadstone.verify.image import Difference, ImageFacts, MustDiffer, compare, facts_of_image, facts_of_native
-from loadstone.verify.native import NativeFailure, native_process
+from loadstone.verify.native import native_process
+from loadstone.verify.native_exec import NativeFailure
 from loadstone.verify.probe import measure_i386, measure_live
 from loadstone.verify.replay import KernelDraws, OutOfRange, solve
 from loadstone.vfs.flags import S_ISGID, S_ISUID
@@ -252,11 +253,6 @@ def _left_out(path: str) -> str:
     except OSError:
         return ""
     return "the kernel ignores file capabilities when another user traces; run as root to compare it"
-
-
-def default_arguments(path: str) -> tuple[bytes, ...]:
-    """What a file of a directory is given: its own name."""
-    return (os.fsencode(path),)
 
 
 def require_host() -> None:
