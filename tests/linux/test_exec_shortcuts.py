@@ -14,13 +14,21 @@ from loadstone.binfmt.known import FirstPage
 from loadstone.errors import LinuxError
 from loadstone.events import Events
 from loadstone.linux.execve import ExecImage
+from loadstone.linux.prepared_images import Asked, Places, PreparedImages
+from loadstone.machine.paging import FRAME_MASK, PRESENT
+from loadstone.memory.address_space import AddressSpace
+from loadstone.memory.fill_ahead import FillAhead
 from loadstone.memory.flags import RLIMIT_AS, RLIMIT_DATA
+from loadstone.memory.placement import Layout
+from loadstone.memory.vma import PAGE
+from loadstone.vfs.flags import O_RDWR
 from support.compilers import Compiler
 from support.elfbuilder import Entry, elf, patch
 from support.exec_world import HostWorld, user_memory
 from support.run import loadstone
 
 R, W, X, LOAD, DYN = 4, 2, 1, 1, 3
+STRINGS = (b"other", b"strings")
 
 
 @pytest.fixture
@@ -43,6 +51,8 @@ def observed(image: ExecImage) -> tuple[object, ...]:
     found = (
         space.render_maps(),
         [(vma.flags, vma.offset, vma.path, vma.anon_vma is None, vma.file is None) for vma in space.vmas],
+        [entry & ~FRAME_MASK for _, _, entry in space.page_table.entries(0, image.stack.top)],
+        b"".join(user_memory(image, *page) for page in readable_pages(space)),
         (usage.total, usage.data, usage.executable, usage.stack, usage.locked, usage.peak),
         (space.limits.commitment.promised, space.resident_pages, space.minor_faults, space.major_faults),
         (image.entry, image.bias, image.interpreter_bias, image.brk, image.auxv),
@@ -52,8 +62,13 @@ def observed(image: ExecImage) -> tuple[object, ...]:
     return found
 
 
+def readable_pages(space: AddressSpace) -> list[tuple[int, int]]:
+    """Address and length of what is there."""
+    return [(page, PAGE) for page, _, entry in space.page_table.entries(0, space.layout.task_size) if entry & PRESENT]
+
+
 def one_by_one(world: HostWorld, path: str) -> ExecImage:
-    """The image as it is made where somebody listens to each mapping."""
+    """The image as it is made where somebody listens to each mapping: step by step."""
     told: list[object] = []
     world.events = Events()
     world.events.map = (told.append,)
@@ -65,22 +80,74 @@ def one_by_one(world: HostWorld, path: str) -> ExecImage:
     return image
 
 
+class FillingAhead(HostWorld):
+    """One in which exec maps and copies what is cached."""
+
+    def new_space(self, layout: Layout) -> AddressSpace:
+        space = super().new_space(layout)
+        space.fill_ahead = FillAhead(self.cache)
+        return space
+
+
+@pytest.fixture(params=[HostWorld, FillingAhead])
+def any_world(request: pytest.FixtureRequest) -> Iterator[HostWorld]:
+    here: HostWorld = request.param()
+    yield here
+    here.close()
+
+
+class Noting(PreparedImages):
+    """Images, and which of them were asked for and found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[bool] = []
+
+    def fill(self, space: AddressSpace, asked: Asked) -> Places | None:
+        places = super().fill(space, asked)
+        self.found.append(places is not None)
+        return places
+
+
+def at_once(world: HostWorld, path: str) -> ExecImage:
+    """The image as it is made where the program was executed twice before."""
+    images = world.images = Noting()
+    for _ in range(2):
+        world.exec(path, STRINGS, STRINGS, tells=False).space.release()
+    image = world.exec(path, tells=False)
+    assert images.found == [False, False, True]
+    return image
+
+
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/bash", "/usr/bin/python3", "/bin/ls"])
-def test_all_segments_at_once_are_what_they_are_one_by_one(world: HostWorld, path: str) -> None:
+def test_an_image_made_at_once_is_what_it_is_step_by_step(any_world: HostWorld, path: str) -> None:
     if not os.path.exists(path):
         pytest.skip(f"this machine has no {path}")
-    image = world.exec(path)
-    assert image.elf.outline is not None
-    assert observed(image) == observed(one_by_one(world, path))
+    assert observed(at_once(any_world, path)) == observed(one_by_one(any_world, path))
 
 
 @pytest.mark.parametrize("variant", ["pie", "no-pie", "static", "static-pie"])
-def test_all_kinds_of_programs_are_mapped_alike(world: HostWorld, compiled: Compiler, variant: str) -> None:
+def test_all_kinds_of_programs_are_made_alike(any_world: HostWorld, compiled: Compiler, variant: str) -> None:
     source = "char big[300000]; int filled[2000] = {1, 2}; int main(void) { return big[5] + filled[1]; }\n"
     path = compiled(source, variant)
-    image = world.exec(path)
-    assert image.elf.outline is not None
-    assert observed(image) == observed(one_by_one(world, path))
+    assert observed(at_once(any_world, path)) == observed(one_by_one(any_world, path))
+
+
+def test_data_that_was_written_to_the_file_since_is_in_the_next_image(any_world: HostWorld, tmp_path: Path) -> None:
+    """The page stays in the cache, so that nothing else tells."""
+    entries = [Entry(LOAD, R | X, 0, 0x400000, 0x1000), Entry(LOAD, R | W, 0x1000, 0x402000, 0x800, 0x1000)]
+    path = program(tmp_path / "data", elf(entries, entry=0x400800, size=0x2000))
+    at_once(any_world, path).space.release()
+    location = any_world.open_program(path)
+    file = location.inode.open(O_RDWR, location)
+    file.write_from([memoryview(b"changed")], 0x1000)
+    file.write_from([memoryview(b"past the end of the data")], 0x1800)
+    file.close()
+    image = any_world.exec(path, tells=False)
+    assert user_memory(image, 0x402000, 7) == b"changed"
+    assert user_memory(image, 0x402800, 8) == bytes(8)
+    assert observed(any_world.exec(path, tells=False)) == observed(one_by_one(any_world, path))
+    image.space.release()
 
 
 def random_program(numbers: Random) -> bytes:
@@ -97,7 +164,11 @@ def random_program(numbers: Random) -> bytes:
 
 def outcome(world: HostWorld, path: str, *, told: bool) -> object:
     try:
-        return observed(one_by_one(world, path) if told else world.exec(path))
+        if told:
+            return observed(one_by_one(world, path))
+        for _ in range(2):
+            world.exec(path, tells=False).space.release()
+        return observed(world.exec(path, tells=False))
     except LinuxError as error:
         return error.errno, error.why, error.fatal_signal
     except AssertionError:
@@ -121,7 +192,7 @@ def test_an_offset_that_no_file_reaches_is_refused_alike(world: HostWorld, tmp_p
 
 
 @pytest.mark.parametrize("resource", [RLIMIT_AS, RLIMIT_DATA])
-def test_every_limit_refuses_what_it_refuses_one_by_one(world: HostWorld, tmp_path: Path, resource: int) -> None:
+def test_every_limit_refuses_what_it_refuses_step_by_step(world: HostWorld, tmp_path: Path, resource: int) -> None:
     entries = [Entry(LOAD, R | X, 0, 0, 0x1000), Entry(LOAD, R | W, 0x1000, 0x9000, 0x1000, 0x8000)]
     path = program(tmp_path / "limited", elf(entries, type=DYN, entry=0x800))
     seen = set()

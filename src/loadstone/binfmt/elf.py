@@ -33,7 +33,6 @@ from loadstone.binfmt.plan import (
     ProgramHeader,
     Segment,
     Source,
-    outline_of,
 )
 from loadstone.binfmt.rules import DEFAULT_RULES, FormatRules
 from loadstone.errors import LinuxError
@@ -271,7 +270,6 @@ def _finish(
         end_data=end_data,
         brk=brk,
         error=_interpreter_error(header, total) if interpreter else None,
-        outline=outline_of(segments),
     )
 
 

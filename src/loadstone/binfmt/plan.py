@@ -7,12 +7,8 @@ Addresses are as the file has them: `execve` adds the load bias when it commits 
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
-from loadstone.memory.flags import MAX_FILE_SIZE
-from loadstone.memory.outline import Area, Outline
-from loadstone.memory.vma import ACCOUNT, MAYEXEC, MAYREAD, MAYWRITE, PAGE, PAGE_MASK, WRITE
 
 EXSTACK_DEFAULT, EXSTACK_DISABLE_X, EXSTACK_ENABLE_X = 0, 1, 2
-_MAY = MAYREAD | MAYWRITE | MAYEXEC
 
 
 class Source(Protocol):
@@ -109,7 +105,6 @@ class ElfPlan(NamedTuple):
     end_data: int
     brk: int  # the highest end of any segment, not rounded
     error: LinuxError | None = None  # raised after the point of no return, before any segment is mapped
-    outline: Outline | None = None  # the segments as mappings, where no more can be said of them one by one
 
     @property
     def bits(self) -> int:
@@ -179,31 +174,3 @@ class AoutPlan(NamedTuple):
 
 
 Plan = ElfPlan | ScriptPlan | AoutPlan
-
-
-def outline_of(segments: list[Segment]) -> Outline | None:
-    """The mappings of a file's PT_LOAD segments; None where what is left may depend on how they were made one by one.
-
-    That is so where one fails, lies over another, might merge with another or has nothing of the file, where the first
-    one's reservation promises memory, and where two have a tail to clear, which touches their pages.
-    """
-    areas: list[Area] = []
-    for segment in segments:
-        start, flags = segment.start, _vma_flags(segment.prot)
-        if segment.error or not segment.file_length:
-            return None
-        if areas and (start < areas[-1].end or (start == areas[-1].end and flags == areas[-1].flags)):
-            return None
-        end = start + segment.file_length + PAGE - 1 & PAGE_MASK
-        if segment.file_offset + end - start > MAX_FILE_SIZE:
-            return None
-        areas.append(Area(start, end, flags, segment.file_offset, False))
-        if segment.anonymous_end > segment.anonymous_start:
-            flags = _vma_flags(segment.anonymous_prot)
-            areas.append(Area(segment.anonymous_start, segment.anonymous_end, flags, 0, True))
-    cleared = sum(segment.clear_end > segment.clear_start for segment in segments)
-    return Outline(areas) if areas and cleared < 2 and not areas[0].flags & WRITE else None
-
-
-def _vma_flags(prot: int) -> int:
-    return prot | _MAY | (ACCOUNT if prot & WRITE else 0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials
     from loadstone.linux.layout import Draws
     from loadstone.linux.namespaces.users import UserNamespace
+    from loadstone.linux.prepared_images import PreparedImages
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.stack import InitialStack
     from loadstone.linux.vdso import Vdso
@@ -98,6 +99,10 @@ class World(Protocol):
     @property
     def plans(self) -> KnownPlans:
         """What is known of programs, and the rules of the kernel."""
+
+    @property
+    def images(self) -> PreparedImages | None:
+        """Those of programs that were executed before; None: all are made step by step."""
 
     def open_program(self, path: str) -> Location:
         """Resolve `path` from the process's root and working directory, following links; ENOENT and the like."""

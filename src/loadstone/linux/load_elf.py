@@ -15,10 +15,10 @@ from loadstone.linux.capabilities import group_shown, user_shown
 from loadstone.linux.execve import ExecImage
 from loadstone.linux.layout import PAGE, page_up, program_bias, random_brk, vdso_hint
 from loadstone.linux.new_image import NewImage, brk_flags
+from loadstone.linux.prepared_images import Asked, Places
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.linux.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.memory.flags import MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_PRIVATE, PFNMAP, PROT_EXEC, PROT_WRITE
-from loadstone.memory.mapping import map_outline
 from loadstone.memory.neighbours import map_ahead
 from loadstone.memory.placement import unmapped_area
 from loadstone.memory.user import copy_out, read_string
@@ -98,7 +98,7 @@ def _open_interpreter(bprm: Binprm, plan: ElfPlan) -> tuple[Program, ElfPlan]:
 class _Loader(NewImage):
     """The state of load_elf_binary past the point of no return."""
 
-    __slots__ = ("interpreter", "interpreter_plan", "plan", "vdso_address")
+    __slots__ = ("asked", "cleared", "interpreter", "interpreter_plan", "plan")
 
     def __init__(
         self, bprm: Binprm, plan: ElfPlan, interpreter: Program | None, interpreter_plan: ElfPlan | None
@@ -107,28 +107,53 @@ class _Loader(NewImage):
         self.plan = plan
         self.interpreter = interpreter
         self.interpreter_plan = interpreter_plan
-        self.vdso_address = 0
+        self.asked: Asked | None = None  # what a prepared image may be kept under
+        self.cleared: list[int] = []  # addresses from which on the rest of a page was cleared
 
     def load(self) -> ExecImage:
         """Everything from begin_new_exec to start_thread."""
-        bprm, plan = self.bprm, self.plan
+        plan = self.plan
         space = self.new_space(read_implies_exec=plan.read_implies_exec)
+        places = self._fill(space) or self._map_all(space)
+        program_entry = entry = (plan.entry + places.bias) & MASK64
+        if self.interpreter_plan is not None:
+            entry = (places.interpreter_bias + self.interpreter_plan.entry) & MASK64
+        stack = self._create_elf_tables(space, places, program_entry)
+        brk = self._set_brk(space, places.bias)
+        return self._start_thread(space, stack, entry, program_entry, places, brk)
+
+    def _fill(self, space: AddressSpace) -> Places | None:
+        """All of `_map_all` at once, for a program that was executed before, where nobody hears of the single steps."""
+        bprm = self.bprm
+        images = bprm.world.images
+        if images is None or bprm.tells or bprm.draws is not None:
+            return None
+        self.asked = Asked(self.plan, bprm.program, self.interpreter_plan, self.interpreter, bprm.arguments.pages)
+        places = images.fill(space, self.asked)
+        if places is not None:
+            stack = space.find(self.place.stack_top - PAGE)
+            assert stack is not None
+            self.put_strings(space, stack)
+        return places
+
+    def _map_all(self, space: AddressSpace) -> Places:
+        """The stack, the segments and the special mappings, one after the other."""
+        plan = self.plan
         self.setup_arg_pages(space, plan.executable_stack)
         if plan.error:
             raise plan.error
         bias = self._map_program(space)
-        program_entry = (plan.entry + bias) & MASK64
-        entry, interpreter_bias = program_entry, 0
-        if self.interpreter is not None:
+        entry, interpreter_bias = (plan.entry + bias) & MASK64, 0
+        if self.interpreter_plan is not None:
             interpreter_bias = self._map_interpreter(space, bias)
-            assert self.interpreter_plan is not None
             entry = (interpreter_bias + self.interpreter_plan.entry) & MASK64
-        if error := entry_error(entry, self.bits, bprm.rules):
+        if error := entry_error(entry, self.bits, self.bprm.rules):
             raise error
-        self._map_special(space)
-        stack = self._create_elf_tables(space, bias, interpreter_bias, program_entry)
-        brk = self._set_brk(space, bias)
-        return self._start_thread(space, stack, entry, program_entry, bias, interpreter_bias, brk)
+        places = Places(bias, interpreter_bias, self._map_special(space))
+        images, stack = self.bprm.world.images, space.find(self.place.stack_top - PAGE)
+        if images is not None and self.asked is not None and stack is not None and stack.flags & GROWSDOWN:
+            images.keep(space, self.asked, places, stack, self.cleared)
+        return places
 
     def _map_program(self, space: AddressSpace) -> int:
         """The PT_LOAD loop of load_elf_binary; the load bias."""
@@ -194,19 +219,10 @@ class _Loader(NewImage):
 
         `bias`, `flags`, `total`: of the first one, which decides where the others go.
         """
-        start = None
-        if plan.outline is not None:
-            hint = (bias + plan.outline.start) & MASK64
-            start = map_outline(space, plan.outline, hint, flags, page_up(total), file.inode, file.path, handle)
-        if start is not None:
-            bias = start - plan.segments[0].start
         for segment in plan.segments:
             address = (bias + segment.start) & MASK64 & -PAGE
-            if start is None:
-                address = self._load(space, file, handle, segment, address, flags, total)
-                bias, flags, total = address - segment.start, MAP_PRIVATE | MAP_FIXED, 0
-            elif segment.clear_end > segment.clear_start:
-                self._padzero(space, segment, segment.clear_start + bias)
+            address = self._load(space, file, handle, segment, address, flags, total)
+            bias, flags, total = address - segment.start, MAP_PRIVATE | MAP_FIXED, 0
             yield segment, address
 
     def _load(
@@ -248,6 +264,7 @@ class _Loader(NewImage):
 
     def _padzero(self, space: AddressSpace, segment: Segment, address: int) -> None:
         """Clear the rest of the last file page; a segment that is not writable keeps what the file has there."""
+        self.cleared.append(address)
         try:
             copy_out(space, address, bytes(-address % PAGE))
         except LinuxError:
@@ -267,8 +284,6 @@ class _Loader(NewImage):
             load = address - segment.start
             if self.bprm.tells:
                 self._tell(file, plan, segment, address, load)
-            if plan.outline is not None and load + plan.outline.end <= self.place.task_size:
-                continue  # none of them has an error, and all of them fit
             header = plan.program_headers[segment.index]
             error = segment.error or interpreter_segment_error(header, load & MASK64, self.bits, self.bprm.rules)
             if error:
@@ -304,20 +319,21 @@ class _Loader(NewImage):
             + ("; ".join(parts) or "nothing"),
         )
 
-    def _map_special(self, space: AddressSpace) -> None:
-        """arch_setup_additional_pages: [vvar], [vvar_vclock] and [vdso], side by side."""
+    def _map_special(self, space: AddressSpace) -> int:
+        """arch_setup_additional_pages: [vvar], [vvar_vclock] and [vdso], side by side; where the last one is, or 0."""
         profile, bprm = self.profile, self.bprm
         mappings = profile.special if self.bits == 64 else profile.special_i386
         total = sum(special.size for special in mappings)
+        vdso = 0
         if not total:
-            return
+            return vdso
         hint = vdso_hint(profile, self.place.stack_top - bprm.arguments.depth, total, bprm.draws)
         address = start = unmapped_area(space, hint, total, 0)
         for name, size in mappings:
             flags = _CODE_FLAGS if name == "[vdso]" else _DATA_FLAGS
             space.insert_special(address, size, flags, name, bprm.world.vdso.backing(name))
             if name == "[vdso]":
-                self.vdso_address = address
+                vdso = address
                 _map_ahead(space, address)
             address += size
         bprm.stage(
@@ -325,10 +341,9 @@ class _Loader(NewImage):
             4,
             lambda: f"{', '.join(special.name for special in mappings)} are at {start:#x}-{address:#x}",
         )
+        return vdso
 
-    def _create_elf_tables(
-        self, space: AddressSpace, bias: int, interpreter_bias: int, program_entry: int
-    ) -> InitialStack:
+    def _create_elf_tables(self, space: AddressSpace, places: Places, program_entry: int) -> InitialStack:
         """create_elf_tables: the auxiliary vector and the tables below the strings, written with kernel-mode faults."""
         bprm, plan, profile, who = self.bprm, self.plan, self.profile, self.bprm.credentials
         values = {
@@ -336,10 +351,10 @@ class _Loader(NewImage):
             auxv.AT_HWCAP: profile.hwcap,
             auxv.AT_PAGESZ: PAGE,
             auxv.AT_CLKTCK: profile.clock_ticks,
-            auxv.AT_PHDR: (plan.phdr_address + bias) & MASK64,
+            auxv.AT_PHDR: (plan.phdr_address + places.bias) & MASK64,
             auxv.AT_PHENT: PHDR_SIZE[self.bits],
             auxv.AT_PHNUM: plan.header.phnum,
-            auxv.AT_BASE: interpreter_bias,
+            auxv.AT_BASE: places.interpreter_bias,
             auxv.AT_FLAGS: auxv.AT_FLAGS_PRESERVE_ARGV0 if bprm.preserves_argv0 and profile.tells_argv0 else 0,
             auxv.AT_ENTRY: program_entry,
             auxv.AT_UID: user_shown(who, who.uid),
@@ -353,9 +368,9 @@ class _Loader(NewImage):
             auxv.AT_RSEQ_FEATURE_SIZE: profile.rseq_feature_size,
             auxv.AT_RSEQ_ALIGN: profile.rseq_align,
         }
-        if self.vdso_address:
-            values[auxv.AT_SYSINFO_EHDR] = self.vdso_address
-            values[auxv.AT_SYSINFO] = self.vdso_address + profile.vdso_entry_i386
+        if places.vdso:
+            values[auxv.AT_SYSINFO_EHDR] = places.vdso
+            values[auxv.AT_SYSINFO] = places.vdso + profile.vdso_entry_i386
         order = profile.auxv if self.bits == 64 else profile.auxv_i386
         if bprm.descriptor >= 0:
             values[auxv.AT_EXECFD] = bprm.descriptor
@@ -379,7 +394,7 @@ class _Loader(NewImage):
             lambda: (
                 f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
                 f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
-                f"{program_entry:#x}, AT_BASE {interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}"
+                f"{program_entry:#x}, AT_BASE {places.interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}"
             ),
         )
         return stack
@@ -430,12 +445,11 @@ class _Loader(NewImage):
         stack: InitialStack,
         entry: int,
         program_entry: int,
-        bias: int,
-        interpreter_bias: int,
+        places: Places,
         brk: int,
     ) -> ExecImage:
         """start_thread: the registers; and everything put together."""
-        bprm, plan = self.bprm, self.plan
+        bprm, plan, bias = self.bprm, self.plan, places.bias
         image = ExecImage()
         image.space = space
         image.stack = stack
@@ -445,7 +459,7 @@ class _Loader(NewImage):
         image.plan = plan
         image.interpreter_plan = self.interpreter_plan
         image.bias = bias
-        image.interpreter_bias = interpreter_bias
+        image.interpreter_bias = places.interpreter_bias
         image.program = bprm.program
         image.interpreter = self.interpreter
         image.scripts = bprm.scripts

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadstone.linux.execve import Binprm
     from loadstone.linux.profile import KernelProfile
     from loadstone.memory.address_space import AddressSpace
+    from loadstone.memory.vma import Vma
 
 _STACK_AHEAD = 3  # pages below the strings: tables, and what nearly every program's stack grows to
 _STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
@@ -104,7 +105,7 @@ class NewImage:
         if first != top:
             shift_stack(space, vma, first - top)
         vma = finish_stack(space, vma, top - arguments.depth, runs, self.profile.stack_expand)
-        fill_below(space, vma, top - arguments.pages, _STACK_AHEAD)
+        self._fill_below(space, vma)
         bprm.stage(
             "setup_arg_pages",
             4,
@@ -114,6 +115,14 @@ class NewImage:
                 "resident"
             ),
         )
+
+    def put_strings(self, space: AddressSpace, stack: Vma) -> None:
+        """The strings go to a stack that is in its place already, as large as `setup_arg_pages` makes it."""
+        put_on_stack(space, stack, self.bprm.arguments.image)
+        self._fill_below(space, stack)
+
+    def _fill_below(self, space: AddressSpace, stack: Vma) -> None:
+        fill_below(space, stack, self.place.stack_top - self.bprm.arguments.pages, _STACK_AHEAD)
 
 
 def brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:

@@ -16,6 +16,7 @@ from loadstone.linux.execve import known_plans
 from loadstone.linux.layout import Draws
 from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.of_task import tracee_of
+from loadstone.linux.prepared_images import PreparedImages
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CPU
 from loadstone.linux.refusals import count
 from loadstone.linux.state import process_state, task_state
@@ -72,7 +73,7 @@ class Linux:
         calls: the system calls, with what they counted.
         console: the terminal's foreground group; `console.restore()` gives the host's terminals their modes back.
         vdso: what stands behind [vdso] and [vvar].
-        plans: what is known of programs that were executed.
+        plans, images: what is known of programs that were executed.
         formats: what was registered with binfmt_misc; None until somebody looks there.
         most_descriptors: fs.nr_open, which no process's limit of descriptors can exceed.
         namespaces: the machine's first namespaces; None until somebody asks for one.
@@ -87,6 +88,7 @@ class Linux:
         self._draws = Draws(kernel.options.aslr) if kernel.options.aslr is not None else None
         self.vdso = make_vdso(kernel.profile, kernel.clock)
         self.plans = known_plans(kernel.profile)
+        self.images = PreparedImages()
         self.formats: MiscFormats | None = None
         self.namespaces: MachineNamespaces | None = None
         self.most_descriptors = 1 << 20
@@ -265,7 +267,10 @@ class Linux:
 
     def world(self, process: Process) -> ProcessWorld:
         """What execve sees when `process` calls it."""
-        return ProcessWorld(self._kernel, process, self.vdso, self._kernel.profile, self.plans, self.formats)
+        kernel = self._kernel
+        return ProcessWorld(
+            kernel, process, self.vdso, kernel.profile, self.plans, self.formats, images=self.images
+        )  # fmt: skip
 
     def _commit(self, task: Task, image: ExecImage) -> None:
         """begin_new_exec and start_thread: the process is the new program from here on."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process
     from loadstone.linux.layout import Draws
+    from loadstone.linux.prepared_images import PreparedImages
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.placement import Layout
@@ -34,8 +35,9 @@ _UNLIMITED = (RLIM_INFINITY, RLIM_INFINITY)
 class ProcessWorld:
     """The machine as one process sees it while it executes another program.
 
-    `plans`: what the machine knows of programs. `formats`: those of binfmt_misc, if any were ever registered. `runs`:
-    the image is to run, and not only to be looked at; nothing that runs gets other credentials by set-ID bits.
+    `plans`: what the machine knows of programs. `images`: those it keeps of programs that were executed; None: it keeps
+    none. `formats`: those of binfmt_misc, if any were ever registered. `runs`: the image is to run, and not only to be
+    looked at; nothing that runs gets other credentials by set-ID bits.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class ProcessWorld:
         plans: KnownPlans,
         formats: MiscFormats | None = None,
         *,
+        images: PreparedImages | None = None,
         runs: bool = True,
     ) -> None:
         self._kernel = kernel
         self._process = process
         self.vdso = vdso
         self.plans = plans
+        self.images = images
         self._persona = process_state(process).personality
         self.profile = profile._replace(legacy_layout=True) if self._persona & ADDR_COMPAT_LAYOUT else profile
         self._formats = formats

@@ -167,14 +167,6 @@ class Usage:
         if flags & LOCKED:
             self.locked += pages
 
-    def add_counted(self, total: int, data: int, executable: int, most: int) -> None:
-        """Count several mappings, none of them locked or a stack; `most` pages of them there were for a moment."""
-        if self.total + most > self.peak:
-            self.peak = self.total + most
-        self.total += total
-        self.data += data
-        self.executable += executable
-
     def may_grow(self, flags: int, pages: int, limits: Limits) -> bool:
         """Whether RLIMIT_AS and RLIMIT_DATA allow `pages` more (kernel: may_expand_vm)."""
         whole = limits.rlimits.get(RLIMIT_AS)

@@ -33,13 +33,15 @@ class FilePages:
     Attributes:
         frames: page index -> frame, which is the cache's as long as it is in here. Only the cache changes it.
         dirty: indices of pages that were written through a mapping and not yet written back.
+        generation: how often a page came or went.
     """
 
-    __slots__ = ("_windows", "dirty", "frames")
+    __slots__ = ("_windows", "dirty", "frames", "generation")
 
     def __init__(self) -> None:
         self.frames: dict[int, int] = {}
         self.dirty: set[int] = set()
+        self.generation = 0
         self._windows: dict[tuple[int, int, int], tuple[memoryview, int]] = {}  # until a page comes or goes
 
     def window(self, first: int, last: int, bits: int) -> tuple[memoryview, int]:
@@ -60,6 +62,7 @@ class FilePages:
 
     def changed(self) -> None:
         """A page came or went."""
+        self.generation += 1
         self._windows.clear()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from loadstone.linux.execve import ExecCredentials, ExecImage, Stage, execve, known_plans
+from loadstone.linux.prepared_images import PreparedImages
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
 from loadstone.linux.vdso import make_vdso
 from loadstone.machine.physical import PhysicalMemory
@@ -43,6 +44,7 @@ class HostWorld:
         self.profile = profile or live_profile()
         self.vdso = make_vdso(self.profile)
         self.plans = known_plans(self.profile)
+        self.images = PreparedImages()
         self.memory = PhysicalMemory(_MEMORY)
         self.cache = PageCache(self.memory)
         self.shootdown = Shootdown(self.memory)
@@ -87,8 +89,12 @@ class HostWorld:
         *,
         draws: Draws | None = None,
         stages: list[Stage] | None = None,
+        tells: bool = True,
     ) -> ExecImage:
-        """Build the image of `path`; the caller releases `image.space`. Raises LinuxError."""
+        """Build the image of `path`; the caller releases `image.space`. Raises LinuxError.
+
+        All arguments are those of `linux.execve.execve`.
+        """
         soft = {number: limit[0] for number, limit in self.rlimits.items()}
         return execve(
             self,
@@ -99,6 +105,7 @@ class HostWorld:
             limits=lambda number: soft.get(number, RLIM_INFINITY),
             draws=draws,
             stages=stages,
+            tells=tells,
         )
 
 
