@@ -25,6 +25,14 @@ def test_every_call_as_natively(name: str, variant: str, compiled: Compiler) -> 
     assert len(done.text.splitlines()) > 80
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have an IPC namespace without a user namespace")
+def test_segments_that_go_with_who_made_them(compiled: Compiler) -> None:
+    if native("unshare", "--ipc", "true").status:
+        pytest.skip("an IPC namespace is not to be had here")
+    done = same(compiled(source_of("forced_removal"), "pie"), timeout=60)
+    assert len(done.text.splitlines()) > 20
+
+
 def needs(*tools: str) -> None:
     for tool in tools:
         if shutil.which(tool) is None:

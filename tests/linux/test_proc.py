@@ -189,11 +189,24 @@ def test_settings_of_the_kernel() -> None:
                  "vm/mmap_min_addr", "fs/nr_open", "fs/pipe-max-size"):  # fmt: skip
         path = f"/proc/sys/{name}"
         if name == "kernel/pid_max":  # a limit of the host's, not of the guest's
-            assert guest("/bin/cat", path).text == "4194304\n"
+            assert guest("/bin/cat", path).text == f"{max(32768, 1024 * len(os.sched_getaffinity(0)))}\n"
         else:
             assert guest("/bin/cat", path).stdout == host("/bin/cat", path).stdout, name
     identity = guest("/bin/cat", "/proc/sys/kernel/random/boot_id").text
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\n", identity)
+
+
+def test_numbers_of_processes_stay_below_pid_max() -> None:
+    script = """cd /proc/sys/kernel
+        echo 300 > pid_max || echo refused; echo 4194305 > pid_max || echo refused; echo 304 > pid_max; cat pid_max
+        for i in 1 2 3 4 5 6; do (exec /bin/sh -c 'echo $$'); done
+        for i in 1 2 3 4 5 6; do /bin/sleep 100 & done"""
+    done = loadstone("run", "--", "/bin/dash", "-c", script)
+    said = done.text.split()
+    assert said[:3] == ["refused", "refused", "304"], done.errors
+    numbers = [int(word) for word in said[3:]]
+    assert len(numbers) == 6 and set(numbers) == {300, 301, 302, 303}  # again and again
+    assert "Cannot fork" in done.errors
 
 
 def test_cpus_and_memory_are_the_machines() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from errno import EAGAIN
 from typing import TYPE_CHECKING, Any
 
+from loadstone.errors import LinuxError
 from loadstone.events import Exit, publish
 from loadstone.kernel.process import ENDED, ExitStatus, Process, Task
 from loadstone.kernel.scheduler import Scheduler
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.vfs import Vfs
 
 FIRST_PID = 1000
-_PID_MAX = 1 << 22  # PID_MAX_LIMIT: numbers start again after it
+RESERVED_PIDS = 300  # where numbers start again if there are few
 MAX_PROCESSES = 4096
 
 
@@ -154,7 +156,10 @@ class Kernel:
         self.booted_ns = clock.monotonic_ns()
         self.descriptors = Room(options.max_files)
         self._random = random
+        # PID_MAX_DEFAULT, and PIDS_PER_CPU_DEFAULT for each CPU (kernel/pid.c)
+        self.pid_max = max(1 << 15, options.cpu_count << 10)
         self._next_pid = FIRST_PID
+        self._pids_came_round = False
         vfs.wake_up = self.scheduler.wake
 
     def random_bytes(self, count: int) -> bytes:
@@ -162,12 +167,20 @@ class Kernel:
         return self._random.randbytes(count) if self._random is not None else os.urandom(count)
 
     def new_pid(self) -> int:
-        """The next process or thread number."""
-        while True:
+        """The next process or thread number; EAGAIN if all up to `pid_max` are in use."""
+        for _ in range(self.pid_max):
+            if self._next_pid >= self.pid_max:
+                self._next_pid = FIRST_PID if self.pid_max > FIRST_PID else RESERVED_PIDS
+                self._pids_came_round = True
             number = self._next_pid
-            self._next_pid = number + 1 if number < _PID_MAX else FIRST_PID
-            if number not in self.tasks and number not in self.processes:
+            self._next_pid = number + 1
+            if number not in self.tasks and number not in self.processes and not self._names_group(number):
                 return number
+        raise LinuxError(EAGAIN, f"no number below kernel.pid_max, {self.pid_max}, is free")
+
+    def _names_group(self, number: int) -> bool:
+        """Whether a group or session is called like a process that has ended: only once numbers are used again."""
+        return self._pids_came_round and any(number in (one.group, one.session) for one in self.processes.values())
 
     @property
     def last_pid(self) -> int:
@@ -176,7 +189,8 @@ class Kernel:
 
     def go_on_after(self, number: int) -> None:
         """The next number is the first free one after `number`; those below FIRST_PID are the machine's own."""
-        self._next_pid = max(number + 1, FIRST_PID) if number < _PID_MAX else FIRST_PID
+        self._next_pid = max(number + 1, FIRST_PID)
+        self._pids_came_round = True
 
     def start(self, task: Task) -> None:
         """Let a new task run."""

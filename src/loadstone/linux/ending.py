@@ -83,6 +83,8 @@ def process_ended(process: Process) -> None:
     """A process is a zombie now (kernel: exit_notify)."""
     calls = linux_of(process.tasks[0]).calls
     calls.timers.forget(process)
+    for segment in process_state(process).segments if process.personal is not None else ():
+        segment.creator_ended()
     pids = pids_of(process)
     if pids is not None and pids.init is process:
         _end_all(process, pids)

@@ -5,7 +5,7 @@ Each shows and changes those of the namespace that its reader or writer is in. S
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -41,7 +41,9 @@ def ipc_settings(kernel: Kernel) -> Settings:
         "sem": Numbers(lambda: _semaphore_limits(here()), lambda values: _limit_semaphores(here(), values)),
         "sem_next_id": _next_number(lambda: here().semaphores),
         "shm_next_id": _next_number(lambda: here().segments),
-        "shm_rmid_forced": Number(lambda: 0, _refuse_removal, 0, 1),
+        "shm_rmid_forced": Number(
+            lambda: here().segments.removes_unused, lambda value: here().segments.force_removal(value), 0, 1
+        ),
         "shmall": _setting(lambda: here().segments, "max_pages", 0, _ULONG_MAX),
         "shmmax": _setting(lambda: here().segments, "max_bytes", 0, _ULONG_MAX),
         "shmmni": _setting(lambda: here().segments, "most", 0, MOST_IDENTIFIERS),
@@ -89,9 +91,3 @@ def _limit_semaphores(here: IpcObjects, values: Sequence[int]) -> None:
     if not 0 <= most <= MOST_IDENTIFIERS:
         raise LinuxError(EINVAL, f"there cannot be {most} sets")
     sets.most = most
-
-
-def _refuse_removal(value: int) -> None:
-    """Segments stay when nobody uses them, as by default; the other way is not there."""
-    if value:
-        raise LinuxError(EPERM, "kernel.shm_rmid_forced stays 0 here")

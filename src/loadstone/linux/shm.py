@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_IPC_LOCK, capable
 from loadstone.linux.ipc_ids import Permissions, Table
+from loadstone.linux.state import process_state
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import PAGE, PAGE_SHIFT
 
@@ -37,17 +38,22 @@ class Segment(SharedMemory):
 
     Attributes:
         permissions: the mode has SHM_DEST once it was removed, and SHM_LOCKED.
+        is_orphan: the process that made it has ended.
         created_by, used_by: the processes that made it, and that attached or detached it last; 0 for none.
         attached_s, detached_s, changed_s: when that was, in seconds since 1970; 0 for never.
     """
 
-    __slots__ = ("_segments", "attached_s", "changed_s", "created_by", "detached_s", "permissions", "used_by")
+    __slots__ = (
+        "_segments", "attached_s", "changed_s", "created_by", "detached_s", "is_orphan", "permissions", "used_by",
+    )  # fmt: skip
 
     def __init__(self, segments: Segments, process: Process, permissions: Permissions, size: int) -> None:
         super().__init__(process.kernel.page_cache, size, 0)
         self._segments = segments
         self.permissions = permissions
         self.created_by, self.used_by = process.pid, 0
+        self.is_orphan = False
+        process_state(process).segments.append(self)
         self.attached_s = self.detached_s = 0
         self.changed_s = segments.now_s()
         self.use()  # the table's
@@ -80,11 +86,24 @@ class Segment(SharedMemory):
             super().drop()
             self._forget_unused()
 
+    def remove_if_unused(self) -> None:
+        """Where kernel.shm_rmid_forced says so, it goes when nobody maps it (shm_may_destroy)."""
+        if self._segments.removes_unused and not self.attachments:
+            self.remove()
+
+    def creator_ended(self) -> None:
+        """The process that made it has ended (exit_shm)."""
+        self.is_orphan = True
+        self.remove_if_unused()
+
     def drop(self) -> None:
         """A VMA less maps it (kernel: shm_close)."""
         super().drop()
         self.used_by, self.detached_s = self._segments.current_pid(), self._segments.now_s()
-        self._forget_unused()
+        if self.permissions.mode & SHM_DEST:
+            self._forget_unused()
+        else:
+            self.remove_if_unused()
 
     def _forget_unused(self) -> None:
         if not self.users:
@@ -106,6 +125,7 @@ class Segments(Table[Segment]):
     Attributes:
         max_bytes: how large one may be (kernel.shmmax).
         max_pages: how many pages all may have together (kernel.shmall).
+        removes_unused: kernel.shm_rmid_forced: a segment goes with its last attachment, or with its creator.
     """
 
     def __init__(self, kernel: Kernel, users: UserNamespace | None) -> None:
@@ -113,6 +133,7 @@ class Segments(Table[Segment]):
         self._kernel = kernel
         self._users = users
         self.max_bytes, self.max_pages = SHMMAX, SHMALL
+        self.removes_unused = 0
 
     def now_s(self) -> int:
         """Seconds since 1970."""
@@ -148,6 +169,13 @@ class Segments(Table[Segment]):
         """Take a segment out whose last user has gone."""
         self._kernel.commitment.uncharge(segment.page_count)
         self.remove(segment)
+
+    def force_removal(self, value: int) -> None:
+        """kernel.shm_rmid_forced: from now on, and with what nobody uses whose creator has ended (shm_try_destroy)."""
+        self.removes_unused = value
+        for one in list(self):
+            if one.is_orphan:
+                one.remove_if_unused()
 
     def remove_all(self) -> None:
         """Nobody finds them any more; those that are mapped stay as long as they are."""

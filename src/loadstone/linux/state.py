@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.sem_undo import UndoList
+    from loadstone.linux.shm import Segment
     from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h
@@ -32,6 +33,7 @@ class ProcessState:
         oom_score_adj: from -1000 to 1000.
         cpu_seconds_told: the second of CPU time at which it last got SIGXCPU.
         coredump_filter: which mappings are in its core file, bits as in /proc/PID/coredump_filter.
+        segments: the shared memory of System V that it made.
         timers: those of timer_create(2), by number.
         cgroup: the control group it is in, None for the root; `frozen`: that group stops it (see cgroups.py).
         pids: the PID namespace that it was born in; None for the machine's first.
@@ -40,7 +42,7 @@ class ProcessState:
 
     __slots__ = (
         "cgroup", "coredump_filter", "cpu_seconds_told", "frozen", "membarrier", "oom_score_adj", "personality",
-        "pids", "settings", "timers",
+        "pids", "segments", "settings", "timers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class ProcessState:
         self.coredump_filter = 0x33  # MMF_DUMP_FILTER_DEFAULT
         self.settings: dict[int, int] = {}
         self.timers: dict[int, PosixTimer] = {}
+        self.segments: list[Segment] = []
         self.cpu_seconds_told = -1
         self.cgroup: Cgroup | None = None
         self.frozen = False

@@ -11,6 +11,7 @@ from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.kernel import RESERVED_PIDS
 from loadstone.lean import NamedTuple
 from loadstone.linux import proc_text as text
 from loadstone.linux.proc_files import Directory, ProcFile
@@ -20,10 +21,12 @@ from loadstone.vfs.inode import Inode
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.coredump import CoreSettings
+    from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.namespaces.uts import UtsNamespace
     from loadstone.linux.personality import Linux
 
-PID_MAX = 4194304
+_PID_MAX_LIMIT = 1 << 22
+_PIDS_PER_CPU_MIN = 8
 _INT_MAX = (1 << 31) - 1
 _NAME_LENGTH = 64  # __NEW_UTS_LEN
 _PATTERN_LENGTH = 127  # CORENAME_MAX_SIZE, less the NUL
@@ -215,12 +218,12 @@ def _kernel(kernel: Kernel) -> Settings:
         "domainname": _name(kernel, "domainname"),
         "hostname": _name(kernel, "nodename"),
         "ngroups_max": _fixed(65536),
-        "ns_last_pid": Number(lambda: kernel.last_pid, kernel.go_on_after, 0, PID_MAX),
+        "ns_last_pid": Number(lambda: kernel.last_pid, kernel.go_on_after, 0, _PID_MAX_LIMIT),
         "osrelease": _fixed(p.release),
         "ostype": _fixed(p.sysname),
         "overflowgid": _fixed(65534),
         "overflowuid": _fixed(65534),
-        "pid_max": _fixed(PID_MAX),
+        "pid_max": _pid_max(kernel),
         "random": {
             "boot_id": boot,
             "entropy_avail": _fixed(256),
@@ -232,6 +235,19 @@ def _kernel(kernel: Kernel) -> Settings:
         "threads-max": _fixed(kernel.options.memory_size >> 17),
         "version": _fixed(p.version),
     }
+
+
+def _pid_max(kernel: Kernel) -> Number:
+    """Below what the numbers of processes are, in the PID namespace of who reads or writes it (kernel/pid.c)."""
+
+    def pids() -> PidNamespace | Kernel:
+        from loadstone.linux.of_task import pids_of
+        from loadstone.linux.proc import current_task
+
+        return pids_of(current_task(kernel).process) or kernel
+
+    lowest = max(RESERVED_PIDS + 1, _PIDS_PER_CPU_MIN * kernel.options.cpu_count)
+    return Number(lambda: pids().pid_max, lambda value: setattr(pids(), "pid_max", value), lowest, _PID_MAX_LIMIT)
 
 
 def _name(kernel: Kernel, field: str) -> Line:

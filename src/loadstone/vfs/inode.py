@@ -67,6 +67,7 @@ class Inode:
         "__weakref__",
         "atime_ns",
         "blocks",
+        "born_ns",
         "ctime_ns",
         "device",
         "gid",
@@ -103,6 +104,7 @@ class Inode:
         self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
         self.locks: FileLocks | None = None  # kept by vfs.locks
         self.watches: tuple[Watch, ...] = ()  # told by vfs.watches
+        self.born_ns = 0  # when it was made, if that is known here
         self.notes_access = False  # it has an access time that reading changes
 
     @property

@@ -40,7 +40,7 @@ class Overlaid(Inode):
         device = fs.device if lower is None or fs.deterministic else lower.stat.st_dev
         Inode.__init__(self, device, fs.number() if lower is None else 0, mode, now_ns=now)
         if lower is None:
-            self.notes_access = True
+            self.notes_access, self.born_ns = True, now
             fs.born(self)
 
     def owned(self, who: Identity, parent: Inode) -> None:

@@ -103,6 +103,7 @@ class OverlayFile(RegularFile, Overlaid):
     def copy_up(self, size: int) -> None:
         """Make the contents ours: the first `size` bytes of them."""
         self.alter()
+        self.born_ns = self.fs.now()
         store = Store(self.fs.budget)
         if size:
             store.fill(self.read_fd(), size)

@@ -102,6 +102,7 @@ class UnionNode(Inode):
         self.mode, self.uid, self.gid, self.rdev = real.mode, real.uid, real.gid, real.rdev
         self.size, self.blocks, self.nlink = real.size, real.blocks, real.nlink
         self.atime_ns, self.mtime_ns, self.ctime_ns = real.atime_ns, real.mtime_ns, real.ctime_ns
+        self.born_ns = real.born_ns
 
     def copy_up(self) -> Inode:
         """The file in the upper layer, copied there if it is not yet; EROFS without one."""

@@ -125,5 +125,15 @@ int main(void) {
   printf("     %o size %ld nlink %ld blksize %ld\n", st.st_mode, (long)st.st_size, (long)st.st_nlink, (long)st.st_blksize);
   T(statfs("/proc", &fs));
   printf("     type %lx\n", (long)fs.f_type);
+  put("born", "text"); /* when it was made is told, and stays */
+  T(S(statx, AT_FDCWD, "born", 0, 0x800, &sx));
+  struct statx later;
+  struct timespec old[2] = {{1, 0}, {1, 0}};
+  utimensat(AT_FDCWD, "born", old, 0);
+  T(S(statx, AT_FDCWD, "born", 0, 0x800, &later));
+  T(sx.stx_mask & later.stx_mask & 0x800);
+  T(sx.stx_btime.tv_sec >= time(0) - 60 && sx.stx_btime.tv_sec <= time(0) + 1);
+  T(sx.stx_btime.tv_sec == later.stx_btime.tv_sec && sx.stx_btime.tv_nsec == later.stx_btime.tv_nsec);
+  unlink("born");
   return 0;
 }

@@ -11,6 +11,7 @@ from errno import EEXIST, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.kernel import RESERVED_PIDS
 from loadstone.linux.clone import CLONE_NEWPID
 from loadstone.linux.namespaces.base import Namespace
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DEEPEST = 32  # MAX_PID_NS_LEVEL
 NOBODY = (1 << 31) - 1  # a number that no process has: PID_MAX_LIMIT is lower
 MOST_PIDS = 1 << 22  # PID_MAX_LIMIT
-_RESERVED = 300  # RESERVED_PIDS: after the highest number it goes on behind these
 _FORGOTTEN = 1024  # numbers of the dead that may be remembered
 
 
@@ -35,9 +35,10 @@ class PidNamespace(Namespace):
         level: how many there are above it.
         init: its first process, which gets its orphans and takes everybody with it when it ends; None before there is
             one.
+        pid_max: below what the numbers are (kernel.pid_max).
     """
 
-    __slots__ = ("_inside", "_last", "_outside", "above", "init", "level")
+    __slots__ = ("_inside", "_last", "_outside", "above", "init", "level", "pid_max")
 
     kind = "pid"
     flag = CLONE_NEWPID
@@ -50,6 +51,7 @@ class PidNamespace(Namespace):
         self._inside: dict[int, int] = {}  # by the machine's number
         self._outside: dict[int, int] = {}  # the machine's number
         self._last = 0
+        self.pid_max = MOST_PIDS
 
     def seen(self, number: int) -> int:
         """What the machine's `number` is called here; 0 for what is not in here."""
@@ -101,7 +103,7 @@ class PidNamespace(Namespace):
     def _next(self) -> int:
         number = self._last
         while True:
-            number = number + 1 if number < MOST_PIDS - 1 else _RESERVED
+            number = number + 1 if number < self.pid_max - 1 else RESERVED_PIDS
             if number not in self._outside:
                 return number
 

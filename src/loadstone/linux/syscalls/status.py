@@ -117,7 +117,7 @@ def statx(task: Task, fd: DirFd, path: Path, flags: AtFlags, mask: StatxMask, bu
     inode, location = find(task, fd, maybe_path(task, path, flags), flags)
     inode.refresh()
     mount_id, mount_root = mount_of(task, location)
-    birth = birth_ns(task, location) if mask & structs.STATX_BTIME else None
+    birth = (inode.born_ns or birth_ns(task, location)) if mask & structs.STATX_BTIME else None
     unique = bool(mask & structs.STATX_MNT_ID_UNIQUE and task.kernel.profile.unique_mounts)
     packed = structs.pack_statx(_seen(task, inode), mount_id, mount_root, birth, unique=unique)
     copy_out(task.process.space, buffer, packed)
