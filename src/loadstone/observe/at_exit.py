@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from loadstone import events
+from loadstone.machine.paging import PRESENT, PROTNONE
 from loadstone.observe.maps import Mapping
 from loadstone.observe.space import mappings_of
 
-_PRESENT, _KEPT = 1, 0x100  # a PTE that has a frame, though perhaps nobody may touch it (machine/paging.py)
 _USER_END = 1 << 47
 
 
@@ -46,7 +46,7 @@ def resident_pages(page_table: Any, maps: list[Mapping]) -> dict[int, int]:
     """Pages of each mapping that have a frame, by the mapping's start."""
     return {
         mapping.start: sum(
-            entry & (_PRESENT | _KEPT) != 0 for *_, entry in page_table.entries(mapping.start, mapping.end)
+            entry & (PRESENT | PROTNONE) != 0 for *_, entry in page_table.entries(mapping.start, mapping.end)
         )
         for mapping in maps
         if mapping.start < _USER_END

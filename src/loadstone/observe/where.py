@@ -10,15 +10,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from loadstone.lean import NamedTuple
+from loadstone.machine.paging import (
+    ACCESSED,
+    DIRTY,
+    FRAME_MASK,
+    NO_EXECUTE,
+    PRESENT,
+    PROTNONE,
+    USER,
+    WRITABLE,
+)
+from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT, OWNER_NAMES
 from loadstone.observe.maps import Mapping as Area
 from loadstone.observe.object_file import LoadSegment, ObjectFile, Section
 from loadstone.observe.symbols import Symbolizer
 
 PAGE = 4096
 USER_END = 1 << 47
-PRESENT, WRITABLE, USER, ACCESSED, DIRTY, KEPT = 1, 2, 4, 0x20, 0x40, 0x100
-NO_EXECUTE = 1 << 63
-FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
 
 class NotFound(Exception):  # noqa: N818 - an answer, not a failure
@@ -163,7 +171,7 @@ def follow(query: str, spot: Spot, at: Situation) -> Answer:
     section, segment = _parts(found, linked, offset)
     levels = tuple(Level(*step) for step in at.page_table.walk(address)) if address < USER_END else ()
     leaf = levels[-1].entry if len(levels) == 4 else 0
-    frame = (leaf & FRAME_MASK) >> 12 if leaf & (PRESENT | KEPT) else -1
+    frame = (leaf & FRAME_MASK) >> FRAME_SHIFT if leaf & (PRESENT | PROTNONE) else -1
     others = tuple(_mappers(frame, address, at)) if frame >= 0 else ()
     return Answer(
         query=query,
@@ -209,15 +217,11 @@ def _unmapped(query: str, spot: Spot, at: Situation) -> Answer:
 
 
 def _owner(memory: Any, frame: int) -> str:
-    from loadstone.machine.physical import OWNER_NAMES
-
     return OWNER_NAMES[memory.owner(frame)] if frame >= 0 else ""
 
 
 def _references(memory: Any, frame: int, others: tuple[Mapper, ...]) -> int:
     """Who points at the frame: the PTE that led to it, the others, and whose it is if it is nobody's own."""
-    from loadstone.machine.physical import ANONYMOUS
-
     return 0 if frame < 0 else 1 + len(others) + (memory.owner(frame) != ANONYMOUS)
 
 
@@ -228,7 +232,7 @@ def _mappers(frame: int, address: int, at: Situation) -> Iterable[Mapper]:
             if mapping.start >= USER_END:
                 continue
             for where, _, entry in table.entries(mapping.start, mapping.end):
-                same = entry & (PRESENT | KEPT) and (entry & FRAME_MASK) >> 12 == frame
+                same = entry & (PRESENT | PROTNONE) and (entry & FRAME_MASK) >> FRAME_SHIFT == frame
                 if same and (pid != at.pid or where != address & -PAGE):
                     yield Mapper(pid, where, mapping, entry)
 

@@ -240,6 +240,6 @@ _CHECKS: tuple[Callable[[], Finding], ...] = (
     ),
     _tool("gcc", "the tests compile programs with it"),
     _tool("musl-gcc", "the tests compile programs with it"),
-    _tool("gdb", "will attach to a running program in a later version"),
+    _tool("gdb", "it opens the core files of run --core, and runs inside the machine"),
     _tool("qemu-x86_64", "the benchmarks compare with it"),
 )

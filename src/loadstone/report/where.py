@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import IO
 
-from loadstone.observe.where import KEPT, PAGE, PRESENT, USER_END, Answer, bits
+from loadstone.machine.paging import PRESENT, PROTNONE
+from loadstone.observe.where import PAGE, USER_END, Answer, bits
 from loadstone.report.paper import DIM, Column, Paper, count
 
 MOST_OTHERS = 20
@@ -116,7 +117,7 @@ def _frame(paper: Paper, answer: Answer) -> None:
         _row(paper, "frame", _promise(answer))
         return
     leaf = answer.levels[-1].entry
-    kept = "; nobody may touch it (PROT_NONE)" if leaf & KEPT and not leaf & PRESENT else ""
+    kept = "; nobody may touch it (PROT_NONE)" if leaf & PROTNONE and not leaf & PRESENT else ""
     references = count(answer.references, "reference")
     _row(paper, "frame", f"{answer.frame} (physical {answer.frame << 12:#x}), {answer.owner}, {references}{kept}")
     if answer.byte is not None:
