@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
 
 _ALL_BITS = (1 << 64) - 1
+_FEW_BYTES = 4 * PAGE  # what a loader allocates from, and the main thread's control block
 
 
 class FileAccess(NamedTuple):
@@ -149,7 +150,7 @@ def map_area(
         _map_segment_ahead(space, vma, former)
     elif backing is not None:
         map_small(space, vma)
-    elif flags & MAP_FIXED and _is_behind_data(space, vma, address):
+    elif access is None and _is_used_soon(space, vma, address, length, flags):
         map_ahead(space, vma)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, address, address + length)
@@ -164,6 +165,13 @@ def _map_segment_ahead(space: AddressSpace, vma: Vma, former: Vma | None) -> Non
     if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
         map_ahead(space, former)
     map_ahead(space, vma)
+
+
+def _is_used_soon(space: AddressSpace, vma: Vma, address: int, length: int, flags: int) -> bool:
+    """Whether new anonymous memory is so little that whoever asks for it needs it now, or goes on behind data."""
+    if length <= _FEW_BYTES:
+        return not flags & MAP_GROWSDOWN
+    return bool(flags & MAP_FIXED) and _is_behind_data(space, vma, address)
 
 
 def _is_behind_data(space: AddressSpace, vma: Vma, address: int) -> bool:
