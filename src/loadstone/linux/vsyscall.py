@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.syscalls.dispatch import CALL_REGISTERS
 from loadstone.memory.user import read_words
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def emulate(task: Task, calls: SystemCalls, address: int) -> bool:
         (caller,) = read_words(task.process.space, context.sp, 1)
     except LinuxError:
         return False
-    context.write("rax", number)
-    calls.dispatch(task)  # none of the three can wait
+    registers = context.registers()
+    calls.dispatch(task, (number, *(registers[name] for name in CALL_REGISTERS[1:])))  # none of the three can wait
     context.sp += _WORD
     context.pc = caller
     return True

@@ -80,12 +80,13 @@ class SystemCalls:
         rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
         return {row.name: row.calls for row in rows}
 
-    def dispatch(self, task: Task) -> Pending | StopWait | None:
+    def dispatch(self, task: Task, registers: tuple[int, ...] | None = None) -> Pending | StopWait | None:
         """Run the call in `task`'s registers. None when it is done; its result is then in the registers.
 
-        `OutOfFrames` passes through: it is not the call's to answer.
+        `registers` are given for a call that no instruction made, in the order of CALL_REGISTERS. `OutOfFrames` passes
+        through: it is not the call's to answer.
         """
-        registers = task.context.system_call()
+        registers = registers or task.context.system_call()
         row = self._rows.get(registers[0]) or self._row(registers[0])
         row.calls += 1
         if self._events.syscall or self.tracing is not None:
