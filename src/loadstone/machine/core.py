@@ -116,7 +116,7 @@ class Context(Protocol):
         """The call's number and six arguments, unsigned, as the ABI of the machine passes them."""
 
     def set_result(self, value: int) -> None:
-        """What the system call returns (negative for an error), with the registers a call clobbers."""
+        """What the system call returns (negative for an error)."""
 
     def reset(self) -> None:
         """The state in which exec leaves a CPU: everything 0 but FCW 0x37f, MXCSR 0x1f80, flags and selectors."""

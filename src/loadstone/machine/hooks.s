@@ -46,6 +46,8 @@
     .set MASK_CALLS, 408
     .set ACTION_CALLS, 416
     .set ACTIONS, 424
+    .set STATUS, 432
+    .set REFUSED, 440
 
     .set CALL_REGISTERS, 9
     .set RESULT_REGISTERS, 3
@@ -64,6 +66,7 @@
     .set SIGPROCMASK, 14
     .set SYSCALL_LENGTH, 2
     .set TRAP_FLAG, 0x100
+    .set ALIGNMENT_CHECK, 0x40000
     .set SIGSET_SIZE, 8
     .set SIGKILL, 9
     .set SIGSTOP, 19
@@ -72,8 +75,9 @@
     .set SA_KNOWN, 0xdc000807           # the flags that there are
     .set UNBLOCKABLE, 0x40100           # signals: SIGKILL and SIGSTOP
 
-# int on_enter(control): run the program from PC on, its RESULTS registers set first; the engine's status. Afterwards the
-# registers of a system call are in Control, whatever it was that stopped the engine.
+# bool on_enter(control): run the program from PC on, with RESULTS registers set first; whether it has stopped for anything
+# but a system call that is the kernel's. In a system call its registers are in Control, and SYSCALL's own are what it
+# leaves in them: RCX where the program goes on, R11 the flags.
 on_enter:
     push rbx
     push r12
@@ -87,20 +91,50 @@ on_enter:
     mov rdx, [rbx + RESULT_POINTERS]
     call [rbx + WRITE_BATCH]
     mov qword ptr [rbx + RESULTS], 0
-1:  mov rdi, [rbx + UC]
+1:  mov qword ptr [rbx + REASON], 0
+    mov rdi, [rbx + UC]
     mov rsi, [rbx + PC]
     xor edx, edx
     xor ecx, ecx
     xor r8d, r8d
     call [rbx + START]
-    mov r12d, eax
+    mov eax, eax
+    mov [rbx + STATUS], rax
     mov rdi, [rbx + UC]
     mov rsi, [rbx + CALL_NUMBERS]
     mov rdx, [rbx + CALL_POINTERS]
     mov ecx, CALL_REGISTERS
     call [rbx + READ_BATCH]
-    mov eax, r12d
-    add rsp, 8
+    mov rax, [rbx + REGISTERS + 56]
+    mov [rbx + PC], rax
+    mov rcx, [rbx + REASON]
+    mov rdx, [rbx + VECTOR]
+    dec rcx
+    inc rdx
+    or rcx, rdx
+    or rcx, [rbx + STATUS]
+    or rcx, [rbx + REFUSED]
+    jnz 2f                              # no system call, or not that alone
+    mov [rbx + RESULT + 8], rax
+    mov r12, [rbx + REGISTERS + 64]
+    mov [rbx + RESULT + 16], r12
+    mov rdi, [rbx + UC]
+    mov rsi, [rbx + RESULT_NUMBERS]
+    mov rdx, [rbx + RESULT_POINTERS]
+    add rsi, 4                          # behind RAX
+    add rdx, 8
+    mov ecx, RESULT_REGISTERS - 1
+    call [rbx + WRITE_BATCH]
+    and r12d, ALIGNMENT_CHECK
+    or r12, [rbx + RING_COUNT]
+    jnz 2f
+    mov rcx, [rbx + REGISTERS]
+    sub rcx, SIGACTION
+    xor eax, eax
+    cmp rcx, SIGPROCMASK - SIGACTION
+    ja 3f
+2:  mov eax, 1
+3:  add rsp, 8
     pop r12
     pop rbx
     ret

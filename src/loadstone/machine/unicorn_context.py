@@ -8,15 +8,15 @@ from ctypes import c_void_p
 
 from loadstone.errors import HostError
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.native_code import RESULT_REGISTERS, Control
+from loadstone.machine.native_code import Control
 from loadstone.machine.unicorn_engine import RIP, Batch, Engine
 
 _GENERAL = (
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
     "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 )  # fmt: skip
-_unpack_call = struct.Struct("9Q").unpack_from  # Control.registers
-_pack_results = struct.Struct("4Q").pack_into  # Control.results and Control.result
+_unpack_call = struct.Struct("7Q").unpack_from  # Control.registers, but for RIP and RFLAGS
+_pack_result = struct.Struct("2Q").pack_into  # Control.results, and the first of Control.result
 _CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
 ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
 _ALL = (*_GENERAL, "fcw", "mxcsr")
@@ -35,6 +35,7 @@ _FLOATING_NUMBERS = (
 _NO_TAGS = 0xFFFF  # of the x87 registers: all are empty
 _SELECTORS = ("cs", "ss")  # loading one would need the GDT; ring 3's are the only ones
 _SELECTOR_NUMBERS = tuple(uc.REGISTERS[name] for name in _SELECTORS)
+_RAX = uc.REGISTERS["rax"]
 _MASK64 = (1 << 64) - 1
 
 
@@ -44,11 +45,10 @@ class UnicornContext:
     Attributes:
         cpu: the number of the CPU that RDTSCP tells; it is part of the state.
         handle: the saved context; what it holds is old while the state is in the engine.
-        return_to: RIP and RFLAGS at the last system call; None after exec, which does not return to its caller.
         stopped_at: the breakpoint it stopped at and has not gone past; -1 for none.
     """
 
-    __slots__ = ("_contexts", "cpu", "handle", "return_to", "stopped_at")
+    __slots__ = ("_contexts", "cpu", "handle", "stopped_at")
 
     extended_size = 512  # no XSAVE: the FXSAVE image is all there is
     extended_features = 3
@@ -57,7 +57,6 @@ class UnicornContext:
         self._contexts = contexts
         self.cpu = 0
         self.handle = handle
-        self.return_to: tuple[int, int] | None = None
         self.stopped_at = -1
 
     @property
@@ -96,11 +95,15 @@ class UnicornContext:
 
     def system_call(self) -> tuple[int, ...]:
         """RAX and RDI RSI RDX R10 R8 R9 at the SYSCALL instruction."""
-        return self._contexts.read_call(self)
+        return _unpack_call(self._contexts.shared, _CALL_AT)
 
     def set_result(self, value: int) -> None:
-        """RAX; RCX and R11 become the return address and the flags, as SYSCALL leaves them."""
-        self._contexts.write_result(self, value)
+        """RAX; RCX and R11 are the return address and the flags already, as SYSCALL leaves them."""
+        contexts = self._contexts
+        if contexts.current is self:
+            _pack_result(contexts.shared, _RESULTS_AT, 1, value & _MASK64)
+        else:  # fork's child, or a task whose wait is over
+            contexts.write(self, _RAX, value)
 
     def reset(self) -> None:
         """The state in which exec leaves a CPU."""
@@ -137,18 +140,17 @@ class Contexts:
 
     Attributes:
         current: the context in the engine.
-        next_pc: where it goes on, as far as that is known without asking; else -1. It is known after a system call,
-            whose result waits in Control until the engine is entered, or asked for a register.
+        shared: Control, as bytes. The current context goes on at Control.pc; the result of its system call waits there
+            until the engine is entered, or asked for a register.
     """
 
     def __init__(self, engine: Engine) -> None:
         """The engine's registers are those in which exec leaves a CPU."""
         self.current: UnicornContext | None = None
-        self.next_pc = -1
+        self.shared = engine.shared
         self._engine = engine
         self._spare_handles: list[c_void_p] = []  # of tasks that are gone
         self._control = engine.control
-        self._shared = engine.shared
         self._all = Batch(engine, [uc.REGISTERS[name] for name in _ALL], 8)
         self._floating = Batch(engine, _FLOATING_NUMBERS, 16)
         self._some: dict[tuple[str, ...], Batch] = {}  # the few combinations that are set together
@@ -175,15 +177,15 @@ class Contexts:
             self._engine.write_saved(context.handle, number, value & _MASK64)
             return
         if number == RIP:
-            self.next_pc = -1
+            self._control.pc = value
         self._settle()
         self._engine.write(number, value & _MASK64)
 
     def write_several(self, context: UnicornContext, values: Mapping[str, int]) -> None:
         """Set registers of 64 bits or less, by ptrace's names."""
         self.load(context)
-        self.next_pc = -1
         self._settle()
+        self._control.pc = values.get("rip", self._control.pc)
         names = tuple([name for name in values if name not in _SELECTORS])
         batch = self._some.get(names)
         if batch is None:
@@ -208,34 +210,13 @@ class Contexts:
         self._settle()
         self._floating.write(image)
 
-    def read_call(self, context: UnicornContext) -> tuple[int, ...]:
-        """The registers of the system call at which the engine has stopped, with this context in it."""
-        assert context is self.current
-        number, a, b, c, d, e, f, pc, flags = _unpack_call(self._shared, _CALL_AT)
-        self.next_pc = pc
-        context.return_to = (pc, flags)
-        return number, a, b, c, d, e, f
-
-    def write_result(self, context: UnicornContext, value: int) -> None:
-        """RAX, and RCX and R11 as SYSCALL leaves them; after exec RAX alone."""
-        value &= _MASK64
-        if context is not self.current:  # fork's child, or a task whose wait is over
-            for name, each in zip(RESULT_REGISTERS, (value, *(context.return_to or ())), strict=False):
-                self._engine.write_saved(context.handle, uc.REGISTERS[name], each)
-        elif context.return_to is None:
-            _pack_results(self._shared, _RESULTS_AT, 1, value, 0, 0)
-        else:
-            _pack_results(self._shared, _RESULTS_AT, 3, value, *context.return_to)
-
     def reset(self, context: UnicornContext) -> None:
         """The state in which exec leaves a CPU."""
         if self.current is not context:
             self._save()
         self._control.results = 0
         self._engine.restore(self._pristine.handle)
-        self.current = context
-        self.next_pc = -1
-        context.return_to = None
+        self._go_on_with(context)
         context.cpu = 0
 
     def copy(self, context: UnicornContext) -> UnicornContext:
@@ -244,7 +225,7 @@ class Contexts:
         self._settle()
         copy = UnicornContext(self, self._spare_handles.pop() if self._spare_handles else self._engine.new_handle())
         self._engine.save(copy.handle)
-        copy.return_to, copy.cpu = context.return_to, context.cpu
+        copy.cpu = context.cpu
         return copy
 
     def release(self, context: UnicornContext) -> None:
@@ -262,8 +243,11 @@ class Contexts:
             return
         self._save()
         self._engine.restore(context.handle)
+        self._go_on_with(context)
+
+    def _go_on_with(self, context: UnicornContext) -> None:
         self.current = context
-        self.next_pc = -1
+        self._control.pc = self._engine.read(RIP)
 
     def move(self, context: UnicornContext, cpu: int) -> None:
         """The context that is in the engine goes on on another CPU."""

@@ -17,7 +17,6 @@ a slice stops the engine, and `run` returns.
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Callable, Sequence
 from ctypes import c_int, c_void_p
 
@@ -38,8 +37,7 @@ from loadstone.machine.unicorn_traps import STOPPED_AT_TRAP, SYSTEM_CALL_TRAP, T
 from loadstone.machine.vex import NewBlocks
 
 _INTERRUPTED_TRAP = Trap(INTERRUPTED)
-_pack_start = struct.Struct("qQqQ").pack_into  # Control: budget, reason, skip, pc
-_unpack_stop = struct.Struct("qQq40xQqQ48xQQ").unpack_from  # budget, reason, skip, ring_count, vector; RAX, RIP, RFLAGS
+_NUMBER, _FLAGS = native_code.CALL_REGISTERS.index("rax"), native_code.CALL_REGISTERS.index("eflags")
 
 
 class UnicornCore:
@@ -77,6 +75,7 @@ class UnicornCore:
         self._breakpoints: dict[int, c_void_p] = {}
         engine = self._engine = Engine(memory)
         self._rewritten = memory.rewritten
+        self._control = engine.control
         self._enter, self._control_address = engine.hooks.enter, engine.hooks.address
         self._blocks = NewBlocks(engine, memory)
         self._translations = Translations(engine, memory)
@@ -108,52 +107,53 @@ class UnicornCore:
 
     def run(self, context: UnicornContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` bytes of instructions."""
-        contexts, translations, traps, shared = self._contexts, self._translations, self._traps, self._engine.shared
-        signals = self._signals
-        if context is not contexts.current:
-            contexts.load(context)
-        if context.cpu != self.cpu:
-            contexts.move(context, self.cpu)
-        if space is not translations.space:
-            self._switch(space)
-        pc = contexts.next_pc if contexts.next_pc >= 0 else context.pc
-        contexts.next_pc = -1
-        left = budget
-        skip = pc if pc == context.stopped_at else -1
-        while True:
-            if self._interrupted:
-                self._interrupted = False
-                return _INTERRUPTED_TRAP
+        if context is not self._contexts.current or space is not self._translations.space or context.cpu != self.cpu:
+            self._switch(context, space)
+        control = self._control
+        control.budget = budget
+        translations, signals = self._translations, self._signals
+        trap: Trap | None = None
+        while trap is None:
             if translations.stale_tlb or translations.stale_pages or self._rewritten:
                 translations.forget_stale()
-            _pack_start(shared, 0, left, native_code.REASON_NONE, skip, pc)
+            if self._interrupted:
+                self._interrupted = False
+                trap = _INTERRUPTED_TRAP
+                break
+            if context.stopped_at >= 0:
+                control.skip = control.pc if context.stopped_at == control.pc else -1
             if signals.expected:
                 signals.open()
-            status = self._enter(self._control_address)
+            stopped_for_more = self._enter(self._control_address)
             if signals.is_open:
                 signals.settle()
-            left, reason, skip, new_blocks, vector, number, stopped, flags = _unpack_stop(shared)
-            if self._fill.error is not None:
-                error, self._fill.error = self._fill.error, None
-                raise error
-            if new_blocks:
-                self._blocks.check(space)
-            if flags & ALIGNMENT_CHECK:
-                raise no_alignment_checks()
-            if reason == native_code.REASON_SYSCALL and not status and vector < 0 and not traps.refused:
-                self.exits.system_calls += 1
-                if number in SIGNALS_CALLS:
-                    signals.expect()
-                trap: Trap | None = SYSTEM_CALL_TRAP
+            if stopped_for_more:
+                trap = self._stopped(context, space)
             else:
-                trap = traps.of(status, reason, vector, stopped)
-                self._count(trap)
-            if trap is not None:
-                if skip < 0 and trap is not STOPPED_AT_TRAP:
-                    context.stopped_at = -1
-                self.retired += budget - left
-                return trap
-            pc = stopped
+                self.exits.system_calls += 1
+                context.stopped_at = -1
+                trap = SYSTEM_CALL_TRAP
+        self.retired += budget - control.budget
+        return trap
+
+    def _stopped(self, context: UnicornContext, space: Space) -> Trap | None:
+        """Why the engine stopped, if that was not just a system call; None to go on."""
+        control = self._control
+        if self._fill.error is not None:
+            error, self._fill.error = self._fill.error, None
+            raise error
+        if control.ring_count:
+            self._blocks.check(space)
+        if control.registers[_FLAGS] & ALIGNMENT_CHECK:
+            raise no_alignment_checks()
+        trap = self._traps.of_stop()
+        if trap is SYSTEM_CALL_TRAP and control.registers[_NUMBER] in SIGNALS_CALLS:
+            self._signals.expect()
+        self._count(trap)
+        if trap is not None and trap is not STOPPED_AT_TRAP and control.skip < 0:
+            context.stopped_at = -1
+        control.skip = -1
+        return trap
 
     def interrupt(self) -> None:
         """Make `run` return INTERRUPTED at the end of the slice at the latest."""
@@ -185,13 +185,20 @@ class UnicornCore:
         self._enter = self._engine.hooks.enter
         self._translations.close()
 
-    def _switch(self, space: Space) -> None:
-        self._translations.switch(space)
-        self._fill.forget_instructions()
+    def _switch(self, context: UnicornContext, space: Space) -> None:
+        """Another task runs than the last time, or on another CPU, or in another address space."""
+        self._contexts.load(context)
+        if context.cpu != self.cpu:
+            self._contexts.move(context, self.cpu)
+        if space is not self._translations.space:
+            self._translations.switch(space)
+            self._fill.forget_instructions()
 
     def _count(self, trap: Trap | None) -> None:
-        """Count a stop that is no system call. Page faults are counted where they are resolved: inside a hook."""
-        if trap is None or trap.kind != EXCEPTION:
+        """Count a stop. Page faults are counted where they are resolved: inside a hook."""
+        if trap is SYSTEM_CALL_TRAP:
+            self.exits.system_calls += 1
+        elif trap is None or trap.kind != EXCEPTION:
             self.exits.interrupts += 1
         elif trap.vector != PAGE_FAULT:
             self.exits.exceptions += 1

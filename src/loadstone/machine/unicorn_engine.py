@@ -81,6 +81,11 @@ class Engine:
         self._cell.value = value
         self.write_register(self.uc, number, self._cell_address)
 
+    def go_to(self, pc: int) -> None:
+        """Have the program go on at `pc`."""
+        self.write(RIP, pc)
+        self.control.pc = pc
+
     def set_cpu(self, number: int) -> None:
         """The number of the CPU that RDTSCP tells from now on."""
         self.write_register(self.uc, uc.REG_MSR, byref(uc.ModelSpecific(_MSR_TSC_AUX, number)))

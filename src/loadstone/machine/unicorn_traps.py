@@ -58,11 +58,7 @@ _TIME_STAMP = (b"\x0f\x31", b"\x0f\x01\xf9")  # RDTSC and RDTSCP, which load no 
 
 
 class Traps:
-    """Makes traps of stops.
-
-    Attributes:
-        refused: the engine stopped at what only ring 0 may do, and ran on to the end of the block.
-    """
+    """Makes traps of stops."""
 
     def __init__(
         self, engine: Engine, memory: PhysicalMemory, contexts: Contexts, translations: Translations, fill: TlbFill
@@ -72,7 +68,6 @@ class Traps:
         self._contexts = contexts
         self._translations = translations
         self._fill = fill
-        self.refused = False
         self._before_exceptions = engine.new_handle()
         self._scratch, self._refused_state = engine.new_handle(), engine.new_handle()
         self._exception_offset = -1
@@ -80,15 +75,18 @@ class Traps:
 
     def on_privileged(self, _uc: int) -> int:
         """IN, OUT, INS, OUTS and SYSENTER, which Unicorn executes in any ring."""
-        if not self.refused:
-            self.refused = True
+        control = self._engine.control
+        if not control.refused:
+            control.refused = True
             self._engine.save(self._refused_state)
             self._engine.stop()
         return 0
 
-    def of(self, status: int, reason: int, vector: int, pc: int) -> Trap | None:
-        """What a stop at `pc` means, by the engine's status, and reason and vector in Control; None to go on."""
-        if self.refused:
+    def of_stop(self) -> Trap | None:
+        """What the stop means that Control tells of; None to go on."""
+        control = self._engine.control
+        status, reason, vector, pc = control.status, control.reason, control.vector, control.pc
+        if control.refused:
             return self._back_to_refused()
         if self._fill.failure is not None:
             return self._failed_access(pc)
@@ -124,7 +122,7 @@ class Traps:
         if vector in _CONTRIBUTORY:
             self._forget_exception(vector)
         if vector not in _GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
-            self._engine.write(RIP, pc - 2)
+            self._engine.go_to(pc - 2)
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=_gate_error(vector))
         error = DEBUG_STEP if vector == DEBUG else 0
         if vector == GENERAL_PROTECTION:
@@ -142,7 +140,7 @@ class Traps:
         jump = ending_jump(self._code_at(block, FRAME_SIZE))
         if jump is not None:
             pc = block + jump.start
-            self._engine.write(RIP, pc)
+            self._engine.go_to(pc)
             self._context().sp -= jump.stack
         return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
 
@@ -153,7 +151,7 @@ class Traps:
         if table == TWO_BYTE and opcode in _RING_0_CALLED_INVALID:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if table == ONE_BYTE and opcode == _INT1:
-            self._engine.write(RIP, pc + 1)
+            self._engine.go_to(pc + 1)
             return Trap(EXCEPTION, DEBUG, None, pc)
         if table == ONE_BYTE and opcode == _INT:  # int 6
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=_gate_error(INVALID_OPCODE))
@@ -161,11 +159,12 @@ class Traps:
 
     def _back_to_refused(self) -> Trap:
         """Only ring 0 may do what the program did; the rest of its block ran, and is undone in the registers."""
-        self.refused = False
+        self._engine.control.refused = False
         self._fill.failure = None
         self._engine.control.vector = -1
         self._engine.restore(self._refused_state)
-        return Trap(EXCEPTION, GENERAL_PROTECTION, None, self._engine.read(RIP))
+        pc = self._engine.control.pc = self._engine.read(RIP)
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
 
     def _forget_exception(self, vector: int) -> None:
         """Tell the engine that the exception was taken; it would make the next one a double fault.
