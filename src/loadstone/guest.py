@@ -11,7 +11,6 @@ from loadstone.kernel.console import Console
 from loadstone.kernel.process import ENDED, RUNNABLE
 from loadstone.kernel.process import STOPPED as STOPPED_STATE
 from loadstone.kernel.process import WAITING as WAITING_STATE
-from loadstone.memory.peek import peek, poke
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,11 +289,15 @@ class UserMemory:
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at `address`, whether resident or not. Raises LinuxError(EFAULT) where nothing is mapped."""
+        from loadstone.memory.peek import peek
+
         self._require_memory()
         return peek(self._process.space, address, length)
 
     def write(self, address: int, data: bytes) -> None:
         """Change memory, whatever its protection; a private page is copied first. LinuxError(EFAULT) as for `read`."""
+        from loadstone.memory.peek import poke
+
         self._require_memory()
         poke(self._process.space, address, data)
 

@@ -17,7 +17,6 @@ from loadstone.vfs.namespace import OVERLAY_MAGIC, Origin
 from loadstone.vfs.overlay import Overlay
 from loadstone.vfs.overlay_directory import OverlayDirectory
 from loadstone.vfs.overlay_files import OverlayFile
-from loadstone.vfs.passthrough import WritableDirectory
 from loadstone.vfs.store import Budget
 from loadstone.vfs.vfs import DEFAULT_LIMIT, Vfs
 
@@ -197,14 +196,15 @@ def _provide(vfs: Vfs, fs: Overlay, path: str, mode: int, directory: bool = True
 
 def _make(fs: Overlay, parent: Inode, name: str, mode: int, directory: bool) -> None:
     """A place to mount on: in memory, in a directory given with --rw too."""
-    made: Inode
     if isinstance(parent, OverlayDirectory):
         if directory:
             parent.mkdir(name, mode, ROOT)
         else:
             parent.create(name, 0o644, ROOT)
-    elif isinstance(parent, WritableDirectory):
-        made = OverlayDirectory(fs, None, S_IFDIR | mode) if directory else OverlayFile(fs, None, S_IFREG | 0o644)
-        parent.private[name] = made
-    else:
+        return
+    from loadstone.vfs.passthrough import WritableDirectory  # a plain run has no use for it
+
+    if not isinstance(parent, WritableDirectory):
         raise HostError(f"nothing can be mounted in a directory of {type(parent).__name__}")
+    made: Inode = OverlayDirectory(fs, None, S_IFDIR | mode) if directory else OverlayFile(fs, None, S_IFREG | 0o644)
+    parent.private[name] = made

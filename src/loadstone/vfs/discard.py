@@ -11,7 +11,6 @@ from loadstone.vfs.location import Location
 from loadstone.vfs.overlaid import Overlaid
 from loadstone.vfs.overlay_directory import OverlayDirectory
 from loadstone.vfs.overlay_files import OverlayFile, OverlaySymlink
-from loadstone.vfs.passthrough import Through
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,6 +140,8 @@ def kind_of(inode: Inode) -> str:
 
 def space(vfs: Vfs, location: Location) -> Space:
     """statfs(2): what the file system says; the overlay: what it may still take, on one of the host's size."""
+    from loadstone.vfs.passthrough import Through
+
     own = location.mount.superblock.space
     if own is not None:
         return own()
