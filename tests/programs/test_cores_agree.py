@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from loadstone import api
+from loadstone import api, assembly
 from loadstone import events as kinds
 from loadstone.clock import VirtualClock
 from loadstone.events import Exit, Fault, Fork, Program, Switch, Syscall, Wake
@@ -65,7 +65,7 @@ def both_cores() -> None:
 @pytest.fixture
 def same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cores' own speed decides is taken away: the clock moves by calls and sleeps, slices never end."""
-    monkeypatch.setattr(api, "Clock", VirtualClock)
+    monkeypatch.setattr(assembly, "Clock", VirtualClock)
     monkeypatch.setattr(VirtualClock, "advance", lambda _self, _nanoseconds: None)
     monkeypatch.setattr(policies, "SLICE", 1 << 45)
     monkeypatch.setattr(kvm_core, "TESTED_KVM", "/nowhere")  # where a CPU's time stamps are read, clocks are not asked

@@ -18,7 +18,7 @@ import pytest
 from elftools.dwarf.callframe import FDE
 from elftools.elf.elffile import ELFFile
 
-from loadstone import api
+from loadstone import api, assembly
 from loadstone.clock import VirtualClock
 from loadstone.events import Fault
 from loadstone.kernel import policies
@@ -132,7 +132,7 @@ def both_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     maker("kvm")
     if not native_code.supported():
         pytest.skip("the Unicorn core needs an x86-64 host")
-    monkeypatch.setattr(api, "Clock", VirtualClock)
+    monkeypatch.setattr(assembly, "Clock", VirtualClock)
     monkeypatch.setattr(VirtualClock, "advance", lambda _self, _nanoseconds: None)
     monkeypatch.setattr(policies, "SLICE", 1 << 45)
     monkeypatch.setattr(kvm_core, "TESTED_KVM", "/nowhere")  # where a CPU's time stamps are read, clocks are not asked
