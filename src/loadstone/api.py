@@ -22,7 +22,7 @@ from loadstone.host import (
     Environment,
     Strings,
     fill_ahead_for,
-    give_standard_files,
+    give_files,
     new_process,
     profile_for,
     profile_of_core,
@@ -168,6 +168,7 @@ class Machine:
         envp: Environment | None = None,
         *,
         cwd: str | None = None,
+        inherited: Sequence[int] = (),
     ) -> Process:
         """Make a process and let it execute `path` (not searched in PATH); nothing has run yet.
 
@@ -176,6 +177,8 @@ class Machine:
             argv: its arguments, the first its own name; default: just `path`.
             envp: its environment, as a mapping or as "NAME=value" strings; default: empty.
             cwd: its working directory, as the guest names it; default: the host's current one if the guest has it.
+            inherited: our descriptors above stderr that it has too, under the same numbers. They are the machine's from
+                now on: a pipe, socket or device is closed when the guest has no descriptor of it left.
 
         Raises:
             LinuxError: the kernel refuses to execute it.
@@ -185,7 +188,7 @@ class Machine:
         kernel = self.kernel
         kernel.profile = profile_of_core(self.profile, core)
         process = new_process(kernel, self.profile, cwd)
-        give_standard_files(process)
+        give_files(process, inherited)
         task = Task(process, process.pid, core.new_context(), TaskSignals())
         if not kernel.options.deterministic:
             task.nice = os.getpriority(os.PRIO_PROCESS, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from loadstone.errors import HostError, LinuxError
@@ -25,6 +26,7 @@ Strings = Sequence[str | bytes]
 Environment = Mapping[str, str] | Strings
 
 _LEAST_MEMORY = 1 << 20
+_STDERR = 2
 
 
 def host_directory() -> str:
@@ -92,20 +94,35 @@ def profile_of_core(profile: KernelProfile, core: Core) -> KernelProfile:
     return profile._replace(hwcap=core.hwcap, hwcap2=core.hwcap2, minimum_signal_stack=core.minimum_signal_stack)
 
 
-def give_standard_files(process: Process) -> None:
-    """The host's stdin, stdout and stderr, as far as they are open, as descriptors 0, 1 and 2."""
+def inheritable_descriptors() -> list[int]:
+    """Our descriptors above stderr that exec would hand on: what the shell made of `3< FILE` and `<(COMMAND)`.
+
+    None of them is our own: those Python makes close-on-exec.
+    """
+    found = []
+    for fd in sorted(map(int, os.listdir("/proc/self/fd"))):
+        with suppress(OSError):  # what listed them is closed by now
+            if fd > _STDERR and os.get_inheritable(fd):
+                found.append(fd)
+    return found
+
+
+def give_files(process: Process, inherited: Sequence[int]) -> None:
+    """The host's stdin, stdout and stderr, as far as they are open, and `inherited`, under their own numbers."""
     from fcntl import F_GETFL, fcntl
 
     from loadstone.vfs.streams import host_stream
 
-    for fd in range(3):
+    for fd in range(_STDERR + 1):
         try:
             # The command line puts an O_PATH descriptor where one was closed, lest a file of ours takes its number.
             if fcntl(fd, F_GETFL) & os.O_PATH:
                 continue
         except OSError:
             continue
-        process.files.install(host_stream(process.kernel.vfs, fd), minimum=fd)
+        process.files.inherit(host_stream(process.kernel.vfs, fd), fd)
+    for fd in inherited:
+        process.files.inherit(host_stream(process.kernel.vfs, fd, handed_over=True), fd)
 
 
 def new_process(kernel: Kernel, profile: KernelProfile, cwd: str | None) -> Process:

@@ -139,9 +139,9 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "fill_ahead": options.fill_ahead,
         "page_cache": options.page_cache,
         "root": os.path.realpath(options.root),
-        "rw": [os.path.abspath(path) for path in options.rw],
-        "binds": [(os.path.abspath(source), target) for source, target in options.bind],
-        "noexec": [os.path.abspath(path) for path in options.noexec],
+        "rw": [_absolute("--rw", path) for path in options.rw],
+        "binds": [(_absolute("--bind", source), target) for source, target in options.bind],
+        "noexec": [_absolute("--noexec", path) for path in options.noexec],
         "timeout": options.timeout,
         "profile": kernel_profile(options),
         "policy": options.policy or POLICIES[0],
@@ -149,6 +149,14 @@ def machine_arguments(options: Namespace, path: str) -> dict[str, Any]:
         "max_processes": options.max_processes,
         "max_files": options.max_files,
     }
+
+
+def _absolute(option: str, path: str) -> str:
+    """`path` from the root on. Raises HostError where it begins in a working directory that was removed."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        raise HostError(f"{option} {path}: the working directory has been removed") from error
 
 
 def kernel_profile(options: Namespace) -> KernelProfile | None:
@@ -195,6 +203,19 @@ def working_directory(options: Namespace) -> str:
 def guest_directory(options: Namespace) -> str | None:
     """What to hand to `Machine.spawn`: None leaves it to the machine when nothing was asked for."""
     return None if options.cwd is None and options.root == "/" else working_directory(options)
+
+
+def surroundings(options: Namespace) -> dict[str, Any]:
+    """The further arguments of `Machine.spawn`: where the program starts, and with which descriptors above stderr.
+
+    One that is not trusted gets none: whoever left them open may not have meant them for it.
+    """
+    from loadstone.host import inheritable_descriptors
+
+    return {
+        "cwd": guest_directory(options),
+        "inherited": () if options.untrusted else inheritable_descriptors(),
+    }
 
 
 def find(options: Namespace, name: str, guest: dict[str, str]) -> str:

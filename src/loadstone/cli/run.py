@@ -88,7 +88,7 @@ def _run(options: Namespace, path: str, words: list[str], guest: dict[str, str])
             machine.dump_cores(options.core)
         observers.attach(machine, lambda: _header(options, machine, words, guest))
         try:
-            process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
+            process = machine.spawn(path, words, guest, **machine_options.surroundings(options))
         except LinuxError as error:
             observers.finish()
             return cannot_execute(words[0], error)

@@ -42,7 +42,7 @@ def stopped(options: Namespace, words: list[str]) -> Iterator[tuple[Machine, Pro
     from loadstone.api import Machine
 
     with Machine(**arguments) as machine, _report_stream(options.at) as stream:
-        process = machine.spawn(path, words, guest, cwd=machine_options.guest_directory(options))
+        process = machine.spawn(path, words, guest, **machine_options.surroundings(options))
         gc.enable()
         if options.at == "main":
             _run_to_main(process, words[0])

@@ -83,6 +83,10 @@ class FileTable:
         self._set(fd, file, cloexec)
         return fd
 
+    def inherit(self, file: OpenFile, fd: int) -> None:
+        """Have `file` as descriptor `fd` from the beginning, whatever the limit."""
+        self._set(fd, file, False)
+
     def free(self, minimum: int = 0) -> int:
         """The lowest free number from `minimum` on; EMFILE. Ask before an open that has effects."""
         files = self._files

@@ -1,4 +1,4 @@
-"""The host's stdin, stdout and stderr as files of the guest.
+"""Descriptors of the host as files of the guest: stdin, stdout, stderr, and what else it inherits.
 
 A transfer never blocks Loadstone: what would have to wait raises WouldBlock with the host's descriptor. A regular
 file is used at the host's own offset, which is shared with whoever redirected it.
@@ -65,14 +65,18 @@ class StreamInode(Inode):
     """A pipe, socket, terminal or other device of the host that was handed to us as a descriptor.
 
     `terminal`: whether the host says it is one; terminal ioctls go to `fd`, by an allow-list elsewhere.
+    `handed_over`: whether it is the guest's alone, and to be closed with the guest's last open file of it: who reads
+    the other end of a pipe then sees its end. The standard ones are ours as well, and stay.
     """
 
-    __slots__ = ("deterministic", "fd", "terminal")
+    __slots__ = ("deterministic", "fd", "handed_over", "opened", "terminal")
 
-    def __init__(self, fd: int, deterministic: bool = False) -> None:
+    def __init__(self, fd: int, deterministic: bool = False, handed_over: bool = False) -> None:
         super().__init__(0, 0, 0)
         self.fd = fd
         self.deterministic = deterministic
+        self.handed_over = handed_over
+        self.opened = 0  # open files there are of it
         self.refresh()
         self.terminal = self.mode & S_IFMT == S_IFCHR and os.isatty(fd)
 
@@ -83,6 +87,12 @@ class StreamInode(Inode):
     def open(self, flags: int, location: Location | None) -> OpenFile:
         """Open it again (/dev/stdin, /proc/self/fd/0, /dev/tty): the same host descriptor."""
         return StreamFile(self, flags, location)
+
+    def left(self) -> None:
+        """One open file less."""
+        self.opened -= 1
+        if self.handed_over and not self.opened:
+            os.close(self.fd)
 
     def truncate(self, size: int) -> None:
         """Nothing to cut."""
@@ -96,6 +106,7 @@ class StreamFile(OpenFile):
 
     def __init__(self, inode: StreamInode, flags: int, location: Location | None) -> None:
         super().__init__(inode, flags, location)
+        inode.opened += 1
         self.fd = inode.fd
         self.terminal = inode.terminal
         self.polled = select.poll()
@@ -193,9 +204,14 @@ class StreamFile(OpenFile):
         """The host's descriptor."""
         return self.fd
 
+    def release(self) -> None:
+        """Nobody of the guest's uses it any more."""
+        assert isinstance(self.inode, StreamInode)
+        self.inode.left()
+
 
 class RedirectedFile(RegularFile):
-    """A regular file of the host that stdin, stdout or stderr was redirected to. It may be mapped."""
+    """A regular file of the host behind a descriptor that was handed to us, as by redirection. It may be mapped."""
 
     __slots__ = ("access", "deterministic", "fd")
 
@@ -310,9 +326,10 @@ def host_name(fd: int) -> str:
         return f"host:[{fd}]"
 
 
-def host_stream(vfs: Vfs, fd: int) -> OpenFile:
-    """An open file over one of our own descriptors, not closed with the guest's file; EBADF if it is not open.
+def host_stream(vfs: Vfs, fd: int, *, handed_over: bool = False) -> OpenFile:
+    """An open file over one of our own descriptors; EBADF if it is not open.
 
+    It is not closed with the guest's file, unless it is no regular file and `handed_over`: the guest's alone.
     The host's /dev/null is the guest's: programs compare a descriptor with what stat(2) says of the name.
     """
     import fcntl
@@ -332,7 +349,7 @@ def host_stream(vfs: Vfs, fd: int) -> OpenFile:
         return vfs.open("/dev/null", kept)
     if mode & S_IFMT == S_IFDIR:
         return DirectoryStream(StreamInode(fd, vfs.deterministic), O_RDONLY, None)
-    return StreamFile(StreamInode(fd, vfs.deterministic), kept & ~O_NONBLOCK, None)
+    return StreamFile(StreamInode(fd, vfs.deterministic, handed_over), kept & ~O_NONBLOCK, None)
 
 
 class DirectoryStream(OpenFile):
