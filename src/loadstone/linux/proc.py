@@ -112,51 +112,60 @@ def current_task(kernel: Kernel) -> Task:
 
 def proc_root(kernel: Kernel, pids: PidNamespace | None = None) -> ProcRoot:
     """The tree that is mounted on /proc, with the numbers of a PID namespace; None for the machine's first."""
-    now = kernel.clock.realtime_ns()
-    texts = _machine_texts(kernel)
-    table: dict[str, tuple[int, Make]] = {}
+    return ProcRoot(kernel, _Top(kernel, pids).table(), pids)
 
-    def file(number: int, produce: Produce, record: bytes, mode: int = 0o444) -> Make:
-        return lambda: ProcFile(produce, inode=number, mode=mode, now_ns=now, record=record)
 
-    def link(number: int, shown: Callable[[], str]) -> Make:
+class _Top:
+    """What /proc has beside processes; made when it is first looked up."""
+
+    def __init__(self, kernel: Kernel, pids: PidNamespace | None) -> None:
+        self._kernel = kernel
+        self._pids = pids
+        self._now = kernel.clock.realtime_ns()
+        self._settings: Settings | None = None
+
+    def table(self) -> dict[str, tuple[int, Make]]:
+        """Name -> (kind of file, what makes it)."""
+        kernel, pids = self._kernel, self._pids
+        table: dict[str, tuple[int, Make]] = {}
+        for number, (name, produce) in enumerate(_machine_texts(kernel).items(), 0x100):
+            table[name] = S_IFREG, self._file(number, produce, _RECORDS.get(name, b""))
+        table["sys"] = S_IFDIR, self._sys
+        table["sysvipc"] = S_IFDIR, self._sysvipc
+        table["kpageflags"] = S_IFREG, self._page_flags
+        table["mounts"] = S_IFLNK, self._link(0xF0, lambda: "self/mounts")
+        table["net"] = S_IFLNK, self._link(0xF1, lambda: "self/net")
+        table["self"] = S_IFLNK, self._link(0xF2, lambda: str(_seen(pids, current_task(kernel).process.pid)))
+        table["thread-self"] = S_IFLNK, self._link(0xF3, lambda: _thread_self(kernel, pids))
+        return table
+
+    def _file(self, number: int, produce: Produce, record: bytes) -> Make:
+        return lambda: ProcFile(produce, inode=number, mode=0o444, now_ns=self._now, record=record)
+
+    def _link(self, number: int, shown: Callable[[], str]) -> Make:
         def make() -> Inode:
             made = DynamicLink(shown, device=PROC_DEVICE, inode=number)
-            made.atime_ns = made.mtime_ns = made.ctime_ns = now
+            made.atime_ns = made.mtime_ns = made.ctime_ns = self._now
             return made
 
         return make
 
-    for at, (name, produce) in enumerate(texts.items(), 0x100):
-        table[name] = S_IFREG, file(at, produce, _RECORDS.get(name, b""))
-    settings: list[Settings] = []
-
-    def sys() -> Inode:
+    def _sys(self) -> Inode:
         from loadstone.linux.sysctl import directory, machine_settings
 
-        if not settings:  # they are kept: what root writes there stays
-            settings.append(machine_settings(kernel))
-        return directory(settings[0], 0x200, now)
+        if self._settings is None:  # they are kept: what root writes there stays
+            self._settings = machine_settings(self._kernel)
+        return directory(self._settings, 0x200, self._now)
 
-    def sysvipc() -> Inode:
+    def _sysvipc(self) -> Inode:
         from loadstone.linux.proc_ipc import sysvipc_directory
 
-        return sysvipc_directory(kernel, 0x180, now)
+        return sysvipc_directory(self._kernel, 0x180, self._now)
 
-    table["sys"] = S_IFDIR, sys
-    table["sysvipc"] = S_IFDIR, sysvipc
-
-    def page_flags() -> Inode:
+    def _page_flags(self) -> Inode:
         from loadstone.linux.proc_page_flags import PageFlagsFile
 
-        return PageFlagsFile(kernel, 0xF4, now)
-
-    table["kpageflags"] = S_IFREG, page_flags
-    table["mounts"] = S_IFLNK, link(0xF0, lambda: "self/mounts")
-    table["net"] = S_IFLNK, link(0xF1, lambda: "self/net")
-    table["self"] = S_IFLNK, link(0xF2, lambda: str(_seen(pids, current_task(kernel).process.pid)))
-    table["thread-self"] = S_IFLNK, link(0xF3, lambda: _thread_self(kernel, pids))
-    return ProcRoot(kernel, table, pids)
+        return PageFlagsFile(self._kernel, 0xF4, self._now)
 
 
 def _seen(pids: PidNamespace | None, number: int) -> int:
