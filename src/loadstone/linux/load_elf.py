@@ -498,7 +498,7 @@ class _Loader(NewImage):
 def _map_ahead(space: AddressSpace, address: int) -> None:
     vma = space.find(address)
     if vma is not None:
-        map_ahead(space, vma)
+        map_ahead(space, vma, vma.start, vma.end)
 
 
 # arch/x86/entry/vdso/vma.c: map_vdso

@@ -31,7 +31,7 @@ from loadstone.memory.flags import (
     MAX_FILE_SIZE,
 )
 from loadstone.memory.lock import check_lock_limit, may_lock, populate
-from loadstone.memory.merge import Proposal, merge_new
+from loadstone.memory.merge import Proposal, joins_around, merge_new
 from loadstone.memory.neighbours import is_image, map_ahead, map_small
 from loadstone.memory.placement import round_hint, unmapped_area
 from loadstone.memory.shared import SharedMemory
@@ -147,24 +147,24 @@ def map_area(
     former = space.vmas.find(address) if fixed_file else None
     vma = _place(space, new)
     if fixed_file:
-        _map_segment_ahead(space, vma, former)
+        _map_segment_ahead(space, vma, address, length, former)
     elif backing is not None:
         map_small(space, vma)
     elif access is None and _is_used_soon(space, vma, address, length, flags):
-        map_ahead(space, vma)
+        map_ahead(space, vma, vma.start, vma.end)
     if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, address, address + length)
     return address
 
 
-def _map_segment_ahead(space: AddressSpace, vma: Vma, former: Vma | None) -> None:
+def _map_segment_ahead(space: AddressSpace, vma: Vma, start: int, length: int, former: Vma | None) -> None:
     """A file was mapped at a fixed address, as loaders put segments over their first mapping of all of the file.
 
     `former` was there before. Where it was cut, what is left of it below is the first segment.
     """
     if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
-        map_ahead(space, former)
-    map_ahead(space, vma)
+        map_ahead(space, former, former.start, former.end)
+    map_ahead(space, vma, start, start + length)
 
 
 def _is_used_soon(space: AddressSpace, vma: Vma, address: int, length: int, flags: int) -> bool:
@@ -225,7 +225,8 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
         if vma.flags & ACCOUNT:
             space.limits.commitment.uncharge(pages)
     start, end = gone[0].start, gone[-1].end
-    space.shootdown.retire(space.page_table.root, start, end, entries)
+    if entries:
+        space.shootdown.retire(space.page_table.root, start, end, entries)
     for vma in gone:  # only now: with the last mapping of shared memory its frames go
         space.vmas.remove(vma)
     space.page_table.prune(start, end)
@@ -261,6 +262,8 @@ def _place(space: AddressSpace, new: Proposal) -> Vma:
     vmas = space.vmas
     pages = (new.end - new.start) >> PAGE_SHIFT
     index = vmas.room(new.start, new.end)
+    if index < 0 and (vma := _replace(space, new)) is not None:
+        return vma
     old = gather(space, new.start, new.end) if index < 0 else []
     space.usage.check_growth(new.flags, pages - sum(map(pages_of, old)), space.limits)
     if is_accountable(new.flags):
@@ -283,6 +286,47 @@ def _place(space: AddressSpace, new: Proposal) -> Vma:
     space.usage.add(vma.flags, pages)
     space.emit("map", vma, new.start, new.end)
     return vma
+
+
+def _replace(space: AddressSpace, new: Proposal) -> Vma | None:
+    """As `_place`, in place of part or all of one private mapping: so loaders put segments over the first mapping of a
+    file. None, with nothing done, where more than that mapping may change, or somebody hears of it.
+    """
+    vmas, usage, limits = space.vmas, space.usage, space.limits
+    old = vmas.find(new.start)
+    if old is None or new.end > old.end or (old.flags | new.flags) & (SHARED | LOCKED) or space.guards:
+        return None
+    if (space.events is not None and space.events.map) or len(vmas.areas) + 2 > limits.max_map_count:
+        return None
+    pages = (new.end - new.start) >> PAGE_SHIFT
+    promised = pages if old.flags & ACCOUNT else 0
+    if is_accountable(new.flags):
+        new.flags |= ACCOUNT
+    joins = joins_around(space, old, new)
+    if joins and not (joins is old and old.anon_vma is None):
+        return None
+    usage.check_growth(new.flags, 0, limits)
+    if new.flags & ACCOUNT:
+        space.charge(pages - promised)
+    else:
+        limits.commitment.uncharge(promised)
+    _empty(space, old, new.start, new.end)
+    if joins is old:
+        return old  # the same part of the same file: only its pages were new
+    vma = Vma(new.start, new.end, new.flags, new.backing, new.offset, path=new.path, file=new.file)
+    usage.add(old.flags, -pages)
+    usage.add(new.flags, pages)
+    vmas.cut_in(vma)
+    return vma
+
+
+def _empty(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """Take the pages of [start, end), part of a private mapping, away."""
+    space.note_resident_peak()
+    entries = clear(space, vma, start, end)
+    if entries:
+        space.shootdown.retire(space.page_table.root, start, end, entries)
+        space.page_table.prune(start, end)
 
 
 def _flags_of(prot: int, flags: int) -> int:

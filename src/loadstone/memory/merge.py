@@ -70,6 +70,23 @@ def merge_new(space: AddressSpace, new: Proposal, index: int, *, expand_only: bo
     return right
 
 
+def joins_around(space: AddressSpace, old: Vma, new: Proposal) -> Vma | None:
+    """What `new` would merge with if it took the place of part or all of `old`: the rest of that, or a neighbour."""
+    vmas = space.vmas
+    vmas.own()
+    offset = old.offset + new.start - old.start
+    alike = old.flags == new.flags and offset == new.offset and _alike(old, new) and _anon_mergeable(old, new)
+    if alike and (old.start < new.start or new.end < old.end):
+        return old
+    left = vmas.before(old) if old.start == new.start else None
+    if left is not None and left.end == new.start and _joins_left(left, new):
+        return left
+    right = vmas.after(old) if old.end == new.end else None
+    if right is not None and right.start == new.end and _joins_right(right, new, None):
+        return right
+    return None
+
+
 def modify(space: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> Vma:
     """Give [start, end), part or all of `vma`, other flags; returns the VMA that has it now (kernel: vma_modify).
 

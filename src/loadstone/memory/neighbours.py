@@ -107,11 +107,11 @@ def fill_block(space: AddressSpace, vma: Vma, page: int, slot: int, access: int,
 def map_small(space: AddressSpace, vma: Vma) -> None:
     """A file was mapped that is read soon if it is small, as locales and tables are: map what is cached of it."""
     if not vma.flags & WRITE and _is_small(space, vma):
-        map_ahead(space, vma)
+        map_ahead(space, vma, vma.start, vma.end)
 
 
-def map_ahead(space: AddressSpace, vma: Vma) -> None:
-    """Map what is cached of the program or library behind `vma`, which is new and mapped as its loader does it.
+def map_ahead(space: AddressSpace, vma: Vma, start: int, stop: int) -> None:
+    """Map what is cached of the program or library behind [start, stop) of `vma`, which its loader has mapped just now.
 
     Data, and memory after it, is written first: a little of either gets frames of its own.
     """
@@ -124,9 +124,9 @@ def map_ahead(space: AddressSpace, vma: Vma) -> None:
     if not vma.flags & PROTECTION:
         return
     bits = file_entry(vma, 0, False)
-    page = vma.start
-    while page < vma.end:
-        end = min(vma.end, (page | _TABLE_MASK) + 1)
+    page = start
+    while page < stop:
+        end = min(stop, (page | _TABLE_MASK) + 1)
         first = (vma.offset + page - vma.start) >> PAGE_SHIFT
         last = min(first + ((end - page) >> PAGE_SHIFT), -(-backing.size >> PAGE_SHIFT)) - 1
         if first <= last:
@@ -229,7 +229,8 @@ def _own_ahead(space: AddressSpace, vma: Vma) -> None:
     cached = _image_pages(space, vma)
     first = vma.offset >> PAGE_SHIFT
     known = range(first, first + ((vma.end - vma.start) >> PAGE_SHIFT))
-    found = [(slot + index - first, 0, cached[index]) for index in known if index in cached]
+    words, to_slot = space.memory.words, slot - first
+    found = [(to_slot + index, 0, cached[index]) for index in known if index in cached and not words[to_slot + index]]
     if found:
         prepare_anon_vma(space, vma)
         _own(space, vma, vma.start, vma.end, found)

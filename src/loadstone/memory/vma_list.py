@@ -159,6 +159,20 @@ class VmaList:
         if isinstance(vma.backing, SharedMemory):
             vma.backing.use()
 
+    def cut_in(self, vma: Vma) -> None:
+        """Put a private `vma` in place of part or all of the one that is there; the rest below that stays itself."""
+        self.own()
+        index = bisect_right(self._starts, vma.start) - 1
+        old = self.areas[index]
+        parts = [vma]
+        if vma.end < old.end:
+            parts.append(old.copy(vma.end, old.end, old.offset + vma.end - old.start))
+        if old.start < vma.start:
+            old.end = vma.start
+            parts.insert(0, old)
+        self.areas[index : index + 1] = parts
+        self._starts[index : index + 1] = [part.start for part in parts]
+
     def insert_all(self, vmas: list[Vma]) -> None:
         """Add one or more VMAs, in ascending order, to a range in which nothing is."""
         self.own()
