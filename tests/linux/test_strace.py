@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from loadstone.linux.strace_sockets import name_of
-from loadstone.linux.strace_structs import signal_set
-from loadstone.linux.strace_values import quote
+from loadstone.linux.strace.sockets import name_of
+from loadstone.linux.strace.structs import signal_set
+from loadstone.linux.strace.values import quote
 from support.run import loadstone
 from support.twins import ARENA, Guest
 

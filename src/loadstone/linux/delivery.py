@@ -121,7 +121,7 @@ def _announce(task: Task, info: SigInfo, action: str) -> None:
     if subscribers:
         text = ""
         if task.kernel.events.texts:
-            from loadstone.linux.strace_structs import signal_info
+            from loadstone.linux.strace.structs import signal_info
 
             text = signal_info(info)
         record = Signal(task.process.pid, task.tid, name(info.number), info.code, info.address, action, text)

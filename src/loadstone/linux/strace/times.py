@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from time import gmtime, strftime
 
-from loadstone.linux.strace_values import Formatter, Subject, address, whole
+from loadstone.linux.strace.values import Formatter, Subject, address, whole
 
 _TWO = Struct("<qq")
 _FOUR = Struct("<4q")

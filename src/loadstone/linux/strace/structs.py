@@ -6,8 +6,8 @@ from struct import Struct
 
 from loadstone.linux import signals
 from loadstone.linux.signals import SigInfo
-from loadstone.linux.strace_flags import ACTION_FLAGS, STACK_FLAGS, named, statx_fields
-from loadstone.linux.strace_values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct, whole
+from loadstone.linux.strace.flags import ACTION_FLAGS, STACK_FLAGS, named, statx_fields
+from loadstone.linux.strace.values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct, whole
 
 _TYPES = {0o010000: "S_IFIFO", 0o020000: "S_IFCHR", 0o040000: "S_IFDIR", 0o060000: "S_IFBLK", 0o100000: "S_IFREG",
           0o120000: "S_IFLNK", 0o140000: "S_IFSOCK"}  # fmt: skip

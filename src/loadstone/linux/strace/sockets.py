@@ -5,8 +5,8 @@ from __future__ import annotations
 from socket import inet_ntop
 from struct import Struct
 
-from loadstone.linux.strace_flags import bits, choice, named, numbers
-from loadstone.linux.strace_values import Formatter, Subject, address, peek, quote, vector_at, whole
+from loadstone.linux.strace.flags import bits, choice, named, numbers
+from loadstone.linux.strace.values import Formatter, Subject, address, peek, quote, vector_at, whole
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 _FAMILIES = {

@@ -1,20 +1,20 @@
 """System calls as a person reads them, in strace(1)'s manner: `openat(AT_FDCWD, "/etc/passwd", O_RDONLY)`.
 
 Imported only when somebody listens to system calls. `before` shows what a call is given, `after` adds what it gave
-back. How an argument is shown is its type's matter (syscalls.arguments), unless LAYOUTS (strace_calls.py) knows better.
+back. How an argument is shown is its type's matter (syscalls.arguments), unless LAYOUTS (calls.py) knows better.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux import strace_calls
-from loadstone.linux.strace_calls import CALLS, LATE, LAYOUTS, LOOKS_AT_RESULT
-from loadstone.linux.strace_flags import FLAGS
-from loadstone.linux.strace_sockets import SOCKETS
-from loadstone.linux.strace_structs import STRUCTURES
-from loadstone.linux.strace_times import TIMES
-from loadstone.linux.strace_values import VALUES, Formatter, Subject, address
+from loadstone.linux.strace import calls
+from loadstone.linux.strace.calls import CALLS, LATE, LAYOUTS, LOOKS_AT_RESULT
+from loadstone.linux.strace.flags import FLAGS
+from loadstone.linux.strace.sockets import SOCKETS
+from loadstone.linux.strace.structs import STRUCTURES
+from loadstone.linux.strace.times import TIMES
+from loadstone.linux.strace.values import VALUES, Formatter, Subject, address
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
@@ -45,9 +45,9 @@ def after(task: Task, row: SystemCall, registers: tuple[int, ...], result: int, 
     arguments = _decode(row, registers)
     subject = Subject(task, arguments, 0, result)
     if row.name == "clone":
-        return f"clone({', '.join(strace_calls.clone(subject))})"
+        return f"clone({', '.join(calls.clone(subject))})"
     if row.name == "rt_sigreturn":
-        return f"rt_sigreturn({strace_calls.mask_now(subject)})"
+        return f"rt_sigreturn({calls.mask_now(subject)})"
     failed = -4096 < result < 0
     for index, (name, late) in enumerate(_shape(row)):
         subject = Subject(task, arguments, index, result)
@@ -57,16 +57,16 @@ def after(task: Task, row: SystemCall, registers: tuple[int, ...], result: int, 
         elif name == "length_at" and not failed:
             now = FORMATTERS[name](subject)
             shown[index] = shown[index] if now == shown[index] else f"{shown[index][:-1]} => {now[1:]}"
-    return f"{row.name}({', '.join(shown[place] for place in strace_calls.used(row.name, arguments))})"
+    return f"{row.name}({', '.join(shown[place] for place in calls.used(row.name, arguments))})"
 
 
 def note(task: Task, row: SystemCall, registers: tuple[int, ...], result: int) -> tuple[str, str]:
     """The result as it is shown, "" for a plain number, and what is added to it in parentheses, "" for nothing."""
     if row.name == "rt_sigreturn":
-        return strace_calls.restored(task), ""
+        return calls.restored(task), ""
     arguments = _decode(row, registers)
-    shown = strace_calls.result(row.name, arguments, result)
-    return shown, strace_calls.note(row.name, Subject(task, arguments, 0, result))
+    shown = calls.result(row.name, arguments, result)
+    return shown, calls.note(row.name, Subject(task, arguments, 0, result))
 
 
 def _shape(row: SystemCall) -> list[tuple[str, bool]]:

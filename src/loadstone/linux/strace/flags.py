@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadstone.linux import signals
-from loadstone.linux.strace_values import Formatter, Subject
+from loadstone.linux.strace.values import Formatter, Subject
 
 Table = tuple[tuple[int, str], ...]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import errno_name
 from loadstone.linux import signals
-from loadstone.linux.strace_flags import PRCTL_STRINGS, bits, clone_text, named, numbers, open_flags
-from loadstone.linux.strace_structs import poll_events, signal_set
-from loadstone.linux.strace_times import time_spec
-from loadstone.linux.strace_values import Formatter, Subject, address, hexadecimal, peek, quote, whole
+from loadstone.linux.strace.flags import PRCTL_STRINGS, bits, clone_text, named, numbers, open_flags
+from loadstone.linux.strace.structs import poll_events, signal_set
+from loadstone.linux.strace.times import time_spec
+from loadstone.linux.strace.values import Formatter, Subject, address, hexadecimal, peek, quote, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
