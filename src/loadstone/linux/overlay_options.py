@@ -10,7 +10,8 @@ from loadstone.linux.file_systems import Request, free_device, words
 from loadstone.vfs.inode import ROOT
 from loadstone.vfs.location import Dentry, Superblock, is_within
 from loadstone.vfs.namespace import OVERLAY_MAGIC, Origin
-from loadstone.vfs.union import Union, union_root
+from loadstone.vfs.union import Union
+from loadstone.vfs.union_directory import union_root
 
 if TYPE_CHECKING:
     from loadstone.vfs.discard import Space
