@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from support.twins import ARENA, Guest, call, compare
 
 SIGNATURE = 0x53053053
@@ -52,7 +52,7 @@ def test_a_signal_aborts_a_critical_section(offset: int, aborted: bool) -> None:
     guest.put(8, struct.pack("<Q", SECTION))
     guest.context.pc = CODE + offset
     guest.handle(signals.SIGUSR1, signals.SA_SIGINFO)
-    signals.send(guest.process, signals.from_kernel(signals.SIGUSR1))
+    sending.send(guest.process, signals.from_kernel(signals.SIGUSR1))
     guest.deliver()
     (saved,) = struct.unpack("<Q", guest.get(guest.context.sp - ARENA + 48 + 16 * 8, 8))
     assert saved == (abort if aborted else CODE + offset)
@@ -65,7 +65,7 @@ def test_an_abort_handler_without_the_signature_is_a_segmentation_fault() -> Non
     guest.put(8, struct.pack("<Q", SECTION))
     guest.context.pc = CODE
     guest.handle(signals.SIGUSR1, signals.SA_SIGINFO)
-    signals.send(guest.process, signals.from_kernel(signals.SIGUSR1))
+    sending.send(guest.process, signals.from_kernel(signals.SIGUSR1))
     guest.deliver()
     assert guest.process.status is not None
     assert guest.process.status.signal == signals.SIGSEGV

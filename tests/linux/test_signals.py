@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux import exceptions, signals
+from loadstone.linux import exceptions, sending, signals
 from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.signals import (
     SA_NODEFER,
@@ -41,7 +41,7 @@ HANDLER, RESTORER = 0x402000, 0x403000
 
 
 def sent(guest: Guest, number: int, **how: Any) -> None:
-    signals.send(guest.process, from_process(number, 77, 88, **how))
+    sending.send(guest.process, from_process(number, 77, 88, **how))
 
 
 # ------------------------------------------------------------------------------------------------ pending sets
@@ -51,7 +51,7 @@ def test_the_queue_of_real_time_signals_has_a_limit() -> None:
     """sigqueue(3) is EAGAIN above RLIMIT_SIGPENDING; kill(2) never fails, but only one signal of it is kept."""
     guest = Guest()
     guest.process.limits[RLIMIT_SIGPENDING] = 3, 3
-    signals.set_mask(guest.task, bit(40) | bit(41))
+    sending.set_mask(guest.task, bit(40) | bit(41))
     for _ in range(3):
         sent(guest, 40, code=-1)
     with pytest.raises(LinuxError) as refused:
@@ -60,7 +60,7 @@ def test_the_queue_of_real_time_signals_has_a_limit() -> None:
     for _ in range(5):
         sent(guest, 41)
     sent(guest, SIGUSR1)
-    taken = [info.number for info in iter(lambda: signals.take(guest.task, (1 << 64) - 1), None) if info]
+    taken = [info.number for info in iter(lambda: sending.take(guest.task, (1 << 64) - 1), None) if info]
     assert taken == [SIGUSR1, 40, 40, 40, 41]
 
 
@@ -87,16 +87,16 @@ def test_an_ignored_signal_is_lost_unless_it_is_blocked() -> None:
     guest = Guest()
     sent(guest, SIGCHLD)
     assert not guest.process.signals.pending.mask
-    signals.set_mask(guest.task, bit(SIGCHLD))
+    sending.set_mask(guest.task, bit(SIGCHLD))
     sent(guest, SIGCHLD)
     assert guest.process.signals.pending.mask == bit(SIGCHLD)
-    signals.set_action(guest.process, SIGCHLD, Action(signals.SIG_IGN))
+    sending.set_action(guest.process, SIGCHLD, Action(signals.SIG_IGN))
     assert not guest.process.signals.pending.mask
 
 
 def test_kill_and_stop_cannot_be_blocked() -> None:
     guest = Guest()
-    signals.set_mask(guest.task, (1 << 64) - 1)
+    sending.set_mask(guest.task, (1 << 64) - 1)
     assert not guest.task.signals.mask & (bit(SIGKILL) | bit(signals.SIGSTOP))
 
 
@@ -117,7 +117,7 @@ def test_a_fault_that_is_blocked_or_ignored_kills(blocked: bool) -> None:
     guest = Guest()
     if blocked:
         guest.handle(SIGSEGV, SA_SIGINFO)
-        signals.set_mask(guest.task, bit(SIGSEGV))
+        sending.set_mask(guest.task, bit(SIGSEGV))
     else:
         guest.process.signals.actions[SIGSEGV] = Action(signals.SIG_IGN)
     exceptions.force_fault(guest.task, BadAccess(SIGSEGV, 1, 0x10, READ, ""))
@@ -182,7 +182,7 @@ def test_the_frame_has_every_field_at_its_place() -> None:
         guest.context.write(register, value)
     guest.context.write("eflags", 0x602)
     guest.context.fpu = bytes(range(256)) * 2
-    signals.set_mask(guest.task, bit(SIGUSR2))
+    sending.set_mask(guest.task, bit(SIGUSR2))
     guest.handle(SIGSEGV, SA_SIGINFO, bit(SIGTERM))
     exceptions.force_fault(guest.task, BadAccess(SIGSEGV, 2, 0x1234, READ, ""), 4)
     guest.deliver()
@@ -345,7 +345,7 @@ def test_without_a_handler_a_sleep_goes_on_by_restart_syscall() -> None:
     pending = guest.start("nanosleep", ARENA, 0)
     assert isinstance(pending, Pending)
     deadline = pending.wait.deadline
-    signals.send(guest.process, from_kernel(signals.SIGTSTP))
+    sending.send(guest.process, from_kernel(signals.SIGTSTP))
     assert guest.calls.interrupt(guest.task, pending) is None
     guest.process.signals.actions[signals.SIGTSTP] = Action(signals.SIG_IGN)
     guest.deliver()
@@ -360,7 +360,7 @@ def test_without_a_handler_a_sleep_goes_on_by_restart_syscall() -> None:
 def test_sigsuspend_gives_the_old_mask_back_after_the_handler() -> None:
     guest = Guest()
     guest.handle(SIGUSR1, SA_SIGINFO)
-    signals.set_mask(guest.task, bit(SIGUSR1) | bit(SIGUSR2))
+    sending.set_mask(guest.task, bit(SIGUSR1) | bit(SIGUSR2))
     guest.put(0, struct.pack("<Q", bit(SIGTERM)))
     interrupted(guest, "rt_sigsuspend", ARENA, 8)
     assert guest.task.signals.mask == bit(SIGTERM) | bit(SIGUSR1)
@@ -373,7 +373,7 @@ def test_sigsuspend_gives_the_old_mask_back_after_the_handler() -> None:
 def test_sigtimedwait_takes_a_blocked_signal_without_its_handler() -> None:
     guest = Guest()
     guest.handle(SIGUSR1, SA_SIGINFO)
-    signals.set_mask(guest.task, bit(SIGUSR1))
+    sending.set_mask(guest.task, bit(SIGUSR1))
     guest.put(0, struct.pack("<Q", bit(SIGUSR1)))
     interrupted(guest, "rt_sigtimedwait", ARENA, ARENA + 64, 0, 8)
     assert guest.result == SIGUSR1
@@ -386,6 +386,6 @@ def test_a_signal_event_is_published() -> None:
     guest, seen = Guest(), list[Any]()
     guest.events.subscribe(seen.append, ["signal"])
     guest.handle(SIGSEGV, SA_SIGINFO)
-    signals.force(guest.task, from_fault(SIGSEGV, 1, 0x42))
+    sending.force(guest.task, from_fault(SIGSEGV, 1, 0x42))
     guest.deliver()
     assert [(e.signal, e.code, e.address, e.action) for e in seen] == [("SIGSEGV", 1, 0x42, "handler")]

@@ -14,6 +14,7 @@ from loadstone.linux.of_task import linux_of, tracee_of
 from loadstone.linux.profile import RLIMIT_CORE
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOINTR, ERESTARTSYS
 from loadstone.linux.rseq import leave_critical_section
+from loadstone.linux.sending import force, force_fatal, ignores, recalculate, take
 from loadstone.linux.signals import (
     DUMPING,
     SA_NODEFER,
@@ -29,13 +30,8 @@ from loadstone.linux.signals import (
     TERMINAL_STOPS,
     UNBLOCKABLE,
     bit,
-    force,
-    force_fatal,
     from_kernel,
-    ignores,
     name,
-    recalculate,
-    take,
 )
 from loadstone.linux.state import is_frozen
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import jobs, signals
+from loadstone.linux import jobs, sending, signals
 from loadstone.linux.futexes import wake
 from loadstone.linux.of_task import linux_of, pids_of
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
@@ -114,7 +114,7 @@ def _rehome_children(process: Process) -> None:
             wanted = process_state(child).settings.get(PR_GET_PDEATHSIG, 0)
             if wanted:
                 who = process.credentials
-                signals.send(child, signals.from_process(wanted, process.pid, who.uid))
+                sending.send(child, signals.from_process(wanted, process.pid, who.uid))
             jobs.hang_up_orphans(child, process)
         elif reaper is None or _notify(child, reaper):
             process.kernel.reap(child)
@@ -159,7 +159,7 @@ def _notify(child: Process, parent: Process) -> bool:
             number = 0
     wake_parent(parent)  # first: who waits for the child finds it, signal or not
     if number and parent.status is None:
-        signals.send(parent, child_info(child, number, *exit_code(child)))
+        sending.send(parent, child_info(child, number, *exit_code(child)))
     return forgotten
 
 
@@ -192,7 +192,7 @@ def tell_parent_of_stop(process: Process, code: int, number: int) -> None:
     wake_parent(parent)
     action = parent.signals.action(SIGCHLD)
     if action.handler != SIG_IGN and not action.flags & signals.SA_NOCLDSTOP:
-        signals.send(parent, child_info(process, SIGCHLD, code, number))
+        sending.send(parent, child_info(process, SIGCHLD, code, number))
 
 
 def wake_parent(parent: Process) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadstone.linux.sending import force, force_fatal
 from loadstone.linux.signals import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -22,8 +23,6 @@ from loadstone.linux.signals import (
     SIGTRAP,
     TRAP_BRKPT,
     TRAP_TRACE,
-    force,
-    force_fatal,
     from_fault,
     from_kernel,
 )

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.jobs import members
 from loadstone.vfs.flags import (
     O_ASYNC,
@@ -161,9 +161,9 @@ class FileOwner:
 
 def _send(process: Process, task: Task | None, info: signals.SigInfo) -> None:
     if task is None:
-        signals.send(process, info)
+        sending.send(process, info)
     else:
-        signals.send_task(task, info)
+        sending.send_task(task, info)
 
 
 class _Ear:

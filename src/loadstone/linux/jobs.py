@@ -9,7 +9,7 @@ from errno import EIO, ENOTTY, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.console import TOSTOP, Console
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.restart import ERESTARTSYS, Restart
@@ -31,7 +31,7 @@ def members(kernel: Kernel, group: int) -> list[Process]:
 def send_group(kernel: Kernel, group: int, number: int) -> None:
     """The kernel sends a signal to a whole group."""
     for process in members(kernel, group):
-        signals.send(process, signals.from_kernel(number))
+        sending.send(process, signals.from_kernel(number))
 
 
 def is_orphaned(kernel: Kernel, group: int) -> bool:

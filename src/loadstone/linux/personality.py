@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loadstone.errors import LinuxError
 from loadstone.events import Exec, Program, publish
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import delivery, ending, exceptions, rseq, signals, vsyscall
+from loadstone.linux import delivery, ending, exceptions, rseq, sending, signals, vsyscall
 from loadstone.linux.capabilities import execute_with
 from loadstone.linux.console import Console
 from loadstone.linux.execve import known_plans
@@ -191,10 +191,10 @@ class Linux:
         seconds = process.total_usage().cpu_ns // 1_000_000_000
         state = process_state(process)
         if seconds >= hard:
-            signals.send(process, signals.from_kernel(signals.SIGKILL))
+            sending.send(process, signals.from_kernel(signals.SIGKILL))
         elif seconds >= soft and seconds > state.cpu_seconds_told:
             state.cpu_seconds_told = seconds
-            signals.send(process, signals.from_kernel(signals.SIGXCPU))
+            sending.send(process, signals.from_kernel(signals.SIGXCPU))
 
     def migrated(self, task: Task) -> None:
         """The CPU number that the C library reads in the thread's own memory is brought up to date."""
@@ -207,7 +207,7 @@ class Linux:
             try:
                 rseq.leave_critical_section(task)
             except LinuxError:
-                signals.force(task, signals.from_kernel(signals.SIGSEGV))
+                sending.force(task, signals.from_kernel(signals.SIGSEGV))
 
     def console_signal(self, number: int) -> None:
         """Ctrl-C and its like, to the terminal's foreground group; to everybody where there is none.
@@ -219,11 +219,11 @@ class Linux:
         living = [process for process in self._kernel.processes.values() if process.status is None]
         if number == signals.SIGTERM or (number == signals.SIGHUP and not foreground):
             for process in [one for one in living if one.is_first] or living:
-                signals.send(process, signals.from_process(number, 0, 0))
+                sending.send(process, signals.from_process(number, 0, 0))
             return
         for process in living:
             if foreground in (0, process.group):
-                signals.send(process, signals.from_kernel(number))
+                sending.send(process, signals.from_kernel(number))
 
     def suspend_terminal(self) -> Callable[[], None]:
         """Give the host's terminals their modes back until what is returned is called."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.capabilities import user_shown
 from loadstone.linux.of_task import pid_seen
 from loadstone.wait import WaitQueue
@@ -79,7 +79,7 @@ class Notification(NamedTuple):
             who = user_shown(self.process.credentials, sender.credentials.uid)
             fields = _FIELDS.pack(pid_seen(self.process, sender.pid), who, self.value)
             try:
-                signals.send(self.process, signals.SigInfo(self.signal, _SI_MESGQ, fields))
+                sending.send(self.process, signals.SigInfo(self.signal, _SI_MESGQ, fields))
             except LinuxError:
                 return  # the process has as many signals as it may: it is not told
 

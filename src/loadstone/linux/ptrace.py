@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from loadstone.kernel.process import ENDED, STOPPED
 from loadstone.lean import NamedTuple
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.clone import CLONE_UNTRACED, CLONE_VFORK
 from loadstone.linux.ending import CLD_STOPPED, CLD_TRAPPED, status_word
 from loadstone.linux.signals import SIG_IGN, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTRAP, SigInfo
@@ -174,7 +174,7 @@ class Tracee:
             who = self.tracer.credentials.uid
             self._answer = stop.signal if same else signals.from_process(number, self.tracer.pid, who)
         elif number and stop is not None and stop.at != NO_CALL:  # at a call's stop a signal is sent
-            signals.send_task(self.task, signals.from_process(number, self.tracer.pid, self.tracer.credentials.uid))
+            sending.send_task(self.task, signals.from_process(number, self.tracer.pid, self.tracer.credentials.uid))
         self.task.kernel.scheduler.wake(self.resumed.wake())
 
     def let_off(self) -> None:
@@ -190,7 +190,7 @@ class Tracee:
             self.soon(Stop(self.call_code, at=AT_EXIT))
         elif self.mode == STEPS:
             self.task.context.write("eflags", self.task.context.read("eflags") & ~TRAP_FLAG)
-            signals.send_task(self.task, _TRACE_TRAP)
+            sending.send_task(self.task, _TRACE_TRAP)
 
     def stepped(self) -> bool:
         """Whether the instruction that was stepped over is nothing to stop for: only watchpoints made it a step."""
@@ -303,7 +303,7 @@ class Tracing:
         tracee.let_off()
         if number:
             who = tracee.tracer
-            signals.send_task(tracee.task, signals.from_process(number, who.pid, who.credentials.uid))
+            sending.send_task(tracee.task, signals.from_process(number, who.pid, who.credentials.uid))
 
     def born(self, parent: Task, child: Task, flags: int, exit_signal: int) -> Stop | None:
         """A traced thread has made a child: trace it too if that was asked for; the stop of the parent for it."""
@@ -330,7 +330,7 @@ class Tracing:
             tracee.soon(Stop(SIGTRAP | EVENT_EXEC << 8, message=former))
         elif not tracee.seized:
             process = task.process
-            signals.send_task(task, signals.from_process(SIGTRAP, process.pid, process.credentials.uid))
+            sending.send_task(task, signals.from_process(SIGTRAP, process.pid, process.credentials.uid))
 
     def ended(self, task: Task) -> None:
         """A thread has ended; what it traced is let go with its process."""
@@ -350,7 +350,7 @@ class Tracing:
             kill = tracee.options & O_EXITKILL
             self.detach(tracee)
             if kill:
-                signals.send(tracee.task.process, signals.from_kernel(SIGKILL))
+                sending.send(tracee.task.process, signals.from_kernel(SIGKILL))
         self.dead = [dead for dead in self.dead if dead.tracer is not process]
 
     def continued(self, process: Process) -> None:
@@ -371,7 +371,7 @@ def _tell_tracer(tracee: Tracee, stop: Stop) -> None:
     if tracer.status is None and action.handler != SIG_IGN and not action.flags & signals.SA_NOCLDSTOP:
         code = CLD_STOPPED if stop.code in (SIGSTOP, SIGCONT) and stop.signal is None else CLD_TRAPPED
         fields = signals.from_process(SIGCHLD, task.tid, task.process.credentials.uid).fields
-        signals.send(tracer, SigInfo(SIGCHLD, code, fields + (stop.code & 0x7F).to_bytes(4, "little")))
+        sending.send(tracer, SigInfo(SIGCHLD, code, fields + (stop.code & 0x7F).to_bytes(4, "little")))
 
 
 def _wake(tracer: Process) -> None:

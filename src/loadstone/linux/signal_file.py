@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.anon_inodes import AnonymousFile
 from loadstone.vfs.file import WouldBlock, total
 from loadstone.vfs.flags import POLLIN, POLLRDNORM
@@ -53,7 +53,7 @@ class SignalFile(AnonymousFile):
         reader = self._reader()
         records: list[bytes] = []
         while len(records) < most:
-            info = signals.take(reader, self.mask)
+            info = sending.take(reader, self.mask)
             if info is None:
                 break
             records.append(record(info))

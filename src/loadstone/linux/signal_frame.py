@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import fpu_frame
 from loadstone.linux.exceptions import force_exception
+from loadstone.linux.sending import force, set_mask
 from loadstone.linux.signals import (
     MINSIGSTKSZ,
     SA_ONSTACK,
@@ -31,9 +32,7 @@ from loadstone.linux.signals import (
     SS_AUTODISARM,
     SS_DISABLE,
     SS_ONSTACK,
-    force,
     from_kernel,
-    set_mask,
 )
 from loadstone.machine.core import GENERAL_PROTECTION
 from loadstone.memory.user import copy_in, copy_out

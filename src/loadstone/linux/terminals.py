@@ -6,7 +6,7 @@ from errno import ENXIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import jobs, signals
+from loadstone.linux import jobs, sending, signals
 from loadstone.linux.console import Console
 from loadstone.linux.signals import SIGCONT, SIGHUP
 from loadstone.vfs.inode import ROOT
@@ -31,8 +31,8 @@ class Processes:
         """The leader gets SIGHUP and SIGCONT (tty_signal_session_leader)."""
         leader = self._kernel.processes.get(session)
         if leader is not None and leader.status is None:
-            signals.send(leader, signals.from_kernel(SIGHUP))
-            signals.send(leader, signals.from_kernel(SIGCONT))
+            sending.send(leader, signals.from_kernel(SIGHUP))
+            sending.send(leader, signals.from_kernel(SIGCONT))
 
     def controlling(self) -> Pty | None:
         """The caller's controlling terminal; None for the host's. Raises LinuxError(ENXIO) if it has none."""

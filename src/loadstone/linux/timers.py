@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import Task
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ class Timers:
         now = clock.monotonic_ns if which == REAL else _counted(process, which)
 
         # Intervals that passed unseen count once: the signal is pending anyhow.
-        return Timer(self, now, which == REAL, lambda times: signals.send(process, info))
+        return Timer(self, now, which == REAL, lambda times: sending.send(process, info))
 
     def forget(self, process: Process) -> None:
         """A process has ended, and its interval timers with it."""
@@ -169,9 +169,9 @@ class PosixTimer:
             return
         try:
             if isinstance(target, Task):
-                signals.send_task(target, self._info)
+                sending.send_task(target, self._info)
             else:
-                signals.send(target, self._info)
+                sending.send(target, self._info)
         except LinuxError as error:
             if error.errno != EAGAIN:  # the queue is full: this time is lost
                 raise

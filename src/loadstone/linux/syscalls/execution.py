@@ -6,7 +6,7 @@ from errno import E2BIG, EACCES, EFAULT, EINVAL, ENAMETOOLONG
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import sending
 from loadstone.linux.execve import Opened
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
@@ -40,7 +40,7 @@ def execute(task: Task, path: str, arguments: int, environment: int, opened: Ope
     except LinuxError as error:
         if error.fatal_signal is None:
             raise
-        signals.force_fatal(task, error.fatal_signal)
+        sending.force_fatal(task, error.fatal_signal)
     else:
         task.context.set_result(0)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.proc_files import ProcessDirectory
@@ -71,7 +71,7 @@ def pidfd_send_signal(task: Task, fd: Fd, number: Signal, info: InSiginfo, flags
     if not may_signal(sender, target, number) if target is not None else sender.credentials.euid:
         raise LinuxError(EPERM)
     if number and target is not None:
-        signals.send(target, given)
+        sending.send(target, given)
     return 0
 
 

@@ -328,7 +328,7 @@ def mask_at(task: Task, address: int, size: int) -> int | None:
 
 def with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
     """Run `inner` with another signal mask. After a signal the old one comes back once its handler has returned."""
-    from loadstone.linux.signals import set_mask
+    from loadstone.linux.sending import set_mask
 
     signals = task.signals
     old = signals.mask
@@ -353,7 +353,7 @@ def with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
 
 
 def _unmask(task: Task, blocked: int | None, old: int) -> None:
-    from loadstone.linux.signals import set_mask
+    from loadstone.linux.sending import set_mask
 
     if blocked is not None:
         task.signals.saved_mask = None

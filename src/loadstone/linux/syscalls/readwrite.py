@@ -67,7 +67,8 @@ def wait_for(block: WouldBlock, deadline: int | None = None) -> Wait:
 
 def broken_pipe(task: Task) -> None:
     """Send SIGPIPE, as writing where nobody reads does."""
-    from loadstone.linux.signals import SIGPIPE, from_process, send_task
+    from loadstone.linux.sending import send_task
+    from loadstone.linux.signals import SIGPIPE, from_process
 
     process = task.process
     send_task(task, from_process(SIGPIPE, process.pid, process.credentials.uid))
@@ -75,7 +76,8 @@ def broken_pipe(task: Task) -> None:
 
 def too_big(task: Task) -> LinuxError:
     """Send SIGXFSZ; the error to raise."""
-    from loadstone.linux.signals import SIGXFSZ, from_process, send_task
+    from loadstone.linux.sending import send_task
+    from loadstone.linux.signals import SIGXFSZ, from_process
 
     process = task.process
     send_task(task, from_process(SIGXFSZ, process.pid, process.credentials.uid))

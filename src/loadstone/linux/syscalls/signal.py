@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals
+from loadstone.linux import sending, signals
 from loadstone.linux.capabilities import CAP_KILL, capable_in
 from loadstone.linux.of_task import pid_meant, pid_seen, pids_of
 from loadstone.linux.restart import ERESTARTNOHAND, Restart
@@ -62,7 +62,7 @@ def kill(task: Task, pid: Pid, number: Signal) -> int:
         raise LinuxError(EPERM)
     if number:
         for target in allowed:
-            signals.send(target, info)
+            sending.send(target, info)
     return 0
 
 
@@ -129,7 +129,7 @@ def _send_thread(task: Task, group: int, tid: int, number: int, info: SigInfo | 
     if not may_signal(sender, thread.process, number):
         raise LinuxError(EPERM)
     if number:
-        signals.send_task(thread, info)
+        sending.send_task(thread, info)
     return 0
 
 
@@ -144,7 +144,7 @@ def rt_sigqueueinfo(task: Task, pid: Pid, number: Signal, info: InSiginfo) -> in
     if not may_signal(task.process, target, number):
         raise LinuxError(EPERM)
     if number:
-        signals.send(target, given)
+        sending.send(target, given)
     return 0
 
 
@@ -187,7 +187,7 @@ def rt_sigaction(task: Task, number: Signal, new: InSigaction, old: OutSigaction
     if given:
         handler, flags, restorer, mask = given
         action = Action(handler, flags & SA_KNOWN, restorer, mask & ~UNBLOCKABLE)
-        signals.set_action(task.process, number, action)
+        sending.set_action(task.process, number, action)
     if old:
         write_struct(task, old, _SIGACTION, *before)
     return 0
@@ -206,7 +206,7 @@ def rt_sigprocmask(task: Task, how: MaskHow, new: InSigset, old: OutSigset, size
             mask = before & ~mask
         elif how != _SET:
             raise LinuxError(EINVAL, f"no such way to change the mask: {how}")
-        signals.set_mask(task, mask)
+        sending.set_mask(task, mask)
     if old:
         write_struct(task, old, WORD, before)
     return 0
@@ -262,7 +262,7 @@ def rt_sigsuspend(task: Task, mask: InSigset, size: Size) -> Blocking:
     _check_size(size)
     (wanted,) = read_struct(task, mask, WORD)
     task.signals.saved_mask = task.signals.mask
-    signals.set_mask(task, wanted)
+    sending.set_mask(task, wanted)
     return _wait_for_handler(task)
 
 
@@ -287,7 +287,7 @@ def rt_sigtimedwait(task: Task, wanted: InSigset, info: OutSiginfo, timeout: InT
 
 def _wait_for_signal(task: Task, wanted: int, info: int, deadline: int | None) -> Blocking:
     """The signals waited for are unblocked meanwhile, so that their arrival interrupts, and taken undelivered."""
-    taken = signals.take(task, wanted)
+    taken = sending.take(task, wanted)
     if taken is None:
         state = task.signals
         before = state.mask
@@ -301,7 +301,7 @@ def _wait_for_signal(task: Task, wanted: int, info: int, deadline: int | None) -
             errno = EINTR
         finally:
             state.mask, state.waited_for = before, 0
-        taken = signals.take(task, wanted)
+        taken = sending.take(task, wanted)
         if taken is None:
             raise LinuxError(errno)
     if info:

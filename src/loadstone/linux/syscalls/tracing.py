@@ -7,7 +7,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import signals, trace_registers
+from loadstone.linux import sending, signals, trace_registers
 from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.ptrace import (
@@ -65,7 +65,7 @@ def ptrace(task: Task, request: Long, pid: Pid, address: Address, data: Address)
     if tracee is None or tracee.tracer is not task.process:
         raise LinuxError(ESRCH, f"thread {pid} is not traced by the caller")
     if request == KILL:
-        signals.send(other.process, signals.from_kernel(SIGKILL))
+        sending.send(other.process, signals.from_kernel(SIGKILL))
         return 0
     if request == INTERRUPT:
         return _interrupt(tracee)
@@ -105,7 +105,7 @@ def _attach(task: Task, tracing: Tracing, other: Task, address: int, data: int, 
     if stopped_by:
         tracee.take_over_stop(stopped_by)
     if not seized:
-        signals.send_task(other, signals.from_process(SIGSTOP, process.pid, process.credentials.uid))
+        sending.send_task(other, signals.from_process(SIGSTOP, process.pid, process.credentials.uid))
     return 0
 
 
