@@ -111,6 +111,15 @@ def test_every_option_is_on_the_page_of_the_command_line(name: str) -> None:
     assert [option for option in options if not re.search(rf"{option}\b", page)] == []
 
 
+def test_the_functions_of_the_walkthrough_are_there() -> None:
+    text = (ROOT / "docs" / "walkthrough.md").read_text()
+    named = re.findall(r"`([a-z_0-9/]+\.(?:py|s)):(\w+)`", text)
+    assert named
+    for path, name in named:
+        source = (ROOT / "src" / "loadstone" / path).read_text()
+        assert re.search(rf"^\s*(?:def|class) {name}\b|^{name}:", source, re.MULTILINE), f"{path}:{name}"
+
+
 def test_rooms_import_downwards_only_as_the_picture_says() -> None:
     """The arrows of the README's picture are those that exist: the list below them is checked against the imports."""
     order = ["cli", "report", "observe", "verify", "linux", "kernel", "vfs", "binfmt", "memory", "machine"]
