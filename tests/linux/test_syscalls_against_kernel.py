@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from support.twins import ARENA, call, compare
+from support.twins import ARENA, Call, call, compare
 
 BAD = 0xDEAD_0000_0000_0000
 UNMAPPED = 0x7000_0000
@@ -122,6 +122,43 @@ def test_scheduling() -> None:
         call("setpriority", 0, 0, 100),
         call("getpriority", 0, 0),
     )
+
+
+SCHED_ATTR = struct.Struct("<IIQiIQQQII")
+"""size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max"""
+
+
+def test_scheduling_attributes() -> None:
+    def ask(size: int = 56, policy: int = 0, flags: int = 0, *rest: int, more: bytes = b"", pid: int = 0) -> Call:
+        data = SCHED_ATTR.pack(size, policy, flags, *(*rest, 0, 0, 0, 0, 0, 0, 0)[:7]) + more
+        return call("sched_setattr", pid, ARENA, 0, at_0=data)
+
+    look = (call("sched_getscheduler", 0), call("getpriority", 0, 0))
+    keep_policy, keep_all, clamp = 0x8, 0x18, 0x20
+    compare(
+        *(one for asked in (
+            ask(56, 0, 0, 5), ask(56, 3, 0, 7), ask(56, 5, 0, 30), ask(56, 3, keep_policy, 11), ask(56, 0, 1),
+            ask(56, 0, keep_all),
+        ) for one in (asked, *look)),
+        *(ask(size) for size in (0, 47, 48, 5000)),
+        ask(60, more=b"\1\0\0\0"),
+        ask(60, more=bytes(4)),
+        ask(56, 77),
+        ask(56, 1 << 31),
+        ask(56, 0, 0, 0, 1),
+        ask(56, 1, 0, 0, 0),
+        ask(56, 1, 0, 0, 100),
+        ask(56, 0, 0x80),
+        ask(48, 0, clamp),
+        *(ask(56, 6, 0, 0, 0, *times) for times in ((), (1000, 10**7), (10**7, 10**6), (10**4, 99_999))),
+        ask(56, 6, 0, 0, 0, 10**4, 1 << 43),
+        ask(pid=4_000_000),
+        call("sched_setattr", 0, ARENA, 1),
+        call("sched_setattr", 0, 0, 0),
+        call("sched_setattr", 0, UNMAPPED, 0),
+        call("sched_setattr", -1, ARENA, 0),
+        call("sched_setscheduler", 0, 6, ARENA, at_0=bytes(4)),
+    )  # fmt: skip
 
 
 def test_priority_of_input_and_output() -> None:

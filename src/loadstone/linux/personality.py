@@ -76,6 +76,7 @@ class Linux:
         plans, images: what is known of programs that were executed.
         formats: what was registered with binfmt_misc; None until somebody looks there.
         most_descriptors: fs.nr_open, which no process's limit of descriptors can exceed.
+        pipe_max_size: fs.pipe-max-size, in bytes.
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
@@ -91,7 +92,7 @@ class Linux:
         self.images = PreparedImages()
         self.formats: MiscFormats | None = None
         self.namespaces: MachineNamespaces | None = None
-        self.most_descriptors = 1 << 20
+        self.most_descriptors = self.pipe_max_size = 1 << 20
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None
         self.answered_reads: AnsweredReads | None = None

@@ -6,8 +6,8 @@ from errno import EACCES, EIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.seq_file import RecordBuffer
-from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, O_WRONLY
+from loadstone.linux.seq_file import LINES, RecordBuffer
+from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, O_WRONLY, POLLERR, POLLIN, POLLPRI, POLLRDNORM
 from loadstone.vfs.generated import GeneratedDirectory, GeneratedFile
 from loadstone.vfs.open_files import BytesOpen
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loadstone.vfs.file import OpenFile
     from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.location import Location
+    from loadstone.vfs.namespace import MountTable
 
     Produce = Callable[[], bytes]
     Make = Callable[[], Inode]
@@ -89,6 +90,39 @@ class ProcOpen(BytesOpen):
             raise LinuxError(EIO)
         self.proc.accept(data)
         return len(data)
+
+
+class MountsFile(ProcFile):
+    """A text on the mounts, which tells who polls it that they have changed."""
+
+    __slots__ = ("mounts",)
+
+    def __init__(self, produce: Produce, mounts: MountTable, *, inode: int, uid: int, gid: int, now_ns: int) -> None:
+        super().__init__(produce, inode=inode, uid=uid, gid=gid, now_ns=now_ns, record=LINES)
+        self.mounts = mounts
+
+    def open(self, flags: int, location: Location | None) -> OpenFile:
+        """Make the text."""
+        if flags & O_ACCMODE != O_RDONLY:
+            raise LinuxError(EACCES, "this file can only be read")
+        return MountsOpen(self, flags, location)
+
+
+class MountsOpen(ProcOpen):
+    """An open text on the mounts. `told`: of which change of theirs its pollers know."""
+
+    __slots__ = ("mounts", "told")
+
+    def __init__(self, inode: MountsFile, flags: int, location: Location | None) -> None:
+        super().__init__(inode, flags, location)
+        self.mounts = inode.mounts
+        self.told = self.mounts.changes
+        self.read_queue = self.mounts.changed
+
+    def ready(self) -> int:
+        """It can be read; and each change is told of once (mounts_poll)."""
+        told, self.told = self.told, self.mounts.changes
+        return POLLIN | POLLRDNORM | (0 if told == self.told else POLLERR | POLLPRI)
 
 
 class Directory(GeneratedDirectory):

@@ -12,7 +12,7 @@ from loadstone.linux import proc_text as text
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.of_task import linux_of, pids_of
 from loadstone.linux.proc_facts import area_facts, memory_facts, process_facts
-from loadstone.linux.proc_files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
+from loadstone.linux.proc_files import PROC_DEVICE, Directory, MountsFile, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc_memory import MemoryFile, PagemapFile
 from loadstone.linux.seq_file import LINES, SMAPS
 from loadstone.linux.state import DEFAULT_SLACK, PR_GET_TIMERSLACK, process_state
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from loadstone.vfs.inode import Entry, Inode
     from loadstone.vfs.location import Location
 
-_RECORDS = {"maps": LINES, "mounts": LINES, "mountinfo": LINES, "smaps": SMAPS}
+_OF_MOUNTS = ("mounts", "mountinfo")
+_RECORDS = {"maps": LINES, "smaps": SMAPS}
 _OF_MEMORY = ("environ", "auxv", "cmdline", "statm", "maps", "smaps")
 
 
@@ -89,7 +90,8 @@ class ProcessFiles:
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
             if ended and name in _OF_MEMORY:  # a zombie has none
                 produce = _nothing
-            table[name] = S_IFREG, self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
+            make = self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
+            table[name] = S_IFREG, self.mounts_maker(number + at, produce) if name in _OF_MOUNTS else make
         table["mem"] = S_IFREG, lambda: MemoryFile(self.process, PROC_DEVICE, number + 100)
         table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
@@ -107,6 +109,11 @@ class ProcessFiles:
         return lambda: ProcFile(
             produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept, record=record
         )
+
+    def mounts_maker(self, number: int, produce: Produce) -> Make:
+        """What makes one text on mounts."""
+        who, mounts = self.process.credentials, self.kernel.vfs.mounts
+        return lambda: MountsFile(produce, mounts, inode=number, uid=who.euid, gid=who.egid, now_ns=self.now)
 
     def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
         """What makes one link."""

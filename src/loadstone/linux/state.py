@@ -22,6 +22,7 @@ INHERITED_SLACK = -PR_GET_TIMERSLACK  # a setting that no prctl reads: what PR_S
 
 # include/uapi/linux/personality.h
 UNAME26, ADDR_NO_RANDOMIZE, ADDR_COMPAT_LAYOUT, READ_IMPLIES_EXEC = 0x0020000, 0x0040000, 0x0200000, 0x0400000
+STICKY_TIMEOUTS = 0x4000000
 
 
 class ProcessState:
@@ -85,17 +86,19 @@ class TaskState:
     Attributes:
         rseq: (address, length, signature) of the area it registered with rseq(2), or None.
         policy: its SCHED_… policy; the priority that goes with it is the task's.
+        deadline: runtime, deadline and period of SCHED_DEADLINE, in ns.
         resets_on_fork: children are ordinary again (SCHED_RESET_ON_FORK).
         io_priority: class and level of ioprio_set(2); 0 for none of its own.
         namespaces: those it is in; None where all of them are the machine's first ones.
         undo: what SEM_UNDO will take back when it ends; None while there is nothing.
     """
 
-    __slots__ = ("io_priority", "namespaces", "policy", "resets_on_fork", "rseq", "undo")
+    __slots__ = ("deadline", "io_priority", "namespaces", "policy", "resets_on_fork", "rseq", "undo")
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
         self.policy = 0
+        self.deadline = (0, 0, 0)
         self.resets_on_fork = False
         self.io_priority = 0
         self.namespaces: Namespaces | None = None

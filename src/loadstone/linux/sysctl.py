@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _PID_MAX_LIMIT = 1 << 22
 _PIDS_PER_CPU_MIN = 8
 _INT_MAX = (1 << 31) - 1
+_PAGE = 4096
+_MOST_PIPE = 1 << 20  # higher is refused: what is in pipes is in the host's memory
 _NAME_LENGTH = 64  # __NEW_UTS_LEN
 _PATTERN_LENGTH = 127  # CORENAME_MAX_SIZE, less the NUL
 
@@ -275,6 +277,9 @@ def _files(kernel: Kernel) -> Settings:
 
         return FormatsDirectory(kernel, inode=number, now_ns=kernel.clock.realtime_ns())
 
+    def limit_pipes(value: int) -> None:
+        linux().pipe_max_size = 1 << max(value - 1, _PAGE - 1).bit_length()  # round_pipe_size()
+
     def of_locks(name: str) -> Number:
         locks = kernel.vfs.locks
         return Number(lambda: int(getattr(locks, name)), lambda value: setattr(locks, name, value), -_INT_MAX - 1)
@@ -291,7 +296,7 @@ def _files(kernel: Kernel) -> Settings:
             lambda: linux().most_descriptors, lambda value: setattr(linux(), "most_descriptors", value), 64
         ),
         "overflowuid": _fixed(65534),
-        "pipe-max-size": _fixed(1048576),
+        "pipe-max-size": Number(lambda: linux().pipe_max_size, limit_pipes, 1, _MOST_PIPE),
         "pipe-user-pages-hard": _fixed(0),
         "pipe-user-pages-soft": _fixed(16384),
         "suid_dumpable": _fixed(0),

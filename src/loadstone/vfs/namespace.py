@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
 from sys import getrefcount
+from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.vfs.flags import MAX_SYMLINKS, NAME_MAX, PATH_MAX, S_IFDIR, S_IFLNK, S_IFMT, X_OK
 from loadstone.vfs.inode import ROOT, EmptyDirectory, Identity, Inode, demand, may
 from loadstone.vfs.location import MNT_NOSYMFOLLOW, Dentry, Location, Mount
+from loadstone.wait import WaitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OVERLAY_MAGIC, MEMORY_MAGIC = 0x794C7630, 0x01021994  # include/uapi/linux/magic.h: OVERLAYFS, TMPFS
 REMEMBERED_NAMES = 100_000
@@ -44,6 +49,37 @@ class Walk:
         self.links = 0
 
 
+class MountTable(dict[Location, Mount]):
+    """What is mounted where in a tree, but for roots, in the order of mounting (struct mnt_namespace).
+
+    Attributes:
+        changes: how often it changed.
+        changed: woken when it does; `wake` makes those run who waited.
+    """
+
+    __slots__ = ("changed", "changes", "wake")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+        self.changed = WaitQueue("a change of the mounts")
+        self.wake: Callable[[list[object]], object] = bool
+
+    def __setitem__(self, place: Location, mount: Mount) -> None:
+        super().__setitem__(place, mount)
+        self.touch()
+
+    def __delitem__(self, place: Location) -> None:
+        super().__delitem__(place)
+        self.touch()
+
+    def touch(self) -> None:
+        """Something about the mounts is different (touch_mnt_namespace)."""
+        self.changes += 1
+        if self.changed.waiters or self.changed.listeners:
+            self.wake(self.changed.wake())
+
+
 class Namespace:
     """A tree of mounts.
 
@@ -58,7 +94,7 @@ class Namespace:
         mount = Mount(Dentry(None, "/", root), None, name, magic)
         mount.number = self.last_mount = FIRST_MOUNT
         self.root = Location(mount, mount.root)
-        self.mounts: dict[Location, Mount] = {}
+        self.mounts = MountTable()
         self.other_roots: list[Mount] = []
         self._remembered = 0
 

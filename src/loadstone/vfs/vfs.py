@@ -76,6 +76,7 @@ class Vfs(Names):
         self.clock = clock or Clock()
         self.budget = budget or Budget(DEFAULT_LIMIT, 256)
         self.wake_up: Waker = lambda woken: None
+        self.mounts.wake = self.wake
         self._locks: LockTable | None = None
         self._sockets: SocketSpace | None = None
         self._terminals: Terminals | None = None

@@ -17,7 +17,7 @@ _NAMES = {
         getresgid setfsuid setfsgid getgroups setgroups capget capset""",
     "limits": """prlimit64 getrlimit setrlimit getrusage getpriority setpriority""",
     "scheduling": """sched_yield sched_getaffinity sched_setaffinity sched_getscheduler sched_setscheduler
-        sched_getparam sched_setparam sched_getattr sched_get_priority_max sched_get_priority_min
+        sched_getparam sched_setparam sched_getattr sched_setattr sched_get_priority_max sched_get_priority_min
         sched_rr_get_interval getcpu""",
     "ioprio": """ioprio_set ioprio_get""",
     "info": """uname sethostname setdomainname sysinfo times getrandom""",

@@ -6,6 +6,7 @@ from errno import EBADF, EBUSY, EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.of_task import linux_of
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
@@ -48,8 +49,6 @@ F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38
 F_DUPFD_QUERY, F_CREATED_QUERY = 1027, 1028
 F_DUPFD_CLOEXEC, F_SETPIPE_SZ, F_GETPIPE_SZ, F_ADD_SEALS, F_GET_SEALS = 1030, 1031, 1032, 1033, 1034
 F_GET_RW_HINT, F_SET_RW_HINT, F_GET_FILE_RW_HINT, F_SET_FILE_RW_HINT = 1035, 1036, 1037, 1038
-
-PIPE_MAX_SIZE = 1 << 20  # fs.pipe-max-size
 
 
 @syscall(support=PARTIAL, note="O_ASYNC tells nothing of the host's own files; exec does not wait for a lease")
@@ -171,7 +170,7 @@ def _setpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     if not isinstance(file, PipeFile):
         raise LinuxError(EBADF)
     size = _unsigned(argument)
-    if PIPE_MAX_SIZE < size <= MOST_BYTES:  # for root too: its pipes are in the host's memory, which is bounded
+    if linux_of(task).pipe_max_size < size <= MOST_BYTES:  # for root too: its pipes are in the host's memory
         raise LinuxError(EPERM)
     return file.pipe.resize(size)
 

@@ -125,17 +125,18 @@ def setpriority(task: Task, which: PriorityWhich, who: Int, nice: Int) -> int:
     if (which, who) == (_PRIO_PROCESS, INIT):
         raise LinuxError(EPERM, "the machine's own process")
     for target in _priority_targets(task, which, who):
-        _set_nice(task, target, nice)
+        change_nice(task, target, nice)
     return 0
 
 
-def _set_nice(task: Task, target: Task, nice: int) -> None:
+def change_nice(task: Task, target: Task, nice: int, refusal: int = EACCES) -> None:
+    """Give a thread another nice value; EPERM for another user's, `refusal` for a better one than is allowed."""
     caller, whom = task.process.credentials, target.process.credentials
     if caller.euid not in (0, whom.euid, whom.uid):
         raise LinuxError(EPERM, "the priority of another user's process")
     floor = 20 - min(target.process.limits.get(RLIMIT_NICE, (0, 0))[0], 40)
     if nice < target.nice and nice < floor and caller.euid != 0:
-        raise LinuxError(EACCES, "a higher priority needs privilege")
+        raise LinuxError(refusal, "a higher priority needs privilege")
     target.nice = nice
 
 

@@ -83,6 +83,7 @@ class ContextFile(AnonymousFile):
     __slots__ = ("made", "name", "options", "read_only", "source", "superblock")
 
     kind = "fscontext"
+    pollable = False
 
     def __init__(self, vfs: Vfs, name: str) -> None:
         super().__init__(vfs, 0)
@@ -320,6 +321,7 @@ def mount_setattr(task: Task, fd: DirFd, path: Path, flags: UInt, attributes: Ad
         raise LinuxError(EBUSY, f"a file below {place.path} is open for writing")
     for mount in mounts:
         mount.flags = _changed(mount.flags, added, removed)
+    vfs.mounts.touch()
     if propagation:
         change_type(vfs, top, PROPAGATION[propagation], bool(flags & AT_RECURSIVE))
     return 0

@@ -243,3 +243,4 @@ def _remount(task: Task, place: Location, flags: int, options: str) -> None:
             superblock.set_read_only(closed)
         superblock.read_only = closed
     mount.flags = chosen
+    task.kernel.vfs.mounts.touch()

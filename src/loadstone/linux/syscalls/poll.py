@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
+from loadstone.linux.state import STICKY_TIMEOUTS, process_state
 from loadstone.linux.structs import SECOND, SIGSET_ARGUMENT, TIMESPEC, TIMEVAL
 from loadstone.linux.syscalls.registry import syscall
 from loadstone.memory.user import copy_in, copy_out
@@ -307,7 +308,7 @@ def _past(task: Task, deadline: int | None) -> bool:
 
 def _write_rest(task: Task, address: int, deadline: int | None, microseconds: bool) -> None:
     """Write what is left of the time; a limit that cannot be written is left alone (poll_select_finish)."""
-    if not address or deadline is None:
+    if not address or deadline is None or process_state(task.process).personality & STICKY_TIMEOUTS:
         return
     left = max(0, deadline - task.kernel.clock.monotonic_ns()) if deadline else 0
     seconds, rest = divmod(left, SECOND)
