@@ -598,8 +598,8 @@ def test_a_switch_tells_how_long_and_on_what() -> None:
     machine.run()
     told = [(switch.why, switch.work, switch.waits_for) for switch in machine.switches[1:3]]
     assert told == [("blocked", 0, "a word"), ("slice-end", 1001, "")]
-    assert machine.scheduler.process_switches == len(machine.switches) - 1
-    assert machine.scheduler.thread_switches == 0
+    assert machine.scheduler.cpus.process_switches == len(machine.switches) - 1
+    assert machine.scheduler.cpus.thread_switches == 0
 
 
 def test_stays_on_a_cpu_are_told_with_their_times_and_ends() -> None:
@@ -649,7 +649,7 @@ def test_whoever_goes_on_on_its_cpu_begins_a_new_stay_though_nobody_ran_between(
     assert (first.why, first.waits_for, first.work) == ("blocked", "time", SLICE)
     assert (wake.by, wake.why) == (0, "timed-out")
     assert second.start >= wake.time >= first.end + 8_900_000
-    assert (second.work, machine.scheduler.process_switches, len(machine.switches)) == (SLICE, 0, 1)
+    assert (second.work, machine.scheduler.cpus.process_switches, len(machine.switches)) == (SLICE, 0, 1)
 
 
 def test_nobody_is_on_two_cpus_at_a_time() -> None:
@@ -681,8 +681,8 @@ def test_threads_of_one_process_are_counted_apart() -> None:
     first, second = machine.start(work()), machine.start(work())
     second.process.space = first.process.space
     machine.run()
-    assert machine.scheduler.process_switches == 0
-    assert machine.scheduler.thread_switches == len(machine.switches) - 1 > 0
+    assert machine.scheduler.cpus.process_switches == 0
+    assert machine.scheduler.cpus.thread_switches == len(machine.switches) - 1 > 0
     assert all(switch.same_directory for switch in machine.switches[1:])
 
 

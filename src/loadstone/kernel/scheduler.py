@@ -7,16 +7,17 @@ a signal.
 
 from __future__ import annotations
 
-from bisect import insort
 from typing import TYPE_CHECKING, Any
 
 from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
 from loadstone.kernel.cpu_time import KernelTime, VirtualKernelTime
-from loadstone.kernel.outside import ALWAYS, Outside, events_of
+from loadstone.kernel.cpus import Cpus
+from loadstone.kernel.outside import Outside
 from loadstone.kernel.policies import SLICE, make_policy
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
+from loadstone.kernel.waits import Waits
 from loadstone.machine.core import EXCEPTION, SLICE_END, STOPPED_AT, SYSTEM_CALL
 from loadstone.wait import INTERRUPTED, TIMED_OUT, WOKEN, Wait
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
+    from loadstone.kernel.cpus import Cpu
     from loadstone.kernel.kernel import Kernel
     from loadstone.machine.core import Core
 
@@ -36,22 +38,6 @@ class Overdue(BaseException):
     """The machine should have stopped, and what it does in Python goes on. Raised by a signal handler, anywhere."""
 
 
-class Cpu:
-    """One CPU of the machine, as the scheduler sees it: who ran there last, and how much work it has done.
-
-    `ran`: work of `last` since it came there. `stay`: what telling.py keeps of it while somebody listens.
-    """
-
-    __slots__ = ("busy", "last", "number", "ran", "stay")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.last: Task | None = None
-        self.busy = 0
-        self.ran = 0
-        self.stay: Any = None
-
-
 class Scheduler:
     """The run queue of a machine.
 
@@ -61,8 +47,7 @@ class Scheduler:
         on_breakpoint: told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
         on_all_stopped: called when nobody can run and somebody is stopped by a signal.
         kernel_time: how much of the running slice was the kernel's work; system_ns: of all slices that are over.
-        thread_switches, process_switches: how often a CPU went to another task with the same page directory, and with
-            another one.
+        cpus: the machine's CPUs, and how often they went from one task to another.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -70,12 +55,9 @@ class Scheduler:
         self._kernel = kernel
         self._policy = make_policy(options.policy, options.schedule_seed)
         self._outside = Outside(options.timeout, self._interrupt_cores)
-        self._cpus = [Cpu(number) for number in range(options.cpu_count)]
+        self.cpus = Cpus(options.cpu_count)
         self._alive = 0
-        self._waiting: dict[Task, Wait] = {}
-        self._watching: dict[Task, Wait] = {}  # those of them that wait for a descriptor of the host's
-        self._deadlines: list[tuple[int, int, Task, Wait]] = []  # the next one last; some are over
-        self._sequence = 0
+        self._waits = Waits()
         self._since_poll = 0  # work done since host descriptors were looked at
         self._preempt = False
         self._computed: Task | None = None  # whose last slice ended while it computed
@@ -86,7 +68,7 @@ class Scheduler:
         self.inside: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
         self.on_all_stopped: Callable[[], None] = lambda: None
-        self.thread_switches = self.process_switches = self.system_ns = 0
+        self.system_ns = 0
         virtual = kernel.clock.__class__ is VirtualClock
         self.kernel_time = VirtualKernelTime() if virtual else KernelTime()
         self._timed_call: Callable[[Task], Any] | None = None
@@ -104,10 +86,10 @@ class Scheduler:
         if task.state == ENDED:
             return
         if task.state == WAITING:
-            self._leave(task)
+            self._waits.remove(task)
         task.state = ENDED
         if self._kernel.events.run:
-            self._telling().ends(self, self._cpus[task.cpu], task, self._kernel.cores[0].retired - self._work_began)
+            self._telling().ends(self, self.cpus[task.cpu], task, self._kernel.cores[0].retired - self._work_began)
         self._alive -= 1
         if task.pending is not None:
             task.pending.close()
@@ -121,7 +103,7 @@ class Scheduler:
 
     def interrupt(self, task: Task, *, killed: bool = False) -> None:
         """A signal came for the task: if it waits, its call is told so. Some waits only a kill interrupts."""
-        if task.state == WAITING and (killed or self._waiting[task].interruptible):
+        if task.state == WAITING and (killed or self._waits[task].interruptible):
             self._end_wait(task, INTERRUPTED)
 
     def yield_now(self) -> None:
@@ -186,13 +168,13 @@ class Scheduler:
             self._look_outside()
             if self._outside.stopped:
                 return
-            if self._waiting:
+            if self._waits:
                 self._look_at_waits()
             task = policy.next()
             if task is None:
                 if not self._alive:
                     return
-                if idles or self._output_waits():
+                if idles or self._waits.for_output():
                     self._idle()
                 elif not self._anything_ready():
                     return
@@ -215,7 +197,7 @@ class Scheduler:
         """The task runs until it waits, ends, or has used its slice up."""
         kernel = self._kernel
         core = kernel.cores[0]
-        cpu = self._place(task)
+        cpu = self.cpus.place(task, alone=self._policy.empty())
         self._switch_to(cpu, task)
         personality = kernel.personality
         personality.expire_timers()
@@ -320,7 +302,7 @@ class Scheduler:
 
         Ticks cost 1 to 2 % of a program that computes, on a core whose slices are real time; it then has fewer.
         """
-        if "native-speed" not in core.capabilities or self._deadlines or self._watching:
+        if "native-speed" not in core.capabilities or not self._waits.only_for_each_other:
             return False
         return self._policy.empty() and not self._kernel.personality.armed
 
@@ -338,26 +320,10 @@ class Scheduler:
             self.block(task, pending)
         return task.state == RUNNABLE and task.pending is None
 
-    def _place(self, task: Task) -> Cpu:
-        """The CPU for its next slice: its last one, unless it may not run there or that one has done much more."""
-        cpus = self._cpus
-        cpu = cpus[task.cpu]
-        if len(cpus) == 1:
-            return cpu
-        if self._policy.empty() and task.affinity is None:
-            for other in cpus:  # the other CPUs idle meanwhile, and have nothing to catch up with
-                other.busy = cpu.busy
-            return cpu
-        allowed = [one for one in cpus if task.affinity is None or task.affinity >> one.number & 1]
-        least = min(allowed, key=lambda one: one.busy)
-        if cpu not in allowed or cpu.busy - least.busy > SLICE:
-            return least
-        return cpu
-
     def _switch_to(self, cpu: Cpu, task: Task) -> None:
         self.current = task
         if self._kernel.events.run:
-            self._telling().enters(self, cpu, self._cpus[task.cpu], task)
+            self._telling().enters(self, cpu, self.cpus[task.cpu], task)
         process = task.process
         process.space.owner_ids = (process.pid, task.tid, cpu.number)
         if process.apart is not None:
@@ -369,13 +335,7 @@ class Scheduler:
         last = cpu.last
         if last is task:
             return
-        cpu.last = task
-        task.switches += 1
-        same = last is not None and last.process.space is process.space
-        if last is not None and same:
-            self.thread_switches += 1
-        elif last is not None:
-            self.process_switches += 1
+        same = self.cpus.hand_over(cpu, task)
         if last is not None and last.why == "slice-end" and last.state != ENDED:
             self._kernel.personality.preempted(last)
         events = self._kernel.events
@@ -401,19 +361,11 @@ class Scheduler:
             task.woken_by = INTERRUPTED
             return
         task.state = WAITING
-        task.queues = wait.queues
-        for queue in wait.queues:
-            queue.waiters.append(task)
-        self._waiting[task] = wait
-        if wait.host_fd >= 0:
-            self._watching[task] = wait
-        if wait.deadline is not None:
-            self._sequence += 1
-            insort(self._deadlines, (-wait.deadline, -self._sequence, task, wait))
+        self._waits.add(task, wait)
 
     def _end_wait(self, task: Task, reason: str) -> None:
         """The task can run again, and will go on with its call for this reason."""
-        self._leave(task)
+        self._waits.remove(task)
         task.state = RUNNABLE
         task.woken_by = reason
         if self._kernel.events.wake:
@@ -423,65 +375,40 @@ class Scheduler:
         if current is not None and current.state == RUNNABLE and self._policy.preempts(task, current):
             self._preempt = True
 
-    def _leave(self, task: Task) -> None:
-        for queue in task.queues:
-            if task in queue.waiters:
-                queue.waiters.remove(task)
-        task.queues = ()
-        del self._waiting[task]
-        self._watching.pop(task, None)
-
-    def _next_deadline(self) -> int | None:
-        """The next deadline of a wait that goes on."""
-        entries = self._deadlines
-        while entries and self._waiting.get(entries[-1][2]) is not entries[-1][3]:
-            entries.pop()
-        if len(entries) > 64 + 2 * len(self._waiting):
-            entries[:] = [entry for entry in entries if self._waiting.get(entry[2]) is entry[3]]
-        return -entries[-1][0] if entries else None
-
     def _look_at_waits(self) -> None:
         """Between slices: deadlines that have passed, and now and then the host's descriptors."""
-        if self._watching and self._since_poll >= SLICE:
+        if self._waits.on_host and self._since_poll >= SLICE:
             self._since_poll = 0
-            self._wake_ready(self._outside.poll(self._watching.values(), 0))
-        if self._deadlines:
-            self._end_overdue()
+            self._wake_ready(self._outside.poll(self._waits.on_host, 0))
+        self._end_overdue()
 
     def _end_overdue(self) -> None:
-        deadline = self._next_deadline()
-        if deadline is None:
+        if self._waits.next_deadline() is None:  # do not even look at the clock, which moves a virtual one
             return
         now = self._kernel.clock.monotonic_ns()
-        while deadline is not None and deadline <= now:
-            self._end_wait(self._deadlines[-1][2], TIMED_OUT)
-            deadline = self._next_deadline()
+        while (task := self._waits.overdue(now)) is not None:
+            self._end_wait(task, TIMED_OUT)
 
-    def _wake_ready(self, ready: dict[int, int]) -> None:
-        if ready:
-            for task, wait in list(self._watching.items()):
-                if ready.get(wait.host_fd, 0) & (events_of(wait) | ALWAYS):
-                    self._end_wait(task, WOKEN)
-
-    def _output_waits(self) -> bool:
-        """Whether somebody waits for the host to take what they write."""
-        return any(wait.host_write for wait in self._watching.values())
+    def _wake_ready(self, events: dict[int, int]) -> None:
+        """Wake who waits for descriptors of the host's that are ready now."""
+        for task in self._waits.ready(events):
+            self._end_wait(task, WOKEN)
 
     def _anything_ready(self) -> bool:
         """Wake who waits for input of the host's that is there already; whether that was anybody."""
-        if self._watching:
-            self._wake_ready(self._outside.poll(self._watching.values(), 0))
+        if self._waits.on_host:
+            self._wake_ready(self._outside.poll(self._waits.on_host, 0))
         return not self._policy.empty()
 
     def _idle(self) -> None:
         """Nobody can run: wait for the host, a deadline or a signal."""
         personality = self._kernel.personality
-        deadlines = [when for when in (self._next_deadline(), personality.next_deadline()) if when is not None]
+        deadlines = [when for when in (self._waits.next_deadline(), personality.next_deadline()) if when is not None]
         deadline = min(deadlines) if deadlines else None
         if self._anybody_stopped():
             self.on_all_stopped()
-        elif deadline is None and not self._watching and not self._signals_may_come():
-            raise HostError(f"every task waits for ever: {self.who_waits()}")
+        elif deadline is None and not self._waits.on_host and not self._waits.for_signals():
+            raise HostError(f"every task waits for ever: {self._waits.who()}")
         self._wake_ready(self._pass_time(deadline))
         self._since_poll = 0
         personality.expire_timers()
@@ -490,7 +417,7 @@ class Scheduler:
     def _pass_time(self, deadline: int | None) -> dict[int, int]:
         """Let time pass until a watched host descriptor is ready (returned: its events), the deadline, or a signal."""
         clock = self._kernel.clock
-        waits = list(self._watching.values())
+        waits = self._waits.on_host
         if deadline is None:
             return self._outside.poll(waits, None)
         if clock.__class__ is not VirtualClock:
@@ -500,28 +427,12 @@ class Scheduler:
             clock.sleep_until(deadline)
         return ready
 
-    def _signals_may_come(self) -> bool:
-        """Whether somebody waits for a signal: the host's terminal may still send one."""
-        return any(queue is task.signals.arrival for task in self._waiting for queue in task.queues)
-
     def _anybody_stopped(self) -> bool:
         return any(task.state == STOPPED for process in self._kernel.processes.values() for task in process.tasks)
 
-    def who_waits(self) -> str:
-        """What everybody waits for, for a person."""
-        return "; ".join(f"{task.process.name} (tid {task.tid}) for {self.what(task)}" for task in self._waiting)
-
     def what(self, task: Task) -> str:
         """What a task waits for, for a person; "" if it does not wait."""
-        wait = self._waiting.get(task)
-        if wait is None:
-            return ""
-        things = [queue.what for queue in task.queues]
-        if wait.host_fd >= 0:
-            things.append(f"the host's descriptor {wait.host_fd}")
-        if not things:
-            return "nothing" if wait.deadline is None else "time"
-        return " or ".join(things)
+        return self._waits.what(task)
 
     # -- the host -----------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from loadstone.events import Run, Wake, publish
 from loadstone.kernel.process import RUNNABLE
 
 if TYPE_CHECKING:
+    from loadstone.kernel.cpus import Cpu
     from loadstone.kernel.process import Task
-    from loadstone.kernel.scheduler import Cpu, Scheduler
+    from loadstone.kernel.scheduler import Scheduler
 
 
 class Stay:
