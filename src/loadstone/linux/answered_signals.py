@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.linux.signals import SA_KNOWN, UNBLOCKABLE, Action, Actions
-from loadstone.machine.signals_keeper import CALLS
+from loadstone.machine.signals_keeper import SIGACTION, SIGPROCMASK
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
@@ -25,7 +25,6 @@ class AnsweredSignals:
     def __init__(self, kernel: Kernel, calls: SystemCalls) -> None:
         self._kernel = kernel
         self._system_calls = calls
-        self._action_row, self._mask_row = (calls.registry.row(number) for number in CALLS)
         self.calls = 0
 
     def state(self) -> tuple[int, Actions] | None:
@@ -46,8 +45,9 @@ class AnsweredSignals:
 
     def answered(self, mask: int, mask_calls: int, action_calls: int) -> None:
         """The running thread has made so many calls of each kind, after which it blocks `mask`."""
-        self._mask_row.calls += mask_calls
-        self._action_row.calls += action_calls
+        registry = self._system_calls.registry
+        registry.row(SIGPROCMASK).calls += mask_calls
+        registry.row(SIGACTION).calls += action_calls
         self.calls += mask_calls + action_calls
         scheduler = self._kernel.scheduler
         scheduler.kernel_time.count(mask_calls + action_calls)
