@@ -1,4 +1,4 @@
-"""Programs for newer CPUs: right on KVM, and on Unicorn a message in the place of a wrong result."""
+"""Programs for newer CPUs: right on KVM, and on Unicorn a message instead of a wrong result."""
 
 from __future__ import annotations
 

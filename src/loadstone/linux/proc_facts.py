@@ -81,7 +81,7 @@ def _terminal_device(terminal: Console | Pty | None) -> int:
 
 
 def init_facts() -> ProcessFacts:
-    """The machine itself, in the place of a first process."""
+    """The machine itself, in place of a first process."""
     return ProcessFacts(
         pid=INIT, tgid=INIT, parent=0, group=0, session=0, name="init", state="S", uids=(0,) * 4, gids=(0,) * 4,
         groups=(), umask=0, fd_slots=64, threads=1, memory=None,

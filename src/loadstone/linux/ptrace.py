@@ -1,7 +1,7 @@
 """Who is traced, and when they stop for it (kernel/ptrace.c, kernel/signal.c). The calls are in syscalls/tracing.py.
 
 A traced thread stops before and after system calls, before a signal is delivered, and at events: a new process, exec,
-the end. Each stop is a wait, in the place of a system call or in front of the return to user mode, that only the tracer
+the end. Each stop is a wait, in place of a system call or in front of the return to user mode, that only the tracer
 or SIGKILL ends. Several stops in a row (exec's event, then the end of the call) are queued.
 """
 

@@ -163,7 +163,7 @@ class UserFaultFile(AnonymousFile):
 
 
 class WaitingToucher:
-    """A program that waits in an instruction for a page: in the place of a pending system call."""
+    """A program that waits in an instruction for a page: in place of a pending system call."""
 
     __slots__ = ("_generator", "wait")
 

@@ -89,7 +89,7 @@ class OpenFile:
     terminal: bool = False  # whether job control looks at who reads and writes
     tty: Pty | None = None  # the pseudo-terminal behind it, if it is a side of one
     driver: str = ""  # of a device that answers requests of its own: which of ours it is
-    mapped: RegularFile | None = None  # what mmap(2) maps in the place of the inode: the contents of a block device
+    mapped: RegularFile | None = None  # what mmap(2) maps in place of the inode: the contents of a block device
     asynchronous: bool = False  # whether it knows O_ASYNC: tells by its queues what happens (f_op->fasync)
     pollable: bool = True  # whether epoll takes it; poll(2) takes every file, and says of others that they are ready
 

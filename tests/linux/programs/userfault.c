@@ -176,7 +176,7 @@ static void errors(void)
     printf("unregister %s\n", err(ioctl(fd, UFFDIO_UNREGISTER, &r)));
     printf("then %d\n", area[0]);
     close(fd);
-    /* SIGBUS in the place of waiting, and what the kernel's own accesses get */
+    /* SIGBUS in place of waiting, and what the kernel's own accesses get */
     struct sigaction a = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigaction(SIGBUS, &a, 0);
     start(O_NONBLOCK, UFFD_FEATURE_SIGBUS);
