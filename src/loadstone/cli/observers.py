@@ -73,6 +73,8 @@ class Observers:
         """Know why `process` dies, should it die, and how its memory looked at the end."""
 
         def signal(record: Signal) -> None:
+            if record.action != "default":  # nobody dies of it
+                return
             if self.death is None:
                 from loadstone.observe.death import DeathWatch
 
