@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.vfs.inet_sockets import InetSocket
 
-_SHORT: Final = Struct(
-    ">2sH4s8x"
-)  # ports and addresses are in network order; the family, which is not, is kept as bytes
+# Ports and addresses are in network order; the family, which is not, is kept as bytes.
+_SHORT: Final = Struct(">2sH4s8x")
 _LONG: Final = Struct(">2sHI16sI")
 _LEAST_OF_LONG: Final = 24  # SIN6_LEN_RFC2133: without the scope
 AF_UNSPEC: Final = 0
