@@ -146,7 +146,7 @@ class Process:
 
     @property
     def tasks(self) -> list[Thread]:
-        """Its threads, the first one first; of an ended process that one alone."""
+        """Its threads, the first one first; of an ended process that one alone, none of a forked one that is gone."""
         return [Thread(task) for task in self.inner.tasks]
 
     @property

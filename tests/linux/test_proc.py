@@ -292,3 +292,38 @@ def test_the_cpus_of_a_node() -> None:
 def test_lscpu_finds_every_cpu() -> None:
     lines = loadstone("run", "/usr/bin/lscpu", "--parse=CPU,SOCKET").text.splitlines()
     assert [line for line in lines if not line.startswith("#")] == [f"{n},0" for n in range(os.cpu_count() or 1)]
+
+
+HELD_OPEN = r"""
+int main(void) {
+    static const char *names[] = {"auxv", "cmdline", "comm", "environ", "limits", "maps", "mounts", "oom_score_adj",
+                                  "personality", "smaps", "stat", "statm", "status", "task/%d/stat",
+                                  "task/%d/children"};
+    enum { COUNT = sizeof names / sizeof *names };
+    int go[2], files[COUNT], child;
+    pipe(go);
+    if (!(child = fork())) {
+        close(go[1]);
+        read(go[0], go, 1);
+        _exit(0);
+    }
+    for (int i = 0; i < COUNT; i++) {
+        char name[64], path[96];
+        snprintf(name, sizeof name, names[i], child);
+        snprintf(path, sizeof path, "/proc/%d/%s", child, name);
+        files[i] = open(path, O_RDONLY);
+    }
+    close(go[1]);
+    waitpid(child, 0, 0);
+    for (int i = 0; i < COUNT; i++) {
+        char data[64];
+        int got = read(files[i], data, sizeof data);
+        printf("%s %d %d\n", names[i], got, got < 0 ? errno : 0);
+    }
+}
+"""
+
+
+def test_files_of_a_process_that_is_gone(compiled: Compiler) -> None:
+    includes = ("errno.h", "fcntl.h", "stdio.h", "sys/wait.h", "unistd.h")
+    same(compiled("".join(f"#include <{name}>\n" for name in includes) + HELD_OPEN))

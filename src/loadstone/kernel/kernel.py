@@ -252,7 +252,11 @@ class Kernel:
         self.scheduler.wake(process.ending.wake())
 
     def reap(self, process: Process) -> None:
-        """Forget a process that has ended; its parent has been told all it will be told."""
+        """Forget a process that has ended; its parent has been told all it will be told.
+
+        Who still has hold of one that was forked finds no threads in it: the two would keep each other alive until a
+        garbage collection, which takes longer than all that is done here.
+        """
         self.processes.pop(process.pid, None)
         for task in process.tasks:
             self.tasks.pop(task.tid, None)
@@ -260,6 +264,8 @@ class Kernel:
                 task.context.release()
         if process.parent is not None:
             process.parent.children.pop(process.pid, None)
+        if not (process.is_first or process.keeps_memory):
+            process.tasks = []
 
     def kill_process(self, process: Process, info: Any) -> None:
         """A signal's default action ends the process. `info` has the signal's `number`."""

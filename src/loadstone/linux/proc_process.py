@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, ENOENT, EPERM
+from errno import EACCES, EINVAL, ENOENT, EPERM, ESRCH
 from struct import pack
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _OF_MOUNTS = ("mounts", "mountinfo")
 _RECORDS = {"maps": LINES, "smaps": SMAPS}
 _OF_MEMORY = ("environ", "auxv", "cmdline", "statm", "maps", "smaps")
+
+_WITHOUT_PROCESS = ("auxv", "mounts", "mountinfo", "mountstats")  # who has the file open has what it tells of
+_EMPTY_WITHOUT = ("children", "environ")
 
 
 def _nothing() -> bytes:
@@ -67,7 +70,7 @@ class ProcessFiles:
 
     def of_thread(self) -> Directory:
         """/proc/PID/task/TID."""
-        children = self.maker(self.number + 99, 0o444, self.children, None, b"")
+        children = self.maker(self.number + 99, 0o444, self.while_there("children", self.children), None, b"")
         return self._directory(Directory, {"children": (S_IFREG, children)}, links=7)
 
     def children(self) -> bytes:
@@ -90,8 +93,15 @@ class ProcessFiles:
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
             if ended and name in _OF_MEMORY:  # a zombie has none
                 produce = _nothing
+<<<<<<< Updated upstream
             make = self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
             table[name] = S_IFREG, self.mounts_maker(number + at, produce) if name in _OF_MOUNTS else make
+=======
+            table[name] = (
+                S_IFREG,
+                self.maker(number + at, mode, self.while_there(name, produce), accept, _RECORDS.get(name, b"")),
+            )
+>>>>>>> Stashed changes
         table["mem"] = S_IFREG, lambda: MemoryFile(self.process, PROC_DEVICE, number + 100)
         table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
@@ -110,10 +120,27 @@ class ProcessFiles:
             produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept, record=record
         )
 
+<<<<<<< Updated upstream
     def mounts_maker(self, number: int, produce: Produce) -> Make:
         """What makes one text on mounts."""
         who, mounts = self.process.credentials, self.kernel.vfs.mounts
         return lambda: MountsFile(produce, mounts, inode=number, uid=who.euid, gid=who.egid, now_ns=self.now)
+=======
+    def while_there(self, name: str, produce: Produce) -> Produce:
+        """`produce`, but ESRCH where the file is still open once the process is gone (kernel: get_proc_task)."""
+        process = self.process
+        if name in _WITHOUT_PROCESS:
+            return produce
+
+        def text() -> bytes:
+            if process.tasks:
+                return produce()
+            if name in _EMPTY_WITHOUT:
+                return b""
+            raise LinuxError(ESRCH, f"process {process.pid} is gone")
+
+        return text
+>>>>>>> Stashed changes
 
     def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
         """What makes one link."""
