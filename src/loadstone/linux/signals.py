@@ -179,6 +179,13 @@ class Actions:
         """The handlers of the signals from 1 on."""
         return self.table[:: len(Action._fields)].tolist()
 
+    def ignored(self) -> list[int]:
+        """The signals that are ignored."""
+        handlers = self.handlers()
+        if SIG_IGN not in handlers:  # nearly always
+            return []
+        return [number for number, handler in enumerate(handlers, 1) if handler == SIG_IGN]
+
 
 class PendingSet:
     """Signals sent and not yet delivered. A standard signal is in it once, a real-time one as often as it was sent."""
@@ -241,7 +248,7 @@ class ProcessSignals:
 
     def inherit_ignored(self, other: ProcessSignals) -> None:
         """Ignore what `other` ignores; all other actions are the default ones."""
-        ignored = [number for number, handler in enumerate(other.actions.handlers(), 1) if handler == SIG_IGN]
+        ignored = other.actions.ignored()
         self.actions = Actions()
         self.ignore(ignored)
 
