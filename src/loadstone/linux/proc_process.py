@@ -93,15 +93,9 @@ class ProcessFiles:
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
             if ended and name in _OF_MEMORY:  # a zombie has none
                 produce = _nothing
-<<<<<<< Updated upstream
-            make = self.maker(number + at, mode, produce, accept, _RECORDS.get(name, b""))
+            text = self.while_there(name, produce)
+            make = self.maker(number + at, mode, text, accept, _RECORDS.get(name, b""))
             table[name] = S_IFREG, self.mounts_maker(number + at, produce) if name in _OF_MOUNTS else make
-=======
-            table[name] = (
-                S_IFREG,
-                self.maker(number + at, mode, self.while_there(name, produce), accept, _RECORDS.get(name, b"")),
-            )
->>>>>>> Stashed changes
         table["mem"] = S_IFREG, lambda: MemoryFile(self.process, PROC_DEVICE, number + 100)
         table["pagemap"] = S_IFREG, lambda: PagemapFile(self.process, PROC_DEVICE, number + 98)
         for at, (name, (shown, place)) in enumerate(self.links().items(), 101):
@@ -120,12 +114,11 @@ class ProcessFiles:
             produce, inode=number, mode=mode, uid=who.euid, gid=who.egid, now_ns=self.now, accept=accept, record=record
         )
 
-<<<<<<< Updated upstream
     def mounts_maker(self, number: int, produce: Produce) -> Make:
         """What makes one text on mounts."""
         who, mounts = self.process.credentials, self.kernel.vfs.mounts
         return lambda: MountsFile(produce, mounts, inode=number, uid=who.euid, gid=who.egid, now_ns=self.now)
-=======
+
     def while_there(self, name: str, produce: Produce) -> Produce:
         """`produce`, but ESRCH where the file is still open once the process is gone (kernel: get_proc_task)."""
         process = self.process
@@ -140,7 +133,6 @@ class ProcessFiles:
             raise LinuxError(ESRCH, f"process {process.pid} is gone")
 
         return text
->>>>>>> Stashed changes
 
     def linker(self, number: int, shown: Callable[[], str], place: Callable[[], Location | None]) -> Make:
         """What makes one link."""
