@@ -31,6 +31,7 @@ from loadstone.memory.vma import (
     NORESERVE,
     PAGE_SHIFT,
     READ,
+    SEALED,
     SHARED,
     WRITE,
 )
@@ -192,6 +193,7 @@ VM_FLAGS = (
     (0x100000, "ac"),
     (NORESERVE, "nr"),
     (DONTDUMP, "dd"),
+    (SEALED, "sl"),
 )
 
 

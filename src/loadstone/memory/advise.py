@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM
+from errno import EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -56,6 +56,7 @@ from loadstone.memory.vma import (
     PAGE,
     PAGE_SHIFT,
     READ,
+    SEALED,
     SHARED,
     WIPEONFORK,
     WRITE,
@@ -83,6 +84,10 @@ _FLAG_CHANGES = {
     MADV_NOHUGEPAGE: (HUGEPAGE, NOHUGEPAGE),
 }
 _NOT_MERGED_BY_KSM = SHARED | MAYSHARE | HUGETLB | DROPPABLE | SPECIAL  # kernel: vma_ksm_compatible
+# What loses contents, for this process or a child: not of sealed memory that cannot be written (can_madvise_modify).
+_DISCARDS = (
+    MADV_FREE, MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_REMOVE, MADV_DONTFORK, MADV_WIPEONFORK, MADV_GUARD_INSTALL,
+)  # fmt: skip
 _KNOWN = {
     *_FLAG_CHANGES,
     MADV_WILLNEED,
@@ -130,6 +135,8 @@ def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
 
 def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> Vma:
     """The VMA that holds [start, end) afterwards (kernel: madvise_vma_behavior)."""
+    if vma.flags & SEALED and advice in _DISCARDS and vma.backing is None and not vma.flags & (WRITE | SHARED):
+        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
     if advice in _FLAG_CHANGES:
         return _change_flags(space, vma, start, end, advice)
     if advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):

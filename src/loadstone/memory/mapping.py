@@ -52,6 +52,7 @@ from loadstone.memory.vma import (
     PAGE_SHIFT,
     PROTECTION,
     READ,
+    SEALED,
     SHARED,
     WIPEONFORK,
     WRITE,
@@ -205,8 +206,13 @@ def gather(space: AddressSpace, start: int, end: int) -> list[Vma]:
     if first.start < start:
         if end < first.end and len(vmas) >= space.limits.max_map_count:
             raise LinuxError(ENOMEM, f"the process has {len(vmas)} mappings (vm.max_map_count)")
+        if first.flags & SEALED:
+            raise LinuxError(EPERM, f"the mapping at {first.start:#x} is sealed")
         vmas.split(first, start)
     found = vmas.overlapping(start, end)
+    for vma in found:
+        if vma.flags & SEALED:
+            raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
     if found[-1].end > end:
         vmas.split(found[-1], end)
     return found

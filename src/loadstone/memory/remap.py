@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
+from errno import EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -22,6 +22,7 @@ from loadstone.memory.vma import (
     MAYSHARE,
     PAGE,
     PAGE_SHIFT,
+    SEALED,
     SHARED,
     UFFD_MISSING,
     Vma,
@@ -104,6 +105,8 @@ def _check_vma(space: AddressSpace, request: _Request, vma: Vma | None) -> None:
     """Kernel: check_prep_vma."""
     if vma is None:
         raise LinuxError(EFAULT, f"nothing is mapped at {request.address:#x}")
+    if vma.flags & SEALED:
+        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
     old, new = request.old_length, request.new_length
     if new <= old and not request.places:
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.state import process_state
-from loadstone.linux.syscalls.registry import FULL, NOTHING, PARTIAL, syscall
+from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import (
     MADV_GUARD_INSTALL,
     MADV_GUARD_REMOVE,
@@ -210,7 +210,12 @@ def membarrier(task: Task, command: MembarrierCommand, flags: UInt, cpu: Int) ->
     return 0
 
 
-@syscall(NOTHING, "memory cannot be sealed")
+@syscall(FULL)
 def mseal(task: Task, address: Address, length: Size, flags: Hex) -> int:
-    """mseal(2): a kernel before 6.10 does not have it either, and C libraries go on without."""
-    raise NotImplementedError
+    """mseal(2)."""
+    if flags:
+        raise LinuxError(EINVAL)
+    from loadstone.memory.seal import seal
+
+    seal(task.process.space, address, length)
+    return 0
