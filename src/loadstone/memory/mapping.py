@@ -104,31 +104,18 @@ def map_area(
     """
     if access is None and backing is not None:
         access = _ANY_ACCESS
-    if not length:
-        raise LinuxError(EINVAL, "a mapping of no bytes")
-    if offset & (PAGE - 1):
-        raise LinuxError(EINVAL, f"the file offset {offset:#x} is not a multiple of the page size")
+    length = _checked_length(space, length, offset, flags, backing)
     if prot & READ and space.read_implies_exec and (access is None or access.execute):
         prot |= EXEC
     if flags & MAP_FIXED_NOREPLACE:
         flags |= MAP_FIXED
     if not flags & MAP_FIXED:
         address = round_hint(address, space.layout.mmap_min_addr)
-    length = page_align(length)
-    if not length:
-        raise LinuxError(ENOMEM, "the length wraps around")
-    if offset + length >= 1 << 64:
-        raise LinuxError(EOVERFLOW, "the file offset wraps around")
-    if len(space.vmas.areas) > space.limits.max_map_count:
-        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
-    if flags & MAP_HUGETLB and backing is None:
-        raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
-
-    vm_flags |= _flags_of(prot, flags) | space.default_flags | MAYREAD | MAYWRITE | MAYEXEC
     shared = flags & MAP_TYPE in (MAP_SHARED, MAP_SHARED_VALIDATE)
     address = unmapped_area(space, address, length, flags, backing, offset, shared=shared)
     if flags & MAP_FIXED_NOREPLACE and space.vmas.overlaps(address, address + length):
         raise LinuxError(EEXIST, f"something is mapped in {address:#x}-{address + length:#x} (MAP_FIXED_NOREPLACE)")
+    vm_flags |= _flags_of(prot, flags) | space.default_flags | MAYREAD | MAYWRITE | MAYEXEC
     if flags & MAP_LOCKED and not may_lock(space):
         raise LinuxError(EPERM, "RLIMIT_MEMLOCK is 0")
     if vm_flags & LOCKED:
@@ -141,21 +128,44 @@ def map_area(
         vm_flags, offset = _anonymous_flags(vm_flags, flags, address)
     if flags & MAP_NORESERVE and space.limits.commitment.mode != OVERCOMMIT_NEVER:
         vm_flags |= NORESERVE
-
     new = Proposal(address, address + length, vm_flags, offset)
     new.backing, new.file, new.path = backing, backing if file is None else file, path
+    _place_and_fill(space, new, flags, access is None)
+    return address
+
+
+def _checked_length(space: AddressSpace, length: int, offset: int, flags: int, backing: Backing | None) -> int:
+    """The length in whole pages; EINVAL, ENOMEM or EOVERFLOW for a mapping that is refused wherever it would go."""
+    if not length:
+        raise LinuxError(EINVAL, "a mapping of no bytes")
+    if offset & (PAGE - 1):
+        raise LinuxError(EINVAL, f"the file offset {offset:#x} is not a multiple of the page size")
+    length = page_align(length)
+    if not length:
+        raise LinuxError(ENOMEM, "the length wraps around")
+    if offset + length >= 1 << 64:
+        raise LinuxError(EOVERFLOW, "the file offset wraps around")
+    if len(space.vmas.areas) > space.limits.max_map_count:
+        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    if flags & MAP_HUGETLB and backing is None:
+        raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
+    return length
+
+
+def _place_and_fill(space: AddressSpace, new: Proposal, flags: int, anonymous: bool) -> None:
+    """Put a checked area in, with the pages that mmap's flags want there, and those that may come ahead of faults."""
+    start, end, backing = new.start, new.end, new.backing
     fixed_file = flags & MAP_FIXED and backing is not None
-    former = space.vmas.find(address) if fixed_file else None
+    former = space.vmas.find(start) if fixed_file else None
     vma = _place(space, new)
     if fixed_file:
-        _map_segment_ahead(space, vma, address, length, former)
+        _map_segment_ahead(space, vma, start, end - start, former)
     elif backing is not None:
         map_small(space, vma)
-    elif access is None and _is_used_soon(space, vma, address, length, flags):
+    elif anonymous and _is_used_soon(space, vma, start, end - start, flags):
         map_ahead(space, vma, vma.start, vma.end)
-    if vm_flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
-        populate(space, address, address + length)
-    return address
+    if new.flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
+        populate(space, start, end)
 
 
 def _map_segment_ahead(space: AddressSpace, vma: Vma, start: int, length: int, former: Vma | None) -> None:
