@@ -10,8 +10,9 @@ import pytest
 
 from loadstone.binfmt.misc import MiscFormats
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Program, Setting, execve
+from loadstone.linux.execve import Setting, execve
 from loadstone.linux.profile import RLIM_INFINITY
+from loadstone.linux.program import Program
 from support.exec_world import HostWorld
 from support.misc_kernel import MiscKernel
 

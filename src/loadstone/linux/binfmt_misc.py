@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from loadstone.binfmt.misc import MiscFormats
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import ExecCredentials, Program
 from loadstone.linux.proc_files import ProcFile, ProcOpen
+from loadstone.linux.program import ExecCredentials, Program
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory
 from loadstone.vfs.namespace import Origin

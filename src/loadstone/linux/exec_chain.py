@@ -13,7 +13,7 @@ from loadstone.binfmt.known import FirstPage, Taken
 from loadstone.binfmt.plan import ScriptPlan
 from loadstone.binfmt.registry import handlers_of
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Program
+from loadstone.linux.program import Program
 
 if TYPE_CHECKING:
     from loadstone.binfmt.misc import MiscFormat

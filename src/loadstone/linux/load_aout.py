@@ -15,9 +15,10 @@ from loadstone.binfmt.plan import EXSTACK_DEFAULT
 from loadstone.errors import LinuxError
 from loadstone.linux.execve import ExecImage
 from loadstone.linux.layout import PAGE, align_stack, page_up
-from loadstone.linux.load_elf import SIGSEGV, initial_registers
+from loadstone.linux.load_elf import initial_registers
 from loadstone.linux.new_image import NewImage, brk_flags
 from loadstone.linux.stack import InitialStack, lay_out_aout
+from loadstone.memory.fault import SIGSEGV
 from loadstone.memory.flags import MAP_FIXED, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
 from loadstone.memory.user import copy_out
 

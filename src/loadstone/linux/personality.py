@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from loadstone.linux.answered_signals import AnsweredSignals
     from loadstone.linux.cgroups import Hierarchy
     from loadstone.linux.coredump import CoreFiles, CoreSettings
-    from loadstone.linux.execve import ExecImage, Opened, Stage
-    from loadstone.linux.execve import Program as ProgramFile
+    from loadstone.linux.execve import ExecImage, Stage
     from loadstone.linux.namespaces import MachineNamespaces
+    from loadstone.linux.program import Opened
+    from loadstone.linux.program import Program as ProgramFile
     from loadstone.machine.core import Trap
     from loadstone.machine.kvm_core import KvmCore
     from loadstone.machine.unicorn_core import UnicornCore

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from loadstone.binfmt.plan import ElfPlan
-    from loadstone.linux.execve import Program
+    from loadstone.linux.program import Program
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
 

@@ -6,8 +6,9 @@ from errno import EMFILE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import ExecCredentials, ExecImage, Opened, Program, Setting, Stage, check_open, execve
+from loadstone.linux.execve import ExecImage, Setting, Stage, execve
 from loadstone.linux.profile import RLIM_INFINITY
+from loadstone.linux.program import ExecCredentials, Opened, Program, check_open
 from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process_state
 from loadstone.memory.accounting import Limits
 from loadstone.memory.address_space import AddressSpace
@@ -118,7 +119,7 @@ class ProcessWorld:
 
     def check(self, path: str, opened: Opened | None = None) -> Program:
         """The file that `path` names or execveat(2) `opened`, if the process may execute it; else LinuxError."""
-        return check_open(self, path, self._who, opened)
+        return check_open(self.open_program, path, self._who, opened)
 
     def _free_descriptor(self) -> int:
         """The lowest number that is free once exec has closed what it closes; EMFILE."""

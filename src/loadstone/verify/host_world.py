@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loadstone.linux.execve import ExecCredentials, ExecImage, Stage, execve, known_plans
+from loadstone.linux.execve import ExecImage, Stage, execve, known_plans
 from loadstone.linux.prepared_images import PreparedImages
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
+from loadstone.linux.program import ExecCredentials
 from loadstone.linux.vdso import make_vdso
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown

@@ -18,8 +18,8 @@ from time import thread_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import ExecCredentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK
+from loadstone.linux.program import ExecCredentials
 from loadstone.memory.peek import peek
 from loadstone.verify.case import Case
 from loadstone.verify.kernel_side import IMAGE, Answer, Request, Span, ask_kernel, shown, vector_facts
