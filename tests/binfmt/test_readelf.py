@@ -51,6 +51,11 @@ def readelf(paths: list[str]) -> Iterator[tuple[str, str]]:
     yield from zip(parts[::2], parts[1::2], strict=True)
 
 
+def segment_flags(flags: int) -> str:
+    """As `readelf -l` shows them: three columns, `R E`."""
+    return "".join(letter if flags & bit else " " for bit, letter in ((4, "R"), (2, "W"), (1, "E")))
+
+
 def compare(paths: list[str]) -> int:
     compared = 0
     for path, text in readelf(paths):
@@ -63,7 +68,7 @@ def compare(paths: list[str]) -> int:
             (
                 names.program_header_type(entry.type),
                 *(f"{value:x}" for value in (entry.offset, entry.vaddr, entry.paddr, entry.filesz, entry.memsz)),
-                names.segment_flags(entry.flags),
+                segment_flags(entry.flags),
                 hex(entry.align) if entry.align else "0",
             )
             for entry in plan.program_headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import loadstone
 from loadstone.errors import LinuxError
 from loadstone.observe.object_file import read_object
 from loadstone.report.explain import write_failure, write_story
+from support import elfbuilder as eb
 from support.compilers import Compiler
 
 LARGE = "char large[10 << 20];\nint initialised = 1;\nint main(void) { return large[5]; }\n"
@@ -57,6 +59,16 @@ def test_the_notes_example_word_by_word(compiled: Compiler) -> None:
     assert strings["envp[0] string"] == "'HOME=/home/user'"
     target = next(int(address, 16) for address, _, what, _ in rows if what == "envp[1] string")
     assert dict(shown)["envp[1]"] == f"{target:#x}  -> 'PATH=/usr/bin'"
+
+
+def test_gnu_properties_are_named(tmp_path: Path) -> None:
+    """A note packed by hand: IBT and SHSTK, bits 0 and 1 of the feature word (x86-64 psABI)."""
+    note = struct.pack("<III", 4, 16, 5) + b"GNU\0" + struct.pack("<III4x", 0xC0000002, 4, 3)
+    entries = [eb.Entry(vaddr=0x400000), eb.Entry(eb.GNU_PROPERTY, eb.R, 0x900, 0x400900, len(note))]
+    path = tmp_path / "program"
+    path.write_bytes(eb.elf(entries, contents={0x900: note}, size=0x3000))
+    path.chmod(0o755)
+    assert "PT_GNU_PROPERTY (1) holds GNU_PROPERTY_X86_FEATURE_1_AND 0x3:" in " ".join(story(str(path)).split())
 
 
 @pytest.mark.parametrize("width", [60, 80, 110])

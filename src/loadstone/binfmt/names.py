@@ -90,9 +90,9 @@ def program_header_type(number: int) -> str:
     return f"<unknown>: {number:x}"
 
 
-def segment_flags(flags: int) -> str:
-    """p_flags as `readelf -l` shows them: three columns, `R E`."""
-    return ("R" if flags & PF_R else " ") + ("W" if flags & PF_W else " ") + ("E" if flags & PF_X else " ")
+def property_name(number: int) -> str:
+    """The type of a GNU property by name: `GNU_PROPERTY_X86_ISA_1_NEEDED`, or its number."""
+    return GNU_PROPERTIES.get(number) or f"GNU property {number:#x}"
 
 
 def isa(machine: int) -> str:

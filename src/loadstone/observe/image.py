@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from loadstone.binfmt.elf import gnu_properties
 from loadstone.binfmt.names import ET_DYN, PT_LOAD, program_header_type
 from loadstone.binfmt.plan import AoutPlan, ElfPlan
+from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.auxv import AT_NULL
 from loadstone.linux.auxv import name as auxv_name
@@ -20,8 +22,8 @@ from loadstone.observe.space import mappings_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadstone.binfmt.elf import GnuProperty
     from loadstone.binfmt.plan import ProgramHeader
-    from loadstone.errors import LinuxError
     from loadstone.linux.execve import ExecImage, Stage
     from loadstone.linux.stack import InitialStack, Word
     from loadstone.observe.object_file import Section, Source, Symbol
@@ -73,6 +75,7 @@ class Image:
         stages: what happened, in order. name: the task's comm.
         resident: pages in the page tables, all written by the kernel itself.
         sections: the section headers; empty where the file has none that can be read.
+        gnu_properties: (type, data) of each entry of PT_GNU_PROPERTY; empty where there are none that can be read.
         differing: (type, value, the host CPU's value) of auxiliary vector entries that describe another CPU core than
             the host's; None when nobody chose a core, and the image describes the host's CPU.
     """
@@ -106,6 +109,7 @@ class Image:
         self.interpreter_plan = image.interpreter_plan
         self.resident = image.space.resident_pages
         self.sections = _sections(image.program)
+        self.gnu_properties = _gnu_properties(image.program, plan)
 
     @property
     def pointer(self) -> int:
@@ -203,6 +207,13 @@ class Image:
     def position_independent(self) -> bool:
         """Whether the program is ET_DYN: it was linked at 0 and moved."""
         return isinstance(self.plan, ElfPlan) and self.plan.header.type == ET_DYN
+
+
+def _gnu_properties(source: Source, plan: ElfPlan | AoutPlan) -> tuple[GnuProperty, ...]:
+    try:
+        return gnu_properties(source, plan) if isinstance(plan, ElfPlan) else ()
+    except LinuxError:  # a kernel that looks at them would refuse the file; this one does not
+        return ()
 
 
 def failure_to_dict(error: LinuxError) -> dict[str, Any]:

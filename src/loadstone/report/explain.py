@@ -8,7 +8,18 @@ from __future__ import annotations
 from errno import ENOENT
 from typing import IO, TYPE_CHECKING, Any
 
-from loadstone.binfmt.names import PF_R, PF_W, PF_X, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS, program_header_type
+from loadstone.binfmt.names import (
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_GNU_PROPERTY,
+    PT_GNU_RELRO,
+    PT_GNU_STACK,
+    PT_LOAD,
+    PT_TLS,
+    program_header_type,
+    property_name,
+)
 from loadstone.linux.auxv import AT_BASE, AT_EXECFN, AT_PLATFORM, AT_RANDOM
 from loadstone.linux.auxv import name as auxv_name
 from loadstone.observe.image import failure_to_dict, section_type
@@ -309,6 +320,13 @@ def _address_space(paper: Paper, image: Image) -> None:
             paper.paragraph(
                 f"PT_GNU_RELRO ({number}) is not the kernel's business: the dynamic linker will make "
                 f"{start:#x}-{(header.vaddr + image.bias + header.memsz) & MASK & -PAGE:#x} read-only.",
+                style=DIM,
+            )
+        if header.type == PT_GNU_PROPERTY and image.gnu_properties:
+            values = [(property_name(kind), int.from_bytes(data, "little")) for kind, data in image.gnu_properties]
+            held = ", ".join(f"{name} {value:#x}" for name, value in values)
+            paper.paragraph(
+                f"PT_GNU_PROPERTY ({number}) holds {held}: an x86 kernel does not look at it, the dynamic linker does.",
                 style=DIM,
             )
 
