@@ -63,6 +63,10 @@ static void look(void) {
   SEEN("file", sendfile(none[1], fd, 0, 3));
   age("file");
   SEEN("file", close(open("file", O_RDONLY)));
+  SEEN("file", munmap(mmap(0, 4096, PROT_READ, MAP_PRIVATE, quiet, 0), 4096));
+  SEEN("file", munmap(mmap(0, 4096, PROT_READ, MAP_PRIVATE, fd, 0), 4096));
+  SEEN("file", munmap(mmap(0, 4096, PROT_READ, MAP_PRIVATE, fd, 0), 4096));
+  age("file");
   age("directory");
   SEEN("directory", access("directory/name", R_OK));
   SEEN("directory", list(O_NOATIME));

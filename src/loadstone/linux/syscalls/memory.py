@@ -67,7 +67,10 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
     if sealed and prot & PROT_WRITE:
         raise LinuxError(EPERM, "the file is sealed")
     access = FileAccess(file.readable, file.writable and not sealed, execute)
-    return space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
+    placed = space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
+    if inode.notes_access:
+        file.accessed()
+    return placed
 
 
 @syscall(FULL)
