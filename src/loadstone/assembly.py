@@ -94,7 +94,7 @@ def add_core(kernel: Kernel, linux: Linux, profile: KernelProfile, choice: CoreC
     if "host-time-stamps" in core.capabilities and kernel.clock.__class__ is not VirtualClock:
         linux.vdso.vvar.follow_host()
     if "answers-reads" in core.capabilities:
-        linux.answer_reads(cast("KvmCore", core))
+        linux.answer_calls(cast("KvmCore", core))
     if "answers-signals" in core.capabilities:
         linux.answer_signals(cast("KvmCore | UnicornCore", core))
     return core, why

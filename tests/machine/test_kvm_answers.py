@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from loadstone.linux.signals import SA_KNOWN
-from loadstone.machine import kvm_answers, kvm_entry, kvm_kick, native_code
+from loadstone.machine import kvm_answers, kvm_entry, kvm_foreseen, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
 from loadstone.machine.kvm_tables import BASE, DOOR, SYSCALL_ENTRY
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
-from machine.bare import DATA, STACK_TOP, Bare
+from machine.bare import CODE, DATA, STACK_TOP, Bare
 from machine.engines import maker
 from machine.signals import BLOCK, GIVEN, KEPT, SET, SIGKILL_AND_SIGSTOP, UNBLOCK, Signals
 
@@ -39,6 +39,13 @@ def test_the_pages_and_words_are_where_the_source_has_them() -> None:
     constants = dict(re.findall(r"\.set (\w+), (?:data \+ )?(\w+)", SOURCE))
     assert int(constants["PAGES"], 0) == BASE + kvm_entry.DATA_PAGE * FRAME_SIZE - SYSCALL_ENTRY
     assert int(constants["BUFFER_PAGE"], 0) == (kvm_entry.BUFFER_PAGE - kvm_entry.DATA_PAGE) * FRAME_SIZE
+    words = {"made": kvm_foreseen.MADE, "rows": kvm_foreseen.ROWS, "notes": kvm_foreseen.NOTES}
+    words |= {"rows_of": kvm_foreseen.ROWS_OF, "old_rax": kvm_entry.OLD_RAX, "old_r11": kvm_entry.OLD_R11}
+    assert {name: int(constants[name], 0) // 8 for name in words} == words
+    assert int(constants["MOST_MADE"]) == kvm_foreseen.MOST_MADE >= len(kvm_foreseen.FORMS)
+    assert int(constants["CALLS"]) == kvm_foreseen.CALLS > max(form[0] for form in kvm_foreseen.FORMS)
+    assert 8 << int(constants["ROW_SIZE_SHIFT"]) == 64 * kvm_foreseen.ROW_WORDS
+    assert 8 << int(constants["NOTE_SIZE_SHIFT"]) == 64 * kvm_foreseen.NOTE_WORDS
     for name in (
         "END", "TAKEN", "ONE_READ", "USER_END", "OLD_RCX", "OLD_RSI", "OLD_RDI", "OLD_RSP", "SIGNALS_OPEN",
         "BLOCKED", "BLOCKABLE", "MASK_CALLS", "ACTION_CALLS", "ACTIONS_CHANGED", "ACTIONS",
@@ -408,4 +415,87 @@ def test_ticks_lose_no_action(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signals.action(5)[0] == rounds - 1
     assert signals.action_calls + left == rounds
     assert left > 10, "no tick came in time"
+    guest.close()
+
+
+class Calls:
+    """A keeper of calls that are foreseen, which says yes and remembers."""
+
+    def __init__(self, **answers: int) -> None:
+        self.answers = [(getattr(kvm_foreseen, name), answer) for name, answer in answers.items()]
+        self.may = True
+        self.made: list[tuple[int, int, int]] = []
+
+    def may_answer(self) -> bool:
+        return self.may
+
+    def foreseen(self) -> list[tuple[int, int]]:
+        return self.answers
+
+    def closes_quietly(self, descriptor: int) -> bool:
+        return descriptor == 3
+
+    def carry_out(self, number: int, first: int, second: int) -> None:
+        self.made.append((number, first, second))
+
+
+TWICE = "mov edi, 11; mov esi, 24; mov eax, {0}; syscall; mov r12, rax; mov eax, {0}; syscall; ud2"
+
+
+@pytest.mark.parametrize(("name", "number"), [("GETPID", 39), ("SET_TID_ADDRESS", 218), ("SET_ROBUST_LIST", 273)])
+def test_what_was_foreseen_is_answered_once(guest: Answering, name: str, number: int) -> None:
+    calls = guest.core.calls = Calls(**{name: 4242})
+    guest.context.is_new = True
+    assert guest.go(TWICE.format(number)).kind == SYSTEM_CALL
+    assert guest.context.read("r12") == 4242
+    assert guest.context.system_call()[:3] == (number, 11, 24)
+    assert calls.made == [(number, 11, 24)]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("BRK", 12), ("ARCH_PRCTL", 158), ("CLOSE", 3), ("GETTID", 39), ("GETPID", 336), ("GETPID", 39 | 1 << 32)],
+)
+def test_another_call_than_was_foreseen_leaves_as_it_was_made(guest: Answering, name: str, number: int) -> None:
+    calls = guest.core.calls = Calls(**{name: 4242})
+    guest.context.is_new = True
+    assert guest.go(f"mov edi, 11; mov esi, 24; mov rax, {number}; syscall").kind == SYSTEM_CALL
+    assert guest.context.system_call()[:3] == (number, 11, 24)
+    assert calls.made == []
+
+
+def test_a_file_just_opened_may_be_closed_in_the_guest(guest: Answering) -> None:
+    """By the number it has, and until a call may have changed what that stands for."""
+    calls = guest.core.calls = Calls(GETPID=1)
+    guest.context.is_new = True
+    text = "mov eax, 257; syscall; mov eax, r14d; syscall; mov edi, 3; mov eax, 3; syscall; ud2"
+    for between, answered in ((5, True), (9, True), (33, False)):
+        calls.made.clear()
+        assert guest.go(text, r14=between, rsi=24).kind == SYSTEM_CALL
+        guest.context.set_result(3)
+        assert guest.run().kind == SYSTEM_CALL
+        guest.context.set_result(0)
+        assert (guest.run().kind == EXCEPTION, calls.made) == (answered, [(3, 3, 24)] if answered else [])
+
+
+def test_ticks_lose_and_double_no_foreseen_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm_kick, "TICK_NS", 200_000)
+    guest = Answering()
+    calls = guest.core.calls = Calls(GETPID=4242)
+    guest.context.is_new = True
+    guest.go(TWICE.format(39))
+    start, left = CODE, 0
+    for _ in range(5000):
+        calls.made.clear()
+        guest.context.pc, guest.context.is_new = start, True
+        trap = guest.run()
+        while trap.kind in (SLICE_END, INTERRUPTED):
+            trap = guest.run()
+        assert guest.context.system_call()[:3] == (39, 11, 24)
+        assert trap.kind == SYSTEM_CALL
+        if calls.made:
+            assert (calls.made, guest.context.read("r12")) == ([(39, 11, 24)], 4242)
+        else:
+            left += 1
+    assert left < 1000
     guest.close()

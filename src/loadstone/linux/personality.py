@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from loadstone.events import Subscriber
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Credentials, Process, Task
+    from loadstone.linux.answered_calls import AnsweredCalls
     from loadstone.linux.answered_reads import AnsweredReads
     from loadstone.linux.answered_signals import AnsweredSignals
     from loadstone.linux.cgroups import Hierarchy
@@ -81,7 +82,7 @@ class Linux:
         namespaces: the machine's first namespaces; None until somebody asks for one.
         core_files: where on the host processes that die by certain signals leave their core; None: nowhere there.
         core_settings: kernel.core_pattern; None until somebody asks.
-        answered_reads, answered_signals: calls that the core answers; None where it cannot.
+        answered_calls, answered_reads, answered_signals: calls that the core answers; None where it cannot.
         ignored_set_id: the paths of executed files whose set-user-ID or set-group-ID bits were ignored, in order.
     """
 
@@ -96,6 +97,7 @@ class Linux:
         self.most_descriptors = self.pipe_max_size = 1 << 20
         self.core_files: CoreFiles | None = None
         self.core_settings: CoreSettings | None = None
+        self.answered_calls: AnsweredCalls | None = None
         self.answered_reads: AnsweredReads | None = None
         self.answered_signals: AnsweredSignals | None = None
         self.ignored_set_id: dict[str, None] = {}
@@ -114,11 +116,13 @@ class Linux:
         self.task_ended = ending.task_ended
         self.process_ended = ending.process_ended
 
-    def answer_reads(self, core: KvmCore) -> None:
-        """Have `core` answer reads by itself where nobody looks."""
+    def answer_calls(self, core: KvmCore) -> None:
+        """Have `core` answer reads, and calls whose answer is known, by itself where nobody looks."""
+        from loadstone.linux.answered_calls import AnsweredCalls
         from loadstone.linux.answered_reads import AnsweredReads
 
         self.answered_reads = AnsweredReads(self._kernel, core, self.calls)
+        core.calls = self.answered_calls = AnsweredCalls(self._kernel, self.calls)
 
     def answer_signals(self, core: KvmCore | UnicornCore) -> None:
         """Have `core` change signal masks and actions by itself where nobody looks."""

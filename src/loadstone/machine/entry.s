@@ -18,6 +18,11 @@
     .set SIGNALS, 64
     .set ACTION_SIZE_SHIFT, 5           # handler, flags, restorer, mask
     .set SA_KNOWN, 0xdc000807           # the flags that there are
+    .set ARCH_PRCTL, 158
+    .set CALLS, 336                     # numbers below it are in the table of foreseen ones
+    .set ROW_SIZE_SHIFT, 6              # two masks with the values of what they leave of RDI and RSI, the answer
+    .set MOST_MADE, 8
+    .set NOTE_SIZE_SHIFT, 5             # number, first and second argument
 
 entry:
     cmp word ptr [rcx - 2], 0x050f      # not behind a SYSCALL: the program has jumped here
@@ -29,7 +34,7 @@ entry:
     cmp rax, SIGACTION
     je action
     test rax, rax                       # read
-    jne leave
+    jne foreseen
 
     cmp edi, [rip + descriptor]
     jne leave
@@ -201,6 +206,72 @@ action_done:                            # it is the action now: the host puts th
     mov eax, 0
     jmp rcx
 
+foreseen:                               # a call whose answer the kernel knows beforehand (kvm_foreseen.py); once
+    cmp rax, CALLS
+    jae leave
+    mov [rip + old_rax], rax
+    mov [rip + old_rcx], rcx
+    mov [rip + old_rsi], rsi
+    mov [rip + old_rdi], rdi
+    mov [rip + old_r11], r11
+    mov [rip + old_rsp], rsp
+foreseen_saved:                         # as above, and RAX and R11
+    lea rcx, [rip + rows_of]
+    movzx edi, byte ptr [rcx + rax]
+    test edi, edi
+    jz unforeseen
+    mov byte ptr [rcx + rax], 0
+    shl edi, ROW_SIZE_SHIFT
+    lea rcx, [rip + rows]
+    add rdi, rcx
+    mov rcx, [rip + old_rdi]
+    and rcx, [rdi]
+    cmp rcx, [rdi + 8]
+    jne unforeseen
+    mov rcx, rsi
+    and rcx, [rdi + 16]
+    cmp rcx, [rdi + 24]
+    jne unforeseen
+    cmp eax, ARCH_PRCTL                 # to set FS: the one that does something itself
+    jne note
+    cmp rsi, [rip + user_end]
+    jae unforeseen
+    wrfsbase rsi
+note:
+    mov ecx, [rip + made]
+    cmp ecx, MOST_MADE
+    jae unforeseen
+    mov eax, ecx
+    shl ecx, NOTE_SIZE_SHIFT
+    lea r11, [rip + notes]
+    add rcx, r11
+    mov r11, [rip + old_rax]
+    mov [rcx], r11
+    mov r11, [rip + old_rdi]
+    mov [rcx + 8], r11
+    mov [rcx + 16], rsi
+    mov r11, [rdi + 32]
+    mov [rip + answer], r11
+    inc eax
+    mov rcx, [rip + old_rcx]
+    mov rdi, [rip + old_rdi]
+    mov r11, [rip + old_r11]
+    or r11d, 0x200
+    lea rsp, [rip + stack_end]
+    push r11
+    popfq
+    mov rsp, [rip + old_rsp]
+    mov [rip + made], rax
+foreseen_done:                          # it is answered now, and only RAX and RIP are still to be set
+    mov rax, [rip + answer]
+    jmp rcx
+unforeseen:
+    mov rax, [rip + old_rax]
+    mov rcx, [rip + old_rcx]
+    mov rdi, [rip + old_rdi]
+    mov r11, [rip + old_r11]
+    jmp leave
+
 refuse:
     xor eax, eax
 leave:
@@ -229,5 +300,12 @@ jumped:
     .set actions_changed, data + 112
     .set stack_end, data + 128
     .set given, data + 128
+    .set old_rax, data + 160
+    .set old_r11, data + 168
+    .set answer, data + 176
+    .set made, data + 184
+    .set rows, data + 128               # that of number 1, the first, is behind the words above
+    .set notes, data + 704
     .set actions, data + 1024
+    .set rows_of, data + 3072           # a byte for each number: which row says more; 0: none
     .set buffer, data + BUFFER_PAGE

@@ -71,13 +71,14 @@ class Closed:
 class KvmContext:
     """One task's registers. `words` and `image` with `image_state` are the core's to move."""
 
-    __slots__ = ("core", "image", "image_state", "stopped_at", "words")
+    __slots__ = ("core", "image", "image_state", "is_new", "stopped_at", "words")
 
     def __init__(self, core: KvmCore, words: memoryview, image: bytearray) -> None:
         self.core = core
         self.words: Any = words  # of memoryview, or Closed
         self.image = image
         self.image_state = CHANGED
+        self.is_new = True  # a thread or an image that has not run yet
         self.stopped_at = -1  # the breakpoint it was stopped at and has not gone on from
 
     @property
@@ -145,6 +146,7 @@ class KvmContext:
         self.words[:] = memoryview(self.core.pristine).cast("Q")
         self.image[:] = initial_state(self.core.xcr0)
         self.image_state = CHANGED
+        self.is_new = True
 
     def save_fpu(self) -> bytes:
         """The 512-byte FXSAVE image."""

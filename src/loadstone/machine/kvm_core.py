@@ -46,6 +46,7 @@ from loadstone.machine.kvm_context import (
     KvmContext,
     initial_state,
 )
+from loadstone.machine.kvm_foreseen import NO_CALL, SWITCHED
 from loadstone.machine.kvm_guest import IN_SYSCALL, KICKED, Guest
 from loadstone.machine.kvm_kick import Kicks
 from loadstone.machine.kvm_machine import KvmMachine
@@ -60,6 +61,7 @@ from loadstone.machine.signals_keeper import CALLS as SIGNALS_CALLS
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
+    from loadstone.machine.kvm_foreseen import CallsKeeper, ForeseenCalls
     from loadstone.machine.signals_keeper import SignalsKeeper
 
 _ENTRY_FLAGS = 0x202
@@ -86,7 +88,7 @@ class KvmCore:
         exit_ns: what leaving the guest costs, once `exit_cost` has measured it.
         machine: what it shares with the other cores of its virtual machine.
         signals: who knows the signal mask and actions of the program that runs, where their changes may be answered in
-            the guest.
+            the guest. calls: who knows the answers of other calls, where those may.
     """
 
     name = "kvm"
@@ -127,6 +129,8 @@ class KvmCore:
         self._healing_at = -1  # that instruction
         self._filling = -1
         self.signals: SignalsKeeper | None = None
+        self.calls: CallsKeeper | None = None
+        self._called = SWITCHED  # what the program was left for last
         self._signals_asked = 0  # for so many runs more changes of masks and actions are expected
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
@@ -151,6 +155,7 @@ class KvmCore:
         page = self.machine.entry if self._signals_asked else None
         if page is not None and self.signals is not None:
             page.open_signals(self.signals)
+        foreseen = None if self.calls is None else self._foreseen(context, self.calls)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
@@ -165,7 +170,22 @@ class KvmCore:
                 self._answers.settle()
             if page is not None and self.signals is not None:
                 self._signals_asked = _ASKED_FOR if page.settle_signals(self.signals) else self._signals_asked - 1
+            if foreseen is not None and self.calls is not None:
+                foreseen.settle(self.calls)
             self.retired += perf_counter_ns() - started
+
+    def _foreseen(self, context: KvmContext, keeper: CallsKeeper) -> ForeseenCalls | None:
+        """The program goes on: what has the calls that are foreseen now; None: there are none."""
+        page, called = self.machine.entry, self._called
+        self._called = NO_CALL
+        if page is None:
+            return None
+        if context.is_new:
+            context.is_new = False
+            page.foreseen.open(keeper)
+        elif called != NO_CALL and page.foreseen.is_open:
+            page.foreseen.go_on(keeper, called, self._window[RAX], page.reader)
+        return page.foreseen if page.foreseen.is_open else None
 
     def _prepare(self, context: KvmContext, space: Space, budget: int) -> None:
         """Have the vCPU be this context in this address space, in this thread."""
@@ -294,6 +314,7 @@ class KvmCore:
         self._window[:] = context.words
         context.words = self._window
         self._context = context
+        self._called = SWITCHED
 
     def _let_go(self, context: KvmContext) -> None:
         """Another core is to run it."""
@@ -318,6 +339,7 @@ class KvmCore:
         self.stale.look_at_tables()
         self._space = space
         self._table = space.page_table
+        self._called = SWITCHED
         self._install_half()
 
     def _install_half(self) -> None:
@@ -344,6 +366,7 @@ class KvmCore:
         """RCX is where it goes on, R11 the flags."""
         window = self._window
         self.exits.system_calls += 1
+        self._called = window[RAX]
         if self._answers is not None and self._answers.refill(window):
             return None
         if window[RAX] in SIGNALS_CALLS and self.machine.entry is not None:

@@ -95,6 +95,6 @@ class KvmMachine:
         """Give it back to the host."""
         self.vm.close()
         if self.entry is not None:
-            self.entry.words.release()
+            self.entry.close()
         self.stale.close()
         self.half.release()

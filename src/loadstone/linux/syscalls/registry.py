@@ -95,8 +95,8 @@ class Registry:
         return row
 
     def used(self) -> list[SystemCall]:
-        """The rows that were asked for, by number."""
-        return [self._rows[number] for number in sorted(self._rows)]
+        """The rows of calls that were made, by number."""
+        return [row for _, row in sorted(self._rows.items()) if row.calls]
 
     def all(self) -> list[SystemCall]:
         """Every row of the ABI, by number."""
