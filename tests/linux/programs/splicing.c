@@ -89,5 +89,11 @@ int main(void) {
   signal(SIGPIPE, SIG_IGN);
   T(splice(file, 0, p[0][1], 0, 10, 0));
   T(tee(p[1][0], p[0][1], 10, 0) < 0);
+  pipe(p[0]);
+  int odd[] = {epoll_create1(0), eventfd(3, 0), open(".", O_RDONLY)}; /* without splice_read and splice_write */
+  for (int i = 0; i < 3; i++) {
+    T(splice(odd[i], 0, p[0][1], 0, 8, 0));
+    T(splice(p[0][0], 0, odd[i], 0, 8, 0));
+  }
   return 0;
 }

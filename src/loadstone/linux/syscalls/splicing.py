@@ -9,6 +9,7 @@ from errno import EAGAIN, EBADF, EINVAL, EPIPE, ESPIPE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.linux.anon_inodes import AnonymousFile
 from loadstone.linux.syscalls.copying import BUFFER, Copy, offset_at, store_offset
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.readwrite import broken_pipe, gather, read_segments, segments_at, wait_for
@@ -56,16 +57,16 @@ def splice(
         raise LinuxError(EINVAL)
     if out_offset:
         raise LinuxError(ESPIPE)
-    if in_offset and not source.positioned:
-        raise LinuxError(EINVAL)
+    if (in_offset and not source.positioned) or isinstance(source, AnonymousFile) or source.inode.is_directory:
+        raise LinuxError(EINVAL)  # the last two have no splice_read
     return into_pipe(task, source, target, count, offset_at(task, in_offset), in_offset, nonblocking)
 
 
 def _out_of_pipe(
     task: Task, source: PipeFile, target: OpenFile, count: int, out_offset: int, nonblocking: bool
 ) -> Blocking:
-    if (out_offset and not target.positioned) or target.flags & O_APPEND:
-        raise LinuxError(EINVAL)
+    if (out_offset and not target.positioned) or target.flags & O_APPEND or isinstance(target, AnonymousFile):
+        raise LinuxError(EINVAL)  # the last kind has no splice_write
     copy = Copy(task, source, target, min(count, BUFFER), None, offset_at(task, out_offset), nonblocking)
     done = yield from copy.run()
     store_offset(task, out_offset, copy.offset_out)
