@@ -74,6 +74,8 @@ def move(tree: Namespace, mount: Mount, place: Location) -> None:
 
 def attach(tree: Namespace, mount: Mount, place: Location) -> None:
     """Put a mount, with all that is mounted in it, at a place; it has none now."""
+    if mount in tree.detached:
+        tree.detached.remove(mount)
     mount.at = place
     place.dentry.mounted = True
     tree.mounts[place] = mount
@@ -173,7 +175,7 @@ def make_shared(tree: Namespace, mount: Mount) -> None:
 
 
 def _all(tree: Namespace) -> list[Mount]:
-    return [tree.root.mount, *tree.other_roots, *tree.mounts.values()]
+    return [tree.root.mount, *tree.other_roots, *tree.detached, *tree.mounts.values()]
 
 
 def demand_directory(place: Location) -> None:
@@ -182,11 +184,21 @@ def demand_directory(place: Location) -> None:
         raise LinuxError(ENOTDIR, f"{place.path} is not a directory")
 
 
-def copy_tree(tree: Namespace, top: Mount) -> dict[Mount, Mount]:
-    """Copy a root mount and all that is mounted in it, for another mount namespace; old -> new. Source: copy_tree()."""
+def set_apart(tree: Namespace, mount: Mount) -> Mount:
+    """Count a new mount that has no place yet."""
+    tree.number(mount)
+    tree.detached.append(mount)
+    return mount
+
+
+def copy_tree(tree: Namespace, top: Mount, roots: list[Mount]) -> dict[Mount, Mount]:
+    """Copy a mount and all that is mounted in it, with no place; old -> new. Source: copy_tree().
+
+    `roots`: which of the tree's lists the copy belongs to, that of other namespaces' roots or that of detached mounts.
+    """
     made = {top: top.clone(top.root, None)}
     tree.number(made[top])
-    tree.other_roots.append(made[top])
+    roots.append(made[top])
     for old in below(tree, top)[1:]:
         at = old.at
         assert at is not None
@@ -195,11 +207,11 @@ def copy_tree(tree: Namespace, top: Mount) -> dict[Mount, Mount]:
     return made
 
 
-def drop_tree(tree: Namespace, top: Mount) -> None:
-    """Nobody sees a root mount any more: take away what is mounted in it."""
+def drop_tree(tree: Namespace, top: Mount, roots: list[Mount]) -> None:
+    """Nobody sees a mount without a place any more: take it out of `roots`, and away with what is mounted in it."""
     for _, mount in children(tree, top):
         detach(tree, mount, tells=False)
-    tree.other_roots.remove(top)
+    roots.remove(top)
     _let_go(top.superblock)
 
 

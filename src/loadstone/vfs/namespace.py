@@ -87,6 +87,7 @@ class Namespace:
         root: its own root; a process may have another one.
         mounts: what is mounted where, but for roots.
         other_roots: what nothing is above, in trees that were copied from this one.
+        detached: mounts that have no place yet, and are in nobody's tree (fsmount(2), open_tree(2)).
         last_mount: the number that was given to a mount last.
     """
 
@@ -96,6 +97,7 @@ class Namespace:
         self.root = Location(mount, mount.root)
         self.mounts = MountTable()
         self.other_roots: list[Mount] = []
+        self.detached: list[Mount] = []
         self._remembered = 0
 
     # Walking

@@ -108,4 +108,18 @@ int main(void) {
   T(umount("other"));
   T(umount("tree"));
   told();
+
+  /* Mounts that never get a place go when they are closed. */
+  T(OPEN_TREE(AT_FDCWD, "/", 1));
+  T(OPEN_TREE(AT_FDCWD, "/", 1 | 0x8000));
+  T(faccessat(3, "proc/self/exe", F_OK, 0));
+  T(faccessat(4, "proc/self/exe", F_OK, 0));
+  T(close(4));
+  T(close(3));
+  T(FSOPEN("tmpfs", 0));
+  T(FSCONFIG(3, 6, 0, 0, 0));
+  T(FSMOUNT(3, 0, 0));
+  T(close(4));
+  T(close(3));
+  told();
 }

@@ -43,7 +43,7 @@ class MountNamespace(Namespace):
         One of another user namespace follows shared mounts at most, so that nothing it does comes back, and cannot
         uncover what its mounts cover.
         """
-        moved = copy_tree(self._kernel.vfs, self.root)
+        moved = copy_tree(self._kernel.vfs, self.root, self._kernel.vfs.other_roots)
         if owner is not self.owner:
             for mount in moved.values():
                 mount.group, mount.master = 0, mount.group or mount.master
@@ -58,7 +58,7 @@ class MountNamespace(Namespace):
     def __del__(self) -> None:
         """Nobody is in it: what is mounted there is taken away. The machine's first one goes with the machine."""
         if self.number != FIRST_MOUNT and not self._kernel.memory.closed:
-            drop_tree(self._kernel.vfs, self.root)
+            drop_tree(self._kernel.vfs, self.root, self._kernel.vfs.other_roots)
 
 
 def follow(fs: FsContext, moved: dict[Mount, Mount]) -> None:

@@ -128,7 +128,7 @@ def descriptors(subject: Subject) -> str:
 
 def _members(data: bytes, count: int) -> str:
     mask = int.from_bytes(data, "little")
-    return "[" + " ".join(str(fd) for fd in range(count) if mask >> fd & 1) + "]"
+    return "[" + " ".join(str(fd) for fd in range(min(count, 8 * len(data))) if mask >> fd & 1) + "]"
 
 
 def ioctl_argument(subject: Subject) -> str:

@@ -40,7 +40,7 @@ from loadstone.vfs.location import (
     Location,
     Mount,
 )
-from loadstone.vfs.mounting import attach, below, change_type, copy_tree, drop_tree, make_shared, move
+from loadstone.vfs.mounting import attach, below, change_type, copy_tree, drop_tree, make_shared, move, set_apart
 from loadstone.vfs.open_files import PathFile
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class DetachedFile(PathFile):
 
     def release(self) -> None:
         """Nobody can move it to a place any more."""
-        if self.location is not None and self.location.mount.at is None:
-            drop_tree(self.vfs, self.location.mount)
+        if self.location is not None and self.location.mount in self.vfs.detached:
+            drop_tree(self.vfs, self.location.mount, self.vfs.detached)
 
 
 @syscall(FULL)
@@ -211,8 +211,7 @@ def fsmount(task: Task, fd: Fd, flags: UInt, attributes: UHex) -> int:
     superblock, context.superblock = context.superblock, None
     made = Mount(superblock.root, None, context.name, superblock.magic, superblock)
     made.source, made.flags = context.source or "none", chosen
-    vfs.number(made)
-    return task.process.files.install(DetachedFile(vfs, made), cloexec=bool(flags))
+    return task.process.files.install(DetachedFile(vfs, set_apart(vfs, made)), cloexec=bool(flags))
 
 
 def _flags_of(attributes: int) -> int:
@@ -293,10 +292,8 @@ def open_tree(task: Task, fd: DirFd, path: Path, flags: UInt) -> int:
 def _copy(vfs: Vfs, place: Location, recursive: bool) -> Mount:
     """A copy of the mount at a place; of what is mounted in it too, if that is asked for."""
     if recursive and place.dentry is place.mount.root:
-        return copy_tree(vfs, place.mount)[place.mount]
-    made = place.mount.clone(place.dentry, None)
-    vfs.number(made)
-    return made
+        return copy_tree(vfs, place.mount, vfs.detached)[place.mount]
+    return set_apart(vfs, place.mount.clone(place.dentry, None))
 
 
 @syscall(PARTIAL, "MOUNT_ATTR_IDMAP is EINVAL")
