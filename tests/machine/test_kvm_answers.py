@@ -320,7 +320,7 @@ def test_ticks_change_no_mask_and_no_register(monkeypatch: pytest.MonkeyPatch) -
     trap = guest.go(
         f"mov r15d, {rounds}; xor r14d, r14d; mov r10d, 8; "
         "1: mov edi, r14d; cmp r14d, 2; pushf; pop rbx; mov eax, 14; syscall; pushf; pop rcx; "
-        "xor ecx, ebx; and ecx, 0x8d5; jne 2f; test rax, rax; jne 2f; cmp [rdx], r14; jne 2f; cmp edi, r14d; jne 2f; "
+        "xor ecx, ebx; and ecx, 0xad5; jne 2f; test rax, rax; jne 2f; cmp [rdx], r14; jne 2f; cmp edi, r14d; jne 2f; "
         "xor r14d, 1; dec r15d; jne 1b; 2: ud2",
         rdx=DATA + 16, rdi=0,
     )  # fmt: skip
@@ -399,7 +399,7 @@ def test_ticks_lose_no_action(monkeypatch: pytest.MonkeyPatch) -> None:
     trap = guest.go(
         f"mov r15d, {rounds}; xor r14d, r14d; mov r10d, 8; mov edi, 5; "
         "1: mov [rsi], r14; cmp r14d, 2; pushf; pop rbx; mov eax, 13; syscall; pushf; pop rcx; xor ecx, ebx; "
-        "and ecx, 0x8d5; jne 2f; test rax, rax; jne 2f; mov rax, r14; sub rax, 1; adc rax, 0; cmp [rdx], rax; jne 2f; "
+        "and ecx, 0xad5; jne 2f; test rax, rax; jne 2f; mov rax, r14; sub rax, 1; adc rax, 0; cmp [rdx], rax; jne 2f; "
         "inc r14d; dec r15d; jne 1b; 2: ud2",
         rsi=ACT, rdx=OLD_ACT,
     )  # fmt: skip
