@@ -248,7 +248,12 @@ def test_a_working_directory_that_was_removed_is_no_obstacle(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("limit", "problem"), [("ulimit -v 300000", "no memory left"), ("ulimit -n 9", "no more descriptors")]
+    ("limit", "problem"),
+    [
+        ("ulimit -v 300000", "no memory left"),
+        ("ulimit -n 9", "no more descriptors"),
+        ("ulimit -f 1", "no file of that size"),
+    ],
 )
 def test_a_limit_of_the_host_is_no_bug(limit: str, problem: str) -> None:
     line = f"{limit}; exec {' '.join(command('run', *of_unicorn(), '/bin/true'))}"

@@ -113,6 +113,7 @@ def test_signal_sets() -> None:
         ),
         ("sigaltstack(NULL, {ss_sp=NULL, ss_flags=SS_DISABLE, ss_size=0})", ("sigaltstack", 0, ARENA), {}),
         ("mprotect(0x10000000, 4096, PROT_READ|PROT_WRITE|0x80)", ("mprotect", ARENA, 4096, 0x83), {}),
+        ("select(268435456, [1], NULL, NULL, NULL)", ("select", 1 << 28, ARENA, 0, 0, 0), {"at_0": b"\2" + bytes(127)}),
         ("io_uring_setup(0x1, 0x2, 0x0, 0x0, 0x0, 0x0)", ("io_uring_setup", 1, 2), {}),
     ],
 )

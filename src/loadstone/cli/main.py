@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
+from errno import EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from importlib import import_module
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -106,6 +106,11 @@ def _explain_host_error(error: OSError) -> None:
         complain(*_NO_MEMORY)
     elif error.errno in (EMFILE, ENFILE):
         complain(f"the host gives Loadstone no more descriptors: {error.strerror}", "raise the limit: ulimit -n")
+    elif error.errno == EFBIG:  # the machine's memory is a file, too
+        complain(
+            f"the host lets Loadstone make no file of that size: {error.strerror}",
+            "raise the limit, ulimit -f, or lower it in the machine: loadstone run sh -c 'ulimit -f 1; ...'",
+        )
     else:
         _confess(error)
 
