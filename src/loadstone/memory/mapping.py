@@ -310,7 +310,7 @@ def _replace(space: AddressSpace, new: Proposal) -> Vma | None:
     """
     vmas, usage, limits = space.vmas, space.usage, space.limits
     old = vmas.find(new.start)
-    if old is None or new.end > old.end or (old.flags | new.flags) & (SHARED | LOCKED) or space.guards:
+    if old is None or new.end > old.end or (old.flags | new.flags) & (SHARED | LOCKED | SEALED) or space.guards:
         return None
     if (space.events is not None and space.events.map) or len(vmas.areas) + 2 > limits.max_map_count:
         return None
