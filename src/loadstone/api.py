@@ -32,11 +32,11 @@ from loadstone.kernel.console import Console, ignored_by_host
 from loadstone.kernel.kernel import MAX_PROCESSES, MachineOptions
 from loadstone.kernel.process import ExitStatus, Task
 from loadstone.kernel.process import Process as KernelProcess
-from loadstone.linux.execve import ExecImage, Stage
-from loadstone.linux.layout import Draws
+from loadstone.linux.exec.execve import ExecImage, Stage
+from loadstone.linux.exec.layout import Draws
+from loadstone.linux.exec.world import ProcessWorld
 from loadstone.linux.profile import KernelProfile
-from loadstone.linux.signals import SIGKILL, TaskSignals
-from loadstone.linux.world import ProcessWorld
+from loadstone.linux.signal.signals import SIGKILL, TaskSignals
 from loadstone.vfs.file_table import MOST_DESCRIPTORS
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class Machine:
         It is what the guest writes to /proc/sys/fs/binfmt_misc/register; see `loadstone.binfmt.misc`. The format that
         was registered last is asked first. Raises LinuxError: EINVAL, EEXIST, with flag F also what opening gives.
         """
-        from loadstone.linux.binfmt_misc import register
+        from loadstone.linux.exec.binfmt_misc import register
 
         self._require_open()
         register(self.kernel, os.fsencode(text))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import HostError, LinuxError
 from loadstone.kernel.process import INIT, Credentials, FsContext, Process
 from loadstone.linux.profile import RLIMIT_NOFILE, RLIMIT_STACK, KernelProfile, live_profile
-from loadstone.linux.signals import ProcessSignals
+from loadstone.linux.signal.signals import ProcessSignals
 from loadstone.memory.fill_ahead import FillAhead
 from loadstone.memory.vma import PAGE
 from loadstone.vfs.file_table import FileTable

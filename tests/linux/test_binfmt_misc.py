@@ -10,9 +10,9 @@ import pytest
 
 from loadstone.binfmt.misc import MiscFormats
 from loadstone.errors import LinuxError
-from loadstone.linux.execve import Setting, execve
+from loadstone.linux.exec.execve import Setting, execve
+from loadstone.linux.exec.program import Program
 from loadstone.linux.profile import RLIM_INFINITY
-from loadstone.linux.program import Program
 from support.exec_world import HostWorld
 from support.misc_kernel import MiscKernel
 

@@ -13,8 +13,8 @@ import pytest
 from loadstone.binfmt.known import FirstPage
 from loadstone.errors import LinuxError
 from loadstone.events import Events
-from loadstone.linux.execve import ExecImage
-from loadstone.linux.prepared_images import Asked, Places, PreparedImages
+from loadstone.linux.exec.execve import ExecImage
+from loadstone.linux.exec.prepared_images import Asked, Places, PreparedImages
 from loadstone.machine.paging import FRAME_MASK, PRESENT
 from loadstone.memory.address_space import AddressSpace
 from loadstone.memory.fill_ahead import FillAhead

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from loadstone.linux import layout
+from loadstone.linux.exec import layout
 from loadstone.linux.profile import KernelProfile
 from support.exec_world import HostWorld
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from loadstone.api import explain
-from loadstone.linux import auxv, origins
+from loadstone.linux.exec import auxv, origins
 from loadstone.report.why import write_why
 from support.compilers import Compiler
 

@@ -8,8 +8,8 @@ import resource
 
 import pytest
 
-from loadstone.linux import proc_machine_text as machine_text
-from loadstone.linux import proc_text
+from loadstone.linux.proc import machine_text
+from loadstone.linux.proc import text as proc_text
 
 FACTS = proc_text.ProcessFacts(
     pid=42,

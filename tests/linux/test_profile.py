@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from loadstone.linux import auxv
+from loadstone.linux.exec import auxv
 from loadstone.linux.profile import RLIM_INFINITY, KernelProfile, live_profile, own_auxv
 from loadstone.verify.native import native_image
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from loadstone.linux import sending, signals
+from loadstone.linux.signal import sending, signals
 from support.twins import ARENA, Guest, call, compare
 
 SIGNATURE = 0x53053053

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux import exceptions, sending, signals
+from loadstone.linux import exceptions
 from loadstone.linux.profile import RLIMIT_SIGPENDING
-from loadstone.linux.signals import (
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.signals import (
     SA_NODEFER,
     SA_ONSTACK,
     SA_RESETHAND,

@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux.layout import Draws
-from loadstone.linux.stack import Arguments, lay_out
+from loadstone.linux.exec.layout import Draws
+from loadstone.linux.exec.stack import Arguments, lay_out
 
 TOP = 0x7FFFFFFFF000
 ORDER = (33, 16, 25, 31, 15, 99)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from loadstone.linux.signals import SA_KNOWN
+from loadstone.linux.signal.signals import SA_KNOWN
 
 BLOCK, UNBLOCK, SET = range(3)
 SIGKILL_AND_SIGSTOP = 1 << 8 | 1 << 18

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadstone.linux.signals import SA_KNOWN
+from loadstone.linux.signal.signals import SA_KNOWN
 from loadstone.machine import kvm_answers, kvm_entry, kvm_foreseen, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers

@@ -21,12 +21,12 @@ from loadstone.kernel.kernel import Kernel, MachineOptions
 from loadstone.kernel.process import Credentials, FsContext, Process, Task
 from loadstone.linux import abi
 from loadstone.linux.console import Console
-from loadstone.linux.delivery import deliver
-from loadstone.linux.execve import known_plans
+from loadstone.linux.exec.execve import known_plans
+from loadstone.linux.exec.world import ProcessWorld
 from loadstone.linux.profile import live_profile
-from loadstone.linux.signals import Action, ProcessSignals, TaskSignals, name
+from loadstone.linux.signal.delivery import deliver
+from loadstone.linux.signal.signals import Action, ProcessSignals, TaskSignals, name
 from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
-from loadstone.linux.world import ProcessWorld
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
 from loadstone.memory.accounting import Commitment

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from loadstone.errors import HostError
-from loadstone.linux.layout import Draws
+from loadstone.linux.exec.layout import Draws
 from loadstone.verify import aslr
 from loadstone.verify.aslr import Area, Place, Result, measure, program_names
 from loadstone.verify.host_world import HostWorld

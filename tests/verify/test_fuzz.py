@@ -10,7 +10,7 @@ import pytest
 
 from loadstone.binfmt import elf, script
 from loadstone.errors import HostError
-from loadstone.linux import layout, load_elf
+from loadstone.linux.exec import layout, load_elf
 from loadstone.report.verify_fuzz import findings_to_dict, write_findings
 from loadstone.verify import verdict
 from loadstone.verify.case import ElfFile, TextFile, write

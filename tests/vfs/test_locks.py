@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux.proc_locks import locks_text
+from loadstone.linux.proc.locks import locks_text
 from loadstone.vfs.assemble import assemble
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.file_table import FileTable

@@ -18,7 +18,7 @@ Handler = Callable[[bytes, Source, FormatRules], Plan]
 # exceeds this (fs/exec.c: exec_binprm). Five scripts in a row pass, the sixth does not.
 MAX_DEPTH: Final = 5
 
-# The order in which fs/Makefile links them. The formats of binfmt_misc come before all of these: see linux/exec_chain.
+# The order in which fs/Makefile links them. The formats of binfmt_misc come before all of these: see linux/exec/chain.
 HANDLERS: Final[tuple[tuple[str, Handler], ...]] = (
     ("load_script", plan_script),
     ("load_elf_binary", plan_elf64),

@@ -95,7 +95,7 @@ def _image(options: Namespace, path: str, words: list[str], guest: dict[str, str
             )
         image = explain(path, words, guest, machine=machine, cwd=machine_options.guest_directory(options))
         if of_a_core:
-            from loadstone.linux.auxv import differing
+            from loadstone.linux.exec.auxv import differing
 
             image.differing = differing(machine.profile, host)
         return image

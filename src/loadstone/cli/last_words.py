@@ -40,7 +40,7 @@ def _end(observers: Observers, program: str, status: ExitStatus) -> list[str]:
 
 
 def _death(observers: Observers, program: str, number: int) -> list[str]:
-    from loadstone.linux.signals import name
+    from loadstone.linux.signal.signals import name
     from loadstone.report.death import QUIET, death_line
 
     watch = observers.death

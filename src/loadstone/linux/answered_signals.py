@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux.signals import SA_KNOWN, UNBLOCKABLE, Action, Actions
+from loadstone.linux.signal.signals import SA_KNOWN, UNBLOCKABLE, Action, Actions
 from loadstone.machine.signals_keeper import SIGACTION, SIGPROCMASK
 
 if TYPE_CHECKING:

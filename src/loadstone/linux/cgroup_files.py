@@ -9,8 +9,8 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.cgroups import CGROUP2_MAGIC, CONTROLLERS, Cgroup, Hierarchy
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.proc import current_task
-from loadstone.linux.proc_files import ProcFile
+from loadstone.linux.proc.files import ProcFile
+from loadstone.linux.proc.root import current_task
 from loadstone.vfs.discard import nothing
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.inode import Entry, Identity, Inode

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import STOPPED, ExitStatus
-from loadstone.linux.sending import send
-from loadstone.linux.signals import SIGKILL, from_kernel
+from loadstone.linux.signal.sending import send
+from loadstone.linux.signal.signals import SIGKILL, from_kernel
 from loadstone.linux.state import process_state
 from loadstone.machine.paging import FRAME_MASK
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT

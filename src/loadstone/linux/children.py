@@ -10,7 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple, Protocol
 from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code, status_word
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.signals import SIGCHLD, SIGCONT
+from loadstone.linux.signal.signals import SIGCHLD, SIGCONT
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _traced_change(task: Task, selects: Callable[[Selectable], bool], options: i
     tracing = linux_of(task).calls.tracing
     if tracing is None:
         return None, False
-    from loadstone.linux.traced_wait import traced_change
+    from loadstone.linux.tracing.wait import traced_change
 
     return traced_change(tracing, task.process, selects, options)
 

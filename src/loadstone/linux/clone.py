@@ -9,17 +9,17 @@ from loadstone.errors import LinuxError
 from loadstone.events import Fork, publish
 from loadstone.kernel.process import Process, Task
 from loadstone.lean import NamedTuple
+from loadstone.linux.ipc.sem_undo import leave_undo, share_undo
 from loadstone.linux.of_task import linux_of, own_tid, pid_seen, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
-from loadstone.linux.sem_undo import leave_undo, share_undo
-from loadstone.linux.signals import ProcessSignals, TaskSignals
+from loadstone.linux.signal.signals import ProcessSignals, TaskSignals
 from loadstone.linux.state import process_state, task_state
 from loadstone.memory.accounting import Limits
 from loadstone.memory.user import copy_out, pieces
 from loadstone.wait import Interrupted, Wait, WaitQueue
 
 if TYPE_CHECKING:
-    from loadstone.linux.ptrace import Stop
+    from loadstone.linux.tracing.ptrace import Stop
     from loadstone.machine.core import Context
     from loadstone.wait import Blocking
 

@@ -18,7 +18,7 @@ from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.signals import SigInfo
+    from loadstone.linux.signal.signals import SigInfo
     from loadstone.vfs.file import OpenFile
 
 _FLAGS = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_LARGEFILE

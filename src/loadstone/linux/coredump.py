@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ENDED
 from loadstone.lean import Protocol
-from loadstone.linux import auxv, core_file
+from loadstone.linux import core_file
 from loadstone.linux.core_file import PAGE, Ids, Note, Segment
+from loadstone.linux.exec import auxv
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CORE
-from loadstone.linux.restart import ERESTARTSYS
+from loadstone.linux.signal.restart import ERESTARTSYS
 from loadstone.linux.state import PR_GET_DUMPABLE, process_state
 from loadstone.machine.paging import PRESENT, PROTNONE
 from loadstone.memory.flags import PFNMAP
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.personality import Linux
-    from loadstone.linux.signals import SigInfo
+    from loadstone.linux.signal.signals import SigInfo
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from loadstone.linux.file_owners import OWNER_PROCESS, POLL_MSG, FileOwner, make_owner
+from loadstone.linux.signal.file_owners import OWNER_PROCESS, POLL_MSG, FileOwner, make_owner
 from loadstone.vfs.flags import (
     FS_RENAME,
     IN_ACCESS,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import jobs, sending, signals
+from loadstone.linux import jobs
 from loadstone.linux.futexes import wake
 from loadstone.linux.of_task import linux_of, pids_of
-from loadstone.linux.signals import SIG_IGN, SIGCHLD, SigInfo
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.signals import SIG_IGN, SIGCHLD, SigInfo
 from loadstone.linux.state import PR_GET_CHILD_SUBREAPER, PR_GET_PDEATHSIG, process_state
 from loadstone.memory.user import copy_in, copy_out
 
@@ -37,7 +38,7 @@ def task_ended(task: Task) -> None:
     """A thread has run for the last time."""
     leave_memory(task)
     if task.personal is not None and task.personal.undo is not None:
-        from loadstone.linux.sem_undo import leave_undo
+        from loadstone.linux.ipc.sem_undo import leave_undo
 
         leave_undo(task)
     if task.personal is not None:

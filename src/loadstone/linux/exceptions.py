@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux.sending import force, force_fatal
-from loadstone.linux.signals import (
+from loadstone.linux.signal.sending import force, force_fatal
+from loadstone.linux.signal.signals import (
     BUS_ADRALN,
     FPE_FLTDIV,
     FPE_FLTINV,

@@ -121,7 +121,7 @@ def _sysfs(asked: Request) -> Superblock:
 
 def _mqueue(asked: Request) -> Superblock:
     """The POSIX message queues of the caller's namespace, wherever they are mounted."""
-    from loadstone.linux.ipc_objects import ipc_of
+    from loadstone.linux.ipc.objects import ipc_of
 
     refuse_options(asked)
     return ipc_of(asked.task).posix_queues.superblock

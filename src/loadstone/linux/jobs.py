@@ -9,11 +9,11 @@ from errno import EIO, ENOTTY, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import sending, signals
 from loadstone.linux.console import TOSTOP, Console
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.restart import ERESTARTSYS, Restart
-from loadstone.linux.signals import SIGCONT, SIGHUP, SIGKILL
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.restart import ERESTARTSYS, Restart
+from loadstone.linux.signal.signals import SIGCONT, SIGHUP, SIGKILL
 from loadstone.linux.state import is_frozen, process_state
 
 if TYPE_CHECKING:

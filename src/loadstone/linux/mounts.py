@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from loadstone.kernel.kernel import Kernel
     from loadstone.linux.namespaces.pids import PidNamespace
-    from loadstone.linux.proc import ProcRoot
-    from loadstone.linux.proc_machine_text import Mount as Line
+    from loadstone.linux.proc.machine_text import Mount as Line
+    from loadstone.linux.proc.root import ProcRoot
     from loadstone.vfs.devpts import ProcessSide
     from loadstone.vfs.generated import GeneratedDirectory, StaticDirectory
     from loadstone.vfs.inode import Entry, Inode
@@ -51,7 +51,7 @@ def mount_lines(vfs: Vfs, root: Location | None = None) -> list[Line]:
 
 
 def _line(place: Location, mount: Mount, top: Location) -> Line:
-    from loadstone.linux.proc_machine_text import Mount as Line
+    from loadstone.linux.proc.machine_text import Mount as Line
     from loadstone.linux.structs import major, minor
 
     superblock = mount.superblock
@@ -94,7 +94,7 @@ def proc_directory(kernel: Kernel, pids: PidNamespace | None = None) -> Generate
     """The topmost directory of /proc, as a PID namespace sees it; None: the machine's first."""
 
     def proc() -> ProcRoot:
-        from loadstone.linux.proc import proc_root
+        from loadstone.linux.proc.root import proc_root
 
         return proc_root(kernel, pids)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.personality import Linux
-    from loadstone.linux.ptrace import Tracee
+    from loadstone.linux.tracing.ptrace import Tracee
 
 
 def linux_of(task: Task) -> Linux:

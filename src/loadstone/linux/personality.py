@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 from loadstone.errors import LinuxError
 from loadstone.events import Exec, Program, publish
 from loadstone.kernel.process import ExitStatus
-from loadstone.linux import delivery, ending, exceptions, rseq, sending, signals, vsyscall
+from loadstone.linux import ending, exceptions, rseq, vsyscall
 from loadstone.linux.capabilities import execute_with
 from loadstone.linux.console import Console
-from loadstone.linux.execve import known_plans
-from loadstone.linux.layout import Draws
+from loadstone.linux.exec.execve import known_plans
+from loadstone.linux.exec.layout import Draws
+from loadstone.linux.exec.prepared_images import PreparedImages
+from loadstone.linux.exec.world import ProcessWorld, open_passed
 from loadstone.linux.mounts import mount_kernel_files
 from loadstone.linux.of_task import tracee_of
-from loadstone.linux.prepared_images import PreparedImages
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_CPU
 from loadstone.linux.refusals import count
+from loadstone.linux.signal import delivery, sending, signals
 from loadstone.linux.state import process_state, task_state
 from loadstone.linux.syscalls.dispatch import Pending, SystemCalls
 from loadstone.linux.vdso import make_vdso
-from loadstone.linux.world import ProcessWorld, open_passed
 from loadstone.machine.core import DEBUG, GENERAL_PROTECTION, PAGE_FAULT
 from loadstone.memory.fault import BadAccess, Missing
 from loadstone.memory.vma import EXEC, WRITE
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from loadstone.linux.answered_signals import AnsweredSignals
     from loadstone.linux.cgroups import Hierarchy
     from loadstone.linux.coredump import CoreFiles, CoreSettings
-    from loadstone.linux.execve import ExecImage, Stage
+    from loadstone.linux.exec.execve import ExecImage, Stage
+    from loadstone.linux.exec.program import Opened
+    from loadstone.linux.exec.program import Program as ProgramFile
     from loadstone.linux.namespaces import MachineNamespaces
-    from loadstone.linux.program import Opened
-    from loadstone.linux.program import Program as ProgramFile
     from loadstone.machine.core import Trap
     from loadstone.machine.kvm_core import KvmCore
     from loadstone.machine.unicorn_core import UnicornCore

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from loadstone.lean import NamedTuple
-from loadstone.linux import auxv
+from loadstone.linux.exec import auxv
 from loadstone.memory.placement import TASK_SIZE_MAX
 
 PAGE = 4096

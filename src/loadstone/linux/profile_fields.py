@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
-from loadstone.linux import auxv
+from loadstone.linux.exec import auxv
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER, BRK_RANDOMIZED, Special
 
 if TYPE_CHECKING:

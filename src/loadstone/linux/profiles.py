@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadstone.linux import auxv
+from loadstone.linux.exec import auxv
 from loadstone.linux.profile import (
     AUXV_I386,
     AUXV_X86_64,

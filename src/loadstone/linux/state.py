@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from loadstone.kernel.process import Credentials, Process, Task
     from loadstone.linux.cgroups import Cgroup
+    from loadstone.linux.ipc.sem_undo import UndoList
+    from loadstone.linux.ipc.shm import Segment
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.pids import PidNamespace
-    from loadstone.linux.sem_undo import UndoList
-    from loadstone.linux.shm import Segment
     from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h

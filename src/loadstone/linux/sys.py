@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux.proc_text import cpu_list
+from loadstone.linux.proc.text import cpu_list
 from loadstone.linux.sys_block import BlockDirectories
 from loadstone.vfs.generated import GeneratedFile, StaticDirectory
 

@@ -6,9 +6,10 @@ from errno import ENXIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import jobs, sending, signals
+from loadstone.linux import jobs
 from loadstone.linux.console import Console
-from loadstone.linux.signals import SIGCONT, SIGHUP
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.signals import SIGCONT, SIGHUP
 from loadstone.vfs.inode import ROOT
 
 if TYPE_CHECKING:

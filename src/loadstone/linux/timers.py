@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import Task
-from loadstone.linux import sending, signals
+from loadstone.linux.signal import sending, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from struct import pack, pack_into, unpack_from
 from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
-from loadstone.linux.auxv import AT_SYSINFO_EHDR
+from loadstone.linux.exec.auxv import AT_SYSINFO_EHDR
 from loadstone.linux.profile import PAGE, own_auxv, read_own_memory
 
 if TYPE_CHECKING:

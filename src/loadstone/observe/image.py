@@ -14,8 +14,8 @@ from loadstone.binfmt.names import ET_DYN, PT_LOAD, program_header_type
 from loadstone.binfmt.plan import AoutPlan, ElfPlan
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.linux.auxv import AT_NULL
-from loadstone.linux.auxv import name as auxv_name
+from loadstone.linux.exec.auxv import AT_NULL
+from loadstone.linux.exec.auxv import name as auxv_name
 from loadstone.observe.object_file import NotAnObject, ObjectFile
 from loadstone.observe.space import mappings_of
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from loadstone.binfmt.elf import GnuProperty
     from loadstone.binfmt.plan import ProgramHeader
-    from loadstone.linux.execve import ExecImage, Stage
-    from loadstone.linux.stack import InitialStack, Word
+    from loadstone.linux.exec.execve import ExecImage, Stage
+    from loadstone.linux.exec.stack import InitialStack, Word
     from loadstone.observe.object_file import Section, Source, Symbol
 
 SCHEMA = "loadstone/image/1"

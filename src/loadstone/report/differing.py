@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadstone.linux.auxv import name as auxv_name
+from loadstone.linux.exec.auxv import name as auxv_name
 
 
 def differing_line(entries: Sequence[tuple[int, int, int]]) -> str:

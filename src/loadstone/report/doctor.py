@@ -126,7 +126,7 @@ def _auto() -> Finding:
 
 
 def _vdso() -> Finding:
-    from loadstone.linux.auxv import AT_SYSINFO_EHDR
+    from loadstone.linux.exec.auxv import AT_SYSINFO_EHDR
     from loadstone.linux.profile import own_auxv, read_own_memory
     from loadstone.observe.object_file import BytesSource, NotAnObject, ObjectFile
 

@@ -20,8 +20,8 @@ from loadstone.binfmt.names import (
     program_header_type,
     property_name,
 )
-from loadstone.linux.auxv import AT_BASE, AT_EXECFN, AT_PLATFORM, AT_RANDOM
-from loadstone.linux.auxv import name as auxv_name
+from loadstone.linux.exec.auxv import AT_BASE, AT_EXECFN, AT_PLATFORM, AT_RANDOM
+from loadstone.linux.exec.auxv import name as auxv_name
 from loadstone.observe.image import failure_to_dict, section_type
 from loadstone.observe.maps import format_maps
 from loadstone.report.differing import differing_line
@@ -30,7 +30,7 @@ from loadstone.report.paper import DIM, Column, Paper, count
 
 if TYPE_CHECKING:
     from loadstone.errors import LinuxError
-    from loadstone.linux.stack import Word
+    from loadstone.linux.exec.stack import Word
     from loadstone.observe.image import Arithmetic, Image
     from loadstone.observe.object_file import Section
 

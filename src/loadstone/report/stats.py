@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from loadstone.linux.auxv import differing
+from loadstone.linux.exec.auxv import differing
 from loadstone.observe.at_exit import AtExit
 from loadstone.observe.fault_profile import FaultProfile, ObjectFaults
 from loadstone.observe.maps import Mapping

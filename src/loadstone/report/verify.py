@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
-from loadstone.linux import auxv
+from loadstone.linux.exec import auxv
 from loadstone.report.paper import DIM, STRONG, WARNING, Column, Paper, count
 from loadstone.verify.native import NativeMapping, parse_maps
 from loadstone.verify.runner import DIFFERS, IDENTICAL, LEFT_OUT, REFUSED_ALIKE

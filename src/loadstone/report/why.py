@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
-from loadstone.linux import auxv, origins
+from loadstone.linux.exec import auxv, origins
 from loadstone.report.paper import DIM, Paper, count
 
 if TYPE_CHECKING:
-    from loadstone.linux.origins import Origin
+    from loadstone.linux.exec.origins import Origin
     from loadstone.observe.image import Image
 
 _HEADINGS = {

@@ -23,7 +23,7 @@ from math import log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import HostError
-from loadstone.linux.layout import PAGE, Draws
+from loadstone.linux.exec.layout import PAGE, Draws
 from loadstone.verify.case import Case, ElfFile, write
 from loadstone.verify.case_text import parse_all
 from loadstone.verify.host_world import HostWorld
@@ -31,7 +31,7 @@ from loadstone.verify.kernel_side import IMAGE, NativeServer, Request, vector_fa
 from loadstone.verify.native import parse_maps
 
 if TYPE_CHECKING:
-    from loadstone.linux.execve import ExecImage
+    from loadstone.linux.exec.execve import ExecImage
 
 FALSE_ALARM = 1e-10  # at most so probable it is that one test refuses an even source
 _STACK_UNIT = 16

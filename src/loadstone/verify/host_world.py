@@ -9,10 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loadstone.linux.execve import ExecImage, Stage, execve, known_plans
-from loadstone.linux.prepared_images import PreparedImages
+from loadstone.linux.exec.execve import ExecImage, Stage, execve, known_plans
+from loadstone.linux.exec.prepared_images import PreparedImages
+from loadstone.linux.exec.program import ExecCredentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
-from loadstone.linux.program import ExecCredentials
 from loadstone.linux.vdso import make_vdso
 from loadstone.machine.physical import PhysicalMemory
 from loadstone.machine.shootdown import Shootdown
@@ -24,7 +24,7 @@ from loadstone.vfs.namespace import Origin
 
 if TYPE_CHECKING:
     from loadstone.events import Events
-    from loadstone.linux.layout import Draws
+    from loadstone.linux.exec.layout import Draws
     from loadstone.memory.placement import Layout
     from loadstone.vfs.location import Location
 

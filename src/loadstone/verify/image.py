@@ -10,16 +10,16 @@ import os
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadstone.linux import auxv, origins
+from loadstone.linux.exec import auxv, origins
 from loadstone.linux.vdso import asking_the_machine
 from loadstone.verify.native import parse_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadstone.linux.execve import ExecImage
-    from loadstone.linux.origins import Origin
-    from loadstone.linux.stack import Word
+    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.origins import Origin
+    from loadstone.linux.exec.stack import Word
     from loadstone.verify.native import NativeProcess
 
 PAGE = 4096

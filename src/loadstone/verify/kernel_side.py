@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from loadstone.errors import HostError
-from loadstone.linux.auxv import AT_SYSINFO, decode, name
+from loadstone.linux.exec.auxv import AT_SYSINFO, decode, name
 from loadstone.verify.native import NativeProcess, native_process
 from loadstone.verify.native_exec import NativeFailure
 

@@ -11,8 +11,8 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from loadstone.binfmt.names import ET_DYN, ET_EXEC, PT_LOAD
-from loadstone.linux.auxv import AT_PHDR, AT_SYSINFO, AT_SYSINFO_EHDR
-from loadstone.linux.layout import page_up
+from loadstone.linux.exec.auxv import AT_PHDR, AT_SYSINFO, AT_SYSINFO_EHDR
+from loadstone.linux.exec.layout import page_up
 from loadstone.linux.profile import BRK_ALWAYS, BRK_RANDOMIZED, Special
 from loadstone.verify.native import native_image
 from loadstone.verify.native_exec import NativeFailure

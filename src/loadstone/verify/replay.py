@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.binfmt.names import ET_DYN
 from loadstone.binfmt.plan import ElfPlan
-from loadstone.linux import auxv
-from loadstone.linux.layout import PAGE, Draws
+from loadstone.linux.exec import auxv
+from loadstone.linux.exec.layout import PAGE, Draws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.linux.execve import ExecImage
+    from loadstone.linux.exec.execve import ExecImage
     from loadstone.linux.profile import KernelProfile
     from loadstone.verify.image import ImageFacts
 

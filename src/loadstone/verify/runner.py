@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loadstone.binfmt.names import ET_DYN
 from loadstone.binfmt.plan import ElfPlan
 from loadstone.errors import HostError, LinuxError
-from loadstone.linux import origins
+from loadstone.linux.exec import origins
 from loadstone.linux.profile import RLIM_INFINITY, live_profile
 from loadstone.verify.image import Difference, ImageFacts, MustDiffer, compare, facts_of_image, facts_of_native
 from loadstone.verify.native import native_process
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadstone.api import Machine
-    from loadstone.linux.execve import ExecImage
-    from loadstone.linux.layout import Draws
+    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.layout import Draws
     from loadstone.linux.profile import KernelProfile
 
 IDENTICAL, REFUSED_ALIKE, DIFFERS, LEFT_OUT = "identical", "refused alike", "differs", "left out"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loadstone.linux.stack import MAX_ARG_STRLEN
+from loadstone.linux.exec.stack import MAX_ARG_STRLEN
 
 if TYPE_CHECKING:
     from loadstone.verify.runner import Request

@@ -18,15 +18,15 @@ from time import thread_time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadstone.errors import LinuxError
+from loadstone.linux.exec.program import ExecCredentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK
-from loadstone.linux.program import ExecCredentials
 from loadstone.memory.peek import peek
 from loadstone.verify.case import Case
 from loadstone.verify.kernel_side import IMAGE, Answer, Request, Span, ask_kernel, shown, vector_facts
 from loadstone.vfs.flags import O_WRONLY
 
 if TYPE_CHECKING:
-    from loadstone.linux.execve import ExecImage
+    from loadstone.linux.exec.execve import ExecImage
     from loadstone.memory.vma import Vma
     from loadstone.verify.host_world import HostWorld
 

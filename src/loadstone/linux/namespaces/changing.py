@@ -46,7 +46,7 @@ from loadstone.linux.namespaces.times import TimeNamespace
 from loadstone.linux.namespaces.users import DEEPEST, NOBODY, UserNamespace
 from loadstone.linux.namespaces.uts import UtsNamespace
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.signals import InitSignals
+from loadstone.linux.signal.signals import InitSignals
 from loadstone.linux.state import process_state, task_state
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from errno import EACCES, ENOENT
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.namespaces import namespaces_of, pid_namespace_of, users_of
+from loadstone.linux.tracing.inspecting import may_inspect
 from loadstone.vfs.file import OpenFile
 from loadstone.vfs.flags import S_IFLNK, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory, MagicLink

@@ -8,7 +8,7 @@ from loadstone.linux.clone import CLONE_NEWIPC
 from loadstone.linux.namespaces.base import FIRST_IPC, Namespace
 
 if TYPE_CHECKING:
-    from loadstone.linux.ipc_objects import IpcObjects
+    from loadstone.linux.ipc.objects import IpcObjects
     from loadstone.linux.namespaces.users import UserNamespace
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Process
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.namespaces.users import IdMap, UserNamespace
-    from loadstone.linux.proc_text import ProcessFacts
+    from loadstone.linux.proc.text import ProcessFacts
 
 
 def facts_seen(

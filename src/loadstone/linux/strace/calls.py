@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import errno_name
-from loadstone.linux import signals
+from loadstone.linux.signal import signals
 from loadstone.linux.strace.flags import PRCTL_STRINGS, bits, clone_text, named, numbers, open_flags
 from loadstone.linux.strace.structs import poll_events, signal_set
 from loadstone.linux.strace.times import time_spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadstone.linux import signals
+from loadstone.linux.signal import signals
 from loadstone.linux.strace.values import Formatter, Subject
 
 Table = tuple[tuple[int, str], ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from loadstone.linux import signals
-from loadstone.linux.signals import SigInfo
+from loadstone.linux.signal import signals
+from loadstone.linux.signal.signals import SigInfo
 from loadstone.linux.strace.flags import ACTION_FLAGS, STACK_FLAGS, named, statx_fields
 from loadstone.linux.strace.values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct, whole
 

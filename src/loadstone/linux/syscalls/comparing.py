@@ -6,9 +6,9 @@ from errno import EINVAL, EPERM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.tracing.inspecting import may_inspect
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task

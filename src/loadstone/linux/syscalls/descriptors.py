@@ -101,7 +101,7 @@ def _setfl(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     if argument & O_DIRECT and not file.inode.is_regular and file.inode.mode & S_IFMT != S_IFIFO:
         raise LinuxError(EINVAL)
     if (argument ^ file.flags) & O_ASYNC:
-        from loadstone.linux.file_owners import set_asynchronous
+        from loadstone.linux.signal.file_owners import set_asynchronous
 
         set_asynchronous(task, fd, file, bool(argument & O_ASYNC))
     file.flags = file.flags & ~SETTABLE | argument & SETTABLE

@@ -14,8 +14,8 @@ from loadstone.events import Syscall, publish
 from loadstone.linux import abi as tables
 from loadstone.linux.futexes import Futexes
 from loadstone.linux.refusals import AbsentError, count
-from loadstone.linux.restart import ERESTARTNOINTR, ERESTARTSYS, Restart
-from loadstone.linux.restart import NAMES as RESTART_NAMES
+from loadstone.linux.signal.restart import ERESTARTNOINTR, ERESTARTSYS, Restart
+from loadstone.linux.signal.restart import NAMES as RESTART_NAMES
 from loadstone.linux.syscalls.registry import Registry, SystemCall
 from loadstone.linux.timers import Timers
 from loadstone.memory.fault import PageWanted
@@ -24,7 +24,7 @@ from loadstone.wait import Interrupted
 if TYPE_CHECKING:
     from loadstone.events import Events
     from loadstone.kernel.process import Task
-    from loadstone.linux.ptrace import StopWait, Tracing
+    from loadstone.linux.tracing.ptrace import StopWait, Tracing
     from loadstone.wait import Blocking, Wait
 
 CALL_REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")  # number and arguments

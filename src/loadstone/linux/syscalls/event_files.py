@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.signal_file import SignalFile
-from loadstone.linux.signals import UNBLOCKABLE
+from loadstone.linux.signal.signalfd import SignalFile
+from loadstone.linux.signal.signals import UNBLOCKABLE
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall

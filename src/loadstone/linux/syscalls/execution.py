@@ -6,9 +6,9 @@ from errno import E2BIG, EACCES, EFAULT, EINVAL, ENAMETOOLONG
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import sending
+from loadstone.linux.exec.program import Opened
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.program import Opened
+from loadstone.linux.signal import sending
 from loadstone.linux.syscalls.lookup import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, path_at
 from loadstone.memory.user import copy_in, read_string, read_words
 from loadstone.memory.vma import PAGE, PAGE_MASK

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_LEASE, capable, user_shown
-from loadstone.linux.file_owners import (
+from loadstone.linux.of_task import pid_meant, pid_seen
+from loadstone.linux.signal.file_owners import (
     OWNER_GROUP,
     OWNER_PROCESS,
     OWNER_THREAD,
     make_owner,
     owner_of,
 )
-from loadstone.linux.of_task import pid_meant, pid_seen
-from loadstone.linux.signals import HIGHEST
+from loadstone.linux.signal.signals import HIGHEST
 from loadstone.linux.structs import INT, OWNER_EX, OWNER_IDS
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_ASYNC

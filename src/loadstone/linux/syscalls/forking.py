@@ -22,7 +22,7 @@ from loadstone.linux.clone import (
     CloneArguments,
 )
 from loadstone.linux.clone import clone as make
-from loadstone.linux.signals import HIGHEST, SIGCHLD
+from loadstone.linux.signal.signals import HIGHEST, SIGCHLD
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in
 

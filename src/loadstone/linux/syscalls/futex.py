@@ -9,7 +9,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.futexes import MATCH_ANY, Waiter, futexes_of, key_of, read_word, wake, write_word
 from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.refusals import AbsentError
-from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
+from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_time
 from loadstone.wait import TIMED_OUT, Interrupted, Wait

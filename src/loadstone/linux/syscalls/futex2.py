@@ -11,7 +11,7 @@ from loadstone.lean import NamedTuple
 from loadstone.linux.futexes import Waiter, futexes_of, key_of, read_word
 from loadstone.linux.futexes import wake as wake_up
 from loadstone.linux.of_task import monotonic_ahead
-from loadstone.linux.restart import ERESTARTSYS, Restart
+from loadstone.linux.signal.restart import ERESTARTSYS, Restart
 from loadstone.linux.syscalls.futex import PRIVATE, requeue, wait_on
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.time import MONOTONIC, REALTIME

@@ -142,7 +142,7 @@ def _ask_driver(call: Call) -> int:
 
 
 def _ask_network(call: Call) -> int:
-    from loadstone.linux import network_devices
+    from loadstone.linux.net import devices as network_devices
     from loadstone.linux.syscalls import file_signals
 
     if call.request in file_signals.SOCKET_REQUESTS:
@@ -179,7 +179,7 @@ def _asynchronous(call: Call) -> int:
     if bool(wanted) != bool(call.file.flags & O_ASYNC):
         if not call.file.asynchronous:
             raise LinuxError(ENOTTY)
-        from loadstone.linux.file_owners import set_asynchronous
+        from loadstone.linux.signal.file_owners import set_asynchronous
 
         set_asynchronous(call.task, call.fd, call.file, bool(wanted))
     return 0

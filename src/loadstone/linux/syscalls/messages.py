@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.linux.control_messages import MSG_CMSG_CLOEXEC, ControlOut, extra_in
+from loadstone.linux.net.control_messages import MSG_CMSG_CLOEXEC, ControlOut, extra_in
 from loadstone.linux.structs import INT
 from loadstone.linux.syscalls.readwrite import UIO_MAXIOV, broken_pipe, gather, length_of, segments_at
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
@@ -115,7 +115,7 @@ def _send(task: Task, file: SocketFile, segments: Segments, raw: bytes, extra: E
         raise LinuxError(EOPNOTSUPP)
     kind = file.socket.kind
     if isinstance(file.socket, InetSocket):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         target = inet.target_in(task, file.socket, raw)
         if kind == SOCK_STREAM:
@@ -337,7 +337,7 @@ class Receive:
         """The sender's address; nothing if it has no name."""
         sender, socket = self.received.sender, self._file.socket
         if isinstance(socket, InetSocket):
-            from loadstone.linux.inet_addresses import packed
+            from loadstone.linux.net.addresses import packed
 
             return packed(socket, self.received.source) if self.received.source is not None else b""
         return packed_address(sender.name) if sender is not None and sender.name is not None else b""

@@ -7,10 +7,10 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import task_of
 from loadstone.linux.syscalls.readwrite import UIO_MAXIOV
 from loadstone.linux.syscalls.registry import FULL, syscall
+from loadstone.linux.tracing.inspecting import may_inspect
 from loadstone.memory.user import copy_in, gather, pieces
 from loadstone.vfs.file import after, total
 from loadstone.vfs.regular import before, scatter

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
-from loadstone.linux import sending, signals
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.pidfd import PidFile
-from loadstone.linux.proc_files import ProcessDirectory
+from loadstone.linux.proc.files import ProcessDirectory
+from loadstone.linux.signal import sending, signals
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.signal import check_number, may_signal, queued
+from loadstone.linux.tracing.inspecting import may_inspect
 from loadstone.memory.user import copy_in
 from loadstone.vfs.flags import O_NONBLOCK
 

@@ -7,7 +7,7 @@ from struct import iter_unpack, pack
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
+from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.state import STICKY_TIMEOUTS, process_state
 from loadstone.linux.structs import SECOND, SIGSET_ARGUMENT, TIMESPEC, TIMEVAL
 from loadstone.linux.syscalls.registry import syscall
@@ -329,7 +329,7 @@ def mask_at(task: Task, address: int, size: int) -> int | None:
 
 def with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
     """Run `inner` with another signal mask. After a signal the old one comes back once its handler has returned."""
-    from loadstone.linux.sending import set_mask
+    from loadstone.linux.signal.sending import set_mask
 
     signals = task.signals
     old = signals.mask
@@ -354,7 +354,7 @@ def with_mask(task: Task, blocked: int | None, inner: Blocking) -> Blocking:
 
 
 def _unmask(task: Task, blocked: int | None, old: int) -> None:
-    from loadstone.linux.sending import set_mask
+    from loadstone.linux.signal.sending import set_mask
 
     if blocked is not None:
         task.signals.saved_mask = None

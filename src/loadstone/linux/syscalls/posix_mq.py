@@ -21,9 +21,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.ipc_objects import ipc_of
-from loadstone.linux.mqueue_files import QueueFile, QueueInode
-from loadstone.linux.posix_queues import (
+from loadstone.linux.ipc.mqueue_files import QueueFile, QueueInode
+from loadstone.linux.ipc.objects import ipc_of
+from loadstone.linux.ipc.posix_queues import (
     COOKIE_BYTES,
     MQ_PRIO_MAX,
     SIGEV_NONE,
@@ -33,7 +33,7 @@ from loadstone.linux.posix_queues import (
     Notification,
     Waiter,
 )
-from loadstone.linux.signals import HIGHEST
+from loadstone.linux.signal.signals import HIGHEST
 from loadstone.linux.structs import UINT
 from loadstone.linux.syscalls.lookup import open_file, path_at
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
@@ -47,7 +47,7 @@ from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.mqueue_files import QueueDirectory
+    from loadstone.linux.ipc.mqueue_files import QueueDirectory
     from loadstone.linux.syscalls.arguments import Address, Fd, InBytes, Mode, OpenFlags, OutBytes, Path, Size, UInt
     from loadstone.wait import Blocking
 

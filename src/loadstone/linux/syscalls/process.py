@@ -181,7 +181,7 @@ def set_robust_list(task: Task, head: Address, size: Size) -> int:
 @syscall(FULL)
 def get_robust_list(task: Task, pid: Pid, head: Address, size: Address) -> int:
     """get_robust_list(2)."""
-    from loadstone.linux.inspecting import may_inspect
+    from loadstone.linux.tracing.inspecting import may_inspect
 
     if pid == INIT and task.process.credentials.euid:
         raise LinuxError(EPERM, "the machine's own process")

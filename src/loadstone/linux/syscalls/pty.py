@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs
 from loadstone.linux.of_task import pid_seen
-from loadstone.linux.signals import SIGTTOU
+from loadstone.linux.signal.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls import terminal as any_terminal
 from loadstone.linux.syscalls.ioctl import FIONREAD

@@ -15,7 +15,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux import jobs
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.profile import PAGE, RLIM_INFINITY, RLIMIT_FSIZE
-from loadstone.linux.signals import SIGTTIN
+from loadstone.linux.signal.signals import SIGTTIN
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.placement import TASK_SIZE_MAX
@@ -67,8 +67,8 @@ def wait_for(block: WouldBlock, deadline: int | None = None) -> Wait:
 
 def broken_pipe(task: Task) -> None:
     """Send SIGPIPE, as writing where nobody reads does."""
-    from loadstone.linux.sending import send_task
-    from loadstone.linux.signals import SIGPIPE, from_process
+    from loadstone.linux.signal.sending import send_task
+    from loadstone.linux.signal.signals import SIGPIPE, from_process
 
     process = task.process
     send_task(task, from_process(SIGPIPE, process.pid, process.credentials.uid))
@@ -76,8 +76,8 @@ def broken_pipe(task: Task) -> None:
 
 def too_big(task: Task) -> LinuxError:
     """Send SIGXFSZ; the error to raise."""
-    from loadstone.linux.sending import send_task
-    from loadstone.linux.signals import SIGXFSZ, from_process
+    from loadstone.linux.signal.sending import send_task
+    from loadstone.linux.signal.signals import SIGXFSZ, from_process
 
     process = task.process
     send_task(task, from_process(SIGXFSZ, process.pid, process.credentials.uid))

@@ -7,11 +7,11 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import sending, signals
 from loadstone.linux.capabilities import CAP_KILL, capable_in
 from loadstone.linux.of_task import pid_meant, pid_seen, pids_of
-from loadstone.linux.restart import ERESTARTNOHAND, Restart
-from loadstone.linux.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.restart import ERESTARTNOHAND, Restart
+from loadstone.linux.signal.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_struct, read_time, write_struct
@@ -225,7 +225,7 @@ def rt_sigpending(task: Task, pending: OutSigset, size: Size) -> int:
 @syscall(FULL)
 def sigaltstack(task: Task, new: InStack, old: OutStack) -> int:
     """sigaltstack(2)."""
-    from loadstone.linux import signal_frame
+    from loadstone.linux.signal import frame as signal_frame
 
     given = read_struct(task, new, _STACK) if new else None
     state, sp = task.signals, task.context.sp
@@ -242,7 +242,7 @@ def sigaltstack(task: Task, new: InStack, old: OutStack) -> int:
 @syscall(FULL)
 def rt_sigreturn(task: Task) -> None:
     """rt_sigreturn(2)."""
-    from loadstone.linux import signal_frame
+    from loadstone.linux.signal import frame as signal_frame
 
     signal_frame.sigreturn(task)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.linux.control_messages import SOL_SOCKET, UCRED, seen
+from loadstone.linux.net.control_messages import SOL_SOCKET, UCRED, seen
 from loadstone.linux.structs import INT, SECOND, TIMEVAL
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.sockets import SO_RCVTIMEO, SO_SNDTIMEO, peer_of, socket_file
@@ -70,7 +70,7 @@ class Setting(NamedTuple):
 def _set_inet_option(task: Task, socket: Socket, level: int, option: int, address: int, length: int) -> None:
     if not isinstance(socket, InetSocket):
         raise LinuxError(EOPNOTSUPP)
-    from loadstone.linux import inet_options
+    from loadstone.linux.net import options as inet_options
 
     raw = copy_in(task.process.space, address, min(max(length, 0), 64))
     inet_options.put(socket, level, option, raw)
@@ -190,7 +190,7 @@ _NUMBERS: dict[int, Callable[[Socket], int]] = {
 
 
 def _inet_answer(socket: Socket, level: int, option: int) -> bytes:
-    from loadstone.linux import inet_options
+    from loadstone.linux.net import options as inet_options
 
     assert isinstance(socket, InetSocket)
     return inet_options.get(socket, level, option)

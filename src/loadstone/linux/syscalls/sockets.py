@@ -106,7 +106,7 @@ def packed_address(name: bytes | None) -> bytes:
 def name_of(socket: Socket) -> bytes:
     """The address that a socket is bound to."""
     if isinstance(socket, InetSocket):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         return inet.name_of(socket)
     return packed_address(socket.name)
@@ -115,7 +115,7 @@ def name_of(socket: Socket) -> bytes:
 def peer_of(socket: Socket) -> bytes:
     """The address of what a socket is connected to; ENOTCONN."""
     if isinstance(socket, InetSocket):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         return inet.peer_of(socket)
     if socket.peer is None:
@@ -203,7 +203,7 @@ def _new(task: Task, family: int, kind: int, protocol: int) -> SocketFile:
     if kind >= SOCK_MAX:
         raise LinuxError(EINVAL)
     if family in (AF_INET, AF_INET6):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         return SocketFile(inet.create(task, _space(task), family, kind, protocol, Who()), flags & O_NONBLOCK)
     if family == AF_NETLINK and kind in (SOCK_RAW, SOCK_DGRAM) and protocol == 0:
@@ -255,7 +255,7 @@ def bind(task: Task, fd: Fd, address: Address, length: Int) -> int:
     socket = socket_file(task, fd).socket
     raw = read_address(task, address, length)
     if isinstance(socket, InetSocket):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         inet.bind(task, socket, raw)
         return 0
@@ -322,7 +322,7 @@ def connect(task: Task, fd: Fd, address: Address, length: Int) -> int | Blocking
     raw = read_address(task, address, length)
     socket = file.socket
     if isinstance(socket, InetSocket):
-        from loadstone.linux import inet
+        from loadstone.linux.net import inet
 
         return patiently(
             task, file, inet.Connecting(task, socket, raw, bool(file.flags & O_NONBLOCK)), SO_SNDTIMEO, False

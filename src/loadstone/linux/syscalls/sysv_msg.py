@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_SYS_RESOURCE, capable_in
-from loadstone.linux.ipc_ids import (
+from loadstone.linux.ipc.ids import (
     IPC_INFO,
     IPC_NOWAIT,
     IPC_RMID,
@@ -18,8 +18,7 @@ from loadstone.linux.ipc_ids import (
     MAY_WRITE,
     PERMISSIONS,
 )
-from loadstone.linux.ipc_objects import ipc_of
-from loadstone.linux.message_queues import (
+from loadstone.linux.ipc.message_queues import (
     MSG_COPY,
     MSG_EXCEPT,
     MSG_NOERROR,
@@ -30,8 +29,9 @@ from loadstone.linux.message_queues import (
     Receiver,
     Wanted,
 )
+from loadstone.linux.ipc.objects import ipc_of
 from loadstone.linux.of_task import pid_seen
-from loadstone.linux.restart import ERESTARTNOHAND, Restart
+from loadstone.linux.signal.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_struct
 from loadstone.memory.user import copy_in, copy_out

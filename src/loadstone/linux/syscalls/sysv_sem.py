@@ -8,11 +8,11 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.ipc_ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
-from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.ipc.ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
+from loadstone.linux.ipc.objects import ipc_of
+from loadstone.linux.ipc.sem_undo import undo_list_of
+from loadstone.linux.ipc.semaphores import SEM_UNDO, SEMAEM, SEMVMX, Operation, SemaphoreSet, Step
 from loadstone.linux.of_task import pid_seen
-from loadstone.linux.sem_undo import undo_list_of
-from loadstone.linux.semaphores import SEM_UNDO, SEMAEM, SEMVMX, Operation, SemaphoreSet, Step
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_time
 from loadstone.memory.user import copy_in, copy_out

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_IPC_LOCK, capable_in
-from loadstone.linux.ipc_ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
-from loadstone.linux.ipc_objects import ipc_of
+from loadstone.linux.ipc.ids import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT, MAY_READ, MAY_WRITE, PERMISSIONS
+from loadstone.linux.ipc.objects import ipc_of
+from loadstone.linux.ipc.shm import SHM_LOCKED, Segment
 from loadstone.linux.of_task import pid_seen
-from loadstone.linux.shm import SHM_LOCKED, Segment
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, RLIMIT_MEMLOCK
 from loadstone.memory.mapping import FileAccess, page_align

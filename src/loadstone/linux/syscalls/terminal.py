@@ -13,7 +13,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux import jobs
 from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.linux.refusals import count_refusal
-from loadstone.linux.signals import SIGTTOU
+from loadstone.linux.signal.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 
 if TYPE_CHECKING:

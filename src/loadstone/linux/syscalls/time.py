@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import monotonic_ahead, pid_meant
-from loadstone.linux.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
+from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTNOHAND, Restart
 from loadstone.linux.structs import SECOND, TIMESPEC, TIMEVAL, WORD
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.linux.syscalls.transfer import read_time, write_struct

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import linux_of, pid_meant
-from loadstone.linux.signals import HIGHEST
+from loadstone.linux.signal.signals import HIGHEST
 from loadstone.linux.state import process_state
 from loadstone.linux.structs import INT, SECOND
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall

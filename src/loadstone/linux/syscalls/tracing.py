@@ -7,10 +7,15 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux import sending, signals, trace_registers
-from loadstone.linux.inspecting import may_inspect
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.ptrace import (
+from loadstone.linux.signal import sending, signals
+from loadstone.linux.signal.signals import HIGHEST, SIGKILL, SIGSTOP, SIGTRAP, UNBLOCKABLE
+from loadstone.linux.structs import WORD
+from loadstone.linux.syscalls.dispatch import CALL_REGISTERS
+from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.tracing import registers as trace_registers
+from loadstone.linux.tracing.inspecting import may_inspect
+from loadstone.linux.tracing.ptrace import (
     AT_ENTRY,
     AT_EXIT,
     EVENT_STOP,
@@ -22,10 +27,6 @@ from loadstone.linux.ptrace import (
     Tracee,
     Tracing,
 )
-from loadstone.linux.signals import HIGHEST, SIGKILL, SIGSTOP, SIGTRAP, UNBLOCKABLE
-from loadstone.linux.structs import WORD
-from loadstone.linux.syscalls.dispatch import CALL_REGISTERS
-from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.peek import peek, poke
 from loadstone.memory.user import copy_in, copy_out
 

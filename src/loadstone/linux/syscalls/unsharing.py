@@ -22,12 +22,12 @@ from loadstone.linux.clone import (
     CLONE_VM,
     NAMESPACES,
 )
-from loadstone.linux.inspecting import may_inspect
+from loadstone.linux.ipc.sem_undo import leave_undo
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.pidfd import PidFile
-from loadstone.linux.sem_undo import leave_undo
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, syscall
+from loadstone.linux.tracing.inspecting import may_inspect
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task

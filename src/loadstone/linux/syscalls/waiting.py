@@ -26,7 +26,7 @@ from loadstone.linux.children import (
 )
 from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.linux.pidfd import PidFile
-from loadstone.linux.signals import SIGCHLD
+from loadstone.linux.signal.signals import SIGCHLD
 from loadstone.linux.structs import INT
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, syscall

@@ -1,0 +1,1 @@
+"""execve(2): from a path to the first instruction of a program."""

@@ -1,0 +1,1 @@
+"""System V objects and POSIX message queues: what an IPC namespace holds."""

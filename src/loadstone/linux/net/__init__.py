@@ -1,0 +1,1 @@
+"""What system calls do with sockets and network devices."""

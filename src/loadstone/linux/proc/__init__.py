@@ -1,0 +1,1 @@
+"""What /proc shows: its files, where their facts come from, and their text."""

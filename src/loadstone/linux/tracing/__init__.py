@@ -1,0 +1,1 @@
+"""ptrace(2): who traces whom, and what a tracer sees and sets."""
