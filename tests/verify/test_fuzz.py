@@ -10,7 +10,7 @@ import pytest
 
 from loadstone.binfmt import elf, script
 from loadstone.errors import HostError
-from loadstone.linux.exec import layout, load_elf
+from loadstone.linux.exec import elf_segments, layout, load_elf
 from loadstone.report.verify_fuzz import findings_to_dict, write_findings
 from loadstone.verify import verdict
 from loadstone.verify.case import ElfFile, TextFile, write
@@ -76,7 +76,7 @@ def interpreters_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_bias_that_is_not_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_elf, "program_bias", lambda profile, _, *rest: layout.program_bias(profile, 0, *rest))
+    monkeypatch.setattr(elf_segments, "program_bias", lambda profile, _, *rest: layout.program_bias(profile, 0, *rest))
 
 
 def tails_that_are_not_cleared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@
 - `signal`, `ipc`, `net`, `namespaces`, `tracing`: what the handlers of these areas work on.
 - `proc`: the files of /proc. `strace`: system calls as the tool of that name prints them.
 - Beside them: fork and the end of processes (`clone`, `children`, `ending`), descriptors that are no files of a file
-  system (`epoll_file`, `timer_file`, `pidfd`...), futexes, cgroups, the vDSO, and what differs between kernels (`profile`).
+  system (`epoll_file`, `timer_file`, `pidfd`...), futexes, cgroups, the vDSO, and what differs between kernels
+  (`profile`).
 
 `personality.Linux` is the whole of it as the scheduler sees it.
 """
