@@ -100,14 +100,6 @@ def test_a_little_data_and_what_is_behind_it_gets_frames_of_its_own(world: World
     assert file.written == [] and file.page(8)[:4] != b"mine"
 
 
-@pytest.mark.parametrize(("pages", "looked_at", "filled"), [(1, False, 1), (4, False, 4), (5, False, 0), (4, True, 0)])
-def test_a_few_new_pages_are_there_at_once(world: World, pages: int, looked_at: bool, filled: int) -> None:
-    if looked_at:
-        world.space.events = world.events
-    start = world.anonymous(pages)
-    assert (present(world.space, start, pages), world.space.resident_pages) == (filled, filled)
-
-
 @pytest.mark.parametrize("why", ["too large", "no program", "shared", "behind no data", "somebody looks"])
 def test_other_data_waits_for_its_faults(world: World, why: str) -> None:
     file = File(40 * PAGE)
@@ -118,7 +110,7 @@ def test_other_data_waits_for_its_faults(world: World, why: str) -> None:
         world.space.events = world.events
     data = ALIGNED + 8 * PAGE
     if why == "behind no data":
-        world.anonymous(5, at=data + PAGE)
+        world.anonymous(4, at=data + PAGE)
     else:
         world.file(file, 17 if why == "too large" else 4, R | W, at=data, first=8, shared=why == "shared")
     assert present(world.space, data, 17) == 0

@@ -12,7 +12,7 @@ import pytest
 
 from loadstone import Machine
 from support.compilers import VARIANTS, Compiler
-from support.run import ENVIRONMENT, engine, loadstone, native, of_unicorn, run_command, same
+from support.run import ENVIRONMENT, engine, loadstone, native, of_unicorn, same
 
 DYNAMIC_GLIBC = ("pie", "no-pie")
 STATIC = ("static", "static-pie", "musl-static", "musl-static-pie")
@@ -230,15 +230,6 @@ def test_a_program_gets_descriptors_0_1_2_and_no_others(compiled: Compiler) -> N
     """What the machine holds open on the host is not the guest's."""
     got = loadstone("run", "/bin/ls", "/proc/self/fd")
     assert got.stdout == b"0\n1\n2\n3\n"
-
-
-def test_inherited_descriptors_are_not_visible(tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    with secret.open() as file:
-        line = run_command("/bin/ls", "/proc/self/fd")
-        done = subprocess.run(line, pass_fds=[file.fileno()], env=dict(ENVIRONMENT), capture_output=True, check=False)
-    assert done.stdout == b"0\n1\n2\n3\n"
 
 
 def test_run_accepts_a_program_whose_name_looks_like_an_option(here: Path, compiled: Compiler) -> None:

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
 
 _ALL_BITS = (1 << 64) - 1
-_FEW_BYTES = 4 * PAGE  # what a loader allocates from, and the main thread's control block
 
 
 class FileAccess(NamedTuple):
@@ -130,7 +129,7 @@ def map_area(
         vm_flags |= NORESERVE
     new = Proposal(address, address + length, vm_flags, offset)
     new.backing, new.file, new.path = backing, backing if file is None else file, path
-    _place_and_fill(space, new, flags, access is None)
+    _place_and_fill(space, new, flags)
     return address
 
 
@@ -152,7 +151,7 @@ def _checked_length(space: AddressSpace, length: int, offset: int, flags: int, b
     return length
 
 
-def _place_and_fill(space: AddressSpace, new: Proposal, flags: int, anonymous: bool) -> None:
+def _place_and_fill(space: AddressSpace, new: Proposal, flags: int) -> None:
     """Put a checked area in, with the pages that mmap's flags want there, and those that may come ahead of faults."""
     start, end, backing = new.start, new.end, new.backing
     fixed_file = flags & MAP_FIXED and backing is not None
@@ -162,7 +161,7 @@ def _place_and_fill(space: AddressSpace, new: Proposal, flags: int, anonymous: b
         _map_segment_ahead(space, vma, start, end - start, former)
     elif backing is not None:
         map_small(space, vma)
-    elif anonymous and _is_used_soon(space, vma, start, end - start, flags):
+    elif flags & MAP_FIXED and _is_behind_data(space, vma, start):
         map_ahead(space, vma, vma.start, vma.end)
     if new.flags & LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE:
         populate(space, start, end)
@@ -176,13 +175,6 @@ def _map_segment_ahead(space: AddressSpace, vma: Vma, start: int, length: int, f
     if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
         map_ahead(space, former, former.start, former.end)
     map_ahead(space, vma, start, start + length)
-
-
-def _is_used_soon(space: AddressSpace, vma: Vma, address: int, length: int, flags: int) -> bool:
-    """Whether new anonymous memory is so little that whoever asks for it needs it now, or goes on behind data."""
-    if length <= _FEW_BYTES:
-        return not flags & MAP_GROWSDOWN
-    return bool(flags & MAP_FIXED) and _is_behind_data(space, vma, address)
 
 
 def _is_behind_data(space: AddressSpace, vma: Vma, address: int) -> bool:

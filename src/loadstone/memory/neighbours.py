@@ -8,8 +8,7 @@ They matter to processes, which fork copies and exec builds anew, page by page:
 - mapping a small file for reading, or a part of a program or library, maps its cached pages at once; data, which is
   written first, gets frames of its own then if there is little of it, and so does .bss behind it;
 - a write fault that copies or reclaims a page of a private mapping does so for the 128 KiB around it;
-- a write fault in a small anonymous mapping, as a library has for .bss, fills all of it; one of up to four pages, which
-  the dynamic linker makes two of, is filled when it is made.
+- a write fault in a small anonymous mapping, as a library has for .bss, fills all of it.
 
 A page-cache page is copied ahead only where the mapping belongs to a program or library: of any other file the program
 may expect to see what is written to it later.
