@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
+from errno import EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -56,11 +56,11 @@ from loadstone.memory.vma import (
     PAGE,
     PAGE_SHIFT,
     READ,
-    SEALED,
     SHARED,
     WIPEONFORK,
     WRITE,
     Vma,
+    check_not_sealed,
 )
 from loadstone.memory.zap import zap
 
@@ -135,8 +135,8 @@ def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
 
 def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> Vma:
     """The VMA that holds [start, end) afterwards (kernel: madvise_vma_behavior)."""
-    if vma.flags & SEALED and advice in _DISCARDS and vma.backing is None and not vma.flags & (WRITE | SHARED):
-        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
+    if advice in _DISCARDS and vma.backing is None and not vma.flags & (WRITE | SHARED):
+        check_not_sealed(vma)
     if advice in _FLAG_CHANGES:
         return _change_flags(space, vma, start, end, advice)
     if advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):

@@ -57,8 +57,9 @@ from loadstone.memory.vma import (
     WIPEONFORK,
     WRITE,
     Vma,
+    check_not_sealed,
 )
-from loadstone.memory.zap import clear, pass_all_dirty_on
+from loadstone.memory.zap import clear, pass_all_dirty_on, zap
 
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
@@ -158,7 +159,7 @@ def _place_and_fill(space: AddressSpace, new: Proposal, flags: int) -> None:
     former = space.vmas.find(start) if fixed_file else None
     vma = _place(space, new)
     if fixed_file:
-        _map_segment_ahead(space, vma, start, end - start, former)
+        _map_segment_ahead(space, vma, start, end, former)
     elif backing is not None:
         map_small(space, vma)
     elif flags & MAP_FIXED and _is_behind_data(space, vma, start):
@@ -167,14 +168,14 @@ def _place_and_fill(space: AddressSpace, new: Proposal, flags: int) -> None:
         populate(space, start, end)
 
 
-def _map_segment_ahead(space: AddressSpace, vma: Vma, start: int, length: int, former: Vma | None) -> None:
-    """A file was mapped at a fixed address, as loaders put segments over their first mapping of all of the file.
+def _map_segment_ahead(space: AddressSpace, vma: Vma, start: int, end: int, former: Vma | None) -> None:
+    """A file was mapped to just [start, end), as loaders put segments over their first mapping of all of the file.
 
     `former` was there before. Where it was cut, what is left of it below is the first segment.
     """
     if former is not None and former.backing is vma.backing and former is space.vmas.before(vma):
         map_ahead(space, former, former.start, former.end)
-    map_ahead(space, vma, start, start + length)
+    map_ahead(space, vma, start, end)
 
 
 def _is_behind_data(space: AddressSpace, vma: Vma, address: int) -> bool:
@@ -208,13 +209,11 @@ def gather(space: AddressSpace, start: int, end: int) -> list[Vma]:
     if first.start < start:
         if end < first.end and len(vmas) >= space.limits.max_map_count:
             raise LinuxError(ENOMEM, f"the process has {len(vmas)} mappings (vm.max_map_count)")
-        if first.flags & SEALED:
-            raise LinuxError(EPERM, f"the mapping at {first.start:#x} is sealed")
+        check_not_sealed(first)
         vmas.split(first, start)
     found = vmas.overlapping(start, end)
     for vma in found:
-        if vma.flags & SEALED:
-            raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
+        check_not_sealed(vma)
     if found[-1].end > end:
         vmas.split(found[-1], end)
     return found
@@ -233,8 +232,7 @@ def remove(space: AddressSpace, gone: list[Vma]) -> None:
         if vma.flags & ACCOUNT:
             space.limits.commitment.uncharge(pages)
     start, end = gone[0].start, gone[-1].end
-    if entries:
-        space.shootdown.retire(space.page_table.root, start, end, entries)
+    space.shootdown.retire(space.page_table.root, start, end, entries)
     for vma in gone:  # only now: with the last mapping of shared memory its frames go
         space.vmas.remove(vma)
     space.page_table.prune(start, end)
@@ -318,7 +316,8 @@ def _replace(space: AddressSpace, new: Proposal) -> Vma | None:
         space.charge(pages - promised)
     else:
         limits.commitment.uncharge(promised)
-    _empty(space, old, new.start, new.end)
+    if zap(space, old, new.start, new.end):
+        space.page_table.prune(new.start, new.end)
     if joins is old:
         return old  # the same part of the same file: only its pages were new
     vma = Vma(new.start, new.end, new.flags, new.backing, new.offset, path=new.path, file=new.file)
@@ -326,15 +325,6 @@ def _replace(space: AddressSpace, new: Proposal) -> Vma | None:
     usage.add(new.flags, pages)
     vmas.cut_in(vma)
     return vma
-
-
-def _empty(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
-    """Take the pages of [start, end), part of a private mapping, away."""
-    space.note_resident_peak()
-    entries = clear(space, vma, start, end)
-    if entries:
-        space.shootdown.retire(space.page_table.root, start, end, entries)
-        space.page_table.prune(start, end)
 
 
 def _flags_of(prot: int, flags: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, ENOMEM, EPERM
+from errno import EACCES, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -22,10 +22,10 @@ from loadstone.memory.vma import (
     PAGE,
     PAGE_SHIFT,
     PROTECTION,
-    SEALED,
     SHARED,
     WRITE,
     Vma,
+    check_not_sealed,
 )
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def protect(space: AddressSpace, start: int, length: int, prot: int) -> None:
 def protect_vma(space: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> Vma:
     """Give [start, end), in `vma`, other flags; the VMA that has it now (kernel: mprotect_fixup)."""
     before = vma.flags
-    if before & SEALED:
-        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
+    check_not_sealed(vma)
     if flags == before:
         return vma
     pages = (end - start) >> PAGE_SHIFT

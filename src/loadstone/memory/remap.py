@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
+from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -22,10 +22,10 @@ from loadstone.memory.vma import (
     MAYSHARE,
     PAGE,
     PAGE_SHIFT,
-    SEALED,
     SHARED,
     UFFD_MISSING,
     Vma,
+    check_not_sealed,
 )
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _check_vma(space: AddressSpace, request: _Request, vma: Vma | None) -> None:
     """Kernel: check_prep_vma."""
     if vma is None:
         raise LinuxError(EFAULT, f"nothing is mapped at {request.address:#x}")
-    if vma.flags & SEALED:
-        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")
+    check_not_sealed(vma)
     old, new = request.old_length, request.new_length
     if new <= old and not request.places:
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from errno import EPERM
 from typing import TYPE_CHECKING, Any
+
+from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
     from loadstone.memory.backing import Backing
@@ -109,3 +112,9 @@ class Vma:
 
     def __repr__(self) -> str:
         return f"<Vma {self.start:x}-{self.end:x} {self.perms} {self.offset:x} {self.path or self.name}>"
+
+
+def check_not_sealed(vma: Vma) -> None:
+    """EPERM if `vma` is to stay as it is: see mseal(2)."""
+    if vma.flags & SEALED:
+        raise LinuxError(EPERM, f"the mapping at {vma.start:#x} is sealed")

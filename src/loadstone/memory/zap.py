@@ -19,10 +19,15 @@ _TAGS = 6  # the number of the byte of an entry that says whether it is of the z
 _ZERO_TAG = ZERO_PAGE >> 8 * _TAGS
 
 
-def zap(space: AddressSpace, vma: Vma, start: int, end: int) -> None:
-    """Unmap the pages of [start, end) in `vma`; the VMA stays (kernel: zap_page_range_single)."""
+def zap(space: AddressSpace, vma: Vma, start: int, end: int) -> bool:
+    """Unmap the pages of [start, end) in `vma`; the VMA stays (kernel: zap_page_range_single).
+
+    Whether any page was there, and a page table may therefore be empty now.
+    """
     space.note_resident_peak()
-    space.shootdown.retire(space.page_table.root, start, end, clear(space, vma, start, end))
+    gone = clear(space, vma, start, end)
+    space.shootdown.retire(space.page_table.root, start, end, gone)
+    return bool(gone)
 
 
 def clear(space: AddressSpace, vma: Vma, start: int, end: int) -> list[int]:
