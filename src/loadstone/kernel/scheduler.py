@@ -13,7 +13,7 @@ from loadstone.clock import VirtualClock
 from loadstone.errors import HostError, OutOfFrames
 from loadstone.events import Switch, publish
 from loadstone.kernel.cpu_time import KernelTime, VirtualKernelTime
-from loadstone.kernel.cpus import Cpus
+from loadstone.kernel.cpus import Cpu, Cpus
 from loadstone.kernel.outside import Outside
 from loadstone.kernel.policies import SLICE, make_policy
 from loadstone.kernel.process import ENDED, RUNNABLE, STOPPED, WAITING, ExitStatus, Task
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
-    from loadstone.kernel.cpus import Cpu
     from loadstone.kernel.kernel import Kernel
     from loadstone.machine.core import Core
 
