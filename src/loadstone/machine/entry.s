@@ -23,11 +23,48 @@
     .set ROW_SIZE_SHIFT, 6              # two masks with the values of what they leave of RDI and RSI, the answer
     .set MOST_MADE, 8
     .set NOTE_SIZE_SHIFT, 5             # number, first and second argument
+    .set TRAP_FLAG, 0x100
+    .set INTERRUPTS_ON, 0x200
+
+# What answers need of the program's registers, but for RAX and R11, goes to the data page.
+.macro save_registers
+    mov [rip + old_rcx], rcx
+    mov [rip + old_rsi], rsi
+    mov [rip + old_rdi], rdi
+    mov [rip + old_rsp], rsp
+.endm
+
+# And comes back, but for RSP.
+.macro restore_registers
+    mov rcx, [rip + old_rcx]
+    mov rsi, [rip + old_rsi]
+    mov rdi, [rip + old_rdi]
+.endm
+
+# The flags, from R11, by way of a stack that is not the program's.
+.macro restore_flags
+    lea rsp, [rip + stack_end]
+    push r11
+    popfq
+    mov rsp, [rip + old_rsp]
+.endm
+
+# Changes of the signal mask and of actions: not while the kernel makes them, nor with a size or addresses it would refuse.
+.macro check_change
+    cmp byte ptr [rip + signals_open], 0
+    je leave
+    cmp r10, SIGSET_SIZE
+    jne leave
+    cmp rsi, [rip + user_end]
+    ja leave
+    cmp rdx, [rip + user_end]
+    ja leave
+.endm
 
 entry:
     cmp word ptr [rcx - 2], 0x050f      # not behind a SYSCALL: the program has jumped here
     jne jumped
-    test r11d, 0x100                    # single-stepped
+    test r11d, TRAP_FLAG                # single-stepped
     jnz leave
     cmp rax, SIGPROCMASK
     je mask
@@ -50,50 +87,32 @@ measure:                                # RAX is not the number any more, but th
     jc refuse
     cmp rax, [rip + user_end]
     ja refuse
-    mov [rip + old_rcx], rcx
-    mov [rip + old_rsi], rsi
-    mov [rip + old_rdi], rdi
-    mov [rip + old_rsp], rsp
+    save_registers
 saved:                                  # a fault from here on is the user's page: the host puts the registers back
-    or r11d, 0x200
+    or r11d, INTERRUPTS_ON
     mov rdi, rsi
     mov eax, [rip + taken]
     lea rsi, [rip + buffer]
     add rsi, rax
     mov rcx, rdx
     rep movsb
-    mov rcx, [rip + old_rcx]
-    mov rsi, [rip + old_rsi]
-    mov rdi, [rip + old_rdi]
+    restore_registers
     mov rax, [rip + taken]              # with the number of reads above
     add rax, rdx
     add rax, [rip + one_read]
-    lea rsp, [rip + stack_end]
-    push r11
-    popfq
-    mov rsp, [rip + old_rsp]
+    restore_flags
     mov [rip + taken], rax
 done:                                   # it has been read, and only RAX and RIP are still to be set
     mov rax, rdx
     jmp rcx
 
 mask:                                   # rt_sigprocmask(how, set, old set, size)
-    cmp byte ptr [rip + signals_open], 0
-    je leave
-    cmp r10, SIGSET_SIZE
-    jne leave
-    cmp rsi, [rip + user_end]
-    ja leave
-    cmp rdx, [rip + user_end]
-    ja leave
+    check_change
     cmp edi, 2
     ja leave
-    mov [rip + old_rcx], rcx
-    mov [rip + old_rsi], rsi
-    mov [rip + old_rdi], rdi
-    mov [rip + old_rsp], rsp
+    save_registers
 mask_saved:                             # as above, and RAX
-    or r11d, 0x200
+    or r11d, INTERRUPTS_ON
     mov rcx, [rip + blocked]
     test rsi, rsi
     jz query
@@ -115,29 +134,17 @@ set:
     jz changed
     mov [rdx], rcx
 changed:
-    mov rcx, [rip + old_rcx]
-    mov rsi, [rip + old_rsi]
-    mov rdi, [rip + old_rdi]
+    restore_registers
     inc qword ptr [rip + mask_calls]
 mask_counted:                           # and the host counts it out again
-    lea rsp, [rip + stack_end]
-    push r11
-    popfq
-    mov rsp, [rip + old_rsp]
+    restore_flags
     mov [rip + blocked], rax
 mask_done:                              # it is the mask now, and only RAX and RIP are still to be set
     mov eax, 0
     jmp rcx
 
 action:                                 # rt_sigaction(signal, action, old action, size)
-    cmp byte ptr [rip + signals_open], 0
-    je leave
-    cmp r10, SIGSET_SIZE
-    jne leave
-    cmp rsi, [rip + user_end]
-    ja leave
-    cmp rdx, [rip + user_end]
-    ja leave
+    check_change
     cmp edi, 1
     jb leave
     cmp edi, SIGNALS
@@ -146,12 +153,9 @@ action:                                 # rt_sigaction(signal, action, old actio
     je leave
     cmp edi, SIGSTOP
     je leave
-    mov [rip + old_rcx], rcx
-    mov [rip + old_rsi], rsi
-    mov [rip + old_rdi], rdi
-    mov [rip + old_rsp], rsp
+    save_registers
 action_saved:                           # as above
-    or r11d, 0x200
+    or r11d, INTERRUPTS_ON
     test rsi, rsi
     jz given_none
     mov rax, [rsi]
@@ -173,36 +177,23 @@ given_none:
     add rdi, rax
     test rdx, rdx
     jz wanted_none
-    mov rax, [rdi]
-    mov [rdx], rax
-    mov rax, [rdi + 8]
-    mov [rdx + 8], rax
-    mov rax, [rdi + 16]
-    mov [rdx + 16], rax
-    mov rax, [rdi + 24]
-    mov [rdx + 24], rax
+    .irp word, 0, 8, 16, 24
+    mov rax, [rdi + \word]
+    mov [rdx + \word], rax
+    .endr
 wanted_none:
     inc qword ptr [rip + action_calls]
 action_counted:                         # and the host counts it out again, and makes the table anew
     test rsi, rsi
     jz action_done
-    mov rax, [rip + given]
-    mov [rdi], rax
-    mov rax, [rip + given + 8]
-    mov [rdi + 8], rax
-    mov rax, [rip + given + 16]
-    mov [rdi + 16], rax
-    mov rax, [rip + given + 24]
-    mov [rdi + 24], rax
+    .irp word, 0, 8, 16, 24
+    mov rax, [rip + given + \word]
+    mov [rdi + \word], rax
+    .endr
     bts [rip + actions_changed], rcx
 action_done:                            # it is the action now: the host puts the registers back, and RAX is 0
-    mov rcx, [rip + old_rcx]
-    mov rsi, [rip + old_rsi]
-    mov rdi, [rip + old_rdi]
-    lea rsp, [rip + stack_end]
-    push r11
-    popfq
-    mov rsp, [rip + old_rsp]
+    restore_registers
+    restore_flags
     mov eax, 0
     jmp rcx
 
@@ -256,11 +247,8 @@ note:
     mov rcx, [rip + old_rcx]
     mov rdi, [rip + old_rdi]
     mov r11, [rip + old_r11]
-    or r11d, 0x200
-    lea rsp, [rip + stack_end]
-    push r11
-    popfq
-    mov rsp, [rip + old_rsp]
+    or r11d, INTERRUPTS_ON
+    restore_flags
     mov [rip + made], rax
 foreseen_done:                          # it is answered now, and only RAX and RIP are still to be set
     mov rax, [rip + answer]
