@@ -201,11 +201,8 @@ foreseen:                               # a call whose answer the kernel knows b
     cmp rax, CALLS
     jae leave
     mov [rip + old_rax], rax
-    mov [rip + old_rcx], rcx
-    mov [rip + old_rsi], rsi
-    mov [rip + old_rdi], rdi
     mov [rip + old_r11], r11
-    mov [rip + old_rsp], rsp
+    save_registers
 foreseen_saved:                         # as above, and RAX and R11
     lea rcx, [rip + rows_of]
     movzx edi, byte ptr [rcx + rax]
