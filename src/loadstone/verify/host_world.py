@@ -94,7 +94,7 @@ class HostWorld:
     ) -> ExecImage:
         """Build the image of `path`; the caller releases `image.space`. Raises LinuxError.
 
-        All arguments are those of `linux.execve.execve`.
+        All arguments are those of `linux.exec.execve.execve`.
         """
         soft = {number: limit[0] for number, limit in self.rlimits.items()}
         return execve(

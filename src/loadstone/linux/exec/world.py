@@ -101,7 +101,7 @@ class ProcessWorld:
         program: Program | None = None,
         tells: bool = True,
     ) -> ExecImage:
-        """Build the image of `path` for the process. Raises LinuxError; see `linux.execve.execve`."""
+        """Build the image of `path` for the process. Raises LinuxError; see `linux.exec.execve.execve`."""
         return execve(
             self,
             path,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from loadstone.errors import LinuxError
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.of_task import linux_of, pids_of
-from loadstone.linux.proc import machine_text as proc_machine_text
-from loadstone.linux.proc import text
+from loadstone.linux.proc import machine_text, text
 from loadstone.linux.proc.facts import area_facts, memory_facts, process_facts
 from loadstone.linux.proc.files import PROC_DEVICE, Directory, MountsFile, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc.memory import MemoryFile, PagemapFile
@@ -167,8 +166,8 @@ class ProcessFiles:
             "stat": (0o444, lambda: text.stat(self.facts()), None),
             "statm": (0o444, lambda: text.statm(memory_facts(process.space)), None),
             "maps": (0o444, lambda: text.encode(process.space.render_maps()), None),
-            "mounts": (0o444, lambda: proc_machine_text.mounts(mount_lines(kernel.vfs, process.fs.root)), None),
-            "mountinfo": (0o444, lambda: proc_machine_text.mountinfo(mount_lines(kernel.vfs, process.fs.root)), None),
+            "mounts": (0o444, lambda: machine_text.mounts(mount_lines(kernel.vfs, process.fs.root)), None),
+            "mountinfo": (0o444, lambda: machine_text.mountinfo(mount_lines(kernel.vfs, process.fs.root)), None),
             "smaps": (0o444, lambda: text.smaps(area_facts(process.space)), None),
             "wchan": (0o444, lambda: b"0", None),
             "schedstat": (0o444, lambda: b"0 0 0\n", None),

@@ -1,8 +1,8 @@
 """The guest's /proc: its own processes and the machine it runs on, nothing of the host's.
 
-The texts are made by proc_text.py and proc_machine_text.py; the files of a process are in proc_process.py. Here stands
-which files there are in /proc itself and where their facts come from. Every file is made when it is looked up, its text
-when it is read from the start.
+The texts are made by text.py and machine_text.py; the files of a process are in process.py. Here stands which files
+there are in /proc itself and where their facts come from. Every file is made when it is looked up, its text when it is
+read from the start.
 """
 
 from __future__ import annotations

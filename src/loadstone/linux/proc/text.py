@@ -1,7 +1,7 @@
 """The text of the files of /proc/PID, byte for byte in the kernel's formats. Pure functions from facts to bytes.
 
 Formats: the kernel's fs/proc/{array,base,fd,task_mmu}.c; widths and field order are those of Linux 6.18. Sizes are in
-bytes unless a name says otherwise. What tells of the machine is in proc_machine_text.py.
+bytes unless a name says otherwise. What tells of the machine is in machine_text.py.
 """
 
 from __future__ import annotations

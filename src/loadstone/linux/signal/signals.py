@@ -1,7 +1,7 @@
 """Signals: their numbers, what is told with them, what a process does with them, and which of them are pending.
 
-How they are sent is in `linux.sending`, what the CPU's exceptions become in `linux.exceptions`, and how they reach the
-program in `linux.delivery`.
+How they are sent is in `sending`, what the CPU's exceptions become in `linux.exceptions`, and how they reach the
+program in `delivery`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""System calls on signals (kernel/signal.c). What signals are is in `linux.signals`."""
+"""System calls on signals (kernel/signal.c). What signals are is in `linux.signal.signals`."""
 
 from __future__ import annotations
 
