@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from loadstone.machine import entry_loops, paging
+from loadstone.machine import assembling, entry_loops, paging
 from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, PRESENT, WRITABLE, ZERO_PAGE
 from loadstone.machine.physical import ANONYMOUS, ENTRIES, FRAME_SIZE, TABLE, PhysicalMemory
 
@@ -24,9 +24,9 @@ on_x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the loops ar
 @pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objcopy")), reason="gcc or objcopy is not installed")
 @on_x86
 def test_the_bytes_are_entries_s_assembled() -> None:
-    code, offsets = entry_loops.assemble()
+    code, symbols = assembling.assemble("entries.s")
     assert code == entry_loops._CODE
-    assert offsets == entry_loops._OFFSETS
+    assert symbols.items() >= entry_loops._OFFSETS.items()
 
 
 def test_the_loops_use_the_page_tables_bits() -> None:

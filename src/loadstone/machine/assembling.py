@@ -1,10 +1,16 @@
-"""Machine code from its source, by the host's compiler: for developers and tests. A run takes the bytes as they are."""
+"""Machine code from its source, by the host's compiler: for developers and tests. A run takes the bytes as they are.
+
+`python -m loadstone.machine.assembling entry.s` prints what the module that has the bytes of entry.s should have.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
+
+_BYTES_A_LINE = 32
 
 
 def assemble(source: str) -> tuple[bytes, dict[str, int]]:
@@ -20,8 +26,14 @@ def assemble(source: str) -> tuple[bytes, dict[str, int]]:
             return file.read(), symbols
 
 
-def print_code(code: bytes, offsets: dict[str, int]) -> None:
-    """As the modules have it: the bytes in hexadecimal, and where its parts begin."""
-    for start in range(0, len(code), 32):
-        print("    " + code[start : start + 32].hex(" ", 4))
-    print({name: hex(offset) for name, offset in offsets.items()})
+def _print(code: bytes, symbols: dict[str, int]) -> None:
+    """As the modules have it: the bytes in hexadecimal, and where its parts begin. (In capitals are constants.)"""
+    for start in range(0, len(code), _BYTES_A_LINE):
+        print("    " + code[start : start + _BYTES_A_LINE].hex(" ", 4))
+    labels = [(offset, name) for name, offset in symbols.items() if not name.isupper() and offset < len(code)]
+    for offset, name in sorted(labels):
+        print(f'    "{name}": {offset:#x},')
+
+
+if __name__ == "__main__":
+    _print(*assemble(sys.argv[1]))

@@ -1,5 +1,5 @@
-# The loops of entry_loops.py as source. After a change: `python -m loadstone.machine.entry_loops` prints the bytes for
-# that file; a test assembles this one and compares.
+# The loops of entry_loops.py as source. After a change: `python -m loadstone.machine.assembling entries.s` prints the
+# bytes for that file; a test assembles this one and compares.
 #
 # Both are C functions (System V: rdi rsi rdx rcx r8). An entry's frame number is in bits 12 to 51.
 

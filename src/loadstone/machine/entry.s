@@ -1,5 +1,6 @@
 # What SYSCALL enters where it stays in ring 3 (kvm_entry.py), as source. It runs there, as the program does. After a
-# change: `python -m loadstone.machine.kvm_entry` prints the bytes for that file; a test assembles this one and compares.
+# change: `python -m loadstone.machine.assembling entry.s` prints the bytes for that file; a test assembles this one and
+# compares.
 #
 # On entry RCX is where the program goes on and R11 its flags; interrupts seem off, so that bit is put right. Everything
 # but RAX, RCX and R11 has to be as it was when the program goes on; the stack is the program's and is not written to.

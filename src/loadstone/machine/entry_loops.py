@@ -97,17 +97,3 @@ class _MachineCode:
 @cache
 def _machine_code() -> _MachineCode | None:
     return _MachineCode() if os.uname().machine == "x86_64" else None
-
-
-def assemble() -> tuple[bytes, dict[str, int]]:
-    """entries.s as machine code and its entry points, by the host's compiler; for developers and the test."""
-    from loadstone.machine import assembling
-
-    code, symbols = assembling.assemble("entries.s")
-    return code, {name: symbols[name] for name in _OFFSETS}
-
-
-if __name__ == "__main__":
-    from loadstone.machine.assembling import print_code
-
-    print_code(*assemble())

@@ -1,5 +1,5 @@
-# The hooks of native_code.py as source. After a change: `python -m loadstone.machine.native_code` prints the bytes for
-# that file; a test assembles this one and compares.
+# The hooks of native_code.py as source. After a change: `python -m loadstone.machine.assembling hooks.s` prints the bytes
+# for that file; a test assembles this one and compares.
 #
 # All are C functions (System V: rdi rsi rdx rcx r8 r9). `control` is struct Control of native_code.py.
 

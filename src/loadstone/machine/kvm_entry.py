@@ -227,17 +227,3 @@ class EntryPage:
 
     def _restore(self, window: Any) -> None:
         window[RCX], window[RSI], window[RDI], window[RSP] = self.words[OLD_RCX : OLD_RSP + 1].tolist()
-
-
-def assemble() -> tuple[bytes, dict[str, int]]:
-    """entry.s as machine code, and where its parts begin, by the host's compiler; for developers and the test."""
-    from loadstone.machine import assembling
-
-    code, symbols = assembling.assemble("entry.s")
-    return code, {name: symbols[name] for name in LABELS}
-
-
-if __name__ == "__main__":
-    from loadstone.machine.assembling import print_code
-
-    print_code(*assemble())

@@ -153,15 +153,15 @@ _CODE = bytes.fromhex(
     """
 )
 _OFFSETS = {
-    "enter": 0x0,
-    "nothing": 0x370,
-    "syscall": 0x110,
-    "interrupt": 0x380,
-    "cpuid": 0x390,
-    "block": 0x440,
-    "edge": 0x460,
-    "code": 0x510,
-    "fill": 0x530,
+    "on_enter": 0x0,
+    "on_nothing": 0x370,
+    "on_syscall": 0x110,
+    "on_interrupt": 0x380,
+    "on_cpuid": 0x390,
+    "on_block": 0x440,
+    "on_edge": 0x460,
+    "on_code": 0x510,
+    "on_fill": 0x530,
 }
 
 
@@ -203,9 +203,9 @@ class NativeHooks:
         self._page = ExecutablePage(_CODE, near=control.start)
         base = self._page.address
         self.nothing, self.syscall, self.interrupt, self.cpuid, self.block, self.edge, self.code, self.fill = (
-            base + offset for name, offset in _OFFSETS.items() if name != "enter"
+            base + offset for name, offset in _OFFSETS.items() if name != "on_enter"
         )
-        self.enter: Any = _ENTER(base + _OFFSETS["enter"])
+        self.enter: Any = _ENTER(base + _OFFSETS["on_enter"])
 
     def _batch(self, names: Sequence[str], offset: int) -> tuple[int, int]:
         """Addresses of the first two arguments of a batch call that moves these registers from or to Control."""
@@ -217,17 +217,3 @@ class NativeHooks:
     def close(self) -> None:
         """Give the page back; no engine may hold one of the hooks any more."""
         self._page.close()
-
-
-def assemble() -> tuple[bytes, dict[str, int]]:
-    """hooks.s as machine code and its entry points, by the host's compiler; for developers and the test."""
-    from loadstone.machine import assembling
-
-    code, symbols = assembling.assemble("hooks.s")
-    return code, {name: symbols[f"on_{name}"] for name in _OFFSETS}
-
-
-if __name__ == "__main__":
-    from loadstone.machine.assembling import print_code
-
-    print_code(*assemble())
