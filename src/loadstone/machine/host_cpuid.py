@@ -6,6 +6,8 @@ import ctypes
 import mmap
 from ctypes import c_uint32, c_void_p
 
+from loadstone.machine.cpuid import Answer
+
 # void answer(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]), System V calling convention
 _CODE = bytes.fromhex(
     "53"  # push rbx
@@ -15,8 +17,6 @@ _CODE = bytes.fromhex(
     "418900 41895804 41894808 4189500c"  # mov [r8], eax … ebx, ecx, edx
     "5b c3"  # pop rbx; ret
 )
-
-Answer = tuple[int, int, int, int]
 
 
 class HostCpuid:

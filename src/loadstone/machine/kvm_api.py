@@ -47,8 +47,6 @@ REGISTERS = (
 SREGS_SIZE, REGS_SIZE = 312, 144
 XSAVE_SIZE = 4096
 
-Answer = tuple[int, int, int, int]
-
 
 def segment(
     selector: int, kind: int, ring: int, *, base: int = 0, limit: int = 0xFFFF_FFFF, long: int = 0, big: int = 0,

@@ -7,18 +7,13 @@ instructions: no vCPU can be the baseline CPU there, which `KvmCore` finds out b
 
 from __future__ import annotations
 
-import struct
-
 from loadstone.lean import NamedTuple
-from loadstone.machine import cpuid
-from loadstone.machine.kvm_cpuid import STATES, STRUCTURED_FEATURES, answers, as_programs_see_it
+from loadstone.machine.kvm_cpuid import STATES, STRUCTURED_FEATURES, answers, as_programs_see_it, baseline_table
 from loadstone.machine.kvm_tables import CR4_OSXSAVE, CR4_PKE
 
 FXSAVE_SIZE = 512
 _PKU = 1 << 3  # CPUID.7:ECX
 _XSAVE_LEAST, _X87_SSE = 576, 3
-_ENTRY = struct.Struct("<7I12x")
-_INDEX_MATTERS = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 _NOTHING = (0, 0, 0, 0)
 _AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
 
@@ -51,8 +46,4 @@ def host_cpu(supported: bytes) -> Cpu:
 
 def baseline_cpu() -> Cpu:
     """The CPU that the Unicorn core is, too: no XSAVE, so no state but x87 and SSE."""
-    entries = [
-        _ENTRY.pack(leaf, part, _INDEX_MATTERS if leaf in cpuid.INDEXED else 0, *answer)
-        for leaf, part, answer in cpuid.table()
-    ]
-    return Cpu(struct.pack("<II", len(entries), 0) + b"".join(entries), _X87_SSE, 0, FXSAVE_SIZE)
+    return Cpu(baseline_table(), _X87_SSE, 0, FXSAVE_SIZE)

@@ -10,21 +10,23 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from loadstone.machine import cpuid
 from loadstone.machine.host_cpuid import HostCpuid
 
 FEATURES, STRUCTURED_FEATURES, TOPOLOGY, STATES, NEWER_TOPOLOGY = 1, 7, 0xB, 0xD, 0x1F
 XSAVE = 1 << 26  # of leaf 1, ECX
 
-_HEAD, _ENTRY = 8, struct.Struct("<7I12x")  # function, index, flags, EAX, EBX, ECX, EDX
+_HEAD, _ENTRY = struct.Struct("<I4x"), struct.Struct("<7I12x")  # how many entries; one
 _INDEX_MATTERS = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 _HYPERVISOR_LEAVES = range(0x4000_0000, 0x4001_0000)
 _INITIAL_APIC_ID = 0xFF << 24  # of leaf 1, EBX
 _MOST_LEVELS = 6  # of a topology: thread, core, module, tile, die, and the end
 
 Entry = tuple[int, int, int, int, int, int, int]
+"""Function, index, flags, EAX, EBX, ECX, EDX."""
 
 
-def answers(table: bytes) -> dict[tuple[int, int], tuple[int, int, int, int]]:
+def answers(table: bytes) -> dict[tuple[int, int], cpuid.Answer]:
     """EAX, EBX, ECX, EDX by (function, index)."""
     return {(leaf, part): (a, b, c, d) for leaf, part, _, a, b, c, d in _entries(table)}
 
@@ -39,7 +41,14 @@ def as_programs_see_it(supported: bytes) -> bytes:
         entries = [_of_host(entry, host) for entry in _entries(supported) if entry[0] not in (TOPOLOGY, NEWER_TOPOLOGY)]
         for leaf in (TOPOLOGY, NEWER_TOPOLOGY):
             entries += _topology(leaf, host)
-    return struct.pack("<II", len(entries), 0) + b"".join(_ENTRY.pack(*entry) for entry in entries)
+    return _table_of(entries)
+
+
+def baseline_table() -> bytes:
+    """The table for a vCPU that is to be the CPU of cpuid.py."""
+    return _table_of(
+        [(leaf, part, _INDEX_MATTERS if leaf in cpuid.INDEXED else 0, *answer) for leaf, part, answer in cpuid.table()]
+    )
 
 
 def _of_host(entry: Entry, host: HostCpuid) -> Entry:
@@ -63,6 +72,11 @@ def _topology(leaf: int, host: HostCpuid) -> Iterator[Entry]:
 
 
 def _entries(table: bytes) -> Iterator[Entry]:
-    for start in range(_HEAD, len(table), _ENTRY.size):
+    for start in range(_HEAD.size, len(table), _ENTRY.size):
         leaf, part, flags, a, b, c, d = _ENTRY.unpack_from(table, start)
         yield leaf, part, flags, a, b, c, d
+
+
+def _table_of(entries: list[Entry]) -> bytes:
+    """`struct kvm_cpuid2`."""
+    return _HEAD.pack(len(entries)) + b"".join(_ENTRY.pack(*entry) for entry in entries)
