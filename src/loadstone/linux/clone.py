@@ -9,6 +9,28 @@ from loadstone.errors import LinuxError
 from loadstone.events import Fork, publish
 from loadstone.kernel.process import Process, Task
 from loadstone.lean import NamedTuple
+from loadstone.linux.clone_flags import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_CLEAR_SIGHAND,
+    CLONE_DETACHED,
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_INTO_CGROUP,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_PARENT,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SETTLS,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VFORK,
+    CLONE_VM,
+    NAMESPACES,
+)
 from loadstone.linux.ipc.sem_undo import leave_undo, share_undo
 from loadstone.linux.of_task import linux_of, own_tid, pid_seen, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
@@ -23,19 +45,6 @@ if TYPE_CHECKING:
     from loadstone.machine.core import Context
     from loadstone.wait import Blocking
 
-# include/uapi/linux/sched.h
-CSIGNAL = 0xFF
-CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PIDFD = 0x100, 0x200, 0x400, 0x800, 0x1000
-CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT, CLONE_THREAD, CLONE_NEWNS = 0x2000, 0x4000, 0x8000, 0x10000, 0x20000
-CLONE_SYSVSEM, CLONE_SETTLS, CLONE_PARENT_SETTID, CLONE_CHILD_CLEARTID = 0x40000, 0x80000, 0x100000, 0x200000
-CLONE_DETACHED, CLONE_UNTRACED, CLONE_CHILD_SETTID, CLONE_NEWCGROUP = 0x400000, 0x800000, 0x1000000, 0x2000000
-CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = (1 << bit for bit in range(26, 32))
-CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP, CLONE_NEWTIME = 0x1_0000_0000, 0x2_0000_0000, 0x80
-
-NAMESPACES = (
-    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
-)  # fmt: skip
-_NEW = NAMESPACES | CLONE_NEWTIME
 _TABLES = CLONE_FS | CLONE_FILES
 
 
@@ -71,7 +80,7 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     _start_registers(child, asked)
     child.clear_child_tid = asked.child_tid if flags & CLONE_CHILD_CLEARTID else 0
     try:
-        if flags & _NEW or child.personal.namespaces is not None:
+        if flags & NAMESPACES or child.personal.namespaces is not None:
             _enter_namespaces(task, child, asked)
         _tell_numbers(task, child, asked, descriptor)
     except BaseException:  # no frame is left: the call is made again, or its process killed
@@ -165,7 +174,7 @@ def _check(task: Task, asked: CloneArguments) -> None:
         raise LinuxError(EBADF, "there are no cgroups before cgroup2 is mounted")
     if flags & CLONE_SETTLS and asked.tls >= task.process.space.layout.task_size:  # kernel: do_arch_prctl_64
         raise LinuxError(EPERM, f"{asked.tls:#x} is not an address of the program")
-    if flags & _NEW or task_state(task).namespaces is not None:
+    if flags & NAMESPACES or task_state(task).namespaces is not None:
         from loadstone.linux.namespaces.changing import check_birth
 
         check_birth(task, flags)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadstone.linux.clone import CLONE_NEWCGROUP
+from loadstone.linux.clone_flags import CLONE_NEWCGROUP
 from loadstone.linux.namespaces.base import Namespace
 
 

@@ -21,7 +21,7 @@ from loadstone.linux.capabilities import (
     capable,
     capable_in,
 )
-from loadstone.linux.clone import (
+from loadstone.linux.clone_flags import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.base import Namespace
     from loadstone.vfs.location import Mount
-
-_ALL = NAMESPACES | CLONE_NEWTIME
 
 
 def check_birth(task: Task, flags: int) -> None:
@@ -97,7 +95,7 @@ def check_wanted(task: Task, asked: CloneArguments) -> None:
 
 def born(task: Task, child: Task, asked: CloneArguments) -> None:
     """Put a child into the namespaces of its parent, or into new ones, and give it its numbers there."""
-    if asked.flags & _ALL:
+    if asked.flags & NAMESPACES:
         follow(child.process.fs, make_for(task, child, asked.flags))
     now = namespaces_of(child)
     if now.time is not now.time_for_children and not asked.flags & CLONE_VM:
@@ -133,7 +131,7 @@ def make_for(task: Task, to: Task, flags: int) -> dict[Mount, Mount]:
     """
     if flags & CLONE_NEWUSER:
         _make_users(to)
-    if not flags & ~CLONE_NEWUSER & _ALL:
+    if not flags & ~CLONE_NEWUSER & NAMESPACES:
         return {}
     if not capable(to.process.credentials, CAP_SYS_ADMIN):
         raise LinuxError(EPERM, "a namespace needs CAP_SYS_ADMIN")

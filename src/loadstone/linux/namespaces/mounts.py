@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable_in
-from loadstone.linux.clone import CLONE_NEWNS
+from loadstone.linux.clone_flags import CLONE_NEWNS
 from loadstone.linux.namespaces.base import FIRST_MOUNT, Namespace
 from loadstone.linux.state import task_state
 from loadstone.vfs.location import Location

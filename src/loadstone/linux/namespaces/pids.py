@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.kernel import RESERVED_PIDS
-from loadstone.linux.clone import CLONE_NEWPID
+from loadstone.linux.clone_flags import CLONE_NEWPID
 from loadstone.linux.namespaces.base import Namespace
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_SYS_TIME, capable_in
-from loadstone.linux.clone import CLONE_NEWTIME
+from loadstone.linux.clone_flags import CLONE_NEWTIME
 from loadstone.linux.namespaces.base import FIRST_TIME, Namespace
 
 if TYPE_CHECKING:

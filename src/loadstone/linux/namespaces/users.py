@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.capabilities import capable
-from loadstone.linux.clone import CLONE_NEWUSER
+from loadstone.linux.clone_flags import CLONE_NEWUSER
 from loadstone.linux.namespaces.base import Namespace
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadstone.linux.clone import CLONE_NEWUTS
+from loadstone.linux.clone_flags import CLONE_NEWUTS
 from loadstone.linux.namespaces.base import Namespace
 
 if TYPE_CHECKING:

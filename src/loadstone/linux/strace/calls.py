@@ -11,6 +11,13 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import errno_name
+from loadstone.linux.clone_flags import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SETTLS,
+)
 from loadstone.linux.signal import signals
 from loadstone.linux.strace.flags import PRCTL_STRINGS, bits, clone_text, named, numbers, open_flags
 from loadstone.linux.strace.structs import poll_events, signal_set
@@ -34,8 +41,8 @@ _EPOLL_EVENTS = (
 )
 _EPOLL_TABLE = tuple((1 << shift, f"EPOLL{label}") for shift, label in enumerate(_EPOLL_EVENTS.split()) if label != "-")
 _EPOLL = Struct("<IQ")
-_CLONE_VFORK_AND_PARENT = 0x100000 | 0x1000  # CLONE_PARENT_SETTID, CLONE_PIDFD
-_SETTLS, _CHILD_TID = 0x80000, 0x1000000 | 0x200000
+_WITH_PARENT_TID = CLONE_PARENT_SETTID | CLONE_PIDFD
+_WITH_CHILD_TID = CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
 _AFFINITY_MOST = 4096
 
 
@@ -176,12 +183,12 @@ def clone(subject: Subject) -> list[str]:
     """clone(2): the arguments with their names, those that mean something."""
     flags, stack, parent, child, tls = subject.arguments
     shown = [f"child_stack={hex(stack) if stack else 'NULL'}", f"flags={clone_text(flags)}"]
-    if flags & _CLONE_VFORK_AND_PARENT:
+    if flags & _WITH_PARENT_TID:
         value = peek(subject.task, parent, 4) if subject.result > 0 else b""
         shown.append(f"parent_tid=[{_INT.unpack(value)[0]}]" if len(value) == 4 else f"parent_tid={parent:#x}")
-    if flags & _SETTLS:
+    if flags & CLONE_SETTLS:
         shown.append(f"tls={tls:#x}")
-    if flags & _CHILD_TID:
+    if flags & _WITH_CHILD_TID:
         shown.append(f"child_tidptr={child:#x}")
     return shown
 
@@ -193,14 +200,18 @@ def clone_arguments(subject: Subject) -> str:
     if len(data) < 64:
         return address(subject)
     flags, pidfd, child, parent, number, stack, stack_size, tls = Struct("<8Q").unpack(data[:64])
-    pointer = [(0x1000, "pidfd", pidfd), (_CHILD_TID, "child_tid", child), (0x100000, "parent_tid", parent)]
+    pointer = [
+        (CLONE_PIDFD, "pidfd", pidfd),
+        (_WITH_CHILD_TID, "child_tid", child),
+        (CLONE_PARENT_SETTID, "parent_tid", parent),
+    ]
     shown = [f"flags={clone_text(flags)}"]
     shown += [f"{name}={value:#x}" for mask, name, value in pointer if flags & mask]
     shown.append(f"exit_signal={signals.name(number) if number else 0}")
     shown += [f"stack={hex(stack) if stack else 'NULL'}", f"stack_size={hex(stack_size) if stack_size else 0}"]
-    shown += [f"tls={tls:#x}"] if flags & _SETTLS else []
+    shown += [f"tls={tls:#x}"] if flags & CLONE_SETTLS else []
     text = "{" + ", ".join(shown) + "}"
-    written = peek(subject.task, parent, 4) if flags & 0x100000 and subject.result > 0 else b""
+    written = peek(subject.task, parent, 4) if flags & CLONE_PARENT_SETTID and subject.result > 0 else b""
     return f"{text} => {{parent_tid=[{_INT.unpack(written)[0]}]}}" if len(written) == 4 else text
 
 

@@ -7,7 +7,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.clone import (
+from loadstone.linux.clone import CloneArguments
+from loadstone.linux.clone import clone as make
+from loadstone.linux.clone_flags import (
     CLONE_CLEAR_SIGHAND,
     CLONE_DETACHED,
     CLONE_INTO_CGROUP,
@@ -19,9 +21,7 @@ from loadstone.linux.clone import (
     CLONE_VFORK,
     CLONE_VM,
     CSIGNAL,
-    CloneArguments,
 )
-from loadstone.linux.clone import clone as make
 from loadstone.linux.signal.signals import HIGHEST, SIGCHLD
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.memory.user import copy_in

@@ -9,12 +9,11 @@ from errno import EINVAL, EMFILE, EPERM, ESRCH
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.clone import (
+from loadstone.linux.clone_flags import (
     CLONE_FILES,
     CLONE_FS,
     CLONE_NEWIPC,
     CLONE_NEWNS,
-    CLONE_NEWTIME,
     CLONE_NEWUSER,
     CLONE_SIGHAND,
     CLONE_SYSVSEM,
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_TABLE = 64  # NR_OPEN_DEFAULT: descriptors that every process has room for
 _ALONE = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
-_OF_NAMESPACES = NAMESPACES | CLONE_NEWTIME
-_KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | _OF_NAMESPACES
+_KNOWN = _ALONE | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | NAMESPACES
 
 
 @syscall(FULL)
@@ -55,7 +53,7 @@ def unshare(task: Task, flags: CloneFlags) -> int:
         leave_undo(task)
     if flags & CLONE_FILES and process.files.shared:
         _demand_room(task)
-    if flags & _OF_NAMESPACES:
+    if flags & NAMESPACES:
         from loadstone.linux.namespaces import changing
         from loadstone.linux.namespaces.mounts import follow
 
@@ -97,7 +95,7 @@ def _meant(task: Task, fd: int, kinds: int) -> list[Namespace]:
         if kinds and kinds != file.namespace.flag:
             raise LinuxError(EINVAL, f"{file.namespace.name} is not of kind {kinds:#x}")
         return [file.namespace]
-    if not isinstance(file, PidFile) or not kinds or kinds & ~_OF_NAMESPACES:
+    if not isinstance(file, PidFile) or not kinds or kinds & ~NAMESPACES:
         raise LinuxError(EINVAL, f"descriptor {fd} stands for no namespaces, or not of kinds {kinds:#x}")
     if file.process.status is not None:
         raise LinuxError(ESRCH, "the process has ended")

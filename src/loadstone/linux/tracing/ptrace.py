@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from loadstone.kernel.process import ENDED, STOPPED
 from loadstone.lean import NamedTuple
-from loadstone.linux.clone import CLONE_UNTRACED, CLONE_VFORK
+from loadstone.linux.clone_flags import CLONE_UNTRACED, CLONE_VFORK
 from loadstone.linux.ending import CLD_STOPPED, CLD_TRAPPED, status_word
 from loadstone.linux.signal import sending, signals
 from loadstone.linux.signal.signals import SIG_IGN, SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTRAP, SigInfo

@@ -1,0 +1,17 @@
+"""The flags of clone(2), unshare(2) and setns(2), and of the namespaces that they make (include/uapi/linux/sched.h)."""
+
+from __future__ import annotations
+
+CSIGNAL = 0xFF  # the byte of clone(2)'s flags that is the signal at the end of the child
+CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_PIDFD = 0x100, 0x200, 0x400, 0x800, 0x1000
+CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT, CLONE_THREAD, CLONE_NEWNS = 0x2000, 0x4000, 0x8000, 0x10000, 0x20000
+CLONE_SYSVSEM, CLONE_SETTLS, CLONE_PARENT_SETTID, CLONE_CHILD_CLEARTID = 0x40000, 0x80000, 0x100000, 0x200000
+CLONE_DETACHED, CLONE_UNTRACED, CLONE_CHILD_SETTID, CLONE_NEWCGROUP = 0x400000, 0x800000, 0x1000000, 0x2000000
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_IO = (1 << bit for bit in range(26, 32))
+CLONE_CLEAR_SIGHAND, CLONE_INTO_CGROUP = 0x1_0000_0000, 0x2_0000_0000  # of clone3(2) alone
+CLONE_NEWTIME = 0x80  # where clone(2) has its signal: for the other calls
+
+NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+    | CLONE_NEWTIME
+)  # fmt: skip
