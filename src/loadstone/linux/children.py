@@ -7,50 +7,20 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.lean import NamedTuple, Protocol
 from loadstone.linux.ending import CLD_CONTINUED, CLD_STOPPED, exit_code, status_word
 from loadstone.linux.of_task import linux_of
 from loadstone.linux.signal.signals import SIGCHLD, SIGCONT
+from loadstone.linux.waited import WALL, WCLONE, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WUNTRACED, Report
 from loadstone.wait import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from loadstone.kernel.process import Process, Task, Usage
-
-# include/uapi/linux/wait.h
-WNOHANG, WUNTRACED, WEXITED, WCONTINUED, WNOWAIT = 1, 2, 4, 8, 0x1000000
-WNOTHREAD, WALL, WCLONE = 0x20000000, 0x40000000, 0x80000000
-P_ALL, P_PID, P_PGID, P_PIDFD = range(4)
+    from loadstone.linux.waited import Selectable
 
 _RUSAGE = Struct("<16q")
 _PAGE_KIB = 4
-
-
-class Selectable(Protocol):
-    """What a wait selects by."""
-
-    @property
-    def pid(self) -> int:
-        """The number of a process, or of a traced thread."""
-
-    @property
-    def group(self) -> int:
-        """Its process group."""
-
-
-class Report(NamedTuple):
-    """What a wait found: the child or traced thread `pid` of user `uid`, and a change of it.
-
-    `code` is a CLD_…, `value` its si_status. `status` is the status word of wait(2).
-    """
-
-    pid: int
-    uid: int
-    code: int
-    value: int
-    usage: Usage
-    status: int
 
 
 def _of_child(child: Process, code: int, value: int, usage: Usage) -> Report:

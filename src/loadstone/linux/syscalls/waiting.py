@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import user_shown
-from loadstone.linux.children import (
+from loadstone.linux.children import pack_usage, wait_for_child
+from loadstone.linux.of_task import pid_meant, pid_seen
+from loadstone.linux.pidfd import PidFile
+from loadstone.linux.signal.signals import SIGCHLD
+from loadstone.linux.structs import INT
+from loadstone.linux.syscalls.lookup import open_file
+from loadstone.linux.syscalls.registry import FULL, syscall
+from loadstone.linux.syscalls.transfer import write_struct
+from loadstone.linux.waited import (
     P_ALL,
     P_PGID,
     P_PID,
@@ -21,16 +29,7 @@ from loadstone.linux.children import (
     WNOTHREAD,
     WNOWAIT,
     WUNTRACED,
-    pack_usage,
-    wait_for_child,
 )
-from loadstone.linux.of_task import pid_meant, pid_seen
-from loadstone.linux.pidfd import PidFile
-from loadstone.linux.signal.signals import SIGCHLD
-from loadstone.linux.structs import INT
-from loadstone.linux.syscalls.lookup import open_file
-from loadstone.linux.syscalls.registry import FULL, syscall
-from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.user import copy_out
 from loadstone.vfs.flags import O_NONBLOCK
 from loadstone.wait import Interrupted
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Task
-    from loadstone.linux.children import Report, Selectable
     from loadstone.linux.syscalls.arguments import Address, Int, Pid
+    from loadstone.linux.waited import Report, Selectable
     from loadstone.wait import Blocking
 
 _WAIT4 = WNOHANG | WUNTRACED | WCONTINUED | WNOTHREAD | WALL | WCLONE

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from loadstone.kernel.process import Usage
 from loadstone.lean import NamedTuple
-from loadstone.linux.children import WEXITED, WNOWAIT, Report
 from loadstone.linux.ending import CLD_EXITED, CLD_KILLED, CLD_TRAPPED
+from loadstone.linux.waited import WEXITED, WNOWAIT, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.process import Process
-    from loadstone.linux.children import Selectable
     from loadstone.linux.tracing.ptrace import DeadTracee, Tracee, Tracing
+    from loadstone.linux.waited import Selectable
 
 
 class _Thread(NamedTuple):
