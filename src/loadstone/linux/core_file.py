@@ -12,6 +12,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.lean import NamedTuple
+from loadstone.machine.core import FXSAVE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,6 @@ REGISTERS = (
     "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 )  # fmt: skip
 _XSTATE_FEATURES = 464  # where debuggers look for XCR0 in an XSAVE image (struct xstate_fx_sw_bytes)
-_FXSAVE_SIZE = 512
 
 
 class Segment(NamedTuple):
@@ -97,12 +97,12 @@ def files_note(rows: Sequence[tuple[int, int, int, bytes]]) -> Note:
 
 def state_notes(image: bytes, features: int) -> list[Note]:
     """NT_FPREGSET, and with a CPU that has XSAVE NT_X86_XSTATE, from a FXSAVE or uncompacted XSAVE image."""
-    plain = bytearray(image[:_FXSAVE_SIZE])
-    plain[_XSTATE_FEATURES:] = bytes(_FXSAVE_SIZE - _XSTATE_FEATURES)
+    plain = bytearray(image[:FXSAVE_SIZE])
+    plain[_XSTATE_FEATURES:] = bytes(FXSAVE_SIZE - _XSTATE_FEATURES)
     found = [Note(NT_FPREGSET, bytes(plain))]
-    if len(image) <= _FXSAVE_SIZE:
+    if len(image) <= FXSAVE_SIZE:
         return found
-    extended = plain + image[_FXSAVE_SIZE:]
+    extended = plain + image[FXSAVE_SIZE:]
     extended[_XSTATE_FEATURES : _XSTATE_FEATURES + 8] = features.to_bytes(8, "little")
     return [*found, Note(NT_X86_XSTATE, bytes(extended))]
 

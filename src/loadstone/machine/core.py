@@ -20,6 +20,17 @@ DIVIDE, DEBUG, BREAKPOINT, OVERFLOW, BOUND, INVALID_OPCODE = 0, 1, 3, 4, 5, 6
 DEBUG_STEP = 1 << 14  # DR6.BS: a single step
 STACK_FAULT, GENERAL_PROTECTION, PAGE_FAULT, X87, ALIGNMENT, SIMD = 12, 13, 14, 16, 17, 19
 
+REGISTER_ORDER = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
+    "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
+)  # fmt: skip
+"""As ptrace has them, in struct user_regs_struct; that has orig_rax, which is the kernel's, behind rdi."""
+
+FXSAVE_SIZE = 512
+"""Bytes of the x87 and SSE state as FXSAVE stores it (Intel SDM vol. 1, 10.5.1)."""
+X87_SSE = 3
+"""These two states, as in XCR0."""
+
 # The access that a fault was, in the same bits as a VMA's flags.
 ACCESS_READ, ACCESS_WRITE, ACCESS_EXECUTE = 1, 2, 4
 
@@ -74,8 +85,7 @@ class Exits:
 class Context(Protocol):
     """The CPU state of one task.
 
-    Registers go by ptrace's names: rax rbx rcx rdx rsi rdi rbp rsp r8-r15 rip eflags cs ss ds es fs gs fs_base gs_base,
-    and fcw, mxcsr. Values are unsigned.
+    Registers go by ptrace's names, those of REGISTER_ORDER, and fcw, mxcsr. Values are unsigned.
     """
 
     @property
@@ -110,7 +120,7 @@ class Context(Protocol):
         """Set several registers at once."""
 
     def registers(self) -> dict[str, int]:
-        """All of them, in ptrace's order."""
+        """All of them: REGISTER_ORDER, then FCW and MXCSR."""
 
     def system_call(self) -> tuple[int, ...]:
         """The call's number and six arguments, unsigned, as the ABI of the machine passes them."""

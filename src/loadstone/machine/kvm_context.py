@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from loadstone.errors import HostError
+from loadstone.machine.core import FXSAVE_SIZE, REGISTER_ORDER, X87_SSE
 from loadstone.machine.kvm_api import REGISTERS, XSAVE_SIZE
 from loadstone.machine.kvm_tables import USER_CS, USER_SS
 
@@ -27,10 +28,7 @@ INDEX = {name: number for number, name in enumerate(REGISTERS)} | {"fs_base": FS
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(_SREGS)
 _SELECTORS = {"ds": DS, "es": ES, "fs": FS, "gs": GS}
 _FIXED = {"cs": USER_CS, "ss": USER_SS}
-_PTRACE_ORDER = (
-    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
-    "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs", "fcw", "mxcsr",
-)  # fmt: skip
+_ALL = (*REGISTER_ORDER, "fcw", "mxcsr")
 _IN_IMAGE = {"fcw": (0, 2), "fsw": (2, 4), "mxcsr": (24, 28)}
 _MASK64 = (1 << 64) - 1
 TRAP_FLAG, INTERRUPTS_ON = 0x100, 0x200  # of RFLAGS; the latter is always set in a program
@@ -39,9 +37,7 @@ SYSRET_FLAGS = 0x3C7FD7  # what SYSRET takes over from R11; bit 1 is always set
 # Where the extended state of the context is current.
 IN_VCPU, FETCHED, CHANGED = range(3)
 
-FXSAVE_SIZE = 512
-_XSTATE_BV = 512  # the header's first word: which components are not in their initial state
-_X87_SSE = 3
+_XSTATE_BV = FXSAVE_SIZE  # the header's first word: which components are not in their initial state
 _INITIAL_PKRU = 0x5555_5554  # access through key 0 only, as Linux starts programs
 _PKRU_BIT, _PKRU_OFFSET = 1 << 9, 0xA80
 
@@ -51,7 +47,7 @@ def initial_state(xcr0: int) -> bytearray:
     image = bytearray(XSAVE_SIZE)
     image[0:2] = b"\x7f\x03"
     image[24:32] = b"\x80\x1f\0\0\xff\xff\0\0"
-    present = _X87_SSE
+    present = X87_SSE
     if xcr0 & _PKRU_BIT:
         image[_PKRU_OFFSET : _PKRU_OFFSET + 4] = _INITIAL_PKRU.to_bytes(4, "little")
         present |= _PKRU_BIT
@@ -129,8 +125,8 @@ class KvmContext:
             self.write(register, value)
 
     def registers(self) -> dict[str, int]:
-        """All of them, in ptrace's order, then FCW and MXCSR."""
-        return {name: self.read(name) for name in _PTRACE_ORDER}
+        """All of them: REGISTER_ORDER, then FCW and MXCSR."""
+        return {name: self.read(name) for name in _ALL}
 
     def system_call(self) -> tuple[int, ...]:
         """RAX and RDI RSI RDX R10 R8 R9 at the SYSCALL instruction."""
@@ -156,7 +152,7 @@ class KvmContext:
         """Set x87 and SSE state from an FXSAVE image; the other components become initial (as XRSTOR of two does)."""
         target = self._changing()
         target[:FXSAVE_SIZE] = image[:FXSAVE_SIZE]
-        present = int.from_bytes(target[_XSTATE_BV : _XSTATE_BV + 8], "little") & _PKRU_BIT | _X87_SSE
+        present = int.from_bytes(target[_XSTATE_BV : _XSTATE_BV + 8], "little") & _PKRU_BIT | X87_SSE
         target[_XSTATE_BV : _XSTATE_BV + 8] = present.to_bytes(8, "little")
 
     @property

@@ -8,12 +8,12 @@ instructions: no vCPU can be the baseline CPU there, which `KvmCore` finds out b
 from __future__ import annotations
 
 from loadstone.lean import NamedTuple
+from loadstone.machine.core import FXSAVE_SIZE, X87_SSE
 from loadstone.machine.kvm_cpuid import STATES, STRUCTURED_FEATURES, answers, as_programs_see_it, baseline_table
 from loadstone.machine.kvm_tables import CR4_OSXSAVE, CR4_PKE
 
-FXSAVE_SIZE = 512
 _PKU = 1 << 3  # CPUID.7:ECX
-_XSAVE_LEAST, _X87_SSE = 576, 3
+_XSAVE_LEAST = 576  # bytes: FXSAVE's and the header
 _NOTHING = (0, 0, 0, 0)
 _AMX = 3 << 17  # XCR0: needs a permission that Linux gives a process on request only
 
@@ -37,7 +37,7 @@ def host_cpu(supported: bytes) -> Cpu:
     xcr0 = entries.get((STATES, 0), _NOTHING)[0] & ~_AMX
     cr4 = CR4_PKE if entries.get((STRUCTURED_FEATURES, 0), _NOTHING)[2] & _PKU else 0
     table = as_programs_see_it(supported)
-    if xcr0 <= _X87_SSE:
+    if xcr0 <= X87_SSE:
         return Cpu(table, xcr0, cr4, FXSAVE_SIZE)
     parts = [entries[STATES, part] for part in range(2, 63) if xcr0 >> part & 1]
     size = max([_XSAVE_LEAST, *(size + offset for size, offset, *_ in parts)])
@@ -46,4 +46,4 @@ def host_cpu(supported: bytes) -> Cpu:
 
 def baseline_cpu() -> Cpu:
     """The CPU that the Unicorn core is, too: no XSAVE, so no state but x87 and SSE."""
-    return Cpu(baseline_table(), _X87_SSE, 0, FXSAVE_SIZE)
+    return Cpu(baseline_table(), X87_SSE, 0, FXSAVE_SIZE)

@@ -8,18 +8,15 @@ from ctypes import c_void_p
 
 from loadstone.errors import HostError
 from loadstone.machine import unicorn_library as uc
+from loadstone.machine.core import FXSAVE_SIZE, REGISTER_ORDER, X87_SSE
 from loadstone.machine.native_code import Control
 from loadstone.machine.unicorn_engine import RIP, Batch, Engine
 
-_GENERAL = (
-    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rip", "cs",
-    "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
-)  # fmt: skip
 _unpack_call = struct.Struct("7Q").unpack_from  # Control.registers, but for RIP and RFLAGS
 _pack_result = struct.Struct("2Q").pack_into  # Control.results, and the first of Control.result
 _CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
 ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
-_ALL = (*_GENERAL, "fcw", "mxcsr")
+_ALL = (*REGISTER_ORDER, "fcw", "mxcsr")
 _unpack_all = struct.Struct(f"{len(_ALL)}Q").unpack
 
 # The x87 and SSE registers, 16 bytes each, in the order in which they must be set: the status word says which x87
@@ -50,8 +47,8 @@ class UnicornContext:
 
     __slots__ = ("_contexts", "cpu", "handle", "stopped_at")
 
-    extended_size = 512  # no XSAVE: the FXSAVE image is all there is
-    extended_features = 3
+    extended_size = FXSAVE_SIZE  # no XSAVE: that image is all there is
+    extended_features = X87_SSE
 
     def __init__(self, contexts: Contexts, handle: c_void_p) -> None:
         self._contexts = contexts
@@ -90,7 +87,7 @@ class UnicornContext:
         self._contexts.write_several(self, values)
 
     def registers(self) -> dict[str, int]:
-        """All of them, in ptrace's order, then FCW and MXCSR."""
+        """All of them: REGISTER_ORDER, then FCW and MXCSR."""
         return self._contexts.read_all(self)
 
     def system_call(self) -> tuple[int, ...]:
@@ -115,7 +112,7 @@ class UnicornContext:
         abridged = 0 if tags == _NO_TAGS else sum(1 << i for i in range(8) if tags >> (2 * i) & 3 != 3)
         head = struct.pack("<HHBxHQQII", fcw, fsw, abridged, 0, 0, 0, mxcsr, 0xFFFF)
         image: bytes = head + x87 + sse
-        return image.ljust(512, b"\0")
+        return image.ljust(FXSAVE_SIZE, b"\0")
 
     def load_fpu(self, image: bytes) -> None:
         """Set x87 and SSE state from an FXSAVE image."""

@@ -18,6 +18,7 @@ from loadstone.linux.exec.layout import MASK64, PAGE, page_up, random_brk
 from loadstone.linux.exec.prepared_images import Asked, Places
 from loadstone.linux.exec.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
+from loadstone.machine.core import REGISTER_ORDER
 from loadstone.memory.fault import SIGSEGV
 from loadstone.memory.user import copy_out, read_string
 from loadstone.memory.vma import GROWSDOWN
@@ -298,10 +299,6 @@ class _Loader(MappedElf):
         return image
 
 
-_REGISTERS_64 = (
-    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
-    *("rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
-)
 _REGISTERS_32 = (
     *("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs"),
     *("eip", "cs", "eflags", "esp", "ss"),
@@ -310,7 +307,7 @@ _REGISTERS_32 = (
 
 def initial_registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
     """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
-    registers = dict.fromkeys(_REGISTERS_64 if bits == 64 else _REGISTERS_32, 0)
+    registers = dict.fromkeys(REGISTER_ORDER if bits == 64 else _REGISTERS_32, 0)
     registers["eflags"] = 0x202
     if bits == 64:
         registers |= {"rip": entry, "rsp": pointer, "cs": 0x33, "ss": 0x2B}

@@ -17,15 +17,14 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.machine.core import FXSAVE_SIZE, X87_SSE
 from loadstone.memory.user import copy_in
 
 if TYPE_CHECKING:
     from loadstone.machine.core import Context
     from loadstone.memory.address_space import AddressSpace
 
-FXSAVE_SIZE = 512
 MAGIC1, MAGIC2, MAGIC2_SIZE = 0x46505853, 0x46505845, 4
-_FPSSE = 3
 _HEADER_SIZE = 64
 _SOFTWARE_OFFSET = 464
 _SOFTWARE_BYTES = Struct("<IIQI28x")
@@ -53,7 +52,7 @@ def save(context: Context) -> bytes:
     image[_SOFTWARE_OFFSET:FXSAVE_SIZE] = software
     if has_xsave(context):
         (present,) = _XSTATE_BV.unpack_from(image, FXSAVE_SIZE)
-        _XSTATE_BV.pack_into(image, FXSAVE_SIZE, present | _FPSSE)
+        _XSTATE_BV.pack_into(image, FXSAVE_SIZE, present | X87_SSE)
         image += MAGIC2.to_bytes(MAGIC2_SIZE, "little")
     return bytes(image)
 
@@ -66,7 +65,7 @@ def load(context: Context, space: AddressSpace, address: int) -> None:
     image = _read(space, address, FXSAVE_SIZE)
     if int.from_bytes(image[24:28], "little") & _MXCSR_RESERVED:
         raise LinuxError(EINVAL, "the saved floating-point state is not valid")
-    features = _FPSSE
+    features = X87_SSE
     if has_xsave(context):
         length, features = _extent(context, space, address, image)
         if length > FXSAVE_SIZE:
@@ -80,9 +79,9 @@ def _extent(context: Context, space: AddressSpace, address: int, image: bytes) -
     """(xstate_size, xfeatures) as the frame says, else those of FXSAVE (check_xstate_in_sigframe)."""
     magic, extended, features, length = _SOFTWARE.unpack_from(image, _SOFTWARE_OFFSET)
     if magic != MAGIC1 or not FXSAVE_SIZE + _HEADER_SIZE <= length <= min(context.extended_size, extended):
-        return FXSAVE_SIZE, _FPSSE
+        return FXSAVE_SIZE, X87_SSE
     if _read(space, address + length, MAGIC2_SIZE) != MAGIC2.to_bytes(MAGIC2_SIZE, "little"):
-        return FXSAVE_SIZE, _FPSSE
+        return FXSAVE_SIZE, X87_SSE
     return length, features
 
 

@@ -27,6 +27,7 @@ from loadstone.linux.tracing.ptrace import (
     Tracee,
     Tracing,
 )
+from loadstone.machine.core import FXSAVE_SIZE
 from loadstone.memory.peek import peek, poke
 from loadstone.memory.user import copy_in, copy_out
 
@@ -46,7 +47,7 @@ _AUDIT_ARCH_X86_64 = 0xC000003E
 _MODES = {CONT: RUNS, SYSCALL: STOPS_AT_CALLS, SINGLESTEP: STEPS}
 _IOVEC = Struct("<QQ")
 _CALL_INFO = Struct("<B3xIQQ")  # op, architecture, instruction and stack pointer
-_FXSAVE_SIZE, _MASK = 512, (1 << 64) - 1
+_MASK = (1 << 64) - 1
 _XSAVE_HEADER, _MXCSR_MASK = Struct("<QQ48s"), 0xFFFF
 _XCR0_AT = 464  # in an XSAVE image, where debuggers look for it (struct xstate_fx_sw_bytes)
 
@@ -170,7 +171,7 @@ def _get_floats(task: Task, tracee: Tracee, address: int, data: int) -> None:
 
 
 def _set_floats(task: Task, tracee: Tracee, address: int, data: int) -> None:
-    tracee.task.context.load_fpu(copy_in(task.process.space, data, _FXSAVE_SIZE))
+    tracee.task.context.load_fpu(copy_in(task.process.space, data, FXSAVE_SIZE))
 
 
 def _get_set(task: Task, tracee: Tracee, kind: int, vector: int) -> None:
@@ -180,7 +181,7 @@ def _get_set(task: Task, tracee: Tracee, kind: int, vector: int) -> None:
         image = trace_registers.pack(tracee)
     elif kind == _NT_PRFPREG:
         image = context.save_fpu()
-    elif kind == _NT_X86_XSTATE and context.extended_size > _FXSAVE_SIZE:
+    elif kind == _NT_X86_XSTATE and context.extended_size > FXSAVE_SIZE:
         saved, features = context.save_extended(), context.extended_features
         image = saved[:_XCR0_AT] + features.to_bytes(8, "little") + saved[_XCR0_AT + 8 :]
     else:
@@ -197,9 +198,9 @@ def _set_set(task: Task, tracee: Tracee, kind: int, vector: int) -> None:
     base, length = _IOVEC.unpack(copy_in(space, vector, _IOVEC.size))
     if kind == _NT_PRSTATUS:
         trace_registers.unpack(tracee, copy_in(space, base, min(length, trace_registers.SIZE)))
-    elif kind == _NT_PRFPREG and length >= _FXSAVE_SIZE:
-        context.load_fpu(copy_in(space, base, _FXSAVE_SIZE))
-    elif kind == _NT_X86_XSTATE and length >= context.extended_size > _FXSAVE_SIZE:
+    elif kind == _NT_PRFPREG and length >= FXSAVE_SIZE:
+        context.load_fpu(copy_in(space, base, FXSAVE_SIZE))
+    elif kind == _NT_X86_XSTATE and length >= context.extended_size > FXSAVE_SIZE:
         image = copy_in(space, base, context.extended_size)
         _check_extended(image, context.extended_features)
         context.load_extended(image)
@@ -209,7 +210,7 @@ def _set_set(task: Task, tracee: Tracee, kind: int, vector: int) -> None:
 
 def _check_extended(image: bytes, features: int) -> None:
     """EINVAL for an XSAVE image that the CPU would not take (copy_uabi_from_kernel_to_xstate)."""
-    present, compact, reserved = _XSAVE_HEADER.unpack_from(image, _FXSAVE_SIZE)
+    present, compact, reserved = _XSAVE_HEADER.unpack_from(image, FXSAVE_SIZE)
     if present & ~features or compact or any(reserved) or int.from_bytes(image[24:28], "little") & ~_MXCSR_MASK:
         raise LinuxError(EINVAL, "an invalid XSAVE image")
 
