@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "loadstone"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(console sample|console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 STATUS = re.compile(r"\s+# exit status (\d+)$")
@@ -116,8 +117,44 @@ def test_the_functions_of_the_walkthrough_are_there() -> None:
     named = re.findall(r"`([a-z_0-9/]+\.(?:py|s)):(\w+)`", text)
     assert named
     for path, name in named:
-        source = (ROOT / "src" / "loadstone" / path).read_text()
+        source = (SOURCE / path).read_text()
         assert re.search(rf"^\s*(?:def|class) {name}\b|^{name}:", source, re.MULTILINE), f"{path}:{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_the_files_that_a_page_names_are_there(page: Path) -> None:
+    """With a folder: below the root or the package. By the bare name: anywhere."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    named = {name for part in re.findall(r"`([^`\n]+)`", text) for name in re.findall(r"[\w/]+\.(?:py|s)\b", part)}
+    bare = {file.name for folder in ("src", "tests", "benchmarks") for file in (ROOT / folder).rglob("*")}
+    gone = [name for name in named if not ((ROOT / name).exists() or (SOURCE / name).exists() or name in bare)]
+    assert gone == []
+
+
+def is_there(name: str, bases: list[Path]) -> bool:
+    """Whether a dotted name is a package, a module, or something that a module defines."""
+    for place in bases:
+        parts = name.split(".")
+        while parts and (place / parts[0]).is_dir():
+            place /= parts.pop(0)
+        if not parts:
+            return True
+        module = place / f"{parts.pop(0)}.py"
+        if module.exists():
+            text = module.read_text()
+            return all(re.search(rf"\b{part}\b", text) for part in parts)
+    return False
+
+
+def test_the_modules_that_docstrings_name_are_there() -> None:
+    """Names like `vfs.inode.Inode`, from the package on or from where the file is."""
+    rooms = {place.name for place in SOURCE.iterdir() if place.is_dir()}
+    gone = []
+    for file in SOURCE.rglob("*.py"):
+        for name in re.findall(r"`(\w+(?:\.\w+)+)(?:\(\))?`", file.read_text()):
+            if name.partition(".")[0] in rooms and not is_there(name, [SOURCE, file.parent, file.parent.parent]):
+                gone.append(f"{file.relative_to(SOURCE)}: {name}")
+    assert gone == []
 
 
 def test_rooms_import_downwards_only_as_the_picture_says() -> None:
@@ -125,7 +162,7 @@ def test_rooms_import_downwards_only_as_the_picture_says() -> None:
     order = ["cli", "report", "observe", "verify", "linux", "kernel", "vfs", "binfmt", "memory", "machine"]
     found = set()
     for room in order:
-        for file in (ROOT / "src" / "loadstone" / room).rglob("*.py"):
+        for file in (SOURCE / room).rglob("*.py"):
             for target in re.findall(r"^\s*(?:from|import) loadstone\.(\w+)", file.read_text(), re.MULTILINE):
                 if target in order and target != room:
                     found.add((room, target))
@@ -140,6 +177,6 @@ def test_rooms_import_downwards_only_as_the_picture_says() -> None:
 def test_the_rooms_below_know_nothing_of_the_machine_as_python_has_it() -> None:
     beside = {"api", "assembly", "host", "guest", "tree", "control"}
     for room in ("observe", "linux", "kernel", "vfs", "binfmt", "memory", "machine"):
-        for file in (ROOT / "src" / "loadstone" / room).rglob("*.py"):
+        for file in (SOURCE / room).rglob("*.py"):
             used = set(re.findall(r"^\s*(?:from|import) loadstone\.(\w+)", file.read_text(), re.MULTILINE))
             assert not used & beside, file

@@ -69,7 +69,7 @@ class _Told(list["Stage"]):
 
 
 class Linux:
-    """Implements `kernel.Personality` for x86-64 Linux programs.
+    """Implements `kernel.kernel.Personality` for x86-64 Linux programs.
 
     Attributes:
         killed_for_memory: a sentence for each process that the out-of-memory kill ended, the first eight.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Processes:
-    """Implements `devpts.ProcessSide` for a machine."""
+    """Implements `vfs.devpts.ProcessSide` for a machine."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel

@@ -27,7 +27,7 @@ def short_amount(size: int) -> str:
 
 
 def discarded_line(entries: Sequence[Any], keep: str) -> str:
-    """One sentence for the `vfs.Discarded` entries (path, bytes, kind), and the option that would keep them."""
+    """One sentence for the `vfs.discard.Discarded` entries (path, bytes, kind), and the option that would keep them."""
     total = sum(entry.bytes for entry in entries)
     first = printable(entries[0].path)
     what = first if len(entries) == 1 else f"{len(entries)} files and directories, {first} the first of them"

@@ -1,6 +1,6 @@
 """A machine that has no CPU: memory, the host's files and the live profile. Loadstone's side of a comparison.
 
-It implements `linux.execve.World` for any number of exec calls, of a process like this one: same ids, same limits.
+It implements `linux.exec.execve.World` for any number of exec calls, of a process like this one: same ids, same limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A process image of the kernel's beside ours: what is compared, what must differ, and what differs.
 
 Both sides become an `ImageFacts` (a copy, without a process or machine behind it); `compare` puts two of them side by
-side. Every class of difference has its `linux.origins.Origin`: the rule by which the kernel puts the thing there.
+side. Every class of difference has its `linux.exec.origins.Origin`: the rule by which the kernel puts the thing there.
 """
 
 from __future__ import annotations
