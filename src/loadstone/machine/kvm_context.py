@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from loadstone.errors import HostError
 from loadstone.machine.core import FXSAVE_SIZE, REGISTER_ORDER, X87_SSE
 from loadstone.machine.kvm_api import REGISTERS, XSAVE_SIZE
-from loadstone.machine.kvm_tables import USER_CS, USER_SS
+from loadstone.machine.segments import USER_CS, USER_SS
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_core import KvmCore

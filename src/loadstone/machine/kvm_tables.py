@@ -26,7 +26,7 @@ import struct
 from loadstone.machine.kvm_api import segment
 from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMemory
-from loadstone.machine.segments import DESCRIPTORS
+from loadstone.machine.segments import DESCRIPTORS, KERNEL_CS, USER32_CS, USER_CS, USER_SS
 
 BASE = 0xFFFF_FF80_0000_0000
 SYSCALL_ENTRY = BASE + 0xF000
@@ -42,7 +42,7 @@ _HLT = b"\xf4\x90\x90\x90"
 _STUB_SIZE = len(_HLT)
 HALTED_IN_SYSCALL = SYSCALL_ENTRY + 1
 
-KERNEL_CS, KERNEL_SS, USER32_CS, USER_SS, USER_CS, _TR = 0x10, 0x18, 0x23, 0x2B, 0x33, 0x40
+_TR = 0x40  # the selector of the task state, behind Linux's
 _GATE_TYPE, _USER_GATES = 0x8E, (3, 4)
 _TSS_LIMIT = 0x67
 _STACK_TOP, _PUSHED_WORDS = FRAME_SIZE - 16, 6  # the error code is the first of them; without one there are five

@@ -17,6 +17,7 @@ from loadstone.machine.core import (
     Trap,
 )
 from loadstone.machine.kvm_context import CR2, RFLAGS, RIP, TRAP_FLAG
+from loadstone.machine.segments import GATES_OF_RING_3, gate_error
 
 if TYPE_CHECKING:
     from loadstone.machine.paging import PageTable
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
 # Of a page fault's error code (Intel SDM vol. 3, 4.7).
 ERROR_WRITE, ERROR_USER, ERROR_FETCH = 2, 4, 16
-_LOCAL_TABLE, _IDT_INDEX = 4, 2  # bits of a selector error code
+_LOCAL_TABLE = 4  # of a selector error code
 
 _INT, _SYSENTER = 0xCD, b"\x0f\x34"
 _FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
-_USER_GATES = (3, 4, 0x80)
 # Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
 _CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
 
@@ -63,8 +63,8 @@ def _invalid_opcode(window: Any, code: bytes) -> Trap:
     if code == _SYSENTER or code.lstrip(b"\x48")[:1] in _FAR_RETURNS:
         return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
     if code[:1] == bytes((_INT,)) and len(code) == 2:
-        if code[1] in _USER_GATES:
+        if code[1] in GATES_OF_RING_3:
             window[RIP] = pc + 2
             return Trap(EXCEPTION, code[1], None, pc + 2)
-        return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=code[1] << 3 | _IDT_INDEX)
+        return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=gate_error(code[1]))
     return Trap(EXCEPTION, INVALID_OPCODE, None, pc)

@@ -17,13 +17,12 @@ from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
 from loadstone.machine.cpuid import INDEXED, table
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
-from loadstone.machine.segments import DESCRIPTORS
+from loadstone.machine.segments import DESCRIPTORS, USER_CS, USER_SS
 
 # The stub that takes the core from ring 0 to ring 3, and the GDT with Linux's selectors; one reserved frame, which the
 # program cannot name: it sits in the last slot of the page directory.
 KERNEL_BASE = 0xFFFF_FF80_0000_0000
 _GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
-_LINUX_CS, _LINUX_SS = 0x33, 0x2B
 _RFLAGS_AT_ENTRY = 0x202
 
 _CR4_TSD = 4  # RDTSC outside ring 0 is a general-protection exception
@@ -218,7 +217,7 @@ def enter_ring_3(engine: Engine, memory: PhysicalMemory, frame: int, time_stamps
     struct.pack_into(f"<{len(DESCRIPTORS)}Q", page, _GDT, *DESCRIPTORS)
     page[_IRETQ : _IRETQ + 2] = b"\x48\xcf"
     target = KERNEL_BASE + _IRETQ + 2
-    struct.pack_into("<5Q", page, _STACK, target, _LINUX_CS, _RFLAGS_AT_ENTRY, 0, _LINUX_SS)
+    struct.pack_into("<5Q", page, _STACK, target, USER_CS, _RFLAGS_AT_ENTRY, 0, USER_SS)
     gdtr = uc.DescriptorTable(0, KERNEL_BASE + _GDT, 8 * len(DESCRIPTORS) - 1, 0)
     engine.write_register(engine.uc, uc.REG_GDTR, byref(gdtr))
     no_task_state = uc.DescriptorTable(0, 0, 0, 0)  # no I/O permission map: IN and OUT are never allowed

@@ -15,13 +15,11 @@ from loadstone.machine import unicorn_library as uc
 from loadstone.machine.code import code_at
 from loadstone.machine.core import (
     ACCESS_EXECUTE,
-    BREAKPOINT,
     DEBUG,
     DEBUG_STEP,
     EXCEPTION,
     GENERAL_PROTECTION,
     INVALID_OPCODE,
-    OVERFLOW,
     PAGE_FAULT,
     SLICE_END,
     STACK_FAULT,
@@ -39,6 +37,7 @@ from loadstone.machine.instruction import (
     loaded_selector,
 )
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
+from loadstone.machine.segments import GATES_OF_RING_3, gate_error
 from loadstone.machine.unicorn_context import Contexts, UnicornContext
 from loadstone.machine.unicorn_engine import RIP, Engine
 from loadstone.machine.unicorn_tlb import NotCanonical, TlbFill
@@ -50,7 +49,6 @@ SLICE_END_TRAP = Trap(SLICE_END)
 STOPPED_AT_TRAP = Trap(STOPPED_AT)
 
 _CONTRIBUTORY = (0, 10, 11, 12, 13)
-_GATES_OF_RING_3 = (BREAKPOINT, OVERFLOW, 0x80)  # what `int n` may name; with any other n it is refused
 _PORT_STRINGS = tuple((ONE_BYTE, opcode) for opcode in range(0x6C, 0x70))  # INS and OUTS
 _RING_0_CALLED_INVALID = (0x07, 0x33, 0x35)  # 0F xx: SYSRET, RDPMC, SYSEXIT, which Unicorn holds for no instructions
 _INT, _INT1 = 0xCD, 0xF1
@@ -121,9 +119,9 @@ class Traps:
         self._engine.control.vector = -1
         if vector in _CONTRIBUTORY:
             self._forget_exception(vector)
-        if vector not in _GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
+        if vector not in GATES_OF_RING_3 and self._code_at(pc - 2, 2) == bytes((_INT, vector)):
             self._engine.go_to(pc - 2)
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=_gate_error(vector))
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc - 2, error=gate_error(vector))
         error = DEBUG_STEP if vector == DEBUG else 0
         if vector == GENERAL_PROTECTION:
             code = self._code_at(pc, LONGEST)
@@ -154,7 +152,7 @@ class Traps:
             self._engine.go_to(pc + 1)
             return Trap(EXCEPTION, DEBUG, None, pc)
         if table == ONE_BYTE and opcode == _INT:  # int 6
-            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=_gate_error(INVALID_OPCODE))
+            return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=gate_error(INVALID_OPCODE))
         return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
 
     def _back_to_refused(self) -> Trap:
@@ -200,8 +198,3 @@ class Traps:
         """Opcode map and opcode of the instruction at `pc`; (-1, -1) where there is none."""
         found = decode(self._code_at(pc, LONGEST))
         return (found.map, found.opcode) if found is not None else (-1, -1)
-
-
-def _gate_error(vector: int) -> int:
-    """The error code that names a gate of the interrupt descriptor table (Intel SDM vol. 3, 6.13)."""
-    return vector << 3 | 2

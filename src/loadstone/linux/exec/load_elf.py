@@ -19,6 +19,7 @@ from loadstone.linux.exec.prepared_images import Asked, Places
 from loadstone.linux.exec.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
 from loadstone.machine.core import REGISTER_ORDER
+from loadstone.machine.segments import USER_CS, USER_SS
 from loadstone.memory.fault import SIGSEGV
 from loadstone.memory.user import copy_out, read_string
 from loadstone.memory.vma import GROWSDOWN
@@ -310,7 +311,7 @@ def initial_registers(entry: int, pointer: int, bits: int, selectors: tuple[int,
     registers = dict.fromkeys(REGISTER_ORDER if bits == 64 else _REGISTERS_32, 0)
     registers["eflags"] = 0x202
     if bits == 64:
-        registers |= {"rip": entry, "rsp": pointer, "cs": 0x33, "ss": 0x2B}
+        registers |= {"rip": entry, "rsp": pointer, "cs": USER_CS, "ss": USER_SS}
     else:
         code, data = selectors
         registers |= {"eip": entry, "esp": pointer, "cs": code, "ss": data, "ds": data, "es": data}

@@ -35,6 +35,7 @@ from loadstone.linux.signal.signals import (
     from_kernel,
 )
 from loadstone.machine.core import GENERAL_PROTECTION
+from loadstone.machine.segments import USER_CS, USER_SS
 from loadstone.memory.user import copy_in, copy_out
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 _FRAME_SIZE = 440
 _RED_ZONE = 128
 UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS = 1, 2, 4
-USER_CS, USER_SS = 0x33, 0x2B
 
 _FRAME_TOP = Struct("<QQQQI")  # restorer, uc_flags, uc_link, ss_sp, ss_flags
 _FRAME_MIDDLE = Struct("<Q18Q4H5Q")  # ss_size, registers, segments, err, trapno, oldmask, cr2, fpstate
