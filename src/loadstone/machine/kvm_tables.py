@@ -3,7 +3,7 @@
 One half of every address space, in the last slot of the page directory, out of a program's reach:
 
     +0x0000  stubs     that of vector v at +0x100 + 4 v; each is one HLT
-    +0x1000  IDT       256 gates to the stubs; INT3 and INTO may be executed in ring 3, no other software interrupt
+    +0x1000  IDT       256 gates to the stubs; ring 3 may call those that Linux lets it call (segments.py)
 
     +0xf000  entry     of SYSCALL: HLT; or, for ring 3, the code of kvm_entry.py
     ...
@@ -26,7 +26,7 @@ import struct
 from loadstone.machine.kvm_api import segment
 from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMemory
-from loadstone.machine.segments import DESCRIPTORS, KERNEL_CS, USER32_CS, USER_CS, USER_SS
+from loadstone.machine.segments import DESCRIPTORS, GATES_OF_RING_3, KERNEL_CS, USER32_CS, USER_CS, USER_SS
 
 BASE = 0xFFFF_FF80_0000_0000
 SYSCALL_ENTRY = BASE + 0xF000
@@ -43,7 +43,7 @@ _STUB_SIZE = len(_HLT)
 HALTED_IN_SYSCALL = SYSCALL_ENTRY + 1
 
 _TR = 0x40  # the selector of the task state, behind Linux's
-_GATE_TYPE, _USER_GATES = 0x8E, (3, 4)
+_GATE_TYPE, _OF_RING_3 = 0x8E, 0x60
 _TSS_LIMIT = 0x67
 _STACK_TOP, _PUSHED_WORDS = FRAME_SIZE - 16, 6  # the error code is the first of them; without one there are five
 
@@ -97,7 +97,7 @@ class KernelHalf:
         page = memory.page(self.map_page(_IDT))
         for vector in range(256):
             stub = _STUBS + _STUB_SIZE * vector
-            kind = _GATE_TYPE | (0x60 if vector in _USER_GATES else 0)
+            kind = _GATE_TYPE | (_OF_RING_3 if vector in GATES_OF_RING_3 else 0)
             struct.pack_into(
                 "<HHBBHI", page, 16 * vector, stub & 0xFFFF, KERNEL_CS, 0, kind, stub >> 16 & 0xFFFF, stub >> 32
             )
