@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.cgroups import CGROUP2_MAGIC, CONTROLLERS, Cgroup, Hierarchy
-from loadstone.linux.of_task import linux_of
+from loadstone.linux.of_task import current_task, linux_of
 from loadstone.linux.proc.files import ProcFile
-from loadstone.linux.proc.root import current_task
 from loadstone.vfs.discard import nothing
 from loadstone.vfs.flags import S_IFDIR, S_IFREG
 from loadstone.vfs.inode import Entry, Identity, Inode

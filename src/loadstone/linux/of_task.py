@@ -1,13 +1,14 @@
-"""What a task leads to: the Linux personality with its type, another thread, what its tracer knows."""
+"""What a task leads to: the Linux personality with its type, another thread, what its tracer knows; and who asks."""
 
 from __future__ import annotations
 
-from errno import ESRCH
+from errno import ENOENT, ESRCH
 from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
 
 if TYPE_CHECKING:
+    from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process, Task
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.personality import Linux
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 def linux_of(task: Task) -> Linux:
     """The personality of the machine on which `task` runs."""
     return cast("Linux", task.kernel.personality)
+
+
+def current_task(kernel: Kernel) -> Task:
+    """The task that looks at what the kernel makes up as it is read; where none runs, any. ENOENT if there is none."""
+    task = kernel.scheduler.current
+    if task is not None:
+        return task
+    for process in kernel.processes.values():
+        if process.tasks:
+            return process.tasks[0]
+    raise LinuxError(ENOENT)
 
 
 def tracee_of(task: Task) -> Tracee | None:

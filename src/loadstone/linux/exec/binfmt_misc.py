@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from loadstone.binfmt.misc import MiscFormats
 from loadstone.errors import LinuxError
 from loadstone.linux.exec.program import ExecCredentials, Program
+from loadstone.linux.of_task import current_task
 from loadstone.linux.proc.files import ProcFile, ProcOpen
 from loadstone.vfs.flags import O_ACCMODE, O_RDONLY, S_IFREG
 from loadstone.vfs.generated import GeneratedDirectory
@@ -98,8 +99,6 @@ class _Register(ProcFile):
         self._kernel = kernel
 
     def _take(self, data: bytes) -> None:
-        from loadstone.linux.proc.root import current_task
-
         process = current_task(self._kernel).process
         register(self._kernel, data, ExecCredentials.of(process.credentials), process.fs.cwd)
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux.ipc.ids import MOST_IDENTIFIERS
 from loadstone.linux.ipc.objects import IpcObjects, ipc_of
-from loadstone.linux.proc.root import current_task
-from loadstone.linux.proc.sysctl import Number, Numbers
+from loadstone.linux.of_task import current_task
+from loadstone.linux.proc.settings import INT_MIN, Number, Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadstone.kernel.kernel import Kernel
-    from loadstone.linux.proc.sysctl import Settings
+    from loadstone.linux.proc.settings import Settings
 
-_INT_MAX = (1 << 31) - 1
 _ULONG_MAX = (1 << 64) - 1
 # The ranges of the POSIX ones (include/linux/ipc_namespace.h): MIN_MSGMAX to HARD_MSGMAX, and the sizes.
 _MESSAGES, _SIZES = (1, 65536), (128, 16 * 1024 * 1024)
@@ -35,18 +34,18 @@ def ipc_settings(kernel: Kernel) -> Settings:
     return {
         "auto_msgmni": Number(lambda: 0, lambda value: None, 0, 1),
         "msg_next_id": _next_number(lambda: here().queues),
-        "msgmax": _setting(lambda: here().queues, "most_in_message", 0, _INT_MAX),
-        "msgmnb": _setting(lambda: here().queues, "capacity", 0, _INT_MAX),
-        "msgmni": _setting(lambda: here().queues, "most", 0, MOST_IDENTIFIERS),
+        "msgmax": Number.of(lambda: here().queues, "most_in_message"),
+        "msgmnb": Number.of(lambda: here().queues, "capacity"),
+        "msgmni": Number.of(lambda: here().queues, "most", 0, MOST_IDENTIFIERS),
         "sem": Numbers(lambda: _semaphore_limits(here()), lambda values: _limit_semaphores(here(), values)),
         "sem_next_id": _next_number(lambda: here().semaphores),
         "shm_next_id": _next_number(lambda: here().segments),
         "shm_rmid_forced": Number(
             lambda: here().segments.removes_unused, lambda value: here().segments.force_removal(value), 0, 1
         ),
-        "shmall": _setting(lambda: here().segments, "max_pages", 0, _ULONG_MAX),
-        "shmmax": _setting(lambda: here().segments, "max_bytes", 0, _ULONG_MAX),
-        "shmmni": _setting(lambda: here().segments, "most", 0, MOST_IDENTIFIERS),
+        "shmall": Number.of(lambda: here().segments, "max_pages", 0, _ULONG_MAX),
+        "shmmax": Number.of(lambda: here().segments, "max_bytes", 0, _ULONG_MAX),
+        "shmmni": Number.of(lambda: here().segments, "most", 0, MOST_IDENTIFIERS),
     }
 
 
@@ -57,26 +56,17 @@ def queue_settings(kernel: Kernel) -> Settings:
         return ipc_of(current_task(kernel)).posix_queues
 
     return {
-        "msg_default": _setting(queues, "default_messages", *_MESSAGES),
-        "msg_max": _setting(queues, "most_messages", *_MESSAGES),
-        "msgsize_default": _setting(queues, "default_size", *_SIZES),
-        "msgsize_max": _setting(queues, "most_size", *_SIZES),
-        "queues_max": _setting(queues, "most", -_INT_MAX - 1, _INT_MAX),
+        "msg_default": Number.of(queues, "default_messages", *_MESSAGES),
+        "msg_max": Number.of(queues, "most_messages", *_MESSAGES),
+        "msgsize_default": Number.of(queues, "default_size", *_SIZES),
+        "msgsize_max": Number.of(queues, "most_size", *_SIZES),
+        "queues_max": Number.of(queues, "most", INT_MIN),
     }
-
-
-def _setting(owner: Callable[[], object], name: str, low: int, high: int) -> Number:
-    """An attribute of what the namespace has of one kind."""
-    return Number(lambda: int(getattr(owner(), name)), lambda value: setattr(owner(), name, value), low, high)
 
 
 def _next_number(table: Callable[[], object]) -> Number:
     """The identifier that the next object is to have; shown as read-only to everybody, as the kernel does."""
-    return Number(
-        lambda: int(getattr(table(), "next_number")),  # noqa: B009 - of three types that have it in common
-        lambda value: setattr(table(), "next_number", value),
-        mode=0o444,
-    )
+    return Number.of(table, "next_number", mode=0o444)
 
 
 def _semaphore_limits(here: IpcObjects) -> tuple[int, int, int, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.linux.ipc.objects import ipc_of
-from loadstone.linux.of_task import pid_seen
+from loadstone.linux.of_task import current_task, pid_seen
 from loadstone.linux.proc.files import Directory, ProcFile
-from loadstone.linux.proc.root import current_task
 from loadstone.linux.seq_file import LINES
 from loadstone.memory.vma import PAGE
 from loadstone.vfs.flags import S_IFREG

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT
+from loadstone.linux.of_task import current_task
 from loadstone.linux.proc import machine_text, text
 from loadstone.linux.proc.facts import cpu_model, init_facts
 from loadstone.linux.proc.files import PROC_DEVICE, Directory, ProcessDirectory, ProcFile, process_number
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process, Task
+    from loadstone.kernel.process import Process
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.proc.files import Make, Produce
-    from loadstone.linux.proc.sysctl import Settings
+    from loadstone.linux.proc.settings import Settings
     from loadstone.linux.profile import KernelProfile
     from loadstone.vfs.inode import Entry, Inode
 
@@ -98,17 +99,6 @@ def _init_directory(kernel: Kernel) -> Directory:
     return made
 
 
-def current_task(kernel: Kernel) -> Task:
-    """The task that is asking."""
-    task = kernel.scheduler.current
-    if task is not None:
-        return task
-    for process in kernel.processes.values():
-        if process.tasks:
-            return process.tasks[0]
-    raise LinuxError(ENOENT)
-
-
 def proc_root(kernel: Kernel, pids: PidNamespace | None = None) -> ProcRoot:
     """The tree that is mounted on /proc, with the numbers of a PID namespace; None for the machine's first."""
     return ProcRoot(kernel, _Top(kernel, pids).table(), pids)
@@ -150,7 +140,8 @@ class _Top:
         return make
 
     def _sys(self) -> Inode:
-        from loadstone.linux.proc.sysctl import directory, machine_settings
+        from loadstone.linux.proc.settings import directory
+        from loadstone.linux.proc.sysctl import machine_settings
 
         if self._settings is None:  # they are kept: what root writes there stays
             self._settings = machine_settings(self._kernel)
