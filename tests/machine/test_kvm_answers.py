@@ -14,7 +14,8 @@ from loadstone.linux.signal.signals import SA_KNOWN
 from loadstone.machine import assembling, kvm_answers, kvm_entry, kvm_foreseen, kvm_kick, native_code
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, SLICE_END, SYSTEM_CALL, Trap
 from loadstone.machine.kvm_answers import ReadAnswers
-from loadstone.machine.kvm_tables import BASE, DOOR, SYSCALL_ENTRY
+from loadstone.machine.kvm_tables import DOOR, SYSCALL_ENTRY
+from loadstone.machine.paging import KERNEL_BASE as BASE
 from loadstone.machine.physical import ANONYMOUS, FRAME_SIZE
 from machine.bare import CODE, DATA, STACK_TOP, Bare
 from machine.engines import maker

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from loadstone.machine.paging import FRAME_MASK, PRESENT, PageTable
+from loadstone.machine.paging import FRAME_MASK, PRESENT, USER_END, PageTable
 from loadstone.machine.physical import FRAME_SHIFT, FRAME_SIZE, PhysicalMemory
-
-USER_TOP = 1 << 47
 
 
 def code_at(memory: PhysicalMemory, table: PageTable, pc: int, size: int) -> bytes:
     """`size` bytes from `pc` on, or less: as far as pages are present. Faults nothing in."""
     parts = []
-    while size > 0 and 0 <= pc < USER_TOP:
+    while size > 0 and 0 <= pc < USER_END:
         entry = table.entry(pc)
         if not entry & PRESENT:
             break

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loadstone.machine import paging
 from loadstone.machine.kvm_context import R11, RAX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP, SYSRET_FLAGS
 from loadstone.machine.kvm_foreseen import ForeseenCalls
 from loadstone.machine.kvm_tables import SYSCALL_ENTRY
-from loadstone.machine.paging import USER_SLOTS
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE
 from loadstone.machine.signals_keeper import SIGACTION, SIGNALS, SIGPROCMASK, Actions, SignalsKeeper
 
@@ -114,7 +114,6 @@ ACTIONS = 128  # the first of four words a signal: handler, flags, restorer, mas
 BYTES_TAKEN = (1 << 32) - 1  # of TAKEN: bytes of the buffer that were read; above them, by how many reads
 READ_SHIFT = 32
 
-_USER_END = (USER_SLOTS << 39) - FRAME_SIZE
 _UNBLOCKABLE = 1 << 8 | 1 << 18  # SIGKILL, SIGSTOP
 _MOST_CALLS = 1 << 32  # between two exits; more is the program's invention
 
@@ -135,7 +134,7 @@ class EntryPage:
         self.words = half.memory.words[first : first + ENTRIES]
         self._fresh = memoryview(bytearray(FRAME_SIZE)).cast("Q")
         self._fresh[ONE_READ] = 1 << READ_SHIFT
-        self._fresh[USER_END] = _USER_END
+        self._fresh[USER_END] = paging.USER_END - FRAME_SIZE  # no mapping ends above it
         self._fresh[BLOCKABLE] = (1 << 64) - 1 & ~_UNBLOCKABLE
         self._open = False
         self._actions: Actions | None = None  # whose table it has, and in which version

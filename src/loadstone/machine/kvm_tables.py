@@ -24,18 +24,17 @@ from __future__ import annotations
 import struct
 
 from loadstone.machine.kvm_api import segment
-from loadstone.machine.paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
+from loadstone.machine.paging import ACCESSED, DIRTY, KERNEL_BASE, NO_EXECUTE, PRESENT, USER, WRITABLE
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS, GATES_OF_RING_3, KERNEL_CS, USER32_CS, USER_CS, USER_SS
 
-BASE = 0xFFFF_FF80_0000_0000
-SYSCALL_ENTRY = BASE + 0xF000
+SYSCALL_ENTRY = KERNEL_BASE + 0xF000
 _ENTRY_PAGE = 15
 _DOOR_PAGE = 511
-DOOR = BASE + _DOOR_PAGE * FRAME_SIZE
+DOOR = KERNEL_BASE + _DOOR_PAGE * FRAME_SIZE
 _NO_MEMORY = 1 << 44  # a physical address far behind all memory
-_STUBS = BASE + 0x100
-_IDT, _FIRST_CORE = BASE + 0x1000, BASE + 0x2000
+_STUBS = KERNEL_BASE + 0x100
+_IDT, _FIRST_CORE = KERNEL_BASE + 0x1000, KERNEL_BASE + 0x2000
 _PAGES_OF_A_CORE = 2
 _TSS_OFFSET = 0x100
 _HLT = b"\xf4\x90\x90\x90"
@@ -110,7 +109,8 @@ class KernelHalf:
     def map_page(self, address: int) -> int:
         """A new frame of the half, at `address`."""
         frame = self._allocate()
-        self.memory.words[self.table * ENTRIES + (address - BASE) // FRAME_SIZE] = frame << 12 | _PLAIN | NO_EXECUTE
+        slot = self.table * ENTRIES + (address - KERNEL_BASE) // FRAME_SIZE
+        self.memory.words[slot] = frame << 12 | _PLAIN | NO_EXECUTE
         return frame
 
     def open_entry(self, code: bytes, data_page: int) -> int:

@@ -39,7 +39,7 @@ NO_EXECUTE = 1 << 63
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
 KERNEL_SLOT = 511
-USER_SLOTS = 256
+KERNEL_BASE = 0xFFFF_FF80_0000_0000  # the lowest address that this entry of the page directory maps
 USER_END = 1 << 47  # above what a program can name
 LEVEL_NAMES = ("PML4", "PDPT", "PD", "PT")
 _SHIFTS = (39, 30, 21, 12)

@@ -22,9 +22,9 @@ from ctypes import c_int, c_void_p
 
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.code import USER_TOP
 from loadstone.machine.core import EXCEPTION, INTERRUPTED, PAGE_FAULT, Exits, Resolver, Space, Trap
 from loadstone.machine.cpuid import HWCAP, HWCAP2, MINIMUM_SIGNAL_STACK
+from loadstone.machine.paging import USER_END
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
 from loadstone.machine.signals_keeper import CALLS as SIGNALS_CALLS
 from loadstone.machine.signals_keeper import SignalsKeeper
@@ -219,7 +219,7 @@ class UnicornCore:
         # After each translation Unicorn goes through its TLB to have stores to that page checked, unless there is a
         # memory hook for the code's address. They are checked anyway: see `Translations.guard`. Physical addresses are
         # lower than this hook's, so that it concerns nothing else.
-        engine.hook(uc.HOOK_MEM_FETCH_UNMAPPED, hooks.nothing, memory_end, USER_TOP - 1)
+        engine.hook(uc.HOOK_MEM_FETCH_UNMAPPED, hooks.nothing, memory_end, USER_END - 1)
 
     def _privileged(self, engine: int) -> int:
         return self._traps.on_privileged(engine)

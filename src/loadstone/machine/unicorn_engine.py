@@ -16,12 +16,12 @@ from loadstone.errors import HostError
 from loadstone.machine import native_code
 from loadstone.machine import unicorn_library as uc
 from loadstone.machine.cpuid import INDEXED, table
+from loadstone.machine.paging import KERNEL_BASE
 from loadstone.machine.physical import FRAME_SIZE, PhysicalMemory
 from loadstone.machine.segments import DESCRIPTORS, USER_CS, USER_SS
 
-# The stub that takes the core from ring 0 to ring 3, and the GDT with Linux's selectors; one reserved frame, which the
-# program cannot name: it sits in the last slot of the page directory.
-KERNEL_BASE = 0xFFFF_FF80_0000_0000
+# The stub that takes the core from ring 0 to ring 3, and the GDT with Linux's selectors: one reserved frame, which the
+# program cannot name, for it is at KERNEL_BASE.
 _GDT, _IRETQ, _STACK = 0x000, 0x100, 0x200
 _RFLAGS_AT_ENTRY = 0x202
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from loadstone.lean import NamedTuple
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.code import USER_TOP, code_at
+from loadstone.machine.code import code_at
 from loadstone.machine.core import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, Exits, Resolver
 from loadstone.machine.instruction import LONGEST, modifies_memory, touched
 from loadstone.machine.native_code import ANSWERED, LOOK_AGAIN, REFUSED
-from loadstone.machine.paging import FRAME_MASK, NO_EXECUTE, PRESENT, WRITABLE
+from loadstone.machine.paging import FRAME_MASK, KERNEL_BASE, NO_EXECUTE, PRESENT, USER_END, WRITABLE
 from loadstone.machine.physical import FRAME_SIZE, RESERVED, PhysicalMemory
 from loadstone.machine.unicorn_context import Contexts
-from loadstone.machine.unicorn_engine import KERNEL_BASE, Engine
+from loadstone.machine.unicorn_engine import Engine
 from loadstone.machine.unicorn_translations import FRAMES_BASE, Translations
 
 _KERNEL_HALF = (1 << 64) - (1 << 47)
@@ -85,7 +85,7 @@ class TlbFill:
         if translations.dropping:
             return self._answer(address - FRAMES_BASE, uc.PROT_EXEC)
         try:
-            if address >= USER_TOP:
+            if address >= USER_END:
                 return self._beyond_user(address, kind, pc)
             table = translations.space.page_table
             slot = table.find(address)

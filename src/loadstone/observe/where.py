@@ -18,6 +18,7 @@ from loadstone.machine.paging import (
     PRESENT,
     PROTNONE,
     USER,
+    USER_END,
     WRITABLE,
 )
 from loadstone.machine.physical import ANONYMOUS, FRAME_SHIFT, OWNER_NAMES
@@ -26,7 +27,6 @@ from loadstone.observe.object_file import LoadSegment, ObjectFile, Section
 from loadstone.observe.symbols import Symbolizer
 
 PAGE = 4096
-USER_END = 1 << 47
 
 
 class NotFound(Exception):  # noqa: N818 - an answer, not a failure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import IO
 
-from loadstone.machine.paging import PRESENT, PROTNONE
-from loadstone.observe.where import PAGE, USER_END, Answer, bits
+from loadstone.machine.paging import PRESENT, PROTNONE, USER_END
+from loadstone.observe.where import PAGE, Answer, bits
 from loadstone.report.paper import DIM, Column, Paper, count
 
 MOST_OTHERS = 20
