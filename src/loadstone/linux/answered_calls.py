@@ -29,14 +29,13 @@ class AnsweredCalls:
 
     def __init__(self, kernel: Kernel, calls: SystemCalls) -> None:
         self._kernel = kernel
-        self._events = kernel.events
         self._system_calls = calls
         self._rows = calls.registry.row
         self.calls = 0
 
     def may_answer(self) -> bool:
         """Whether nobody listens to system calls, nor traces a process."""
-        return not self._events.syscall and self._system_calls.tracing is None
+        return not self._system_calls.are_watched
 
     def foreseen(self) -> list[tuple[int, int]]:
         """Number and answer, for the thread that is about to run."""

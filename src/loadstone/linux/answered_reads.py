@@ -72,7 +72,7 @@ class AnsweredReads:
         current = self._kernel.scheduler.current
         if current is None or current.process is not process:
             return False
-        return not self._kernel.events.syscall and self._calls.tracing is None
+        return not self._calls.are_watched
 
     def _forget(self, space: AddressSpace) -> None:
         self._core.forget_answers(space)

@@ -75,6 +75,11 @@ class SystemCalls:
         """How many calls were made."""
         return sum(row.calls for row in self.registry.used())
 
+    @property
+    def are_watched(self) -> bool:
+        """Whether somebody sees each call as it is made, a listener or a tracer: then a core may answer none itself."""
+        return bool(self._events.syscall) or self.tracing is not None
+
     def counts(self) -> dict[str, int]:
         """Calls by name, the most frequent first."""
         rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
