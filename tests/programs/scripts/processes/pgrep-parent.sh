@@ -1,4 +1,4 @@
 # needs: pgrep
-sleep 5 & sleep 0.1
+sleep 100 & until grep -qx sleep /proc/$!/comm; do sleep 0.01; done
 pgrep -P $$ -x sleep | wc -l
 kill $!

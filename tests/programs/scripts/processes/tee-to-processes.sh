@@ -1,3 +1,3 @@
 seq 10 | tee >(wc -l > n) | tail -1
-sleep 0.2
+until [ -s n ]; do sleep 0.01; done
 cat n
