@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
-
-from loadstone import Machine
-from loadstone.machine.engines import TESTED_KVM
-from machine.engines import maker
+from machine.engines import answering, maker
+from support.answered import PROGRAMS, count
 from support.compilers import Compiler
 from support.run import same
-
-_WORDS = ["/bin/bash", "-c", "for ((i = 0; i < 5; i++)); do /bin/true; done"]
 
 
 def test_whatever_comes_between_calls(compiled: Compiler) -> None:
@@ -22,19 +15,6 @@ def test_whatever_comes_between_calls(compiled: Compiler) -> None:
 
 
 def test_calls_are_answered_and_all_are_counted() -> None:
-    maker("kvm")
-    if not os.path.isdir(TESTED_KVM):
-        pytest.skip("SYSCALL does not arrive in ring 3 on this host's KVM")
-    found = []
-    for watched in (False, True):
-        with Machine(engine="kvm") as machine:
-            if watched:
-                machine.events.subscribe(lambda _: None, ("syscall",))
-            assert machine.spawn(_WORDS[0], _WORDS, {}).run().code == 0
-            answered = machine.linux.answered_calls
-            assert answered is not None
-            found.append((answered.calls, machine.linux.calls.counts()))
-    (answered_calls, counts), (none, calls) = found
-    assert none == 0  # somebody listened to system calls
-    assert counts == calls
-    assert answered_calls >= 5 * 7
+    answering("kvm")
+    answered, _ = count("kvm", lambda linux: linux.answered_calls)
+    assert answered >= PROGRAMS * 7

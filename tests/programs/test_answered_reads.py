@@ -15,9 +15,8 @@ import pytest
 from loadstone import Machine
 from loadstone.errors import LinuxError
 from loadstone.linux.answered_reads import Stream
-from loadstone.machine.engines import TESTED_KVM
 from loadstone.vfs.regular import RegularFile
-from machine.engines import maker
+from machine.engines import answering, maker
 from support.compilers import Compiler
 from support.run import loadstone, native
 
@@ -40,13 +39,6 @@ def data(tmp_path: Path) -> Path:
     file = tmp_path / "data"
     file.write_bytes(random.Random(1).randbytes(SIZE))
     return file
-
-
-def answering() -> None:
-    """Skips where the KVM core cannot answer reads."""
-    maker("kvm")
-    if not os.path.isdir(TESTED_KVM):
-        pytest.skip("SYSCALL does not arrive in ring 3 on this host's KVM")
 
 
 def test_whatever_comes_between_reads(compiled: Compiler, data: Path) -> None:
@@ -79,7 +71,7 @@ def run(words: list[str], data: Path, *, watched: bool = False) -> tuple[int, di
 def test_most_reads_are_answered_and_all_are_counted(
     data: Path, compiled: Compiler, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    answering()
+    answering("kvm")
     program = [compiled(READER, "static")]
     answered, counts, exits = run(program, data)
     unanswered, calls, left = run(program, data, watched=True)
@@ -91,7 +83,7 @@ def test_most_reads_are_answered_and_all_are_counted(
 
 def test_what_the_host_changes_is_seen_after_the_next_call(data: Path, compiled: Compiler) -> None:
     """The program reads, asks, and reads on; in between the host has changed the file."""
-    answering()
+    answering("kvm")
     program = compiled(
         "#include <unistd.h>\n#include <fcntl.h>\nstatic char to[4096];\nint main(int n, char **v) {"
         "int f = open(v[1], 0); for (int i = 0; i < 20; i++) read(f, to, 4096);"
@@ -125,7 +117,7 @@ def test_a_read_ahead_that_fails_leaves_nothing_on_offer(
     data: Path, compiled: Compiler, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """The program's own reads come out right, and it does not hear of errors in what it has not read yet."""
-    answering()
+    answering("kvm")
     program = compiled("reads", "static", "-lpthread")
     read_into = RegularFile.read_into
     tries = itertools.count()
@@ -161,7 +153,7 @@ def failing(
 
 
 def test_a_debugger_in_the_machine_sees_every_read(data: Path, compiled: Compiler, tmp_path: Path) -> None:
-    answering()
+    answering("kvm")
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -174,7 +166,7 @@ def test_a_debugger_in_the_machine_sees_every_read(data: Path, compiled: Compile
 
 def test_the_frames_come_back(data: Path, compiled: Compiler) -> None:
     """A process's tables go with it; its buffer serves the next one, and shows it nothing."""
-    answering()
+    answering("kvm")
     program = compiled(READER, "static")
     with Machine(engine="kvm") as machine:
         used = []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from loadstone import Machine
-from loadstone.machine.engines import TESTED_KVM
-from machine.engines import maker
+from machine.engines import answering, maker
+from support.answered import count
 from support.compilers import Compiler
 from support.run import same
 
@@ -31,22 +29,8 @@ def test_whatever_becomes_of_actions(compiled: Compiler, engine: str) -> None:
 
 @both
 def test_most_changes_are_answered_and_all_are_counted(engine: str) -> None:
-    maker(engine)
-    if engine == "kvm" and not os.path.isdir(TESTED_KVM):
-        pytest.skip("SYSCALL does not arrive in ring 3 on this host's KVM")
-    words = ["/bin/bash", "-c", "for ((i = 0; i < 5; i++)); do /bin/true; done"]
-    found = []
-    for watched in (False, True):
-        with Machine(engine=engine) as machine:
-            if watched:
-                machine.events.subscribe(lambda _: None, ("syscall",))
-            assert machine.spawn(words[0], words, {}).run().code == 0
-            signals = machine.linux.answered_signals
-            assert signals is not None
-            found.append((signals.calls, machine.linux.calls.counts()))
-    (answered, counts), (none, calls) = found
-    assert none == 0  # somebody listened to system calls
-    assert counts == calls
+    answering(engine)
+    answered, counts = count(engine, lambda linux: linux.answered_signals)
     assert answered > 0.7 * (counts["rt_sigprocmask"] + counts["rt_sigaction"])
 
 
