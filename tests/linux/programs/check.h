@@ -50,6 +50,27 @@
 
 #define S(...) syscall(SYS_##__VA_ARGS__)
 
+/* Come back when a process sleeps in a system call. */
+static inline void asleep(pid_t pid) {
+  char path[64], state = 0;
+  sprintf(path, "/proc/%d/stat", pid);
+  while (state != 'S') {
+    FILE *file = fopen(path, "r");
+    fscanf(file, "%*d (%*[^)]) %c", &state);
+    fclose(file);
+    usleep(2000);
+  }
+}
+
+/* A child that sends us a signal when we sleep, and not before, however slow the machine is. */
+static inline pid_t signal_asleep(int number) {
+  pid_t parent = getpid(), child;
+  fflush(stdout);
+  if ((child = fork())) return child;
+  asleep(parent);
+  _exit(kill(parent, number));
+}
+
 static inline void put(const char *path, const char *text) {
   int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0644);
   if (write(fd, text, strlen(text)) < 0) perror(path);

@@ -3,9 +3,7 @@
 #include <mqueue.h>
 #include <pthread.h>
 
-#define NAME "/loadstone-test"
-
-static char b[9000];
+static char NAME[32], b[9000]; /* the name is the process's own: several run at once */
 static const char *reached;
 static siginfo_t told;
 
@@ -53,17 +51,6 @@ static void end(pid_t pid) {
   printf("     child ended with %d, signal %d\n", WEXITSTATUS(status), WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
-static void asleep(pid_t pid) {
-  char path[64], state = 0;
-  sprintf(path, "/proc/%d/stat", pid);
-  while (state != 'S') {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-    usleep(2000);
-  }
-}
-
 static void handler(int number, siginfo_t *info, void *context) {
   reached = "handled";
   told = *info;
@@ -105,11 +92,11 @@ static void names(void) {
   char path[64], text[64] = "";
   sprintf(path, "/proc/self/fd/%d", q);
   T(readlink(path, text, 63));
-  printf("     %s\n", text);
+  printf("     %s\n", text + (strncmp(text, NAME, strlen(NAME)) ? 0 : strlen(NAME)));
   T(mq_unlink(NAME));
   memset(text, 0, 64);
   T(readlink(path, text, 63));
-  printf("     %s\n", text);
+  printf("     %s\n", text + (strncmp(text, NAME, strlen(NAME)) ? 0 : strlen(NAME)));
   T(mq_send(q, "nameless", 8, 0));
   get(q, 8192);
   T(mq_close(q));
@@ -197,15 +184,16 @@ static void waiting(void) {
   for (int i = 0; i < 4; i++) get(q, 16);
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
   sigaction(SIGALRM, &action, 0);
-  struct itimerval soon = {{0, 0}, {0, 30000}};
-  setitimer(ITIMER_REAL, &soon, 0);
+  a = signal_asleep(SIGALRM);
   T(mq_receive(q, b, 16, 0));
+  end(a);
   printf("     %s\n", reached);
   action.sa_flags = SA_SIGINFO | SA_RESTART;
   sigaction(SIGALRM, &action, 0);
-  setitimer(ITIMER_REAL, &soon, 0);
+  a = signal_asleep(SIGALRM);
   struct timespec limit = in_ms(100);
   T(mq_timedreceive(q, b, 16, 0, &limit));
+  end(a);
   if (!(a = begin())) _exit(mq_receive(q, b, 16, 0));
   asleep(a);
   mq_unlink(NAME); /* disturbs nobody */
@@ -301,7 +289,7 @@ static void limits(void) {
     setgid(65534);
     setuid(65534);
     for (int i = 0; i < 4; i++) {
-      sprintf(name[i], NAME "%d", i);
+      sprintf(name[i], "%s%d", NAME, i);
       T((q[i] = mq_open(name[i], O_RDWR | O_CREAT, 0600, &a)) < 0);
     }
     T(errno == EMFILE);
@@ -336,6 +324,7 @@ static void limits(void) {
 
 int main(void) {
   setvbuf(stdout, 0, _IOFBF, 1 << 16);
+  sprintf(NAME, "/loadstone-%08d", getpid());
   names();
   messages();
   waiting();

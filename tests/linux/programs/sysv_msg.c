@@ -3,7 +3,6 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 
-#define KEY 0x4c6f6166
 #ifndef MSG_COPY
 #define MSG_COPY 040000
 #endif
@@ -15,6 +14,7 @@ static struct {
   long kind;
   char text[9000];
 } m;
+static key_t key; /* the process's own: several run at once */
 static int id;
 static const char *reached;
 
@@ -36,8 +36,8 @@ static void get(size_t size, long kind, int flags) {
 static void describe(void) {
   struct msqid_ds ds;
   long r = msgctl(id, IPC_STAT, &ds);
-  printf("     stat %ld: key %x mode %o messages %lu bytes %lu of %lu sender %d receiver %d times %d%d%d\n", r,
-         ds.msg_perm.__key, ds.msg_perm.mode, ds.msg_qnum, ds.__msg_cbytes, ds.msg_qbytes, ds.msg_lspid == getpid(),
+  printf("     stat %ld: key %d mode %o messages %lu bytes %lu of %lu sender %d receiver %d times %d%d%d\n", r,
+         ds.msg_perm.__key == key, ds.msg_perm.mode, ds.msg_qnum, ds.__msg_cbytes, ds.msg_qbytes, ds.msg_lspid == getpid(),
          ds.msg_lrpid == getpid(), ds.msg_stime > 0, ds.msg_rtime > 0, ds.msg_ctime > 0);
 }
 
@@ -55,22 +55,11 @@ static void end(pid_t pid) {
 static void handler(int number) { reached = "handled"; }
 
 /* Wait until the process sleeps. */
-static void asleep(pid_t pid) {
-  char path[64], state = 0;
-  sprintf(path, "/proc/%d/stat", pid);
-  while (state != 'S') {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-    usleep(2000);
-  }
-}
-
 static void wrong_arguments(void) {
-  T(msgget(KEY, 0600));
-  id = msgget(KEY, IPC_CREAT | 0620);
-  T(msgget(KEY, IPC_CREAT | IPC_EXCL | 0600));
-  T(msgget(KEY, 0) == id);
+  T(msgget(key, 0600));
+  id = msgget(key, IPC_CREAT | 0620);
+  T(msgget(key, IPC_CREAT | IPC_EXCL | 0600));
+  T(msgget(key, 0) == id);
   describe();
   m.kind = 0;
   T(msgsnd(id, &m, 1, 0));
@@ -173,9 +162,9 @@ static void waiting(void) {
   describe();
   struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
   sigaction(SIGALRM, &action, 0);
-  struct itimerval soon = {{0, 0}, {0, 30000}};
-  setitimer(ITIMER_REAL, &soon, 0);
+  a = signal_asleep(SIGALRM);
   T(msgrcv(id, &m, 100, 0, 0));
+  end(a);
   printf("     %s\n", reached);
   if (!(a = begin())) _exit(msgrcv(id, &m, 100, 0, 0));
   asleep(a);
@@ -224,7 +213,7 @@ static void removed(void) {
   end(a);
   end(b);
   T(msgctl(id, IPC_RMID, 0));
-  T(msgget(KEY, 0));
+  T(msgget(key, 0));
   T(msgctl(0, IPC_INFO, (void *)&info) >= 0);
   printf("     %d %d %d %d %d %d %d %d\n", info.msgpool, info.msgmap, info.msgmax, info.msgmnb, info.msgmni, info.msgssz,
          info.msgtql, info.msgseg);
@@ -232,7 +221,8 @@ static void removed(void) {
 
 int main(void) {
   setvbuf(stdout, 0, _IOFBF, 1 << 16);
-  int old = msgget(KEY, 0);
+  key = 0x4c000000 + getpid();
+  int old = msgget(key, 0);
   if (old >= 0) msgctl(old, IPC_RMID, 0);
   wrong_arguments();
   kinds();

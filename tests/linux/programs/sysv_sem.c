@@ -5,9 +5,9 @@
 #include <sys/ipc.h>
 #include <sys/sem.h>
 
-#define KEY 0x4c6f6165
 #define LOTS 600
 
+static key_t key; /* the process's own: several run at once */
 static int id;
 static const char *reached;
 static struct sembuf many[LOTS];
@@ -32,7 +32,7 @@ static void values(const char *when) {
 static void describe(void) {
   struct semid_ds ds;
   long r = semctl(id, 0, IPC_STAT, &ds);
-  printf("     stat %ld: key %x mode %o count %lu uid %d gid %d cuid %d cgid %d times %d%d\n", r, ds.sem_perm.__key,
+  printf("     stat %ld: key %d mode %o count %lu uid %d gid %d cuid %d cgid %d times %d%d\n", r, ds.sem_perm.__key == key,
          ds.sem_perm.mode, ds.sem_nsems, ds.sem_perm.uid == geteuid(), ds.sem_perm.gid == getegid(),
          ds.sem_perm.cuid == geteuid(), ds.sem_perm.cgid == getegid(), ds.sem_otime > 0, ds.sem_ctime > 0);
 }
@@ -63,15 +63,15 @@ static void *add_with_undo(void *unused) {
 static void wrong_arguments(void) {
   struct sembuf one = {0, 1, 0};
   struct timespec odd = {0, 2000000000};
-  T(semget(KEY, 1, 0600));
-  T(semget(KEY, 0, IPC_CREAT | 0600));
-  T(semget(KEY, -1, IPC_CREAT | 0600));
-  T(semget(KEY, 32001, IPC_CREAT | 0600));
-  id = semget(KEY, 4, IPC_CREAT | 0640);
-  T(semget(KEY, 0, 0) == id);
-  T(semget(KEY, 4, 0) == id);
-  T(semget(KEY, 5, 0));
-  T(semget(KEY, 4, IPC_CREAT | IPC_EXCL | 0600));
+  T(semget(key, 1, 0600));
+  T(semget(key, 0, IPC_CREAT | 0600));
+  T(semget(key, -1, IPC_CREAT | 0600));
+  T(semget(key, 32001, IPC_CREAT | 0600));
+  id = semget(key, 4, IPC_CREAT | 0640);
+  T(semget(key, 0, 0) == id);
+  T(semget(key, 4, 0) == id);
+  T(semget(key, 5, 0));
+  T(semget(key, 4, IPC_CREAT | IPC_EXCL | 0600));
   describe();
   T(semop(id, &one, 0));
   T(semop(-1, &one, 1));
@@ -215,16 +215,12 @@ static void waiting(void) {
   values("all went on");
   struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
   sigaction(SIGALRM, &action, 0);
-  struct itimerval soon = {{0, 0}, {0, 30000}};
-  setitimer(ITIMER_REAL, &soon, 0);
+  a = signal_asleep(SIGALRM);
   T(op(0, -1, 0));
+  end(a);
   printf("     %s\n", reached);
   T(semctl(id, 0, GETNCNT));
-  if (!(a = begin())) {
-    alarm(0);
-    signal(SIGALRM, SIG_DFL);
-    _exit(op(0, -1, 0) ? errno : 0);
-  }
+  if (!(a = begin())) _exit(op(0, -1, 0) ? errno : 0);
   await(0, GETNCNT, 1);
   kill(a, SIGSTOP);
   waitpid(a, 0, WUNTRACED);
@@ -251,9 +247,9 @@ static void owners(void) {
     T(semctl(id, 0, SETVAL, 1));
     T(semctl(id, 0, IPC_RMID));
     T(semctl(id, 0, IPC_SET, &ds));
-    T(semget(KEY, 0, 0) == id);
-    T(semget(KEY, 0, 0600));
-    T(semget(KEY, 0, 0004) == id);
+    T(semget(key, 0, 0) == id);
+    T(semget(key, 0, 0600));
+    T(semget(key, 0, 0004) == id);
     fflush(stdout);
     _exit(0);
   }
@@ -287,7 +283,7 @@ static void removed(void) {
   end(a);
   end(b);
   T(semctl(id, 0, IPC_RMID));
-  T(semget(KEY, 4, 0));
+  T(semget(key, 4, 0));
   T(semctl(0, 0, IPC_INFO, &info) >= 0);
   printf("     %d %d %d %d %d %d %d %d %d %d\n", info.semmap, info.semmni, info.semmns, info.semmnu, info.semmsl,
          info.semopm, info.semume, info.semusz, info.semvmx, info.semaem);
@@ -295,7 +291,8 @@ static void removed(void) {
 
 int main(void) {
   setvbuf(stdout, 0, _IOFBF, 1 << 16);
-  int old = semget(KEY, 0, 0);
+  key = 0x4c000000 + getpid();
+  int old = semget(key, 0, 0);
   if (old >= 0) semctl(old, 0, IPC_RMID);
   wrong_arguments();
   several_at_once();

@@ -4,13 +4,13 @@
 #include <sys/shm.h>
 
 #define PAGE 4096
-#define KEY 0x4c6f6164
 
+static key_t key; /* the process's own: several run at once */
 static struct shmid_ds ds;
 
 static void show_segment(int id) {
   long r = shmctl(id, IPC_STAT, &ds);
-  printf("     stat %ld: key %x mode %o size %zu attached %lu creator %d last %d times %d%d%d\n", r, ds.shm_perm.__key,
+  printf("     stat %ld: key %d mode %o size %zu attached %lu creator %d last %d times %d%d%d\n", r, ds.shm_perm.__key == key,
          ds.shm_perm.mode, ds.shm_segsz, (unsigned long)ds.shm_nattch, ds.shm_cpid == getpid(),
          ds.shm_lpid == getpid(), ds.shm_atime > 0, ds.shm_dtime > 0, ds.shm_ctime > 0);
 }
@@ -21,10 +21,12 @@ static void show_line(const char *at) {
   snprintf(want, sizeof want, "%lx-", (unsigned long)at);
   while (fgets(line, sizeof line, file))
     if (!strncmp(line, want, strlen(want))) {
-      char perms[8], name[64] = "";
+      char perms[8], name[64] = "", own[32], *where;
       unsigned long offset;
       int major, minor;
       sscanf(line, "%*s %7s %lx %x:%x %*d %63[^\n]", perms, &offset, &major, &minor, name);
+      snprintf(own, sizeof own, "/SYSV%08x", key);
+      if ((where = strstr(name, own))) memcpy(where, "/SYSVown-key.", strlen(own));
       printf("     %s %lx %x:%x %s\n", perms, offset, major, minor, name);
     }
   fclose(file);
@@ -32,16 +34,17 @@ static void show_line(const char *at) {
 
 int main(void) {
   setvbuf(stdout, 0, _IOFBF, 1 << 16);
-  int old = shmget(KEY, 0, 0), id;
+  key = 0x4c000000 + getpid();
+  int old = shmget(key, 0, 0), id;
   if (old >= 0) shmctl(old, IPC_RMID, 0);
-  T(shmget(KEY, PAGE, 0600));
-  T(shmget(KEY, 0, IPC_CREAT | 0600));
-  T(shmget(KEY, -1, IPC_CREAT | 0600));
-  id = shmget(KEY, 3 * PAGE - 100, IPC_CREAT | 0640);
+  T(shmget(key, PAGE, 0600));
+  T(shmget(key, 0, IPC_CREAT | 0600));
+  T(shmget(key, -1, IPC_CREAT | 0600));
+  id = shmget(key, 3 * PAGE - 100, IPC_CREAT | 0640);
   show_segment(id);
-  T(shmget(KEY, PAGE, 0) == id);
-  T(shmget(KEY, 4 * PAGE, 0));
-  T(shmget(KEY, PAGE, IPC_CREAT | IPC_EXCL | 0600));
+  T(shmget(key, PAGE, 0) == id);
+  T(shmget(key, 4 * PAGE, 0));
+  T(shmget(key, PAGE, IPC_CREAT | IPC_EXCL | 0600));
   char *p = shmat(id, 0, 0), *q = shmat(id, 0, SHM_RDONLY);
   show_line(p);
   show_line(q);
@@ -92,8 +95,8 @@ int main(void) {
   if (!geteuid() && !fork()) {
     T(seteuid(65534));
     T(shmat(id, 0, 0));
-    T(shmget(KEY, PAGE, 0400));
-    T(shmget(KEY, PAGE, 0) == id);
+    T(shmget(key, PAGE, 0400));
+    T(shmget(key, PAGE, 0) == id);
     T(shmctl(id, IPC_STAT, &ds));
     T(shmctl(id, IPC_RMID, 0));
     T(shmctl(id, SHM_LOCK, 0));
@@ -102,7 +105,7 @@ int main(void) {
   }
   if (!geteuid()) wait(0);
   T(shmctl(id, IPC_RMID, 0));
-  T(shmget(KEY, PAGE, 0));
+  T(shmget(key, PAGE, 0));
   show_segment(id);
   show_line(p);
   q = shmat(id, 0, 0); /* still to be had by its number */
