@@ -40,12 +40,13 @@ class FileTable:
     `limit` is the soft RLIMIT_NOFILE: numbers are below it. `room` is the machine's.
     """
 
-    __slots__ = ("_cloexec", "_files", "_room", "_users", "limit")
+    __slots__ = ("_cloexec", "_files", "_lowest", "_room", "_users", "limit")
 
     def __init__(self, limit: int = DEFAULT_LIMIT, room: Room | None = None) -> None:
         self.limit = limit
         self._room = room if room is not None else Room()
         self._files: list[OpenFile | None] = []
+        self._lowest = 0  # every number below it is taken (kernel: next_fd), so that nobody searches there
         self._cloexec: set[int] = set()
         self._users = 1
 
@@ -91,9 +92,11 @@ class FileTable:
         """The lowest free number from `minimum` on; EMFILE. Ask before an open that has effects."""
         files = self._files
         try:
-            fd = files.index(None, minimum)
+            fd = files.index(None, max(minimum, self._lowest))
         except ValueError:
             fd = max(len(files), minimum)
+        if minimum <= self._lowest:
+            self._lowest = fd
         if fd >= self.limit:
             raise LinuxError(EMFILE, f"the process may have {self.limit} descriptors (RLIMIT_NOFILE)")
         self._room.require()
@@ -117,6 +120,7 @@ class FileTable:
         """Close one descriptor; EBADF."""
         file = self.get(fd)
         self._files[fd] = None
+        self._lowest = min(self._lowest, fd)
         self._room.used -= 1
         self._cloexec.discard(fd)
         self._release(file)
