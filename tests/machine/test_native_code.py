@@ -11,8 +11,8 @@ import pytest
 
 from loadstone.machine import assembling, native_code, paging
 
-HOOKS = Path(native_code.__file__).with_name("hooks.s").read_text()
-CONSTANTS = {name: int(value, 0) for name, value in re.findall(r"\.set (\w+), (\w+)", HOOKS)}
+SOURCE = "".join(Path(native_code.__file__).with_name(name).read_text() for name in ("hooks.s", "hooks_signals.s"))
+CONSTANTS = {name: int(value, 0) for name, value in re.findall(r"\.set (\w+), (\d\w*)", SOURCE)}
 
 
 @pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objcopy")), reason="gcc or objcopy is not installed")
@@ -32,7 +32,7 @@ def test_control_is_laid_out_as_the_hooks_expect() -> None:
 
 
 def test_the_hooks_use_the_page_tables_bits() -> None:
-    for name in ("PRESENT", "WRITABLE", "ACCESSED", "DIRTY"):
+    for name in ("PRESENT", "WRITABLE", "ACCESSED", "DIRTY", "AHEAD"):
         assert CONSTANTS[name] == getattr(paging, name)
     assert CONSTANTS["FRAME_MASK"] == paging.FRAME_MASK
     assert 1 << CONSTANTS["NO_EXECUTE"] == paging.NO_EXECUTE

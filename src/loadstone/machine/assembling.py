@@ -15,10 +15,10 @@ _BYTES_A_LINE = 32
 
 def assemble(source: str) -> tuple[bytes, dict[str, int]]:
     """The code of a source file beside this module, and the offset of each of its symbols."""
-    path = os.path.join(os.path.dirname(__file__), source)
     with tempfile.TemporaryDirectory() as folder:
         objects, binary = os.path.join(folder, "code.o"), os.path.join(folder, "code.bin")
-        subprocess.run(["gcc", "-x", "assembler", "-c", path, "-o", objects], check=True)
+        here = os.path.dirname(os.path.abspath(__file__))  # where it includes others from
+        subprocess.run(["gcc", "-x", "assembler", "-c", source, "-o", objects], check=True, cwd=here)
         subprocess.run(["objcopy", "-O", "binary", "-j", ".text", objects, binary], check=True)
         listed = subprocess.run(["nm", objects], check=True, capture_output=True, text=True).stdout
         symbols = {name: int(value, 16) for value, _, name in map(str.split, listed.splitlines())}

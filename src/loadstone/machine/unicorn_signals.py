@@ -1,4 +1,4 @@
-"""Changes of signal masks and actions that the hook for SYSCALL makes by itself (hooks.s).
+"""Changes of signal masks and actions that the hook for SYSCALL makes by itself (hooks_signals.s).
 
 The hook works on the process's own table of actions, and on a copy of the thread's mask in Control.
 """
