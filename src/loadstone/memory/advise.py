@@ -120,26 +120,21 @@ def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
     if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
         _populate(space, start, end, WRITE if advice == MADV_POPULATE_WRITE else READ)
         return
-    hole = False
-    while start < end:
-        vma = space.vmas.find_after(start)
-        if vma is None or vma.start >= end:
-            hole = True
-            break
-        hole = hole or vma.start > start
-        start = max(start, vma.start)
-        start = _advise_vma(space, vma, start, min(end, vma.end), advice).end
-    if hole:
+    mapped = 0
+    for vma, first, last in space.vmas.parts(start, end):
+        _advise_vma(space, vma, first, last, advice)
+        mapped += last - first
+    if mapped < end - start:
         raise LinuxError(ENOMEM, "part of the range is not mapped")
 
 
-def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> Vma:
-    """The VMA that holds [start, end) afterwards (kernel: madvise_vma_behavior)."""
+def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> None:
+    """Follow the advice for [start, end), in `vma` (kernel: madvise_vma_behavior)."""
     if advice in _DISCARDS and vma.backing is None and not vma.flags & (WRITE | SHARED):
         check_not_sealed(vma)
     if advice in _FLAG_CHANGES:
-        return _change_flags(space, vma, start, end, advice)
-    if advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):
+        _change_flags(space, vma, start, end, advice)
+    elif advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):
         if vma.flags & (PFNMAP | (0 if advice == MADV_DONTNEED_LOCKED else LOCKED)):
             raise LinuxError(EINVAL, "the pages of a special or locked mapping stay")
         if advice == MADV_FREE and vma.backing is not None:
@@ -156,10 +151,9 @@ def _advise_vma(space: AddressSpace, vma: Vma, start: int, end: int, advice: int
         guard.remove(space, vma, start, end)
     elif advice == MADV_COLLAPSE:
         raise LinuxError(EINVAL, "there are no huge pages to collapse into")
-    return vma
 
 
-def _change_flags(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> Vma:
+def _change_flags(space: AddressSpace, vma: Vma, start: int, end: int, advice: int) -> None:
     flags = vma.flags
     if (
         (advice == MADV_DOFORK and flags & IO)
@@ -169,13 +163,13 @@ def _change_flags(space: AddressSpace, vma: Vma, start: int, end: int, advice: i
     ):
         raise LinuxError(EINVAL, "the advice does not fit the mapping")
     if advice == MADV_MERGEABLE and flags & _NOT_MERGED_BY_KSM:
-        return vma
+        return
     clear, add = _FLAG_CHANGES[advice]
     wanted = flags & ~clear | add
     if wanted == flags:
-        return vma
+        return
     try:
-        return modify(space, vma, start, end, wanted)
+        modify(space, vma, start, end, wanted)
     except LinuxError as error:
         raise LinuxError(EAGAIN, error.why) from None
 
@@ -197,15 +191,10 @@ def _populate(space: AddressSpace, start: int, end: int, access: int) -> None:
     """MADV_POPULATE_*: fault the range in and say why if that fails (kernel: madvise_populate)."""
     from loadstone.memory.fault import populate_page
 
-    while start < end:
-        vma = space.vmas.find(start)
-        if vma is None:
-            raise LinuxError(ENOMEM, f"nothing is mapped at {start:#x}")
+    for vma, first, last in space.vmas.gapless(start, end):
         allowed = vma.flags & WRITE if access == WRITE else vma.flags & (READ | EXEC)
         if not allowed or vma.flags & (IO | PFNMAP):
             raise LinuxError(EINVAL, f"the mapping at {vma.start:#x} does not allow the access")
-        last = min(end, vma.end)
-        for address in range(start, last, PAGE):
+        for address in range(first, last, PAGE):
             if populate_page(space, address, access) is not None:
                 raise LinuxError(EFAULT, f"the page at {address:#x} cannot be had")
-        start = last

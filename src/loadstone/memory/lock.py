@@ -114,31 +114,25 @@ def _whole_pages(start: int, length: int) -> tuple[int, int]:
 
 def _apply(space: AddressSpace, start: int, end: int, lock_flags: int) -> None:
     """Set the lock flags of the range; ENOMEM at a hole (kernel: apply_vma_lock_flags)."""
-    while start < end:
-        vma = space.vmas.find(start)
-        if vma is None:
-            raise LinuxError(ENOMEM, f"nothing is mapped at {start:#x}")
-        start = _fix(space, vma, start, min(end, vma.end), lock_flags).end
+    for vma, first, last in space.vmas.gapless(start, end):
+        _fix(space, vma, first, last, lock_flags)
 
 
 def _apply_to_all(space: AddressSpace, lock_flags: int) -> None:
     """The same for every VMA, holes or not (kernel: apply_mlockall_flags)."""
-    vma = space.vmas.find_after(0)
-    while vma is not None:
-        end = _fix(space, vma, vma.start, vma.end, lock_flags).end
-        vma = space.vmas.find_after(end)
+    for vma, first, last in space.vmas.parts(0, space.layout.task_size):
+        _fix(space, vma, first, last, lock_flags)
 
 
-def _fix(space: AddressSpace, vma: Vma, start: int, end: int, lock_flags: int) -> Vma:
+def _fix(space: AddressSpace, vma: Vma, start: int, end: int, lock_flags: int) -> None:
     """Kernel: mlock_fixup. Special and droppable mappings are left as they are, without an error."""
     flags = vma.flags & ~_LOCK_FLAGS | lock_flags
     if flags == vma.flags or vma.flags & (SPECIAL | DROPPABLE):
-        return vma
+        return
     before = vma.flags
     try:
-        vma = modify(space, vma, start, end, flags)
+        modify(space, vma, start, end, flags)
     except LinuxError as error:
         raise LinuxError(EAGAIN if error.errno == ENOMEM else error.errno, error.why) from None
     pages = (end - start) >> PAGE_SHIFT
     space.usage.locked += pages * (bool(flags & LOCKED) - bool(before & LOCKED))
-    return vma

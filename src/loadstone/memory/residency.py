@@ -32,13 +32,8 @@ def resident(space: AddressSpace, start: int, length: int) -> bytes:
         raise LinuxError(ENOMEM, "past the end of the address space")
     end = start + page_align(length)
     answer = bytearray()
-    while start < end:
-        vma = space.vmas.find(start)
-        if vma is None:
-            raise LinuxError(ENOMEM, f"nothing is mapped at {start:#x}")
-        last = min(end, vma.end)
-        answer += _resident_in(space, vma, start, last)
-        start = last
+    for vma, first, last in space.vmas.gapless(start, end):
+        answer += _resident_in(space, vma, first, last)
     return bytes(answer)
 
 
@@ -54,21 +49,14 @@ def sync(space: AddressSpace, start: int, length: int, flags: int) -> None:
     end = start + page_align(length)
     if end >= 1 << 64:
         raise LinuxError(ENOMEM, "the range wraps around")
-    hole = False
-    while start < end:
-        vma = space.vmas.find_after(start)
-        if vma is None or vma.start >= end:
-            hole = True
-            break
-        hole = hole or vma.start > start
-        start = max(start, vma.start)
+    mapped = 0
+    for vma, first, last in space.vmas.parts(start, end):
         if flags & MS_INVALIDATE and vma.flags & LOCKED:
             raise LinuxError(EBUSY, "the range is locked")
-        last = min(end, vma.end)
         if flags & MS_SYNC and vma.flags & SHARED and vma.backing is not None:
-            _write_back(space, vma, start, last)
-        start = last
-    if hole:
+            _write_back(space, vma, first, last)
+        mapped += last - first
+    if mapped < end - start:
         raise LinuxError(ENOMEM, "part of the range is not mapped")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -19,16 +19,8 @@ def seal(space: AddressSpace, start: int, length: int) -> None:
     end = start + page_align(length)
     if start & (PAGE - 1) or end >= 1 << 64 or (length and end == start):
         raise LinuxError(EINVAL, f"{start:#x} + {length:#x} is no range of whole pages")
-    at = start
-    while at < end:
-        vma = space.vmas.find(at)
-        if vma is None:
-            raise LinuxError(ENOMEM, f"nothing is mapped at {at:#x}")
-        at = vma.end
-    while start < end:
-        vma = space.vmas.find(start)
-        assert vma is not None
-        stop = min(end, vma.end)
+    for _ in space.vmas.gapless(start, end):
+        pass
+    for vma, first, last in space.vmas.parts(start, end):
         if not vma.flags & SEALED:
-            vma = modify(space, vma, start, stop, vma.flags | SEALED)
-        start = stop
+            modify(space, vma, first, last, vma.flags | SEALED)

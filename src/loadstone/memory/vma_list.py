@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from errno import ENOMEM
 
+from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import ACCOUNT, PAGE_SHIFT, ForkedAnonVma, Vma
@@ -123,6 +125,29 @@ class VmaList:
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """All VMAs with a byte in `[start, end)`."""
         return self.areas[self.index_after(start) : bisect_left(self._starts, end)]
+
+    def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
+        """What is mapped of `[start, end)`, VMA by VMA: each with the start and end of its part. Holes are passed over.
+
+        Each is looked up when its turn comes, so that those before it may be changed, split and merged.
+        """
+        while start < end:
+            vma = self.find_after(start)
+            if vma is None or vma.start >= end:
+                return
+            start, last = max(start, vma.start), min(end, vma.end)
+            yield vma, start, last
+            start = last
+
+    def gapless(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
+        """As `parts`, for a range without holes: LinuxError(ENOMEM) where the first one begins."""
+        for vma, first, last in self.parts(start, end):
+            if first > start:
+                break
+            yield vma, first, last
+            start = last
+        if start < end:
+            raise LinuxError(ENOMEM, f"nothing is mapped at {start:#x}")
 
     def overlaps(self, start: int, end: int) -> bool:
         """Whether any VMA has a byte in `[start, end)` (kernel: find_vma_intersection)."""
