@@ -220,7 +220,7 @@ class OpenFile:
     def accessed(self) -> None:
         """It was read: note the time (file_accessed)."""
         location = self.location
-        if location is not None and self.inode.notes_access and not self.flags & O_NOATIME:
+        if location is not None and not self.flags & O_NOATIME:
             location.accessed()
 
     def hold(self) -> None:

@@ -224,6 +224,9 @@ class Inode:
         `relative`: the time changes only if it is older than a change, or than a day (relatime).
         """
 
+    def fed(self) -> None:
+        """Something was written into it, a FIFO: note the time (file_update_time)."""
+
     def set_times(self, atime_ns: int, mtime_ns: int) -> None:
         """Set the times; NOW and OMIT as for utimensat(2)."""
         raise LinuxError(EPERM)

@@ -156,17 +156,20 @@ class Location:
             dentry = dentry.parent
         return False
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the mount or its file system takes no changes. Source: fs/namespace.c, mnt_is_readonly()."""
+        return bool(self.mount.flags & MNT_READONLY) or self.mount.superblock.read_only
+
     def demand_writable(self) -> None:
         """EROFS where nothing may be changed. Source: fs/namespace.c, mnt_want_write()."""
-        mount = self.mount
-        if mount.flags & MNT_READONLY or mount.superblock.read_only:
+        if self.read_only:
             raise LinuxError(EROFS, f"{self.path} is mounted read-only")
 
     def accessed(self) -> None:
         """What is here was read: note the time, as the mount's options want it. Source: fs/inode.c, touch_atime()."""
-        inode, mount = self.dentry.inode, self.mount
-        flags = mount.flags
-        if not inode.notes_access or flags & (MNT_NOATIME | MNT_READONLY) or mount.superblock.read_only:
+        inode, flags = self.dentry.inode, self.mount.flags
+        if not inode.notes_access or flags & MNT_NOATIME or self.read_only:
             return
         if not (flags & MNT_NODIRATIME and inode.is_directory):
             inode.accessed(bool(flags & MNT_RELATIME))

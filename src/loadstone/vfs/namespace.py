@@ -191,8 +191,7 @@ class Namespace:
         walk.links += 1
         if walk.links > MAX_SYMLINKS:
             raise LinuxError(ELOOP)
-        if link.dentry.inode.notes_access:
-            link.accessed()
+        link.accessed()
         there = link.dentry.inode.follow()
         return there if there is not None else link.dentry.inode.readlink()
 

@@ -117,7 +117,7 @@ class RegularOpen(SeekableFile):
         else:
             done = self.file.read_into(pieces, self.offset)
             self.offset += done
-        if self.file.notes_access:
+        if self.file.notes_access:  # asked here too, since most files are the host's
             self.accessed()
         return done
 

@@ -176,7 +176,10 @@ class PipeFile(OpenFile):
         self.demand_readable()
         if offset is not None:
             raise LinuxError(ESPIPE)
-        return self.pipe.read(pieces)
+        done = self.pipe.read(pieces)
+        if done:
+            self.accessed()
+        return done
 
     def write_from(self, pieces: Sequence[memoryview], offset: int | None = None) -> int:
         """Put bytes into the pipe."""
@@ -184,11 +187,14 @@ class PipeFile(OpenFile):
         if offset is not None:
             raise LinuxError(ESPIPE)
         try:
-            return self.pipe.write(pieces, bool(self.flags & O_DIRECT))
+            done = self.pipe.write(pieces, bool(self.flags & O_DIRECT))
         except WouldBlock:
             if self.flags & O_NONBLOCK:  # pollers are told even of a write that had no room (poll_usage)
                 self.pipe.notify(self.pipe.readable, POLLIN | POLLRDNORM)
             raise
+        if done and self.location is not None and not self.location.read_only:
+            self.inode.fed()
+        return done
 
     def ready(self) -> int:
         """Source: fs/pipe.c, pipe_poll()."""

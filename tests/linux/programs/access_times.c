@@ -14,6 +14,12 @@ static long long accessed(const char *path) {
   return s.st_atim.tv_sec * 1000000000LL + s.st_atim.tv_nsec;
 }
 
+static int changed_long_ago(const char *path) {
+  struct stat s;
+  lstat(path, &s);
+  return s.st_mtim.tv_sec == 900;
+}
+
 /* Give the file times of long ago. */
 static void age(const char *path) {
   struct timespec times[2] = {{1000, 0}, {900, 0}};
@@ -81,6 +87,18 @@ static void look(void) {
   SEEN("link", access("link", R_OK));
   SEEN("link", access("link", R_OK));
   close(fd), close(quiet);
+  mkfifo("fifo", 0600);
+  fd = open("fifo", O_RDWR | O_NONBLOCK);
+  age("fifo");
+  SEEN("fifo", write(fd, text, 5));
+  T(changed_long_ago("fifo"));
+  age("fifo");
+  SEEN("fifo", read(fd, text, 2));
+  SEEN("fifo", read(fd, text, 9));
+  T(changed_long_ago("fifo"));
+  age("fifo");
+  SEEN("fifo", read(fd, text, 9)); /* nothing there */
+  close(fd);
 }
 
 int main(void) {
@@ -113,6 +131,6 @@ int main(void) {
   rmdir("here");
   printf("on the file system of the working directory\n");
   look();
-  unlink("file"), rmdir("directory"), unlink("link");
+  unlink("file"), rmdir("directory"), unlink("link"), unlink("fifo");
   return 0;
 }

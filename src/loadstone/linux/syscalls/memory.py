@@ -68,8 +68,7 @@ def mmap(task: Task, address: Address, length: Size, prot: Prot, flags: MapFlags
         raise LinuxError(EPERM, "the file is sealed")
     access = FileAccess(file.readable, file.writable and not sealed, execute)
     placed = space.map(address, length, prot, flags, inode, offset, path=file.path, file=file, access=access)
-    if inode.notes_access:
-        file.accessed()
+    file.accessed()
     return placed
 
 
