@@ -31,11 +31,15 @@ class AnonymousInode(Inode):
 
 
 class AnonymousFile(OpenFile):
-    """A file without a place, called `anon_inode:[kind]`."""
+    """A file without a place, called `anon_inode:[kind]`.
+
+    `seeks`: lseek(2) succeeds and does nothing (noop_llseek); else it is ESPIPE.
+    """
 
     __slots__ = ("vfs",)
 
     kind = ""
+    seeks = True
 
     def __init__(self, vfs: Vfs, flags: int) -> None:
         super().__init__(AnonymousInode(vfs), O_RDWR | flags, None)
@@ -45,6 +49,14 @@ class AnonymousFile(OpenFile):
     def path(self) -> str:
         """As /proc/self/fd shows it."""
         return f"anon_inode:[{self.kind}]"
+
+    def seek(self, offset: int, whence: int) -> int:
+        """There is nowhere to go, which for most is no error."""
+        return 0 if self.seeks else super().seek(offset, whence)
+
+    def details(self) -> bytes:
+        """What /proc/PID/fdinfo/FD says besides what it says of all files (show_fdinfo)."""
+        return b""
 
     def _notify(self, queue: WaitQueue | None, events: int = 0) -> None:
         """Make whoever waits on the queue run, and tell of `events`: POLL* bits, 0 for any change."""

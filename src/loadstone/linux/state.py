@@ -76,7 +76,7 @@ class ProcessState:
         self.settings[PR_GET_DUMPABLE] = int((who.uid, who.gid) == (who.euid, who.egid))
         self.settings.pop(PR_GET_KEEPCAPS, None)
         for one in self.timers.values():
-            one.timer.set(0, 0)
+            one.set(0, 0)
         self.timers.clear()
 
 

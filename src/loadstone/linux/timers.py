@@ -6,11 +6,9 @@ slices. Sources: kernel/time/itimer.c, posix-timers.c, posix-cpu-timers.c.
 
 from __future__ import annotations
 
-from errno import EAGAIN
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from loadstone.errors import LinuxError
 from loadstone.kernel.process import Task
 from loadstone.linux.signal import sending, signals
 
@@ -167,14 +165,18 @@ class PosixTimer:
         if at >= 0:
             pending[at] = self._info
             return
-        try:
-            if isinstance(target, Task):
-                sending.send_task(target, self._info)
-            else:
-                sending.send(target, self._info)
-        except LinuxError as error:
-            if error.errno != EAGAIN:  # the queue is full: this time is lost
-                raise
+        if isinstance(target, Task):
+            sending.send_task(target, self._info, has_room=True)
+        else:
+            sending.send(target, self._info, has_room=True)
+
+    def set(self, deadline: int, interval: int) -> None:
+        """Go off at `deadline` and then every `interval` ns, 0: never; a signal of before that still waits is lost."""
+        self.overrun = 0
+        if self.target is not None and self._info is not None:
+            self.target.signals.pending.remove(self._info)
+            self._info = None
+        self.timer.set(deadline, interval)
 
 
 def _counted(process: Process, which: int) -> Callable[[], int]:

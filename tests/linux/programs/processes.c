@@ -167,6 +167,28 @@ static int as_clone(void *arg) {
   _exit(9);
 }
 
+/* To the process, to its first thread, to the group that is called like it: this one leads none at first. */
+static void pidfd_scopes(int pidfd) {
+  siginfo_t i = {.si_signo = SIGCONT, .si_code = SI_QUEUE};
+  for (int flags = 0; flags < 9; flags++) T(S(pidfd_send_signal, pidfd, 0, 0, flags));
+  T(S(pidfd_send_signal, pidfd, SIGURG, &i, 1));
+  T(S(pidfd_send_signal, pidfd, SIGCONT, &i, 1));
+  T(S(pidfd_send_signal, pidfd, SIGCONT, &i, 4));
+  i.si_code = SI_USER;
+  for (int flags = 0; flags < 5; flags++) T(S(pidfd_send_signal, pidfd, SIGCONT, &i, flags));
+  T(S(pidfd_send_signal, 1, 0, 0, 0));
+  T(lseek(pidfd, 0, SEEK_SET));
+}
+
+static void pidfd_texts(int pidfd, pid_t child) {
+  char path[64], line[128];
+  sprintf(path, "/proc/self/fdinfo/%d", pidfd);
+  FILE *file = fopen(path, "r");
+  while (fgets(line, sizeof line, file))
+    if (*line == 'P' || *line == 'N') report(*line == 'P' ? "number" : "number inside", atoi(strchr(line, ':') + 1) == child);
+  fclose(file);
+}
+
 static void clones(void) {
   int word = 42, s, pidfd = -1;
   char here[256];
@@ -229,6 +251,8 @@ static void clones(void) {
   T(waitid(P_PIDFD, pidfd, &i, WEXITED));
   f.fd = pidfd;
   T(poll(&f, 1, 0));
+  pidfd_texts(pidfd, p);
+  pidfd_scopes(pidfd);
   T(S(pidfd_send_signal, pidfd, SIGKILL, 0, 0));
   T(poll(&f, 1, -1));
   T(waitid(P_PIDFD, pidfd, &i, WEXITED));
@@ -242,6 +266,9 @@ static void groups(void) {
   T(setpgid(a, a));
   T(setpgid(b, a));
   report("group", getpgid(b) == a);
+  T(setpgid(-1, 0));
+  T(setpgid(-1, a));
+  T(setpgid(999999, 0));
   T(setpgid(b, 1));
   T(setpgid(1, 1));
   T(setpgid(a, -1));

@@ -260,11 +260,14 @@ class ProcessFiles:
 
     def descriptor_text(self, fd: int) -> bytes:
         """fdinfo/N."""
+        from loadstone.linux.anon_inodes import AnonymousFile
+
         files = self.process.files
         file = files.get(fd)
         flags = file.flags | (O_CLOEXEC if files.is_cloexec(fd) else 0)
         mount = mount_number(self.kernel.vfs, file.location.mount) if file.location is not None else 1
-        return text.fdinfo(file.offset, flags, mount, file.inode.inode)
+        details = file.details() if isinstance(file, AnonymousFile) else b""
+        return text.fdinfo(file.offset, flags, mount, file.inode.inode) + details
 
     # Namespaces
 

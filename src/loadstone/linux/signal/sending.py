@@ -30,8 +30,9 @@ from loadstone.linux.signal.signals import (
     UNBLOCKABLE,
     bit,
     from_kernel,
+    from_process,
 )
-from loadstone.linux.state import is_frozen
+from loadstone.linux.state import is_frozen, process_state
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
@@ -41,27 +42,31 @@ _WITH_SENDER = (SI_USER, SI_QUEUE, SI_MESGQ, SI_TKILL)
 _MOST_QUEUED = 1 << 16  # signals of a process, where there is no limit
 
 
-def send(process: Process, info: SigInfo) -> None:
-    """Send to a process: any of its threads that does not block the signal takes it."""
-    _send(process, process.signals.pending, info)
+def send(process: Process, info: SigInfo, *, has_room: bool = False) -> None:
+    """Send to a process: any of its threads that does not block the signal takes it.
+
+    `has_room`: the signal is a timer's, for which room was made with it. Raises LinuxError(EAGAIN) where there is none.
+    """
+    _send(process, process.signals.pending, info, has_room)
 
 
-def send_task(task: Task, info: SigInfo) -> None:
+def send_task(task: Task, info: SigInfo, *, has_room: bool = False) -> None:
     """Send to one thread."""
-    _send(task.process, task.signals.pending, info)
+    _send(task.process, task.signals.pending, info, has_room)
 
 
-def _send(process: Process, pending: PendingSet, info: SigInfo) -> None:
+def _send(process: Process, pending: PendingSet, info: SigInfo, has_room: bool) -> None:
     number = info.number
     if not _prepare(process, info):
         return
     if process.credentials.users is not None or pids_of(process) is not None:
         info = _as_seen(process, info)
-    if number >= SIGRTMIN and _queued(process) >= _queue_limit(process):
-        if info.code != SI_USER:
+    if not has_room and (number >= SIGRTMIN or info.code < 0) and queue_is_full(process):
+        if number >= SIGRTMIN and info.code != SI_USER:
             raise LinuxError(EAGAIN, "RLIMIT_SIGPENDING signals are queued")
         if pending.mask & bit(number):
-            return  # the kernel keeps the bit and loses the rest
+            return
+        info = from_process(number, 0, 0)  # the kernel keeps the bit and loses the rest (collect_signal)
     sent, known = process.signals.sent, len(pending.queue)
     pending.add(info)
     if len(pending.queue) > known and (sent.waiters or sent.listeners):
@@ -135,12 +140,12 @@ def _choose(process: Process, number: int) -> None:
             return
 
 
-def _queued(process: Process) -> int:
-    return len(process.signals.pending.queue) + sum(len(task.signals.pending.queue) for task in process.tasks)
-
-
-def _queue_limit(process: Process) -> int:
-    return min(process.limits.get(RLIMIT_SIGPENDING, (_MOST_QUEUED, 0))[0], _MOST_QUEUED)
+def queue_is_full(process: Process) -> bool:
+    """Whether RLIMIT_SIGPENDING leaves no room for one more; each timer of timer_create(2) has taken some."""
+    limit = min(process.limits.get(RLIMIT_SIGPENDING, (_MOST_QUEUED, 0))[0], _MOST_QUEUED)
+    timers = len(process_state(process).timers) if process.personal is not None else 0
+    queued = len(process.signals.pending.queue) + sum(len(task.signals.pending.queue) for task in process.tasks)
+    return timers + queued >= limit
 
 
 def _is_ignored(process: Process, number: int) -> bool:

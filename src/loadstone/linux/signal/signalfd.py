@@ -40,6 +40,10 @@ class SignalFile(AnonymousFile):
         self.kernel = kernel
         self.mask = mask
 
+    def details(self) -> bytes:
+        """The mask (signalfd_show_fdinfo)."""
+        return b"sigmask:\t%016x\n" % self.mask
+
     def _reader(self) -> Task:
         reader = self.kernel.scheduler.current
         assert reader is not None

@@ -217,6 +217,14 @@ class PendingSet:
             self.mask &= ~bit(number)
         return info
 
+    def remove(self, info: SigInfo) -> None:
+        """Forget this very one, if it is there."""
+        kept = [other for other in self.queue if other is not info]
+        if len(kept) < len(self.queue):
+            self.queue = kept
+            if not any(other.number == info.number for other in kept):
+                self.mask &= ~bit(info.number)
+
     def flush(self, mask: int) -> None:
         """Forget the signals in `mask`."""
         self.mask &= ~mask

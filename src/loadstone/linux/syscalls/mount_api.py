@@ -82,6 +82,7 @@ class ContextFile(AnonymousFile):
 
     __slots__ = ("made", "name", "options", "read_only", "source", "superblock")
 
+    seeks = False
     kind = "fscontext"
     pollable = False
 

@@ -19,7 +19,10 @@ from loadstone.vfs.flags import O_NONBLOCK
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Process, Task
+    from loadstone.linux.signal.signals import SigInfo
     from loadstone.linux.syscalls.arguments import Fd, InSiginfo, Pid, Signal, UHex
+
+PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP = 1, 2, 4
 
 
 @syscall(PARTIAL, "PIDFD_THREAD is EINVAL")
@@ -42,11 +45,13 @@ def process_of(task: Task, fd: int) -> Process:
 
 
 def _signalled(task: Task, fd: int) -> Process | None:
-    """The process behind a pidfd or an open /proc/PID; None for the machine, which is /proc/1."""
-    inode = open_file(task, fd).inode
-    if not isinstance(inode, ProcessDirectory):
-        return process_of(task, fd)
-    return _still_there(task, inode.process) if inode.process is not None else None
+    """The process behind a pidfd or an open /proc/PID, which may be gone; None for the machine, which is /proc/1."""
+    file = open_file(task, fd)
+    if isinstance(file, PidFile):
+        return file.process
+    if isinstance(file.inode, ProcessDirectory):
+        return file.inode.process
+    raise LinuxError(EBADF, f"descriptor {fd} is no pidfd")
 
 
 def _still_there(task: Task, process: Process) -> Process:
@@ -55,24 +60,43 @@ def _still_there(task: Task, process: Process) -> Process:
     return process
 
 
-@syscall(PARTIAL, "flags must be 0")
+@syscall(FULL)
 def pidfd_send_signal(task: Task, fd: Fd, number: Signal, info: InSiginfo, flags: UHex) -> int:
-    """pidfd_send_signal(2)."""
-    if flags:
-        raise LinuxError(EINVAL, f"unknown flags {flags:#x}")
-    target = _signalled(task, fd)
-    sender = task.process
-    given = signals.from_process(number, sender.pid, sender.credentials.uid)
-    if info:
-        if signals.unpack(copy_in(task.process.space, info, 128)).number != number:
-            raise LinuxError(EINVAL, "the siginfo is of another signal")
-        given = queued(task, number, info, INIT if target is None else target.pid)
+    """pidfd_send_signal(2): to the process, to its first thread, or to the group that is called like it."""
+    if flags not in (0, PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP):
+        raise LinuxError(EINVAL, f"unknown flags {flags:#x}, or several")
+    named = _signalled(task, fd)
+    given = _siginfo(task, INIT if named is None else named.pid, number, info, flags)
     check_number(number)
-    if not may_signal(sender, target, number) if target is not None else sender.credentials.euid:
+    if named is None:  # the machine hears nothing
+        if task.process.credentials.euid:
+            raise LinuxError(EPERM)
+        return 0
+    if flags == PIDFD_SIGNAL_PROCESS_GROUP:
+        targets = [one for one in task.kernel.processes.values() if one.group == named.pid]
+        if not targets:
+            raise LinuxError(ESRCH, f"no process group {named.pid}")
+    else:
+        targets = [_still_there(task, named)]
+    allowed = [one for one in targets if may_signal(task.process, one, number)]
+    if not allowed:
         raise LinuxError(EPERM)
-    if number and target is not None:
-        sending.send(target, given)
+    for one in allowed if number else ():
+        if flags == PIDFD_SIGNAL_THREAD:
+            sending.send_task(one.tasks[0], given)
+        else:
+            sending.send(one, given)
     return 0
+
+
+def _siginfo(task: Task, pid: int, number: int, address: int, flags: int) -> SigInfo:
+    """What is told with the signal to `pid`: what the caller wrote, or who it is."""
+    if not address:
+        code = signals.SI_TKILL if flags == PIDFD_SIGNAL_THREAD else signals.SI_USER
+        return signals.from_process(number, task.process.pid, task.process.credentials.uid, code)
+    if signals.unpack(copy_in(task.process.space, address, 128)).number != number:
+        raise LinuxError(EINVAL, "the siginfo is of another signal")
+    return queued(task, number, address, 0 if flags == PIDFD_SIGNAL_PROCESS_GROUP else pid)
 
 
 @syscall(FULL)

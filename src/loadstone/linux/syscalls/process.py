@@ -77,7 +77,7 @@ def getsid(task: Task, pid: Pid) -> Pid:
 @syscall(FULL)
 def setpgid(task: Task, pid: Pid, group: Pid) -> int:
     """setpgid(2)."""
-    if group < 0:
+    if (group or pid) < 0:
         raise LinuxError(EINVAL)
     process = _find(task, pid)
     if process is not task.process and process.parent is not task.process:

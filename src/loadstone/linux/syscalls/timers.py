@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import linux_of, pid_meant
+from loadstone.linux.signal.sending import queue_is_full
 from loadstone.linux.signal.signals import HIGHEST
 from loadstone.linux.state import process_state
 from loadstone.linux.structs import INT, SECOND
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, ClockId, InItimer, Int, ItimerWhich, OutItimer, UInt
 
 TIMER_ABSTIME = 1
-MOST_TIMERS = 10_000  # of a process; Linux bounds them by RLIMIT_SIGPENDING
 _ITIMER = Struct("<4q")
 _SIGEVENT = Struct("<Qiii44x")  # value, signal, how, thread
 _MICRO = 1000
@@ -105,8 +105,8 @@ def timer_create(task: Task, clock: ClockId, event: Address, number: Address) ->
     if counts is None and (clock in (MONOTONIC_RAW, *COARSE) or clock not in (*WALL, *STEADY)):
         raise LinuxError(EOPNOTSUPP)
     own = process_state(task.process).timers
-    if len(own) >= MOST_TIMERS:
-        raise LinuxError(EAGAIN)
+    if queue_is_full(task.process):
+        raise LinuxError(EAGAIN, "RLIMIT_SIGPENDING signals and timers are there")
     free = max(own, default=-1) + 1
     now = counts or task.kernel.clock.monotonic_ns
     timer = PosixTimer(linux_of(task).calls.timers, free, clock, now, counts is None, task.process)
@@ -148,8 +148,7 @@ def timer_settime(task: Task, number: Int, flags: Int, new: Address, old: Addres
     value, interval = read_setting(task, new)
     one = _timer(task, number)
     before = one.timer.get()
-    one.overrun = 0
-    one.timer.set(deadline_of(task, one.clock, value, bool(flags & TIMER_ABSTIME)), interval if value else 0)
+    one.set(deadline_of(task, one.clock, value, bool(flags & TIMER_ABSTIME)), interval if value else 0)
     if old:
         write_setting(task, old, *before)
     return 0
@@ -171,6 +170,6 @@ def timer_getoverrun(task: Task, number: Int) -> int:
 @syscall(FULL)
 def timer_delete(task: Task, number: Int) -> int:
     """timer_delete(2)."""
-    _timer(task, number).timer.set(0, 0)
+    _timer(task, number).set(0, 0)
     del process_state(task.process).timers[number]
     return 0
