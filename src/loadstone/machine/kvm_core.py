@@ -46,28 +46,23 @@ from loadstone.machine.kvm_context import (
     KvmContext,
     initial_state,
 )
-from loadstone.machine.kvm_foreseen import NO_CALL, SWITCHED
 from loadstone.machine.kvm_guest import IN_SYSCALL, KICKED, Guest
+from loadstone.machine.kvm_guest_calls import GuestCalls
 from loadstone.machine.kvm_kick import Kicks
 from loadstone.machine.kvm_machine import KvmMachine
-from loadstone.machine.kvm_tables import (
-    CR4_OSXSAVE,
-    MSRS,
-)
+from loadstone.machine.kvm_tables import CR4_OSXSAVE, MSRS
 from loadstone.machine.kvm_traps import ERROR_USER, access_of, exception, no_local_table
 from loadstone.machine.paging import KERNEL_SLOT, PageTable
 from loadstone.machine.physical import ENTRIES, FRAME_SIZE, PhysicalMemory
-from loadstone.machine.signals_keeper import CALLS as SIGNALS_CALLS
 
 if TYPE_CHECKING:
     from loadstone.machine.kvm_answers import ReadAnswers
-    from loadstone.machine.kvm_foreseen import CallsKeeper, ForeseenCalls
+    from loadstone.machine.kvm_foreseen import CallsKeeper
     from loadstone.machine.signals_keeper import SignalsKeeper
 
 _ENTRY_FLAGS = 0x202
 
 _PROBE_NS, _LEAST_TRIES = 500_000, 3
-_ASKED_FOR = 8
 
 _SYSTEM_CALL_TRAP = Trap(SYSTEM_CALL)
 _SLICE_END_TRAP = Trap(SLICE_END)
@@ -130,8 +125,7 @@ class KvmCore:
         self._filling = -1
         self.signals: SignalsKeeper | None = None
         self.calls: CallsKeeper | None = None
-        self._called = SWITCHED  # what the program was left for last
-        self._signals_asked = 0  # for so many runs more changes of masks and actions are expected
+        self._guest_calls = GuestCalls(self.machine, self._window)
         self._halves: dict[int, ReadAnswers] = {}  # by the page directory of the address space
         self._answers: ReadAnswers | None = None  # of the one that runs
         self._set_up()
@@ -152,10 +146,7 @@ class KvmCore:
     def run(self, context: KvmContext, space: Space, budget: int) -> Trap:
         """Run until a trap, at most about `budget` nanoseconds and one tick."""
         self._prepare(context, space, budget)
-        page = self.machine.entry if self._signals_asked else None
-        if page is not None and self.signals is not None:
-            page.open_signals(self.signals)
-        foreseen = None if self.calls is None else self._foreseen(context, self.calls)
+        self._guest_calls.open(context, self.signals, self.calls)
         started = perf_counter_ns()
         try:
             if self._breakpoints.addresses:
@@ -168,24 +159,8 @@ class KvmCore:
         finally:
             if self._answers is not None:
                 self._answers.settle()
-            if page is not None and self.signals is not None:
-                self._signals_asked = _ASKED_FOR if page.settle_signals(self.signals) else self._signals_asked - 1
-            if foreseen is not None and self.calls is not None:
-                foreseen.settle(self.calls)
+            self._guest_calls.settle()
             self.retired += perf_counter_ns() - started
-
-    def _foreseen(self, context: KvmContext, keeper: CallsKeeper) -> ForeseenCalls | None:
-        """The program goes on: what has the calls that are foreseen now; None: there are none."""
-        page, called = self.machine.entry, self._called
-        self._called = NO_CALL
-        if page is None:
-            return None
-        if context.is_new:
-            context.is_new = False
-            page.foreseen.open(keeper)
-        elif called != NO_CALL and page.foreseen.is_open:
-            page.foreseen.go_on(keeper, called, self._window[RAX], page.reader)
-        return page.foreseen if page.foreseen.is_open else None
 
     def _prepare(self, context: KvmContext, space: Space, budget: int) -> None:
         """Have the vCPU be this context in this address space, in this thread."""
@@ -314,7 +289,7 @@ class KvmCore:
         self._window[:] = context.words
         context.words = self._window
         self._context = context
-        self._called = SWITCHED
+        self._guest_calls.switch()
 
     def _let_go(self, context: KvmContext) -> None:
         """Another core is to run it."""
@@ -339,7 +314,7 @@ class KvmCore:
         self.stale.look_at_tables()
         self._space = space
         self._table = space.page_table
-        self._called = SWITCHED
+        self._guest_calls.switch()
         self._install_half()
 
     def _install_half(self) -> None:
@@ -366,11 +341,9 @@ class KvmCore:
         """RCX is where it goes on, R11 the flags."""
         window = self._window
         self.exits.system_calls += 1
-        self._called = window[RAX]
+        self._guest_calls.leave_for(window[RAX])
         if self._answers is not None and self._answers.refill(window):
             return None
-        if window[RAX] in SIGNALS_CALLS and self.machine.entry is not None:
-            self._signals_asked = _ASKED_FOR
         window[RIP] = window[RCX]
         window[R11] |= INTERRUPTS_ON
         window[RFLAGS] = window[R11] & SYSRET_FLAGS | 2
