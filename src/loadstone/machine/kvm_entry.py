@@ -186,20 +186,36 @@ class EntryPage:
 
         Whether it is in a system call now that has not been answered; else it has been, or there was none.
         """
-        words, at = self.words, window[RIP]
+        at = window[RIP]
+        if self._go_on(window, at):
+            return False
+        self._go_back(window, at)
+        return bool(SYSCALL_ENTRY < at <= LEAVE)
+
+    def close(self) -> None:
+        """The machine is about to be closed."""
+        self.foreseen.close()
+        self.words.release()
+
+    def _go_on(self, window: Any, at: int) -> bool:
+        """Whether the call is answered: then the program is behind it."""
         if DONE <= at < MASK:
-            window[RAX], window[RIP] = window[RDX], window[RCX]
-            return False
-        if MASK_DONE <= at < ACTION:
-            window[RAX], window[RIP] = 0, window[RCX]
-            return False
-        if ACTION_DONE <= at < FORESEEN:
+            window[RAX] = window[RDX]
+        elif MASK_DONE <= at < ACTION:
+            window[RAX] = 0
+        elif ACTION_DONE <= at < FORESEEN:
             self._restore(window)
-            window[RAX], window[RIP], window[RFLAGS] = 0, window[RCX], window[R11] & SYSRET_FLAGS | 2
+            window[RAX], window[RFLAGS] = 0, window[R11] & SYSRET_FLAGS | 2
+        elif FORESEEN_DONE <= at < UNFORESEEN:
+            window[RAX] = self.words[ANSWER]
+        else:
             return False
-        if FORESEEN_DONE <= at < UNFORESEEN:
-            window[RAX], window[RIP] = words[ANSWER], window[RCX]
-            return False
+        window[RIP] = window[RCX]
+        return True
+
+    def _go_back(self, window: Any, at: int) -> None:
+        """Have the registers be those with which the call was made, and it not be counted."""
+        words = self.words
         if at == JUMPED:
             window[RIP] = SYSCALL_ENTRY
         if SAVED <= at < DONE or MASK_SAVED <= at < MASK_DONE or ACTION_SAVED <= at < ACTION_DONE:
@@ -217,12 +233,6 @@ class EntryPage:
             if at >= ACTION_COUNTED:
                 words[ACTION_CALLS] = max(words[ACTION_CALLS] - 1, 0)
                 self._version = -1
-        return bool(SYSCALL_ENTRY < at <= LEAVE)
-
-    def close(self) -> None:
-        """The machine is about to be closed."""
-        self.foreseen.close()
-        self.words.release()
 
     def _restore(self, window: Any) -> None:
         window[RCX], window[RSI], window[RDI], window[RSP] = self.words[OLD_RCX : OLD_RSP + 1].tolist()
