@@ -10,7 +10,7 @@ from loadstone.memory.accounting import is_data
 from loadstone.memory.flags import MAP_FIXED, RLIM_INFINITY, RLIMIT_DATA
 from loadstone.memory.lock import check_lock_limit, populate
 from loadstone.memory.mapping import page_align, unmap_range
-from loadstone.memory.merge import Proposal, merge_new
+from loadstone.memory.merge import Proposal, check_map_count, merge_new
 from loadstone.memory.placement import gap_start, unmapped_area
 from loadstone.memory.vma import (
     ACCOUNT,
@@ -47,8 +47,7 @@ def extend(space: AddressSpace, start: int, length: int, flags: int = 0) -> None
     pages = length >> PAGE_SHIFT
     flags |= data_flags(space) | ACCOUNT | space.default_flags
     space.usage.check_growth(flags, pages, space.limits)
-    if len(space.vmas) > space.limits.max_map_count:
-        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    check_map_count(space, 0)
     space.charge(pages)
     below = space.vmas.find_before(start)
     vma = None

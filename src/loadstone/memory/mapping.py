@@ -31,7 +31,7 @@ from loadstone.memory.flags import (
     MAX_FILE_SIZE,
 )
 from loadstone.memory.lock import check_lock_limit, may_lock, populate
-from loadstone.memory.merge import Proposal, joins_around, merge_new
+from loadstone.memory.merge import Proposal, check_map_count, joins_around, merge_new
 from loadstone.memory.neighbours import is_image, map_ahead, map_small
 from loadstone.memory.placement import round_hint, unmapped_area
 from loadstone.memory.shared import SharedMemory
@@ -145,8 +145,7 @@ def _checked_length(space: AddressSpace, length: int, offset: int, flags: int, b
         raise LinuxError(ENOMEM, "the length wraps around")
     if offset + length >= 1 << 64:
         raise LinuxError(EOVERFLOW, "the file offset wraps around")
-    if len(space.vmas.areas) > space.limits.max_map_count:
-        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    check_map_count(space, 0)
     if flags & MAP_HUGETLB and backing is None:
         raise LinuxError(ENOMEM, "no huge pages are reserved (vm.nr_hugepages)")
     return length
@@ -207,8 +206,8 @@ def gather(space: AddressSpace, start: int, end: int) -> list[Vma]:
     if first is None or first.start >= end:
         return []
     if first.start < start:
-        if end < first.end and len(vmas) >= space.limits.max_map_count:
-            raise LinuxError(ENOMEM, f"the process has {len(vmas)} mappings (vm.max_map_count)")
+        if end < first.end:
+            check_map_count(space)
         check_not_sealed(first)
         vmas.split(first, start)
     found = vmas.overlapping(start, end)

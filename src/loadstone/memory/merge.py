@@ -106,9 +106,9 @@ def modify(space: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> V
     return vma
 
 
-def check_map_count(space: AddressSpace) -> None:
-    """Raise ENOMEM when the address space may not have one VMA more (kernel: split_vma)."""
-    if len(space.vmas) >= space.limits.max_map_count:
+def check_map_count(space: AddressSpace, more: int = 1) -> None:
+    """Raise ENOMEM when the address space may not have `more` VMAs more (kernel: split_vma, and whoever maps)."""
+    if len(space.vmas.areas) + more > space.limits.max_map_count:
         raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
 
 

@@ -12,7 +12,7 @@ from loadstone.memory.accounting import pages_of
 from loadstone.memory.flags import MAP_FIXED, MAP_SHARED, MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, PFNMAP
 from loadstone.memory.lock import check_lock_limit, populate
 from loadstone.memory.mapping import page_align, unmap_range
-from loadstone.memory.merge import Proposal, merge_new
+from loadstone.memory.merge import Proposal, check_map_count, merge_new
 from loadstone.memory.placement import unmapped_area
 from loadstone.memory.vma import (
     ACCOUNT,
@@ -59,8 +59,7 @@ def remap(space: AddressSpace, address: int, old_length: int, new_length: int, f
     """
     request = _Request(address, page_align(old_length), page_align(new_length), flags, new_address)
     _check_arguments(space, request)
-    if len(space.vmas) + 4 > space.limits.max_map_count:
-        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    check_map_count(space, 4)
     if flags & MREMAP_FIXED and request.old_length == request.new_length:
         return _move_range(space, request)
     vma = space.vmas.find(address)
@@ -207,8 +206,7 @@ def _find_place(space: AddressSpace, request: _Request, vma: Vma) -> int:
 
 def _move(space: AddressSpace, request: _Request, vma: Vma) -> int:
     """Copy the VMA, move its page-table entries, and take the old range away (kernel: move_vma)."""
-    if len(space.vmas) + 2 > space.limits.max_map_count:
-        raise LinuxError(ENOMEM, f"the process has {len(space.vmas)} mappings (vm.max_map_count)")
+    check_map_count(space, 2)
     stays = request.flags & MREMAP_DONTUNMAP
     new_pages, old_pages = request.new_length >> PAGE_SHIFT, request.old_length >> PAGE_SHIFT
     if vma.flags & ACCOUNT:
