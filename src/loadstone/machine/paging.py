@@ -29,9 +29,7 @@ WRITABLE = 2
 USER = 4
 ACCESSED = 0x20
 DIRTY = 0x40
-PROTNONE = (
-    0x100  # software: the frame is kept though nobody may touch it (the kernel's _PAGE_PROTNONE); PRESENT is clear
-)
+PROTNONE = 0x100  # software: PRESENT is clear, but the frame is kept, which nobody may touch (kernel: _PAGE_PROTNONE)
 COUNTED = 1 << 52  # software: a leaf entry that holds a reference to its frame; only anonymous memory's do
 ZERO_PAGE = 1 << 53  # software: the frame is that of zeros (the kernel's _PAGE_SPECIAL)
 AHEAD = 0x400  # software: filled beside a page that faulted; nobody may ever have touched it

@@ -71,11 +71,8 @@ class PreparedSpace:
         if space.major_faults or space.walks or space.scattered or space.guards:
             return None
         found = cls(space)
-        return (
-            found
-            if found._take_pages(space, stack, {address & PAGE_MASK: address % PAGE for address in cleared})
-            else None
-        )
+        cleared_from = {address & PAGE_MASK: address % PAGE for address in cleared}
+        return found if found._take_pages(space, stack, cleared_from) else None
 
     def _take_pages(self, space: AddressSpace, stack: Vma, cleared: dict[int, int]) -> bool:
         """Take the page tables down, and whether that explains all there is."""

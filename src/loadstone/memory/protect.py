@@ -31,9 +31,8 @@ from loadstone.memory.vma import (
 if TYPE_CHECKING:
     from loadstone.memory.address_space import AddressSpace
 
-_KEPT = (
-    FRAME_MASK | COUNTED | ZERO_PAGE | ACCESSED | DIRTY
-)  # of an entry, whatever the permissions (kernel: _PAGE_CHG_MASK)
+# Of an entry, whatever the permissions (kernel: _PAGE_CHG_MASK).
+_KEPT = FRAME_MASK | COUNTED | ZERO_PAGE | ACCESSED | DIRTY
 
 
 def protect(space: AddressSpace, start: int, length: int, prot: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import ENOMEM
+from errno import EFAULT, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
@@ -76,8 +76,6 @@ def finish_stack(space: AddressSpace, vma: Vma, pointer: int, executable: bool, 
     size = min(limit, vma.end - vma.start + expand)
     space.start_stack = pointer
     if vma.end - size < vma.start and not expand_stack(space, vma, vma.end - size):
-        from errno import EFAULT
-
         raise LinuxError(EFAULT, "there is no room for the stack")
     space.emit("map", vma, vma.start, vma.end)
     return vma
