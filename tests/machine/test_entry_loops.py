@@ -6,14 +6,13 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from loadstone.machine import assembling, entry_loops, paging
 from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, PRESENT, WRITABLE, ZERO_PAGE
-from loadstone.machine.physical import ANONYMOUS, ENTRIES, FRAME_SIZE, TABLE, PhysicalMemory
+from loadstone.machine.physical import ANONYMOUS, ENTRIES, FRAME_SIZE, FREE, TABLE, PhysicalMemory
 
 SOURCE = Path(entry_loops.__file__).with_name("entries.s").read_text()
 CONSTANTS = {name: int(value, 0) for name, value in re.findall(r"\.set (\w+), (\w+)", SOURCE)}
@@ -34,6 +33,7 @@ def test_the_loops_use_the_page_tables_bits() -> None:
         assert CONSTANTS[name] == getattr(paging, name)
     for name in ("COUNTED", "ZERO_PAGE"):
         assert 1 << CONSTANTS[name] == getattr(paging, name)
+    assert (CONSTANTS["FREE"], CONSTANTS["ANONYMOUS"], CONSTANTS["WORDS"]) == (FREE, ANONYMOUS, ENTRIES)
 
 
 class Tables:
@@ -56,6 +56,7 @@ class Tables:
                     bits |= ZERO_PAGE
                 memory.words[self.source + number] = frame << 12 | bits | PRESENT
         for frame in frames:
+            memory.executed[frame] = choose.random() < 0.2
             memory.release(frame)
 
     def state(self) -> tuple[bytes, list[int]]:
@@ -76,13 +77,39 @@ def test_both_share_alike(seed: int) -> None:
 
 @on_x86
 @pytest.mark.parametrize("seed", range(50))
+def test_both_part_alike(seed: int) -> None:
+    results = []
+    for machine_code in (True, False):
+        tables = Tables(seed)
+        written, _ = entry_loops.share(tables.memory, tables.source, tables.target, ENTRIES)
+        own = [number for number in written if tables.memory.words[tables.source + number] & COUNTED][:50]
+        slots, targets = ([table + number for number in own] for table in (tables.source, tables.target))
+        before = [tables.memory.words[slot] for slot in slots]
+        if machine_code:
+            entry_loops.part(tables.memory, slots, targets)
+        else:
+            copies = tables.memory.allocate_old(len(slots))
+            entry_loops.part_in_python(tables.memory, slots, targets, copies)
+        assert [tables.memory.words[slot] for slot in slots] == [entry | WRITABLE for entry in before]
+        results.append(tables.state())
+        tables.memory.close()
+    assert results[0] == results[1]
+
+
+@on_x86
+@pytest.mark.parametrize("seed", range(50))
 def test_both_drop_alike(seed: int) -> None:
     results = []
-    drops: list[Callable[[PhysicalMemory, int, int], list[int]]] = [entry_loops.drop, entry_loops.drop_in_python]
-    for drop in drops:
+    for machine_code in (True, False):
         tables = Tables(seed)
-        gone = drop(tables.memory, tables.source + tables.first, tables.count)
-        assert not any(tables.memory.references(frame) for frame in gone)
-        results.append((gone, tables.state()))
+        memory, where = tables.memory, (tables.memory, tables.source + tables.first, tables.count)
+        if machine_code:
+            own = entry_loops.drop(*where)
+        else:
+            own, others = entry_loops.drop_in_python(*where)
+            memory.free_all(others[::-1])
+        assert all(memory.owner(frame) == FREE and not memory.references(frame) for frame in own)
+        memory.take_back(own)
+        results.append((own, memory.quarantine, memory.usage(), tables.state()))
         tables.memory.close()
     assert results[0] == results[1]

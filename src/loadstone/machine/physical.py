@@ -41,7 +41,7 @@ class PhysicalMemory:
         zero_frame: the frame of zeros that reads of untouched anonymous memory share.
         in_use_end: the address past the last frame that was ever handed out.
         executed: a byte a frame, 1 while a core may hold translations of the code in it; a mapping of its own, which
-            machine code reads as well.
+            machine code reads as well, at the host address `executed_address`.
         rewritten: frames of code that somebody other than the program has written; a core drops what it translated of
             them before it goes on.
         peak: the most frames that were ever in use at once.
@@ -58,8 +58,10 @@ class PhysicalMemory:
         self._pin = ctypes.c_char.from_buffer(self._map)
         self.base = ctypes.addressof(self._pin)
         self._references = array("I")
-        self._owners = bytearray()
+        self._owners = array("B")
         self.executed = mmap.mmap(-1, self.frames)
+        self._executed_pin = ctypes.c_char.from_buffer(self.executed)
+        self.executed_address = ctypes.addressof(self._executed_pin)
         self.rewritten: list[int] = []
         self._next = self.in_use_end = 0  # frames from here on were never used
         self._free: list[int] = []  # free, with old contents
@@ -105,7 +107,7 @@ class PhysicalMemory:
             raise OutOfFrames(f"no {count} consecutive frames are left of {self.frames} ({self.size >> 20} MiB)")
         self._extend(first + count)
         self._references[first : first + count] = array("I", (1,)) * count
-        self._owners[first : first + count] = bytes((owner,)) * count
+        self._owners[first : first + count] = array("B", (owner,)) * count
         self._count(owner, count)
         return first
 
@@ -123,13 +125,17 @@ class PhysicalMemory:
 
     def duplicate(self, frames: Sequence[int]) -> list[int]:
         """Anonymous frames with the contents of `frames`, one reference each. Raises OutOfFrames."""
-        copies = self._reuse(len(frames), ANONYMOUS)
-        copies += self._rest(len(frames), ANONYMOUS, copies)
+        copies = self.allocate_old(len(frames))
         memory = self.bytes
         for frame, copy in zip(frames, copies, strict=True):
             start, target = frame << FRAME_SHIFT, copy << FRAME_SHIFT
             memory[target : target + FRAME_SIZE] = memory[start : start + FRAME_SIZE]
         return copies
+
+    def allocate_old(self, count: int) -> list[int]:
+        """`count` anonymous frames with any contents, one reference each, to be written whole. Raises OutOfFrames."""
+        used = self._reuse(count, ANONYMOUS)
+        return used + self._rest(count, ANONYMOUS, used)
 
     def when_short(self, relief: Callable[[], None] | None) -> None:
         """Call `relief` once, when memory is nearly used up: it may release frames that can be done without.
@@ -175,8 +181,16 @@ class PhysicalMemory:
                 owners[frame] = FREE
             else:
                 self._free_other(frame)
-        self._count(ANONYMOUS, -len(own))
-        self._free += own
+        self.take_back(own)
+
+    def disown(self, frame: int) -> None:
+        """A frame of anonymous memory is nobody's now; `take_back` takes it."""
+        self._owners[frame] = FREE
+
+    def take_back(self, frames: Sequence[int]) -> None:
+        """Frames of anonymous memory, without code, whose owner is FREE already, can be used again."""
+        self._count(ANONYMOUS, -len(frames))
+        self._free += frames
         if len(self._free) >= _GIVE_BACK:
             self._give_back()
 
@@ -184,6 +198,11 @@ class PhysicalMemory:
     def references_address(self) -> int:
         """Where the host has the reference counts, 32 bits a frame; it changes when frames are first used."""
         return self._references.buffer_info()[0]
+
+    @property
+    def owners_address(self) -> int:
+        """The same for the owners, 8 bits a frame."""
+        return self._owners.buffer_info()[0]
 
     def free_tables(self, frames: Sequence[int]) -> None:
         """The frames of page tables that nothing points at any more are free."""
@@ -337,7 +356,7 @@ class PhysicalMemory:
         if end > len(self._owners):
             more = max(_GROWTH, end - len(self._owners))
             self._references.frombytes(bytes(self._references.itemsize * more))
-            self._owners += bytes(more)
+            self._owners.frombytes(bytes(more))
 
     def _count(self, owner: int, change: int) -> None:
         self._counts[owner] += change

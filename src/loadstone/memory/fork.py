@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.entry_loops import share
-from loadstone.machine.paging import ACCESSED, COUNTED, FRAME_MASK, WRITABLE, frames_of
+from loadstone.machine.entry_loops import part, share
+from loadstone.machine.paging import COUNTED, FRAME_MASK, WRITABLE, frames_of
 from loadstone.machine.physical import FRAME_SHIFT
 from loadstone.memory.accounting import pages_of
 from loadstone.memory.entries import anonymous_entry
@@ -34,7 +34,6 @@ from loadstone.memory.vma import (
 )
 
 if TYPE_CHECKING:
-    from loadstone.machine.physical import PhysicalMemory
     from loadstone.memory.address_space import AddressSpace
 
 _MOST_COPIED = 64  # pages that one fork copies
@@ -121,15 +120,18 @@ def _copy_noted(parent: AddressSpace, child: AddressSpace) -> None:
         parent.children_wrote = set()
     child.note = parent.children_wrote
     memory = child.memory
+    found: list[tuple[int, Vma, int]] = []
     for page in child.note:
         vma, slot = child.find(page), child.page_table.find(page)
         if vma is None or slot < 0 or vma.flags & (WRITE | SHARED) != WRITE:
             continue
         entry = memory.words[slot]
         if entry & (COUNTED | WRITABLE) == COUNTED:
-            frame = (entry & FRAME_MASK) >> FRAME_SHIFT
-            memory.words[slot] = anonymous_entry(vma, *memory.duplicate([frame]))
-            memory.release(frame)
+            found.append((slot, vma, (entry & FRAME_MASK) >> FRAME_SHIFT))
+    frames = [frame for _, _, frame in found]
+    for (slot, vma, _), copy in zip(found, memory.duplicate(frames), strict=True):
+        memory.words[slot] = anonymous_entry(vma, copy)
+    memory.release_all(frames)
 
 
 def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copies: int) -> int:
@@ -138,32 +140,20 @@ def _share(parent: AddressSpace, child: AddressSpace, start: int, end: int, copi
     The child's are not marked as accessed. Of the parent's, a CPU remembers those as writable that it marked as dirty.
     As a favour up to `copies` pages are copied instead, and the parent's stay writable; how many were.
     """
-    memory = parent.memory
-    written: list[tuple[int, int]] = []
-    for address, slot, count in parent.page_table.spans(start, end):
+    memory, table = parent.memory, parent.page_table
+    slots: list[int] = []  # of entries that could be written and were: the parent's, the child's
+    targets: list[int] = []
+    for address, slot, count in table.spans(start, end):
         if memory.holds_zeros(slot, count):
             continue
         target = child.page_table.slot(address)
         numbers, resident = share(memory, slot, target, count)
         child.resident_pages += resident
-        written += [(slot + number, target + number) for number in numbers]
-    if copies and written:
-        _copy_apart(memory, written[:copies])
-    if len(written) > copies:
-        words = memory.words
-        changed = frames_of([words[slot] for slot, _ in written[copies:]])
-        parent.shootdown.changed(parent.page_table.root, start, end, changed)
-    return min(copies, len(written))
-
-
-def _copy_apart(memory: PhysicalMemory, pairs: list[tuple[int, int]]) -> None:
-    """Undo the sharing of some entries, in slots of the parent's and of the child's: both have a page of their own, and
-    may write.
-    """
-    words = memory.words
-    entries = [words[slot] | WRITABLE for slot, _ in pairs]
-    frames = frames_of(entries)
-    for (slot, target), entry, copy in zip(pairs, entries, memory.duplicate(frames), strict=True):
-        words[slot] = entry
-        words[target] = entry & ~(FRAME_MASK | ACCESSED) | copy << FRAME_SHIFT
-    memory.release_all(frames)
+        slots += [slot + number for number in numbers]
+        targets += [target + number for number in numbers]
+    if copies and slots:
+        part(memory, slots[:copies], targets[:copies])
+    if len(slots) > copies:
+        changed = frames_of([memory.words[slot] for slot in slots[copies:]])
+        parent.shootdown.changed(table.root, start, end, changed)
+    return min(copies, len(slots))

@@ -254,8 +254,10 @@ def remove_all(space: AddressSpace) -> None:
             if vma.flags & SHARED:
                 pass_all_dirty_on(space, vma, vma.start, vma.end)
     space.limits.commitment.uncharge(summary.promised)
+    gone: list[int] = []
     for _, slot, count in space.page_table.spans(0, USER_END):
-        memory.free_all(drop(memory, slot, count))
+        gone += drop(memory, slot, count)
+    memory.take_back(gone)
     space.page_table.release()
     space.vmas.clear()
     space.resident_pages = 0

@@ -175,6 +175,12 @@ def _highest(space: AddressSpace, length: int, low: int, high: int) -> int:
         high = floor  # so that a mapping after the other does not search through them all
     limit = high
     index = vmas.index_after(high)
+    end = min(areas[index].start, high) if index < len(areas) else high
+    for neighbour in reversed(areas[:index]):  # most leave no room
+        if end - neighbour.end >= length:
+            break
+        end = neighbour.start
+        index -= 1
     while limit - low >= length:
         above = areas[index] if index < len(areas) else None
         below = areas[index - 1] if index else None

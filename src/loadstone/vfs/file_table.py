@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from errno import EBADF, EINVAL, EMFILE, ENFILE
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, cast
 
 from loadstone.errors import LinuxError
 from loadstone.vfs.flags import O_PATH
@@ -193,13 +194,16 @@ class FileTable:
 
     def clone(self) -> FileTable:
         """What fork gives the child: the same open file descriptions."""
-        items = self.items()
-        self._room.require(len(items))
+        files = [file for _, file in self.items()]
+        self._room.require(len(files))
+        self._room.used += len(files)
         other = FileTable(self.limit, self._room)
-        for fd, file in items:
-            other._set(fd, file, fd in self._cloexec)
+        other._files, other._cloexec = self._files.copy(), self._cloexec.copy()
+        for file in files:
+            file.hold()
         return other
 
     def items(self) -> list[tuple[int, OpenFile]]:
         """All (fd, open file description), ascending."""
-        return [(fd, file) for fd, file in enumerate(self._files) if file is not None]
+        numbered = compress(enumerate(self._files), self._files)  # most are free: a shell has one at 255
+        return cast("list[tuple[int, OpenFile]]", list(numbered))

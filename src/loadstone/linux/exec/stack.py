@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from errno import E2BIG
 from itertools import accumulate
+from operator import add as plus
 from struct import iter_unpack, pack
 from typing import TYPE_CHECKING
 
@@ -230,8 +231,8 @@ def lay_out(
     if strings is None:
         strings = arguments.strings()
     count = arguments.argument_count
-    # where each string is; behind the last one, where they end
-    addresses = list(accumulate([len(string) + 1 for string in strings], initial=start))
+    # where each string is, behind those before and their NULs; behind the last one, where they end
+    addresses = list(map(plus, accumulate(map(len, strings), initial=start), range(len(strings) + 1)))
     environment_start, environment_end = addresses[count], addresses.pop()
     pointers = (count, *addresses[:count], 0, *addresses[count:], 0)
     table = pack(f"<{len(pointers)}{_CODES[word]}", *pointers)

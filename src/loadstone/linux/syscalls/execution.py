@@ -23,7 +23,6 @@ _MAX_TOTAL = 6 << 20  # three quarters of _STK_LIM: more than any stack limit le
 _POINTER = 8
 _AT_ONCE = 64  # pointers that are read together
 _MOST_PAGES = 64  # whose contents are kept while strings are read
-_OFFSET = PAGE - 1
 
 
 def execute(task: Task, path: str, arguments: int, environment: int, opened: Opened | None = None) -> None:
@@ -107,19 +106,21 @@ class _Strings:
 
     def copy(self, pointers: list[int]) -> list[bytes]:
         """The strings at `pointers`. They are touched from the last one to the first, as copy_strings does it."""
-        pages = self._pages
         found: list[bytes] = []
+        first, content, left = -PAGE, b"", self._budget
         for address in reversed(pointers):
-            offset = address & _OFFSET
-            content = pages.get(address - offset)
-            if content is None:
-                content = self._read(address)
+            offset = address - first
+            if not 0 <= offset < PAGE:
+                offset = address % PAGE
+                first = address - offset
+                content = self._pages.get(first) or self._read(address)
             end = content.find(0, offset)
             text = content[offset:end] if end >= 0 else self._long(address)
-            self._budget -= len(text) + 1
-            if self._budget < 0:
+            left -= len(text) + 1
+            if left < 0:
                 raise LinuxError(E2BIG, f"the arguments are more than {_MAX_TOTAL} bytes")
             found.append(text)
+        self._budget = left
         found.reverse()
         return found
 
