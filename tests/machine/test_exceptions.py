@@ -23,7 +23,11 @@ TRAPS = """int3|int1|ud2|xor ecx, ecx; div ecx|mov eax, 0x80000000; cdq; mov ecx
 .byte 0xcd, 4|.byte 0x06|.byte 0xea|.byte 0x0f, 0xff|.byte 0xf0, 0x90
 pushfq; or dword ptr [rsp], 0x100; popfq; nop; nop|pushfq; or dword ptr [rsp], 0x4000; popfq; nop
 pushfq; or dword ptr [rsp], 0x3000; popfq; pushfq; pop rax; and eax, 0x3000; ret|ud1 eax, eax|ud0 eax, eax
-pushfq; and dword ptr [rsp], ~0x200; popfq; pushfq; pop rax; and eax, 0x200; ret|endbr64|enter 8, 0; leave"""
+pushfq; and dword ptr [rsp], ~0x200; popfq; pushfq; pop rax; and eax, 0x200; ret|endbr64|enter 8, 0; leave
+mov eax, 39; stc; std; syscall; pushfq; pop rax; cld; and eax, 0xcd5; ret
+mov eax, 1000; stc; std; syscall; pushfq; pop rax; cld; and eax, 0xcd5; ret
+mov eax, 1000; xor ecx, ecx; syscall; pushfq; pop rax; and eax, 0xcd5; ret
+push 0x302; popfq; mov eax, 39; syscall; nop|push 0x302; popfq; mov eax, 1000; syscall; nop"""
 ALIGNMENT_CHECK = """pushfq; or dword ptr [rsp], 0x40000; popfq; mov eax, [rsp + 1]
 pushfq; or dword ptr [rsp], 0x40000; popfq; mov [rsp - 63], rax
 pushfq; or dword ptr [rsp], 0x40000; popfq; mov al, [rsp + 1]; pushfq; and dword ptr [rsp], ~0x40000; popfq"""
@@ -47,6 +51,7 @@ JUMPS = """mov rax, 0x800000000000; jmp rax|mov rax, 0x8000000000000000; call ra
 mov rax, 0x1234567812345678; push rax; ret
 mov rax, 0x8000000000000000; push rax; ret 16|mov rax, 0x800000000000; mov [rsp - 64], rax; jmp [rsp - 64]
 mov rax, 0xffffffff81000000; jmp rax|mov rax, 0xffffff8000000000; call rax|mov rax, 0xffffff8000000000; jmp rax
+mov rax, 0xffffff800000f000; xor ecx, ecx; jmp rax
 mov rax, 0xffffff8000000104; jmp rax|mov rax, 0xffffff8000000001; jmp rax|mov rax, 0x7fffffffffff; jmp rax
 mov rax, 0x7ffffffff000; jmp rax|xor eax, eax; call rax|mov rax, 0xffffffff00000000; push rax; ret"""
 
