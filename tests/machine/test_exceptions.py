@@ -90,6 +90,19 @@ def test_unicorn_says_that_it_does_not_check_alignment(program: str) -> None:
     assert "--engine kvm" in got.errors
 
 
+def test_reserved_bits_of_mxcsr(program: str) -> None:
+    """A general protection at the instruction. (Unicorn takes them.)"""
+    maker("kvm")
+    store = "sub rsp, 8; mov dword ptr [rsp], 0xffffffff; "
+    codes = [
+        assemble(store + load).hex()
+        for load in ("ldmxcsr [rsp]", "vldmxcsr [rsp]", ".byte 0xf0, 0x0f, 0xae, 0x14, 0x24")
+    ]
+    wanted, got = native(program, *codes), loadstone("run", "--engine", "kvm", program, *codes)
+    assert got.text == wanted.text
+    assert wanted.text.count("signal 11 code 128") > 0 and wanted.text.count("signal 4 code 2") == 1
+
+
 @pytest.mark.parametrize("engine", NAMES)
 def test_what_has_no_answer_of_its_own(engine: str, program: str) -> None:
     """The 32-bit gates: `int 0x80` is refused with ENOSYS and counted, SYSENTER is SIGSEGV at the instruction.
