@@ -191,8 +191,9 @@ def _pages(plan: ElfPlan, bias: int) -> dict[int, Page]:
             offset, prot, _ = pages[page]
             pages[page] = (offset, prot, segment.clear_start % PAGE)
         end = min(segment.anonymous_end, segment.anonymous_start + (1 << 24))
+        prot = 3 | segment.prot & 4  # always readable and writable, executable if the segment is (vm_brk_flags)
         for address in range(segment.anonymous_start, end, PAGE):
-            pages[(address + bias) & mask] = (-1, segment.anonymous_prot, 0)
+            pages[(address + bias) & mask] = (-1, prot, 0)
     return pages
 
 

@@ -80,11 +80,6 @@ class Segment(NamedTuple):
     anonymous_end: int
     error: LinuxError | None = None
 
-    @property
-    def anonymous_prot(self) -> int:
-        """PROT_* of the anonymous part: always readable and writable, executable if the segment is (vm_brk_flags)."""
-        return 3 | self.prot & 4
-
 
 class ElfPlan(NamedTuple):
     """What `load_elf_binary` will do with an ELF file."""
