@@ -12,7 +12,6 @@ from errno import EACCES, EBUSY, ENOENT, ENOSPC, ENXIO, EXDEV
 from pathlib import Path
 
 import pytest
-from tests.vfs.test_semantics import fingerprint
 
 from loadstone.errors import HostError, LinuxError
 from loadstone.vfs.assemble import assemble
@@ -22,6 +21,7 @@ from loadstone.vfs.flags import O_CREAT, O_PATH, O_RDONLY, O_RDWR, O_TMPFILE, O_
 from loadstone.vfs.generated import MagicLink
 from loadstone.vfs.namespace import Origin
 from loadstone.vfs.vfs import Vfs
+from support.trees import snapshot
 
 DATA = memoryview(b"written by the guest")
 
@@ -58,7 +58,7 @@ def error(action: Callable[[], object]) -> int:
 
 
 def test_ways_out_of_the_rw_directory_end_in_the_overlay(host: Path) -> None:
-    before = fingerprint(host / "out")
+    before = snapshot(host / "out")
     vfs, rw, out = guest(host), str(host / "rw"), str(host / "out")
     for path in ("/up", "/absolute/secret", "/../out/secret", "/sub/../../out/deep/file", "/absolute/deep/../secret"):
         put(vfs, rw + path)
@@ -77,12 +77,12 @@ def test_ways_out_of_the_rw_directory_end_in_the_overlay(host: Path) -> None:
     file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
     file.write_from([DATA])
     vfs.mknod(out + "/fifo", S_IFIFO | 0o644)
-    assert fingerprint(host / "out") == before
+    assert snapshot(host / "out") == before
     assert not (host / "out/new").exists()
 
 
 def test_links_and_renames_do_not_cross_the_boundary(host: Path) -> None:
-    before = fingerprint(host / "out")
+    before = snapshot(host / "out")
     vfs, rw, out = guest(host), str(host / "rw"), str(host / "out")
     assert error(lambda: vfs.link(out + "/secret", rw + "/hard")) == EXDEV
     assert error(lambda: vfs.link(rw + "/mine", out + "/hard")) == EXDEV
@@ -94,12 +94,12 @@ def test_links_and_renames_do_not_cross_the_boundary(host: Path) -> None:
     assert error(lambda: vfs.rmdir(rw)) == EBUSY
     file = vfs.open(out, O_RDWR | O_TMPFILE, 0o600)
     assert error(lambda: vfs.link("", rw + "/hard", Origin(file.location), empty=True)) == EXDEV
-    assert fingerprint(host / "out") == before
+    assert snapshot(host / "out") == before
     assert (host / "rw/mine").read_bytes() == b"change me"
 
 
 def test_an_open_descriptor_or_magic_link_does_not_write_through(host: Path) -> None:
-    before = fingerprint(host / "out")
+    before = snapshot(host / "out")
     vfs, out = guest(host), str(host / "out")
     reader = vfs.open(out + "/secret", O_RDONLY)
     place = vfs.open(out + "/secret", O_PATH).location
@@ -112,7 +112,7 @@ def test_an_open_descriptor_or_magic_link_does_not_write_through(host: Path) -> 
     directory = vfs.open(out + "/deep", O_RDONLY).location
     vfs.open("file", O_WRONLY | O_TRUNC, 0, Origin(directory))
     vfs.open("../secret", O_WRONLY | O_TRUNC, 0, Origin(directory))
-    assert fingerprint(host / "out") == before
+    assert snapshot(host / "out") == before
 
 
 def test_the_rw_directory_is_really_written(host: Path) -> None:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.vfs.twins import DEEP, Choice, Guest, Native, build, tree
 
 from loadstone.vfs.assemble import assemble
 from loadstone.vfs.inode import Credentials
+from support.trees import snapshot
+from vfs.twins import DEEP, Choice, Guest, Native, build, tree
 
 OPERATIONS = 400
-
-
-def fingerprint(top: Path) -> str:
-    """A hash of names, kinds, modes, times and contents."""
-    digest = hashlib.sha256()
-    for directory, names, files in os.walk(top):
-        names.sort()
-        for name in sorted(names + files):
-            path = os.path.join(directory, name)
-            status = os.lstat(path)
-            digest.update(f"{path} {status.st_mode} {status.st_nlink} {status.st_size} {status.st_mtime_ns}".encode())
-            if os.path.islink(path):
-                digest.update(os.readlink(path).encode())
-            elif os.path.isfile(path):
-                digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
 
 
 def pair(tmp_path: Path) -> tuple[str, str]:
@@ -90,12 +74,12 @@ def who_runs() -> Credentials:
 @pytest.mark.parametrize("seed", range(40))
 def test_overlay_does_what_the_kernel_does_and_leaves_the_host_alone(trees: Path, seed: int) -> None:
     top, lower = pair(trees)
-    before = fingerprint(trees / "l")
+    before = snapshot(trees / "l")
     vfs = assemble(None, host_root=lower)
     who = who_runs()
     guest = Guest(vfs, vfs.resolve("/" + DEEP), who)
     run(Native(f"{top}/{DEEP}", who), guest, seed, False)
-    assert fingerprint(trees / "l") == before
+    assert snapshot(trees / "l") == before
 
 
 @pytest.mark.parametrize("seed", range(15))
