@@ -48,10 +48,29 @@ def test_the_calls_at_fixed_addresses(compiled: Compiler) -> None:
     same(
         compiled(
             r"""
+            #include <signal.h>
             #include <stdio.h>
             #include <stdlib.h>
             #include <sys/time.h>
+            #include <sys/wait.h>
             #include <time.h>
+            #include <unistd.h>
+            #define PAGE 0xffffffffff600000UL
+            static void handler(int number, siginfo_t *info, void *context) {
+                printf("%d code %d %p\n", number, info->si_code, info->si_addr);
+                exit(0);
+            }
+            static void wrong(int how) {  /* there is no call, or nothing where its result goes */
+                static const struct { unsigned long address, first, second; } calls[] = {
+                    {PAGE + 8, 0, 0}, {PAGE + 0xc00, 0, 0}, {PAGE + 0x400, 8, 0}, {PAGE, 0, 16},
+                    {PAGE, PAGE, 0}, {PAGE, 0, 1UL << 63}, {PAGE + 0x800, 0, 0},
+                };
+                struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
+                sigaction(SIGSEGV, &action, 0);
+                long (*call)(long, long, long) = (void *)calls[how].address;
+                printf("%ld\n", call(calls[how].first, calls[how].second, 0));
+                exit(0);
+            }
             int main(void) {
                 time_t (*at)(time_t *) = (void *)0xffffffffff600400UL;
                 int (*day)(struct timeval *, void *) = (void *)0xffffffffff600000UL;
@@ -59,6 +78,10 @@ def test_the_calls_at_fixed_addresses(compiled: Compiler) -> None:
                 time_t first = at(0), then = time(0), same = at(0);
                 printf("%d %d ", labs(first - then) < 2, labs(same - then) < 2);
                 printf("%d %d\n", day(&now, 0), labs(now.tv_sec - then) < 2);
+                fflush(stdout);
+                for (int how = 0; how < 7; how++)
+                    if (!fork()) wrong(how);
+                    else wait(0);
                 return *(volatile char *)0xffffffffff600000UL;  /* and to read it is a fault */
             }
             """,

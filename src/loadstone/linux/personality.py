@@ -154,7 +154,7 @@ class Linux:
 
                 return WaitingToucher(task, trap.failure)
             assert isinstance(trap.failure, BadAccess)
-            if trap.failure.access == EXEC and self._called_vsyscall(task, trap.failure.address):
+            if trap.failure.access == EXEC and vsyscall.emulate(task, self.calls, trap.failure.address):
                 return None
             exceptions.force_fault(task, trap.failure, _error_code(trap.failure))
         elif trap.vector == _INT80:
@@ -328,11 +328,6 @@ class Linux:
         del self._kernel.tasks[task.tid]
         task.tid = process.pid
         self._kernel.tasks[task.tid] = task
-
-    def _called_vsyscall(self, task: Task, address: int) -> bool:
-        if address < vsyscall.START:
-            return False
-        return vsyscall.emulate(task, self.calls, address)
 
     def _read_time_stamp(self, task: Task) -> bool:
         """RDTSC and RDTSCP outside ring 0 arrive as exceptions, so that time comes from the machine's clock."""
