@@ -95,6 +95,26 @@ def test_limits_can_be_changed_as_natively() -> None:
     assert done.text.splitlines() == wanted.text.splitlines()
 
 
+# Hexadecimal and octal numbers, and what is none.
+NUMBERS = """
+exec 2>&1
+cd /proc/sys/kernel
+for word in 0x10 0X1f 010 0 00 08 0x 0o7 0b1 +5 -0 - 1_0 9x 0x_1 '7 8' '  12 ' 99999999999999999999
+do echo "$word" > msgmni; cat msgmni; done
+for words in '0x10 3' '5x 2' '1,2' '1 010 -3'; do echo "$words" > sem; cat sem; done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change limits")
+def test_numbers_are_read_as_natively() -> None:
+    needs("unshare")
+    wanted = native("unshare", "--ipc", "/bin/sh", "-c", NUMBERS)
+    if b"unshare failed" in wanted.stderr:
+        pytest.skip("no namespaces here")
+    done = loadstone("run", "--", "unshare", "--ipc", "/bin/sh", "-c", NUMBERS)
+    assert done.text.splitlines() == wanted.text.splitlines()
+
+
 FILE_SYSTEM = r"""
 exec 2>&1
 mkdir -p q; mount -t mqueue none q || exit 77

@@ -84,8 +84,13 @@ class Numbers:
 
 
 def _whole(word: bytes) -> int:
+    """A number as C writes it: decimal, 0x10 or 010; EINVAL for anything else (kernel: proc_get_long)."""
+    digits = word.removeprefix(b"-")
+    base = 16 if digits[:2].lower() == b"0x" else 8 if digits[:1] == b"0" else 10
     try:
-        return int(word)
+        if not (digits.isalnum() if base == 16 else digits.isdigit()):  # Python knows more, as 1_000 and 0o7
+            raise ValueError
+        return int(word, base)
     except ValueError:
         raise LinuxError(EINVAL, f"{word!r} is no number") from None
 
