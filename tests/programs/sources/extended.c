@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 static uint32_t extended, size;
 static uint64_t features, present;
@@ -52,6 +54,11 @@ __attribute__((target("avx2"))) int main(void) {
     printf("after %llx %llx %llx %llx\n", (long long)after[0], (long long)after[1], (long long)after[2], (long long)after[3]);
     printf("and %llx %llx %llx %llx\n", (long long)left[0], (long long)left[1], (long long)left[2], (long long)left[3]);
     printf("seen %u tail %x beyond the image %u features %#llx\n", seen, tail, extended - size, (long long)(features & 0xff));
+    for (int code = 0x1021; code < 0x1023; code++) { /* ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM */
+        uint64_t supported = 0;
+        long result = syscall(SYS_arch_prctl, code, &supported);
+        printf("%ld %#llx ", result, (long long)(supported & 0xff));
+    }
     printf("present %#llx least %ld hwcap2 %#lx\n", (long long)(present & 7), getauxval(AT_MINSIGSTKSZ), getauxval(AT_HWCAP2));
     return 0;
 }

@@ -214,10 +214,9 @@ def personality(task: Task, persona: UInt) -> Hex:
 ARCH_SET_GS, ARCH_SET_FS, ARCH_GET_FS, ARCH_GET_GS = range(0x1001, 0x1005)
 ARCH_GET_CPUID, ARCH_SET_CPUID = 0x1011, 0x1012
 ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM = 0x1021, 0x1022
-_X87_AND_SSE = 3
 
 
-@syscall(PARTIAL, "FS and GS bases; CPUID faulting and extended state as on a CPU that has neither")
+@syscall(PARTIAL, "no CPUID faulting, and no extended state that has to be asked for (AMX)")
 def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
     """arch_prctl(2)."""
     context = task.context
@@ -233,7 +232,7 @@ def arch_prctl(task: Task, code: ArchCode, address: Address) -> int:
         if not address:
             raise LinuxError(ENODEV, "the CPU cannot make CPUID fault")
     elif code in (ARCH_GET_XCOMP_SUPP, ARCH_GET_XCOMP_PERM):
-        write_struct(task, address, WORD, _X87_AND_SSE)
+        write_struct(task, address, WORD, context.extended_features)
     else:
         raise LinuxError(EINVAL, f"no arch_prctl code {code:#x}")
     return 0
