@@ -43,7 +43,7 @@ def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") ->
 NAMES = [
     "opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying",
     "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming",
-    "epolls", "inotify", "inet", "other_memory", "inspecting", "file_signals", "sealed", "queued_signals",
+    "epolls", "inotify", "inet", "other_memory", "inspecting", "file_signals", "sealed", "queued_signals", "alternate_stack",
     "tcp_options",
 ]  # fmt: skip
 
