@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import random
+import shutil
+
 import pytest
 
+from loadstone.machine import assembling, native_code, vex_loop
+from loadstone.machine.executable_page import ExecutablePage
 from loadstone.machine.vex import find_vex
 from machine.code import assemble, find, lengths, text_of
 
@@ -71,3 +77,39 @@ def test_an_instruction_that_is_cut_off_is_not_judged() -> None:
     code = assemble("vpaddd ymm0, ymm1, [rip + 0x11223344]")
     assert find_vex(code) == 0
     assert find_vex(code[:-1]) == -1
+
+
+@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objcopy")), reason="gcc or objcopy is not installed")
+@pytest.mark.skipif(not native_code.supported(), reason="the search is x86-64 code")
+def test_the_bytes_are_vex_s_assembled() -> None:
+    code, symbols = assembling.assemble("vex.s")
+    assert code == vex_loop.CODE
+    assert symbols["find_vex"] == 0
+
+
+def some_code(choose: random.Random) -> bytes:
+    """Up to forty bytes, of which many are prefixes, parts of opcodes or ModRM bytes with a SIB byte."""
+    frequent = bytes.fromhex("c4 c5 62 0f 38 3a 66 67 f2 f3 48 40 41 f6 f7 44 84 04 05 25 8d e2 e3 77 f0 f5")
+    return bytes(choose.choice(frequent) if choose.random() < 0.5 else choose.randrange(256) for _ in range(40))
+
+
+@pytest.mark.skipif(not native_code.supported(), reason="the search is x86-64 code")
+def test_the_machine_code_finds_what_the_python_code_does() -> None:
+    choose = random.Random(1)
+    page = ExecutablePage(vex_loop.CODE, near=0)
+    search = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_char_p, ctypes.c_long)(page.address)
+    libc = text_of(find("libc.so.6"))[1]
+    boundaries = [at for at, _, _ in lengths(libc[:50_000])]
+    blocks = [libc[at : at + choose.randrange(1, 60)] for at in choose.choices(boundaries, k=2_000)]
+    blocks += [some_code(choose)[: choose.randrange(41)] for _ in range(20_000)]
+    # every opcode of both tables, with REX and without, and long enough for anything to follow it
+    for start in (b"", b"\x0f", b"\x48", b"\x48\x0f", b"\x66", b"\x67", b"\x66\x48", b"\xc5\xf8", b"\xc4\xe3\x79"):
+        blocks += [start + bytes((opcode, modrm)) + b"\x01" * 10 + b"\xc5\xf8\x28\xc1" * 9
+                   for opcode in range(256) for modrm in (0x00, 0x05, 0x0C, 0x44, 0x80, 0xC1, 0xF0)]  # fmt: skip
+    found = {"something": 0, "nothing": 0}
+    for code in blocks:
+        expected = find_vex(code)
+        assert search(code, len(code)) == expected, code.hex(" ")
+        found["nothing" if expected < 0 else "something"] += 1
+    assert min(found.values()) > 3_000
+    page.close()

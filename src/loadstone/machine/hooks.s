@@ -48,6 +48,7 @@
     .set ACTIONS, 424
     .set STATUS, 432
     .set REFUSED, 440
+    .set FIND_VEX, 448
 
     .set CALL_REGISTERS, 9
     .set RESULT_REGISTERS, 3
@@ -225,8 +226,8 @@ on_block:
     jmp [rcx + STOP]
 
 # void on_edge(uc, block, previous, control): a block was translated. (Unicorn tells of all but the very first, which is in
-# the stub that enters ring 3.) Note it in the ring if a byte of it may be a VEX prefix (C4, C5) or if it cannot be seen
-# from here; stop when the ring is nearly full.
+# the stub that enters ring 3.) Note it in the ring if it has an instruction that Unicorn runs wrongly, or cannot be seen
+# from here; stop when the ring is nearly full. Only where a byte may be a VEX prefix (C4, C5) is it decoded.
     .balign 16, 0xcc
 on_edge:
     mov r8, rcx
@@ -245,22 +246,34 @@ on_edge:
     add rax, r9
     add rax, rdx
     mov edx, ecx
+    mov r11, rax
 1:  test edx, edx
     jz 2f
     movzx r10d, byte ptr [rax]
     cmp r10b, 0xc5
-    je 3f
+    je 5f
     cmp r10b, 0xc4
     jne 4f
     mov r10b, [rax + 1]                 # a three-byte VEX names opcode map 1, 2 or 3 here
     and r10b, 31
     dec r10b
     cmp r10b, 2
-    jbe 3f
+    jbe 5f
 4:  inc rax
     dec edx
     jmp 1b
 2:  ret
+5:  push rdi
+    push rcx
+    push r8
+    mov rdi, r11
+    mov esi, ecx
+    call [r8 + FIND_VEX]
+    pop r8
+    pop rcx
+    pop rdi
+    test rax, rax
+    js 2b
 3:  mov rax, [r8 + RING_COUNT]
     mov rdx, [r8 + RING]
     mov rsi, rax

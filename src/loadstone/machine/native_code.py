@@ -16,6 +16,7 @@ from typing import Any
 
 from loadstone.machine.executable_page import ExecutablePage
 from loadstone.machine.unicorn_library import REGISTERS
+from loadstone.machine.vex_loop import CODE as VEX_CODE
 
 # What a hook leaves in Control.reason.
 REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING, REASON_BREAKPOINT = range(5)
@@ -88,6 +89,7 @@ class Control(ctypes.Structure):
         # What more there is to a stop.
         ("status", c_uint64),  # +432: uc_emu_start's
         ("refused", c_uint64),  # +440: whether the program did what only ring 0 may, for whoever clears it
+        ("find_vex", c_uint64),  # +448: the function of vex_loop.py
     )
 
 
@@ -119,7 +121,7 @@ _CODE = bytes.fromhex(
     21470848 816718ff fefbff48 c7432800 00000048 8b838800 00004883 c0024889
     4330488b 83900000 00488943 38488bbb c0000000 488bb3d8 00000048 8b93e000
     0000b903 000000ff 93b80000 00415c5d 5bc3415c 5de927fe ffff89f0 25ff0f00
-    0001c83d 00100000 7742e841 03000075 3b498b02 448d9200 04000041 21c24139
+    0001c83d 00100000 7742e851 03000075 3b498b02 448d9200 04000041 21c24139
     d275294c 21d84989 c249c1ea 0c4d0390 08010000 41803a00 75124c01 c84189f2
     4181e2ff 0f00004c 01d039c0 c3cccccc 31c0c3cc cccccccc cccccccc cccccccc
     89f64889 7248ffa2 98000000 cccccccc 534889f3 488bb348 01000048 8b935001
@@ -129,27 +131,28 @@ _CODE = bytes.fromhex(
     004c8993 60010000 4c899b68 0100004c 898b7001 0000488b bbc00000 00488bb3
     48010000 488b9350 010000b9 04000000 ff93b800 0000b801 0000005b c3cccccc
     4889b140 01000089 d0482901 7801c348 c7410802 000000ff a1980000 00cccccc
-    4989c848 8b3e0fb7 4e0a4889 fee8fe01 00007550 498b024c 21d889fa 81e2ff0f
-    0000448d 140a4181 fa001000 0077354c 01c84801 d089ca85 d2742844 0fb61041
-    80fac574 1f4180fa c4751144 8a500141 80e21f41 feca4180 fa027608 48ffc0ff
-    caebd4c3 498b4040 498b90f0 00000048 89c648c1 e6044889 3c324889 4c320849
-    ff404049 3b80e800 000072d7 49c74008 03000000 498bb8c0 00000041 ffa09800
-    0000cccc cccccccc cccccccc cccccccc 483b7110 48c74110 ffffffff 740e48c7
-    41080400 0000ffa1 98000000 c3cccccc 49ff8820 0100000f 88b60000 00e82e01
-    00000f85 ab000000 498b0249 21c34c89 1949c1eb 0c4d8b88 08010000 470fb60c
-    1983fa11 740b83fa 12741c48 83c820eb 46a80274 7e4883c8 604585c9 7439480f
-    bae03f72 6eeb3048 0fbae03f 72654883 c8204585 c975204d 8b881001 00004380
-    3c190075 4e4d8b88 08010000 43c60419 0141b901 00000049 8902ba01 00000045
-    85c9740a 480fbae0 3f721f83 ca0483e0 4283f842 751483ca 024585c9 750c4d8b
-    88100100 0043c604 19018951 08b80100 0000c353 55415441 55574c89 c34889f5
-    4189d449 89cdbe29 00000048 8d932801 0000ff93 a8000000 4889ef44 89e6488b
-    93280100 00ff9318 01000049 89d84889 ee4489e2 4c89e95f 415d415c 5d5b83f8
-    010f84f6 feffff72 19498b80 30010000 48890141 8b803801 00008941 08b80100
-    0000c3cc cccccccc cccccccc cccccccc 4d8b88f8 00000049 bb00f0ff ffffff0f
-    004889f0 48c1e82f 756d4d8b 90000100 004d01ca 4889f048 c1e82725 ff010000
-    4d8b14c2 4d21da74 4b4d01ca 4889f048 c1e81e25 ff010000 4d8b14c2 4d21da74
-    334d01ca 4889f048 c1e81525 ff010000 4d8b14c2 4d21da74 1b4d01ca 4889f048
-    c1e80c25 ff010000 4d8d14c2 418b02f7 d0a801c3 83c801c3
+    4989c848 8b3e0fb7 4e0a4889 fee80e02 0000756c 498b024c 21d889fa 81e2ff0f
+    0000448d 140a4181 fa001000 0077514c 01c84801 d089ca49 89c385d2 7428440f
+    b6104180 fac5741f 4180fac4 7511448a 50014180 e21f41fe ca4180fa 02760848
+    ffc0ffca ebd4c357 5141504c 89df89ce 41ff90c0 01000041 58595f48 85c078e6
+    498b4040 498b90f0 00000048 89c648c1 e6044889 3c324889 4c320849 ff404049
+    3b80e800 000072be 49c74008 03000000 498bb8c0 00000041 ffa09800 0000cccc
+    483b7110 48c74110 ffffffff 740e48c7 41080400 0000ffa1 98000000 c3cccccc
+    49ff8820 0100000f 88b60000 00e82e01 00000f85 ab000000 498b0249 21c34c89
+    1949c1eb 0c4d8b88 08010000 470fb60c 1983fa11 740b83fa 12741c48 83c820eb
+    46a80274 7e4883c8 604585c9 7439480f bae03f72 6eeb3048 0fbae03f 72654883
+    c8204585 c975204d 8b881001 00004380 3c190075 4e4d8b88 08010000 43c60419
+    0141b901 00000049 8902ba01 00000045 85c9740a 480fbae0 3f721f83 ca0483e0
+    4283f842 751483ca 024585c9 750c4d8b 88100100 0043c604 19018951 08b80100
+    0000c353 55415441 55574c89 c34889f5 4189d449 89cdbe29 00000048 8d932801
+    0000ff93 a8000000 4889ef44 89e6488b 93280100 00ff9318 01000049 89d84889
+    ee4489e2 4c89e95f 415d415c 5d5b83f8 010f84f6 feffff72 19498b80 30010000
+    48890141 8b803801 00008941 08b80100 0000c3cc cccccccc cccccccc cccccccc
+    4d8b88f8 00000049 bb00f0ff ffffff0f 004889f0 48c1e82f 756d4d8b 90000100
+    004d01ca 4889f048 c1e82725 ff010000 4d8b14c2 4d21da74 4b4d01ca 4889f048
+    c1e81e25 ff010000 4d8b14c2 4d21da74 334d01ca 4889f048 c1e81525 ff010000
+    4d8b14c2 4d21da74 1b4d01ca 4889f048 c1e80c25 ff010000 4d8d14c2 418b02f7
+    d0a801c3 83c801c3
     """
 )
 _OFFSETS = {
@@ -160,8 +163,8 @@ _OFFSETS = {
     "on_cpuid": 0x390,
     "on_block": 0x440,
     "on_edge": 0x460,
-    "on_code": 0x510,
-    "on_fill": 0x530,
+    "on_code": 0x520,
+    "on_fill": 0x540,
 }
 
 
@@ -175,7 +178,7 @@ class NativeHooks:
 
     Attributes:
         control: shared with the hooks; `address`, its address, is every hook's user data.
-        ring: (pc, size) pairs of new blocks that may hold a VEX prefix.
+        ring: (pc, size) pairs of new blocks that hold a VEX prefix, or may.
         enter: the function, for Python.
         nothing, syscall, interrupt, cpuid, block, edge, code, fill: addresses to hand to `uc_hook_add`.
     """
@@ -201,6 +204,8 @@ class NativeHooks:
         control.result_numbers, control.result_pointers = self._batch(RESULT_REGISTERS, Control.result.offset)
         control.cpuid_numbers, control.cpuid_pointers = self._batch(_CPUID_REGISTERS, Control.cpuid_values.offset)
         self._page = ExecutablePage(_CODE, near=control.start)
+        self._vex_page = ExecutablePage(VEX_CODE, near=control.start)
+        control.find_vex = self._vex_page.address
         base = self._page.address
         self.nothing, self.syscall, self.interrupt, self.cpuid, self.block, self.edge, self.code, self.fill = (
             base + offset for name, offset in _OFFSETS.items() if name != "on_enter"
@@ -217,3 +222,4 @@ class NativeHooks:
     def close(self) -> None:
         """Give the page back; no engine may hold one of the hooks any more."""
         self._page.close()
+        self._vex_page.close()

@@ -19,7 +19,9 @@ _BMI = frozenset(((MAP_38, 0xF2), (MAP_38, 0xF3), (MAP_38, 0xF5), (MAP_38, 0xF6)
 
 
 class NewBlocks:
-    """The blocks that were translated since somebody looked: the edge hook notes those that may hold a VEX prefix."""
+    """The blocks that were translated since somebody looked: the edge hook notes those that hold a VEX prefix, or may
+    because it cannot see all of them.
+    """
 
     def __init__(self, engine: Engine, memory: PhysicalMemory) -> None:
         self._control = engine.control
