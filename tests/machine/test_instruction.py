@@ -17,6 +17,7 @@ from loadstone.machine.instruction import (
     in_stack_segment,
     instructions,
     loaded_selector,
+    loads_mxcsr,
     touched,
 )
 from machine.code import assemble, find, lengths, text_of
@@ -284,3 +285,13 @@ def test_the_selector_that_a_mov_loads() -> None:
     assert loaded_selector(assemble("mov ds, eax"), registers.__getitem__) == 0x10
     assert loaded_selector(assemble("mov es, r9d"), registers.__getitem__) == 0x44
     assert loaded_selector(assemble("mov ds, [rax]"), registers.__getitem__) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "loads"),
+    [("ldmxcsr [rsp]", True), ("vldmxcsr [rsp]", True), ("ldmxcsr fs:[r8d + 4]", True), ("stmxcsr [rsp]", False),
+     ("fxsave [rsp]", False), ("wrfsbase rax", False), (".byte 0xf0, 0x0f, 0xae, 0x14, 0x24", False),
+     (".byte 0x66, 0x0f, 0xae, 0x14, 0x24", False)],
+)  # fmt: skip
+def test_whether_mxcsr_is_loaded(text: str, loads: bool) -> None:
+    assert loads_mxcsr(assemble(text)) is loads

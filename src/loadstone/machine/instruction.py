@@ -18,6 +18,7 @@ LONGEST = 15
 
 _PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 _FS, _GS, _OPERAND_SIZE, _ADDRESS_SIZE = 0x64, 0x65, 0x66, 0x67
+_OTHER_OPERATION = frozenset((0x66, 0xF0, 0xF2, 0xF3))  # prefixes by which an opcode may become another instruction
 
 # One-byte opcodes: what follows. M = ModRM, b = 1 byte, w = 2 bytes, z = 4 bytes (2 with prefix 66), v = z or 8 with
 # REX.W, o = an address of 8 bytes (4 with prefix 67), "" = nothing. Group 3 (F6, F7) has its immediate only for TEST.
@@ -202,6 +203,15 @@ def modifies_memory(code: bytes) -> bool:
         return False
     digits = table[found.opcode]
     return digits is None or code[found.modrm] >> 3 & 7 in digits
+
+
+def loads_mxcsr(code: bytes) -> bool:
+    """Whether the instruction is LDMXCSR or VLDMXCSR; some prefixes make another one of it (SDM vol. 2, table A-6)."""
+    found = decode(code)
+    if found is None or (found.map, found.opcode) != (TWO_BYTE, 0xAE) or found.encoding == EVEX:
+        return False
+    mode, digit = code[found.modrm] >> 6, code[found.modrm] >> 3 & 7
+    return mode != 3 and digit == 2 and not _OTHER_OPERATION & set(found.prefixes)
 
 
 class Jump(NamedTuple):

@@ -28,9 +28,6 @@ ERROR_WRITE, ERROR_USER, ERROR_FETCH = 2, 4, 16
 _LOCAL_TABLE = 4  # of a selector error code
 
 _INT, _SYSENTER = 0xCD, b"\x0f\x34"
-_SEGMENTS = b"\x26\x2e\x36\x3e\x64\x65\x67"  # prefixes that any access to memory may have
-_LDMXCSR = 0xAE, 2  # the second byte of the opcode, and what goes on with it in ModRM
-_LONGEST = 15  # bytes of an instruction
 _FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
 # Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
 _CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
@@ -52,7 +49,7 @@ def exception(window: Any, memory: PhysicalMemory, table: PageTable, vector: int
     """The trap for any exception but a page fault; `window` has the registers, which INT 3 and its like change."""
     pc = window[RIP]
     if vector == INVALID_OPCODE:
-        return _invalid_opcode(window, code_at(memory, table, pc, _LONGEST))
+        return _invalid_opcode(window, memory, table)
     if vector == GENERAL_PROTECTION and not error and code_at(memory, table, pc, 3).startswith(_CALLED_PRIVILEGED):
         return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
     if vector == DEBUG:
@@ -60,10 +57,15 @@ def exception(window: Any, memory: PhysicalMemory, table: PageTable, vector: int
     return Trap(EXCEPTION, vector, None, pc, error=error)
 
 
-def _invalid_opcode(window: Any, code: bytes) -> Trap:
-    """Where the CPU is paravirtual, software interrupts, SYSENTER, bad far returns and more come as invalid, too."""
+def _invalid_opcode(window: Any, memory: PhysicalMemory, table: PageTable) -> Trap:
+    """Where the CPU is paravirtual, software interrupts, SYSENTER, bad far returns and values that LDMXCSR refuses come
+    as invalid, too.
+    """
+    from loadstone.machine.instruction import LONGEST, loads_mxcsr  # few programs get here
+
     pc = window[RIP]
-    if code.startswith(_SYSENTER) or code.lstrip(b"\x48")[:1] in _FAR_RETURNS or _loads_mxcsr(code):
+    code = code_at(memory, table, pc, LONGEST)
+    if code.startswith(_SYSENTER) or code.lstrip(b"\x48")[:1] in _FAR_RETURNS or loads_mxcsr(code):
         return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
     if code[:1] == bytes((_INT,)) and len(code) > 1:
         if code[1] in GATES_OF_RING_3:
@@ -71,14 +73,3 @@ def _invalid_opcode(window: Any, code: bytes) -> Trap:
             return Trap(EXCEPTION, code[1], None, pc + 2)
         return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc, error=gate_error(code[1]))
     return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
-
-
-def _loads_mxcsr(code: bytes) -> bool:
-    """Whether this is LDMXCSR, which is refused for bits that are reserved."""
-    from loadstone.machine.instruction import EVEX, TWO_BYTE, decode
-
-    found = decode(code)
-    if found is None or found.map != TWO_BYTE or found.encoding == EVEX or found.prefixes.strip(_SEGMENTS):
-        return False
-    modrm = code[found.modrm]
-    return (found.opcode, modrm >> 3 & 7) == _LDMXCSR and modrm < 0xC0
