@@ -51,8 +51,8 @@ class Translations:
         self._tlb_limit = _TLB_ENTRIES
         self._quarantine_limit = min(_QUARANTINE_LIMIT, memory.frames // 16)  # little of a small memory waits
         self._stale_code = False
-        self._pins = [ctypes.c_char.from_buffer(marks) for marks in (memory.executed, self.written)]
-        self._control.executed, self._control.written = map(ctypes.addressof, self._pins)
+        self._pin: ctypes.c_char | None = ctypes.c_char.from_buffer(self.written)
+        self._control.executed, self._control.written = memory.executed_address, ctypes.addressof(self._pin)
 
     def switch(self, space: Any) -> None:
         """The program of another address space runs from now on."""
@@ -155,4 +155,4 @@ class Translations:
 
     def close(self) -> None:
         """Let go of what the engine read."""
-        self._pins.clear()
+        self._pin = None
