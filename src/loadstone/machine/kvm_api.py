@@ -23,13 +23,12 @@ GET_SREGS = 0x8138AE83
 GET_XSAVE, SET_XSAVE = 0x9000AEA4, 0x5000AEA5
 GET_XCRS, SET_XCRS = 0x8188AEA6, 0x4188AEA7
 
-CAP_XCRS, CAP_SYNC_REGS, CAP_DISABLE_QUIRKS = 56, 74, 116
+CAP_SYNC_REGS, CAP_DISABLE_QUIRKS = 74, 116
 ENABLE_CAP = 0x4068AEA3
 QUIRK_FIX_HYPERCALL = 32  # KVM would write into the code of a program that executes the other maker's VMCALL
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4  # kvm_valid_regs, kvm_dirty_regs
 
-EXIT_EXCEPTION, EXIT_IO, EXIT_DEBUG, EXIT_HLT, EXIT_MMIO, EXIT_INTERRUPTED = 1, 2, 4, 5, 6, 10
-EXIT_SHUTDOWN, EXIT_FAIL_ENTRY, EXIT_INTERNAL_ERROR = 8, 9, 17
+EXIT_HLT, EXIT_MMIO, EXIT_SHUTDOWN = 5, 6, 8
 EXIT_NAMES = {
     0: "unknown", 1: "exception", 2: "port access", 3: "hypercall", 4: "debug", 5: "halt", 6: "device memory access",
     7: "interrupt window", 8: "shutdown", 9: "failed entry", 10: "interrupted", 17: "internal error",

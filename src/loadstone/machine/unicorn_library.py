@@ -26,13 +26,10 @@ ERR_OK, ERR_INSN_INVALID, ERR_EXCEPTION = 0, 10, 21
 TLB_VIRTUAL = 1
 
 _CTL_WRITE = 1 << 30
-CTL_CPU_MODEL = 7 | 1 << 26 | _CTL_WRITE
 CTL_TB_REMOVE_CACHE = 9 | 2 << 26 | _CTL_WRITE
 CTL_TB_FLUSH = 10 | _CTL_WRITE
 CTL_TLB_FLUSH = 11 | _CTL_WRITE
 CTL_TLB_TYPE = 12 | 1 << 26 | _CTL_WRITE
-
-CPU_X86_QEMU64 = 0
 
 REGISTERS = {
     "rax": 35, "rbx": 37, "rcx": 38, "rdx": 40, "rsi": 43, "rdi": 39, "rbp": 36, "rsp": 44,
