@@ -306,6 +306,12 @@ static void signals(void) {
   close(s), close(ep);
 }
 
+/* Wait until the kernel's work queue has brought so many bytes, and then has woken who is to be told. */
+static void arrived(int fd, int bytes) {
+  for (int there = 0; there < bytes; ioctl(fd, FIONREAD, &there)) usleep(1000);
+  usleep(10000);
+}
+
 static void terminals(void) {
   int m, s, ep = list();
   char text[100];
@@ -316,17 +322,17 @@ static void terminals(void) {
   T(add(ep, m, EPOLLIN | EPOLLET, 2));
   told(ep, 8, 0);
   write(m, "ab", 2);
-  usleep(10000);
+  arrived(m, 2);
   told(ep, 8, 0);
   write(m, "\n", 1);
-  usleep(10000);
+  arrived(s, 3), arrived(m, 4);
   told(ep, 8, 0);
   told(ep, 8, 0);
   T(read(s, text, 100));
   T(read(m, text, 100));
   told(ep, 8, 0);
   write(s, "x\n", 2);
-  usleep(10000);
+  arrived(m, 3);
   told(ep, 8, 0);
   close(s);
   told(ep, 8, 0);
@@ -442,42 +448,65 @@ static void refusals(void) {
 /* One event wakes one of those who wait at a list, and one of the lists that are exclusive. */
 static int shared, pipes_of[2];
 static _Atomic int woken;
+static _Atomic pid_t waiting[4];
 
-static void *waiter(void *unused) {
+/* Wait for the event until a signal ends it. */
+static void wait_at(int ep, _Atomic pid_t *number) {
   struct epoll_event e;
-  if (epoll_wait(shared, &e, 1, 300) == 1) woken++;
+  *number = gettid();
+  if (epoll_wait(ep, &e, 1, -1) == 1) woken++;
+}
+
+static void *waiter(void *number) {
+  wait_at(shared, number);
   return 0;
 }
 
-static void *exclusive(void *unused) {
-  struct epoll_event e;
+static void *exclusive(void *number) {
   int ep = list();
   add(ep, pipes_of[0], EPOLLIN | EPOLLEXCLUSIVE, 1);
-  if (epoll_wait(ep, &e, 1, 300) == 1) woken++;
+  wait_at(ep, number);
   close(ep);
   return 0;
 }
 
-static void herd(void *(*one)(void *), unsigned events) {
+static void until_asleep(_Atomic pid_t *number) {
+  char path[64], state = 0;
+  while (!*number) usleep(1000);
+  sprintf(path, "/proc/self/task/%d/stat", *number);
+  while (state != 'S') {
+    FILE *file = fopen(path, "r");
+    fscanf(file, "%*d (%*[^)]) %c", &state);
+    fclose(file);
+  }
+}
+
+static void interrupted(int number) {}
+
+/* The event is to wake so many of four. */
+static void herd(void *(*one)(void *), unsigned events, int wanted) {
   pthread_t t[4];
+  struct sigaction action = {.sa_handler = interrupted};
+  sigaction(SIGALRM, &action, 0);
   pipe(pipes_of);
   shared = list();
   woken = 0;
   if (events) add(shared, pipes_of[0], events, 1);
-  for (int i = 0; i < 4; i++) pthread_create(t + i, 0, one, 0);
-  usleep(100000);
+  for (int i = 0; i < 4; i++) waiting[i] = 0, pthread_create(t + i, 0, one, &waiting[i]);
+  for (int i = 0; i < 4; i++) until_asleep(&waiting[i]);
   write(pipes_of[1], "x", 1);
-  usleep(100000);
+  while (woken < wanted) usleep(1000);
+  usleep(50000); /* nobody else wakes */
   printf("     %d of 4\n", woken);
-  for (int i = 0; i < 4; i++) pthread_join(t[i], 0);
+  for (int i = 0; i < 4; i++) pthread_kill(t[i], SIGALRM), pthread_join(t[i], 0);
   close(pipes_of[0]), close(pipes_of[1]), close(shared);
 }
 
 static void herds(void) {
-  herd(waiter, EPOLLIN | EPOLLET);
-  herd(waiter, EPOLLIN | EPOLLONESHOT);
-  herd(waiter, EPOLLIN);
-  herd(exclusive, 0);
+  herd(waiter, EPOLLIN | EPOLLET, 1);
+  herd(waiter, EPOLLIN | EPOLLONESHOT, 1);
+  herd(waiter, EPOLLIN, 4);
+  herd(exclusive, 0, 1);
 }
 
 static void bits(void) {

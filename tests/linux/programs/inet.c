@@ -50,9 +50,14 @@ static void names(int s) {
   name("peer", r, &a, n);
 }
 
+/* Wait for what the kernel brings over the loopback in its own time. */
+static void until(int s, int events) {
+  struct pollfd p = {s, events, 0};
+  while (!(p.revents & events)) poll(&p, 1, 100);
+}
+
 static void polled_at(int line, int s) {
   struct pollfd p = {s, 0x3fff, 0};
-  usleep(1000);
   poll(&p, 1, 0);
   int error = 0;
   socklen_t n = 4;
@@ -152,6 +157,7 @@ static void connections(void) {
   T(GET(l, SOL_SOCKET, SO_ACCEPTCONN));
   T(connect(c, (void *)&a, sizeof a));
   T(connect(c, (void *)&a, sizeof a));
+  until(l, POLLIN);
   polled(l);
   polled(c);
   known[knowns++ % 8] = port_of(c);
@@ -161,6 +167,7 @@ static void connections(void) {
   names(s);
   polled(l);
   T(send(c, "hello", 5, 0));
+  until(s, POLLIN);
   polled(s);
   T(ioctl(s, FIONREAD, &one));
   T(one);
@@ -171,9 +178,11 @@ static void connections(void) {
   T(sendto(s, "to", 2, 0, (void *)&other, sizeof other));
   T(write(s, "more", 4));
   n = sizeof from;
+  for (one = 0; one < 6; ioctl(c, FIONREAD, &one)) usleep(100);
   T(recvfrom(c, text, 100, 0, (void *)&from, &n));
   T(n);
   T(shutdown(c, SHUT_WR));
+  until(s, POLLRDHUP);
   polled(s);
   polled(c);
   T(recv(s, text, 30, 0));
@@ -181,6 +190,7 @@ static void connections(void) {
   T(send(s, "still", 5, 0));
   T(recv(c, text, 30, 0));
   close(s);
+  until(c, POLLHUP);
   polled(c);
   T(recv(c, text, 30, 0));
   close(c);
@@ -188,9 +198,10 @@ static void connections(void) {
   T(connect(c, (void *)&zero, sizeof zero));
   s = accept(l, 0, 0);
   close(s);
+  until(c, POLLRDHUP);
   polled(c);
   T(send(c, "x", 1, MSG_NOSIGNAL));
-  usleep(1000);
+  until(c, POLLHUP);
   T(send(c, "x", 1, MSG_NOSIGNAL));
   T(recv(c, text, 1, 0));
   polled(c);
@@ -200,9 +211,9 @@ static void connections(void) {
   names(c);
   s = accept(l, 0, 0);
   T(send(c, "unread", 6, 0));
-  usleep(1000);
+  until(s, POLLIN);
   close(s);
-  usleep(1000);
+  until(c, POLLERR);
   polled(c);
   T(recv(c, text, 1, 0));
   T(send(c, "x", 1, MSG_NOSIGNAL));
@@ -210,7 +221,6 @@ static void connections(void) {
   c = tcp(0);
   T(connect(c, (void *)&a, sizeof a));
   close(l);
-  usleep(1000);
   T(recv(c, text, 1, 0));
   close(c);
   c = tcp(0);
@@ -224,21 +234,21 @@ static void without_waiting(void) {
   struct sockaddr_in a = at("127.0.0.1", port_of(l)), none = at("127.0.0.1", 9);
   char text[10];
   T(connect(c, (void *)&a, sizeof a));
+  until(c, POLLOUT);
   polled(c);
   T(connect(c, (void *)&a, sizeof a));
   T(connect(c, (void *)&a, sizeof a));
   T(recv(c, text, 1, 0));
   T(connect(d, (void *)&none, sizeof none));
   struct pollfd p = {d, POLLIN | POLLOUT | POLLRDHUP, 0};
-  T(poll(&p, 1, 100));
+  T(poll(&p, 1, -1));
   printf("     %x\n", p.revents);
   T(GET(d, SOL_SOCKET, SO_ERROR));
   T(GET(d, SOL_SOCKET, SO_ERROR));
   T(connect(d, (void *)&none, sizeof none));
-  usleep(1000);
   T(connect(d, (void *)&none, sizeof none));
+  until(d, POLLERR);
   T(connect(d, (void *)&a, sizeof a));
-  usleep(1000);
   T(send(d, "x", 1, 0));
   close(c), close(d), close(l);
 }
@@ -309,6 +319,7 @@ static void datagrams(void) {
   T(sendto(b, "", 0, 0, (void *)&to, sizeof to));
   T(sendto(b, "third", 5, 0, (void *)&to, sizeof to));
   known[1] = port_of(b);
+  until(a, POLLIN);
   polled(a);
   int count;
   ioctl(a, FIONREAD, &count);
@@ -326,16 +337,17 @@ static void datagrams(void) {
   polled(b);
   T(connect(b, (void *)&none, sizeof none));
   T(send(b, "x", 1, 0));
-  usleep(1000);
+  until(b, POLLERR);
   struct pollfd p = {b, POLLIN, 0};
   T(poll(&p, 1, 0));
   T(send(b, "x", 1, 0));
   T(send(b, "x", 1, 0));
-  usleep(1000);
+  until(b, POLLERR);
   T(recv(b, text, 1, MSG_DONTWAIT));
   T(recv(b, text, 1, MSG_DONTWAIT));
   T(connect(b, (void *)&to, sizeof to));
   T(send(b, "y", 1, 0));
+  until(a, POLLIN);
   T(connect(a, (void *)&(struct sockaddr_in){0}, sizeof to));
   T(sendto(c, "z", 1, 0, (void *)&to, sizeof to));
   T(recv(a, text, 10, 0));
@@ -390,6 +402,6 @@ static void much(void) {
 int main(void) {
   setvbuf(stdout, 0, _IONBF, 0);
   signal(SIGPIPE, SIG_IGN);
-  alarm(60);
+  alarm(100);
   making(), options(), connections(), without_waiting(), ports(), datagrams(), much();
 }

@@ -274,17 +274,19 @@ static void watches(void) {
 }
 
 static void waiting(void) {
-  int q = inotify_init1(0);
+  int q = inotify_init1(0), go[2];
   char c[64];
+  pipe(go);
   inotify_add_watch(q, "f", IN_MODIFY | IN_CLOSE);
   if (!fork()) {
     usleep(5000);
     int fd = open("f", O_WRONLY);
     write(fd, "x", 1);
-    usleep(50000);
+    read(go[0], c, 1); /* and does not close it before the parent has read that */
     _exit(0);
   }
   T(read(q, c, 64));
+  write(go[1], "x", 1);
   T(read(q, c, 64));
   wait(0);
   close(q);

@@ -28,6 +28,11 @@ static int lock(int fd, int command, int kind, int start, int length) {
   return fcntl(fd, command, &l) ? errno : 0;
 }
 
+static void until_nobody_reads(int fd) {
+  struct pollfd p = {fd, 0};
+  while (!(p.revents & POLLERR)) poll(&p, 1, -1);
+}
+
 static void pipes(void) {
   int p[2], child;
   char big[200000], b[300000];
@@ -41,21 +46,22 @@ static void pipes(void) {
   ended(child);
   close(p[0]);
   pipe(p);
-  child = CHILD(close(p[0]); usleep(10000); write(p[1], "x", 1); _exit(9));
+  child = CHILD(close(p[0]); until_nobody_reads(p[1]); write(p[1], "x", 1); _exit(9));
   close(p[0]);
   ended(child);
   close(p[1]);
   pipe(p);
   child = CHILD(signal(SIGPIPE, SIG_IGN); close(p[0]); _exit(write(p[1], big, sizeof big) == 65536 ? 1 : errno));
   close(p[1]);
-  usleep(20000);
+  for (int full = 0; full < 65536; ioctl(p[0], FIONREAD, &full)) usleep(1000);
   close(p[0]);
   ended(child);
 }
 
 static void fifos(void) {
-  char b[20] = "";
-  int fd, child;
+  char b[20] = "", c;
+  int fd, child, go[2];
+  pipe(go);
   T(mkfifo("fifo", 0600));
   T(open("fifo", O_WRONLY | O_NONBLOCK));
   child = CHILD(fd = open("fifo", O_WRONLY); write(fd, "through", 7));
@@ -71,10 +77,11 @@ static void fifos(void) {
   p.fd = fd;
   T(poll(&p, 1, 0));
   T(read(fd, b, 5));
-  child = CHILD(int w = open("fifo", O_WRONLY | O_NONBLOCK); write(w, "abc", 3); usleep(20000));
+  child = CHILD(int w = open("fifo", O_WRONLY | O_NONBLOCK); write(w, "abc", 3); read(go[0], &c, 1));
   T(poll(&p, 1, -1));
   T(read(fd, b, 5));
   T(read(fd, b, 5));
+  write(go[1], "x", 1);
   ended(child);
   T(poll(&p, 1, 0));
   printf("     %x\n", p.revents);
@@ -102,7 +109,7 @@ static void locks(void) {
   struct flock l = {F_RDLCK, SEEK_SET, 0, 0};
   T(fcntl(fd, F_GETLK, &l));
   printf("     %d %ld %ld %d\n", l.l_type, (long)l.l_start, (long)l.l_len, l.l_pid == child);
-  usleep(20000);
+  asleep(child);
   T(lock(fd, F_SETLKW, F_WRLCK, 20, 1) == EDEADLK);
   T(close(dup(fd)));
   read(p[0], &c, 1);
@@ -137,7 +144,7 @@ static void locks(void) {
   struct sigaction a = {.sa_handler = (void (*)(int))ended};
   a.sa_handler = SIG_DFL;
   child = CHILD(flock(open("locked", O_RDWR), LOCK_EX));
-  usleep(20000);
+  asleep(child);
   kill(child, SIGTERM);
   ended(child);
   close(fd);

@@ -9,7 +9,11 @@ static void handler(int number, siginfo_t *info, void *context) {
 }
 
 static void wait_for(int times) {
-  while (rang < times) pause();
+  sigset_t all, before;
+  sigfillset(&all);
+  sigprocmask(SIG_BLOCK, &all, &before);
+  while (rang < times) sigsuspend(&before);
+  sigprocmask(SIG_SETMASK, &before, 0);
 }
 
 static void posix_timers(void) {
@@ -87,7 +91,7 @@ static void posix_timers(void) {
 }
 
 static void timer_files(void) {
-  struct itimerspec s = {{0, 0}, {0, 300000000}}, old;
+  struct itimerspec s = {{0, 0}, {100, 0}}, old;
   uint64_t ticks = 0;
   int fd;
   T(timerfd_create(99, 0));
@@ -105,6 +109,9 @@ static void timer_files(void) {
   T(timerfd_settime(fd, 0, &s, &old));
   struct pollfd p = {fd, POLLIN | POLLOUT};
   T(poll(&p, 1, 0));
+  s.it_value = (struct timespec){0, 5000000};
+  T(timerfd_settime(fd, 0, &s, &old));
+  printf("     %d\n", old.it_value.tv_sec > 0);
   T(poll(&p, 1, -1));
   printf("     %x\n", p.revents);
   T(read(fd, &ticks, 8));

@@ -214,11 +214,10 @@ static void waiting(void)
     printf("poll %d\n", poll(&p, 1, 0));
     for (int i = 0; i < 3; i++)
         pthread_create(&t[i], 0, touches, area + PAGE * (i > 1));
-    while (poll(&p, 1, 1000) == 0)
-        ;
-    usleep(100000);
     memset(m, 0, sizeof m);
-    printf("read %zd\n", read(fd, m, sizeof m));
+    for (done = 0; done < 3 * (long)sizeof *m; done += read(fd, (char *)m + done, sizeof m - done))
+        poll(&p, 1, -1);
+    printf("read %ld\n", done);
     printf("poll %d\n", poll(&p, 1, 0));
     memset(source, 'q', PAGE);
     printf("without waking: %s", err(copy(area, 2, UFFDIO_COPY_MODE_DONTWAKE, &done)));
