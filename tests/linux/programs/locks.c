@@ -52,6 +52,48 @@ static void nap(int ms)
     nanosleep(&t, 0);
 }
 
+/* Wait until a thread of this process or the first one of another sleeps in a call. */
+static void asleep(const char *where, uint32_t tid)
+{
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/%s/task/%u/stat", where, tid);
+    while (state != 'S') {
+        nap(1);
+        FILE *file = fopen(path, "r");
+        fscanf(file, "%*d (%*[^)]) %c", &state);
+        fclose(file);
+    }
+}
+
+static void process_asleep(pid_t pid)
+{
+    char where[16];
+    snprintf(where, sizeof where, "%d", pid);
+    asleep(where, pid);
+}
+
+/* The threads that are about to wait, by their numbers. */
+static _Atomic uint32_t waiting[4];
+static _Atomic int begun;
+static void about_to_wait(void) { waiting[begun++] = me(); }
+
+static void nobody_waits(void)
+{
+    begun = 0;
+    for (int i = 0; i < 4; i++)
+        waiting[i] = 0;
+}
+
+static void all_asleep(int count)
+{
+    for (int i = 0; i < count; i++) {
+        while (!waiting[i])
+            nap(1);
+        asleep("self", waiting[i]);
+    }
+    nobody_waits();
+}
+
 static struct timespec soon(clockid_t clock, int ms)
 {
     struct timespec t;
@@ -89,6 +131,7 @@ static void alone(void)
 
 static void *take_and_give(void *word)
 {
+    about_to_wait();
     long r = sys(word, FUTEX_LOCK_PI, 0, 0, 0, 0);
     uint32_t mine = *(volatile uint32_t *)word & FUTEX_TID_MASK;
     nap(10);
@@ -108,7 +151,7 @@ static void with_others(void)
     *w = me();
     for (int i = 0; i < 4; i++)
         pthread_create(&t[i], 0, take_and_give, w);
-    nap(50);
+    all_asleep(4);
     show("four wait", 0, w);
     printf("a plain wake: %s\n", name(sys(w, FUTEX_WAKE, 1, 0, 0, 0)));
     printf("a plain wait: %s\n", name(sys(w, FUTEX_WAIT, 0, 0, 0, 0)));
@@ -119,29 +162,38 @@ static void with_others(void)
     }
     *w &= ~FUTEX_WAITERS;
     show("nobody waits", 0, w);
-    pid_t pid = fork();
+    volatile uint32_t *ready = words + 1;
+    pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
         sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0);
-        nap(150);
+        while (!*ready)
+            nap(1);
+        process_asleep(parent);
         _exit(sys(w, FUTEX_UNLOCK_PI, 0, 0, 0, 0));
     }
-    nap(50);
+    while (!*(volatile uint32_t *)w)
+        nap(1);
     show("another process has it: try", sys(w, FUTEX_TRYLOCK_PI, 0, 0, 0, 0), w);
     later = soon(CLOCK_REALTIME, 20);
     show("until soon", sys(w, FUTEX_LOCK_PI, 0, &later, 0, 0), w);
     later = soon(CLOCK_MONOTONIC, 20);
     show("until soon, steady clock", sys(w, FUTEX_LOCK_PI2, 0, &later, 0, 0), w);
+    *ready = 1;
     show("wait", sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0), w);
     show("unlock", sys(w, FUTEX_UNLOCK_PI, 0, 0, 0, 0), w);
     wait(0);
-    *w = 0;
+    *w = *ready = 0;
     if ((pid = fork()) == 0) { /* dies with it, without a robust list */
         syscall(SYS_set_robust_list, 0, 24);
         sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0);
-        nap(80);
+        while (!*ready)
+            nap(1);
+        process_asleep(parent);
         _exit(0);
     }
-    nap(40);
+    while (!*(volatile uint32_t *)w)
+        nap(1);
+    *ready = 1;
     show("its owner dies", sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0), w);
     show("unlock", sys(w, FUTEX_UNLOCK_PI, 0, 0, 0, 0), w);
     wait(0);
@@ -151,7 +203,7 @@ static void *other_way(void *arg)
 {
     uint32_t *pair = arg;
     long first = sys(&pair[1], FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
-    nap(40);
+    about_to_wait();
     long r = sys(&pair[0], FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
     sys(&pair[0], FUTEX_UNLOCK_PI_PRIVATE, 0, 0, 0, 0);
     sys(&pair[1], FUTEX_UNLOCK_PI_PRIVATE, 0, 0, 0, 0);
@@ -165,7 +217,7 @@ static void deadlock(void)
     void *r;
     sys(&pair[0], FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
     pthread_create(&t, 0, other_way, pair);
-    nap(80);
+    all_asleep(1);
     show("the other way round", sys(&pair[1], FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0), &pair[1]);
     sys(&pair[0], FUTEX_UNLOCK_PI_PRIVATE, 0, 0, 0, 0);
     pthread_join(t, &r);
@@ -176,7 +228,8 @@ static uint32_t condition, lock;
 
 static void *wait_requeue(void *timed)
 {
-    struct timespec later = soon(CLOCK_MONOTONIC, 60);
+    struct timespec later = soon(CLOCK_MONOTONIC, timed ? *(int *)timed : 0);
+    about_to_wait();
     long r = sys(&condition, FUTEX_WAIT_REQUEUE_PI_PRIVATE, 0, timed ? &later : 0, &lock, 0);
     if (r == 0) {
         r = (lock & FUTEX_TID_MASK) == me() ? 0 : -1000;
@@ -198,7 +251,7 @@ static void requeue(void)
             sys(&lock, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
         for (int i = 0; i < 3; i++)
             pthread_create(&t[i], 0, wait_requeue, 0);
-        nap(50);
+        all_asleep(3);
         printf("wake: %s\n", name(sys(&condition, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0)));
         printf("requeue plainly: %s\n", name(count(&condition, FUTEX_CMP_REQUEUE_PRIVATE, 1, 1, &elsewhere, 0)));
         printf("wrong value: %s\n", name(count(&condition, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 1, &lock, 5)));
@@ -216,13 +269,15 @@ static void requeue(void)
             printf("waiter: %s\n", name((long)r));
         }
     }
-    pthread_create(&t[0], 0, wait_requeue, (void *)1);
+    int brief = 60, long_enough = 1000; /* ms */
+    pthread_create(&t[0], 0, wait_requeue, &brief);
     pthread_join(t[0], &r);
+    nobody_waits();
     printf("time-out before: %s\n", name((long)r));
     lock = 0;
     sys(&lock, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
-    pthread_create(&t[0], 0, wait_requeue, (void *)1);
-    nap(30);
+    pthread_create(&t[0], 0, wait_requeue, &long_enough);
+    all_asleep(1);
     printf("moved: %s\n", name(count(&condition, FUTEX_CMP_REQUEUE_PI_PRIVATE, 1, 0, &lock, 0)));
     pthread_join(t[0], &r);
     printf("time-out after: %s\n", name((long)r));
@@ -239,7 +294,7 @@ static long waitv(struct futex_waitv *v, unsigned n, unsigned flags, struct time
 static void *wake_third(void *arg)
 {
     uint32_t *w = arg;
-    nap(40);
+    process_asleep(getpid());
     return (void *)(long)syscall(454, &w[2], 0xffffffffUL, 1, 2);
 }
 

@@ -37,6 +37,19 @@ static void show(const char *what, pid_t pid, pid_t child, int status)
         printf("stopped %d event %d%s\n", WSTOPSIG(status) & 0x7f, status >> 16, WSTOPSIG(status) & 0x80 ? " call" : "");
 }
 
+/* Wait until a child sleeps in a call. */
+static void asleep(pid_t child)
+{
+    char path[64], state = 0;
+    sprintf(path, "/proc/%d/stat", child);
+    while (state != 'S') {
+        FILE *file = fopen(path, "r");
+        fscanf(file, "%*d (%*[^)]) %c", &state);
+        fclose(file);
+        usleep(1000);
+    }
+}
+
 static int wait_for(const char *what, pid_t child)
 {
     int status = 0;
@@ -167,8 +180,8 @@ static void events(void)
             _exit(5);
         wait(0);
         int tid = clone(thread, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, 0);
-        (void)tid;
-        usleep(20000);
+        while (syscall(SYS_tgkill, getpid(), tid, 0) == 0) /* until its end has been waited for */
+            usleep(1000);
         execl("/bin/true", "true", (char *)0);
     }
     waitpid(child, &status, 0);
@@ -224,7 +237,7 @@ static void attaching(void)
             for (;;)
                 pause();
         }
-        usleep(20000);
+        asleep(child);
         printf("attach %s", name(pt(seized ? PTRACE_SEIZE : PTRACE_ATTACH, child, 0, seized ? PTRACE_O_TRACESYSGOOD : 0)));
         printf(" %s\n", name(pt(PTRACE_ATTACH, child, 0, 0)));
         if (seized) {
