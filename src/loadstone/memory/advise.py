@@ -39,7 +39,7 @@ from loadstone.memory.flags import (
     RAND_READ,
     SEQ_READ,
 )
-from loadstone.memory.mapping import page_align
+from loadstone.memory.mapping import end_of_pages
 from loadstone.memory.merge import SPECIAL, modify
 from loadstone.memory.shared import SharedMemory
 from loadstone.memory.vma import (
@@ -114,9 +114,7 @@ def advise(space: AddressSpace, start: int, length: int, advice: int) -> None:
     """
     if advice not in _KNOWN:
         raise LinuxError(EINVAL, f"no such advice: {advice}")
-    end = start + page_align(length)
-    if start & (PAGE - 1) or end >= 1 << 64 or (length and end == start):
-        raise LinuxError(EINVAL, f"{start:#x} + {length:#x} is no range of whole pages")
+    end = end_of_pages(start, length)
     if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
         _populate(space, start, end, WRITE if advice == MADV_POPULATE_WRITE else READ)
         return

@@ -84,6 +84,14 @@ def page_align(length: int) -> int:
     return (length + PAGE - 1) & PAGE_MASK & _ALL_BITS
 
 
+def end_of_pages(start: int, length: int) -> int:
+    """The end of a range of whole pages; EINVAL where it begins inside of one or wraps around (madvise, mseal)."""
+    end = start + page_align(length)
+    if start & (PAGE - 1) or end >= 1 << 64 or (length and end == start):
+        raise LinuxError(EINVAL, f"{start:#x} + {length:#x} is no range of whole pages")
+    return end
+
+
 def map_area(
     space: AddressSpace,
     address: int,
