@@ -218,9 +218,7 @@ class Kernel:
         process.rejoin(task)
         if task is not process.tasks[0]:  # the first one's number stays the process's
             process.tasks.remove(task)
-            process.usage.cpu_ns += task.cpu_ns
-            process.usage.system_ns += task.system_ns
-            process.usage.switches += task.switches
+            process.usage.add_task(task)
             self.tasks.pop(task.tid, None)
             task.context.release()
 

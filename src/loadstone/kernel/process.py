@@ -104,6 +104,12 @@ class Usage:
         """CPU time outside of the kernel."""
         return self.cpu_ns - self.system_ns
 
+    def add_task(self, task: Task) -> None:
+        """Count what a thread took."""
+        self.cpu_ns += task.cpu_ns
+        self.system_ns += task.system_ns
+        self.switches += task.switches
+
     def add_memory(self, space: AddressSpace) -> None:
         """Count the page faults of an address space, and its pages at most."""
         self.minor_faults += space.minor_faults
@@ -260,9 +266,7 @@ class Process:
         if self.status is not None:
             return total
         for task in self.tasks:
-            total.cpu_ns += task.cpu_ns
-            total.system_ns += task.system_ns
-            total.switches += task.switches
+            total.add_task(task)
         scheduler = self.kernel.scheduler
         if scheduler.current is not None and scheduler.current.process is self:
             total.cpu_ns += scheduler.slice_cpu_ns()
