@@ -1,6 +1,8 @@
 /* Signals that wait: in which order they come, how many may, which are lost, and what is told of each. */
 #include "check.h"
+#include <pthread.h>
 #include <sys/signalfd.h>
+#include <sys/utsname.h>
 
 #define LOWEST 34 /* the C library keeps two for itself */
 
@@ -95,6 +97,81 @@ static void full_later(sigset_t *everything) {
   setrlimit(RLIMIT_SIGPENDING, &before);
   T(timer_delete(timer));
   deliver(everything);
+}
+
+/* A timer's signal that waits goes with the timer, and with its setting (since Linux 6.13). */
+static void forgotten(void) {
+  struct utsname host;
+  int major = 0, minor = 0;
+  uname(&host);
+  sscanf(host.release, "%d.%d", &major, &minor);
+  if (major < 6 || (major == 6 && minor < 13)) return;
+  struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = 40};
+  struct itimerspec soon = {.it_value.tv_nsec = 1}, later = {.it_value.tv_sec = 1000};
+  struct timespec none = {0, 0};
+  siginfo_t info;
+  sigset_t its, now;
+  timer_t timer;
+  sigemptyset(&its);
+  sigaddset(&its, 40);
+  timer_create(CLOCK_MONOTONIC, &event, &timer);
+  for (int turn = 0; turn < 2; turn++) {
+    timer_settime(timer, 0, &soon, 0);
+    do sigpending(&now);
+    while (!sigismember(&now, 40));
+    if (turn) T(timer_delete(timer));
+    else T(timer_settime(timer, 0, &later, 0));
+    T(sigtimedwait(&its, &info, &none));
+  }
+}
+
+static volatile pid_t the_thread, who;
+static int ready[2];
+
+static void note(int number) {
+  (void)number;
+  who = gettid();
+}
+
+static void *hears(void *nothing) {
+  the_thread = gettid();
+  write(ready[1], "", 1);
+  for (;;) pause();
+  return nothing;
+}
+
+/* A timer for one thread: not for the first one, which would get what is for any. */
+static void to_a_thread(void) {
+  struct sigaction action = {.sa_handler = note}, before;
+  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = 40};
+  struct itimerspec soon = {.it_value.tv_nsec = 1};
+  sigset_t its;
+  pthread_t thread;
+  timer_t timer;
+  char c;
+  sigemptyset(&its);
+  sigaddset(&its, 40);
+  sigaction(40, &action, &before);
+  sigprocmask(SIG_UNBLOCK, &its, 0);
+  pipe(ready);
+  pthread_create(&thread, 0, hears, 0);
+  read(ready[0], &c, 1);
+  pid_t threads[] = {the_thread, getpid()}, wrong[] = {0, 1, -1};
+  for (int i = 0; i < 2; i++) {
+    event._sigev_un._tid = threads[i];
+    T(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    who = 0;
+    timer_settime(timer, 0, &soon, 0);
+    while (!who) usleep(1000);
+    printf("     the thread %d\n", who == threads[i]);
+    timer_delete(timer);
+  }
+  for (int i = 0; i < 3; i++) {
+    event._sigev_un._tid = wrong[i];
+    T(timer_create(CLOCK_MONOTONIC, &event, &timer));
+  }
+  sigprocmask(SIG_BLOCK, &its, 0);
+  sigaction(40, &before, 0);
 }
 
 static void pretended(void) {
@@ -216,5 +293,7 @@ int main(void) {
   stop_and_continue(&everything);
   taken(&everything);
   read_them(&everything);
+  forgotten();
+  to_a_thread();
   return 0;
 }

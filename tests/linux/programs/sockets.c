@@ -110,6 +110,9 @@ static void pairs(int type) {
   T(sendmsg(s[0], &o, 0));
   m.msg_controllen = sizeof control;
   receive_with(s[1], &m, 0);
+  u.pid = 999999; /* not even root claims to be nobody */
+  memcpy(CMSG_DATA(&out.c), &u, sizeof u);
+  T(sendmsg(s[0], &o, 0) == -1);
   T(sendmsg(s[0], NOWHERE, 0));
   T(send(s[0], NOWHERE, 10, 0));
   T(send(s[0], "abcdef", 6, 0));

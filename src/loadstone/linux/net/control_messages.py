@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from errno import EBADF, EINVAL, EPERM
+from errno import EBADF, EINVAL, EPERM, ESRCH
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
+from loadstone.kernel.process import INIT
 from loadstone.linux.capabilities import group_shown, user_shown
 from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.memory.user import copy_out
@@ -29,7 +30,7 @@ UNKNOWN = Who(0, 65534, 65534)  # the overflow numbers, for a sender who was not
 
 
 def extra_in(task: Task, control: bytes) -> Extra:
-    """What a control buffer says is to go along with a message; EINVAL, EBADF, EPERM."""
+    """What a control buffer says is to go along with a message; EINVAL, EBADF, EPERM, ESRCH."""
     extra = NOTHING
     at = 0
     while at + HEADER.size <= len(control):
@@ -62,7 +63,7 @@ def _files(task: Task, data: bytes) -> tuple[OpenFile, ...]:
 
 
 def _claimed(task: Task, data: bytes) -> Who:
-    """Credentials that a sender claims: its own, unless it is root (scm_check_creds)."""
+    """Credentials that a sender claims: its own, or if it is root those of some process (scm_check_creds)."""
     if len(data) != UCRED.size:
         raise LinuxError(EINVAL)
     claim = _meant(task.process, Who(*UCRED.unpack(data)))
@@ -73,6 +74,9 @@ def _claimed(task: Task, data: bytes) -> Who:
         or claim.gid not in (who.gid, who.egid, who.sgid)
     ):
         raise LinuxError(EPERM)
+    kernel = task.kernel
+    if claim.pid != INIT and claim.pid not in kernel.tasks and claim.pid not in kernel.processes:
+        raise LinuxError(ESRCH, f"no process {claim.pid}")
     return claim
 
 
