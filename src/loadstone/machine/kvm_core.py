@@ -1,7 +1,7 @@
 """A CPU core of the host's KVM: the real CPU walks the machine's page tables.
 
-How the guest is entered and left is kvm_guest.py's; this is what a core is to the kernel: which context and which
-address space the vCPU is, and what the ends of its entries mean.
+How the guest is entered and left is kvm_guest.py's, and which calls are answered in it, kvm_guest_calls.py's; this is
+what a core is to the kernel: which context and which address space the vCPU is, and what the ends of its entries mean.
 """
 
 from __future__ import annotations
