@@ -272,6 +272,23 @@ static void groups(void) {
   T(setpgid(b, 1));
   T(setpgid(1, 1));
   T(setpgid(a, -1));
+  int led[2];
+  char ready;
+  pipe(led);
+  fflush(stdout);
+  pid_t leader = fork();
+  if (leader == 0) {
+    setsid();
+    write(led[1], "", 1);
+    for (;;) pause();
+  }
+  read(led[0], &ready, 1);
+  close(led[0]), close(led[1]);
+  T(setpgid(b, leader)); /* of another session */
+  T(setpgid(leader, a));
+  T(setpgid(leader, leader));
+  kill(leader, SIGKILL);
+  waitpid(leader, &s, 0);
   T(kill(-a, SIGUSR2));
   report("first of group", waitpid(-a, &s, 0) > 0);
   status(s);
