@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import ENVIRONMENT, loadstone, native, same
 
-PROGRAMS = Path(__file__).parent / "programs"
 FAMILY = ("execl", "execlp", "execle", "execv", "execvp", "execvpe", "execve", "fexecve", "posix_spawn", "posix_spawnp")
 
 
@@ -19,7 +19,7 @@ FAMILY = ("execl", "execlp", "execle", "execv", "execvp", "execvpe", "execve", "
 def family(compiled: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """exec_family, in a directory of its own."""
     place = tmp_path_factory.mktemp("bin") / "program"
-    shutil.copy(compiled((PROGRAMS / "exec_family.c").read_text()), place)
+    shutil.copy(compiled(source_of("exec_family")), place)
     return place
 
 
@@ -42,7 +42,7 @@ def test_they_are_all_the_same_call(family: Path, function: str) -> None:
 
 
 def test_execveat(compiled: Compiler, tmp_path: Path) -> None:
-    program = compiled((PROGRAMS / "execveat.c").read_text())
+    program = compiled(source_of("execveat"))
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()

@@ -12,39 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import both
 from support.compilers import Compiler
 from support.run import loadstone, native
-
-PROGRAMS = Path(__file__).parent / "programs"
-
-
-def source_of(name: str) -> str:
-    return (PROGRAMS / f"{name}.c").read_text().replace('#include "check.h"', (PROGRAMS / "check.h").read_text())
-
-
-def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") -> tuple[list[str], list[str]]:
-    """What the program prints inside Loadstone and natively, each in an empty directory of its own."""
-    program = compiled(source_of(name), variant)
-    outputs = []
-    for side in ("native", "loadstone"):
-        here = tmp_path / side / "here"
-        here.mkdir(parents=True)
-        if side == "native":
-            done = native(program, cwd=here)
-        else:
-            done = loadstone("run", "--fill-ahead", "off", "--", program, cwd=here)  # `touched` asks mincore
-        assert done.status == 0, done.errors
-        outputs.append(done.text.splitlines())
-        if side == "loadstone":
-            assert list(here.iterdir()) == []
-    return outputs[1], outputs[0]
-
 
 NAMES = [
     "opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying",
     "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming",
-    "epolls", "inotify", "inet", "other_memory", "inspecting", "file_signals", "sealed", "queued_signals", "alternate_stack",
-    "tcp_options",
+    "epolls", "inotify", "inet", "other_memory", "inspecting", "file_signals", "sealed", "queued_signals",
+    "alternate_stack", "tcp_options",
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,19 +9,18 @@ import pytest
 
 from loadstone.kernel.policies import make_policy
 from loadstone.kernel.process import RUNNABLE
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import loadstone, native, same
 
-PROGRAMS = Path(__file__).parent / "programs"
-
 
 def test_robust_mutexes_of_threads_and_processes_that_end(compiled: Compiler) -> None:
-    done = same(compiled((PROGRAMS / "robust.c").read_text(), "pie"))
+    done = same(compiled(source_of("robust"), "pie"))
     assert "EOWNERDEAD" in done.text and "ENOTRECOVERABLE" in done.text
 
 
 def test_locks_with_priority_inheritance_and_waits_on_several_words(compiled: Compiler) -> None:
-    program = compiled((PROGRAMS / "locks.c").read_text(), "pie")
+    program = compiled(source_of("locks"), "pie")
     wanted, got = native(program), loadstone("run", program)
     assert got.status == wanted.status == 0
     ours, theirs = got.text.splitlines(), wanted.text.splitlines()
@@ -32,7 +30,7 @@ def test_locks_with_priority_inheritance_and_waits_on_several_words(compiled: Co
 
 @pytest.mark.parametrize("policy", ["round-robin", "fair", "priority"])
 def test_locks_under_every_policy(policy: str, compiled: Compiler) -> None:
-    program = compiled((PROGRAMS / "robust.c").read_text(), "pie")
+    program = compiled(source_of("robust"), "pie")
     assert loadstone("run", "--policy", policy, program).stdout == native(program).stdout
 
 

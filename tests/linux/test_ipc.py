@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import loadstone, native, same
-
-from .test_file_calls import source_of
 
 LIBRARIES = ("-lrt", "-lpthread")
 

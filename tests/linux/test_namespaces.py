@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import assert_same, loadstone, native
 
@@ -28,11 +28,6 @@ def _the_host_has_them() -> None:
         done = native("unshare", *kinds, "/bin/true")
         if done.status:
             pytest.skip(f"the host makes no namespaces: {done.errors.strip()}")
-
-
-def source(name: str) -> str:
-    """A program of programs/."""
-    return (Path(__file__).parent / "programs" / f"{name}.c").read_text()
 
 
 def both(script: str, *namespaces: str, before: str = ":") -> str:
@@ -158,7 +153,7 @@ def test_maps_of_users_are_written_by_the_kernels_rules() -> None:
 
 
 def test_what_namespaces_say_of_themselves(compiled: Compiler) -> None:
-    program = compiled(source("namespace_files"), "static")
+    program = compiled(source_of("namespace_files"), "static")
     assert_same(loadstone("run", "--", program), native(program))
 
 
@@ -182,7 +177,7 @@ def test_pid_namespaces() -> None:
 
 
 def test_numbers_in_pid_namespaces(compiled: Compiler) -> None:
-    program = compiled(source("pid_namespaces"), "static")
+    program = compiled(source_of("pid_namespaces"), "static")
     wanted = native("unshare", "--pid", "--fork", program)
     assert_same(loadstone("run", "--", shutil.which("unshare") or "", "--pid", "--fork", program), wanted)
 
@@ -244,7 +239,7 @@ def test_pivot_root() -> None:
 
 
 def test_network_namespaces(compiled: Compiler) -> None:
-    program = compiled(source("network_namespaces"), "static")
+    program = compiled(source_of("network_namespaces"), "static")
     wanted = native("unshare", "--net", program)
     assert_same(loadstone("run", "--", shutil.which("unshare") or "", "--net", program), wanted)
 
@@ -259,7 +254,7 @@ unshare -T --monotonic 1000000 --boottime 2000000 sh -c 'cat /proc/self/timens_o
 
 def test_time_namespaces(compiled: Compiler) -> None:
     both(CLOCKS)
-    program = compiled(source("time_namespaces"), "static")
+    program = compiled(source_of("time_namespaces"), "static")
     assert_same(loadstone("run", "--", program), native(program))
 
 

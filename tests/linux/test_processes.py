@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import both, source_of
 from support.compilers import Compiler
 from support.run import loadstone, same
-
-from .test_file_calls import both
 
 
 @pytest.mark.parametrize("variant", ["pie", "static"])
@@ -118,6 +117,6 @@ def test_threads_and_an_exec_from_one_of_them(compiled: Compiler) -> None:
 
 
 def test_descriptors_and_directories_of_threads_that_are_apart(compiled: Compiler) -> None:
-    program = compiled((Path(__file__).parent / "programs" / "apart.c").read_text())
+    program = compiled(source_of("apart"))
     done = same(program)
     assert "descriptor EBADF" in done.text and len(done.text.splitlines()) == 56

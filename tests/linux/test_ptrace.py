@@ -8,20 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import loadstone, native, same
 
-PROGRAMS = Path(__file__).parent / "programs"
-
 
 def test_what_a_tracer_sees_and_does(compiled: Compiler) -> None:
-    done = same(compiled((PROGRAMS / "ptrace.c").read_text(), "pie"))
+    done = same(compiled(source_of("ptrace"), "pie"))
     assert len(done.text.splitlines()) > 85
 
 
 @pytest.mark.parametrize("policy", ["fair", "priority"])
 def test_under_other_policies(policy: str, compiled: Compiler) -> None:
-    program = compiled((PROGRAMS / "ptrace.c").read_text(), "static")
+    program = compiled(source_of("ptrace"), "static")
     assert loadstone("run", "--policy", policy, program).stdout == native(program).stdout
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import HEADER
 from support.compilers import Compiler
 from support.run import loadstone, native
 
-HEADER = (Path(__file__).parent / "programs" / "check.h").read_text()
 SOCKETS = (
     HEADER
     + """

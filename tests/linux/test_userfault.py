@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from support.c_programs import source_of
 from support.compilers import Compiler
 from support.run import loadstone, native
-
-SOURCE = Path(__file__).parent / "programs" / "userfault.c"
 
 
 @pytest.mark.parametrize("options", [(), ("--fill-ahead", "off"), ("--trace", "syscall")])
 def test_userfaultfd_gives_what_the_kernel_gives(options: tuple[str, ...], compiled: Compiler) -> None:
-    program = compiled(SOURCE.read_text(), "pie")
+    program = compiled(source_of("userfault"), "pie")
     wanted = native(program)
     if "api EPERM" in wanted.text or wanted.status:
         pytest.skip("the host refuses userfaultfd")
