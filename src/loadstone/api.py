@@ -32,8 +32,9 @@ from loadstone.kernel.console import Console, ignored_by_host
 from loadstone.kernel.kernel import MAX_PROCESSES, MachineOptions
 from loadstone.kernel.process import ExitStatus, Task
 from loadstone.kernel.process import Process as KernelProcess
-from loadstone.linux.exec.execve import ExecImage, Stage
+from loadstone.linux.exec.execve import Stage
 from loadstone.linux.exec.layout import Draws
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.linux.exec.world import ProcessWorld
 from loadstone.linux.profile import KernelProfile
 from loadstone.linux.signal.signals import SIGKILL, TaskSignals

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loadstone.events import Fault
     from loadstone.kernel.process import ExitStatus, Task, Usage
     from loadstone.kernel.process import Process as KernelProcess
-    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.machine.paging import PageTable
 
 RUNNING, READY, WAITING, STOPPED, ZOMBIE, GONE = "running", "ready", "waiting", "stopped", "zombie", "gone"

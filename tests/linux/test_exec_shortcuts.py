@@ -13,7 +13,7 @@ import pytest
 from loadstone.binfmt.known import FirstPage
 from loadstone.errors import LinuxError
 from loadstone.events import Events
-from loadstone.linux.exec.execve import ExecImage
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.linux.exec.prepared_images import Asked, Places, PreparedImages
 from loadstone.machine.paging import FRAME_MASK, PRESENT
 from loadstone.memory.address_space import AddressSpace

@@ -12,7 +12,8 @@ import pytest
 
 from loadstone.errors import LinuxError
 from loadstone.events import Events, Fault
-from loadstone.linux.exec.execve import ExecImage, Stage
+from loadstone.linux.exec.execve import Stage
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.verify.native import NativeImage, native_image
 from loadstone.verify.native_exec import NativeFailure
 from support.compilers import Compiler

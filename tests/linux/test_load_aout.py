@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadstone.errors import LinuxError
-from loadstone.linux.exec.execve import ExecImage
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.linux.profile import RLIMIT_DATA, KernelProfile
 from loadstone.memory.peek import peek
 from support.aout import NMAGIC, OMAGIC, QMAGIC, ZMAGIC, aout

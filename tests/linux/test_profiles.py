@@ -12,7 +12,7 @@ from loadstone.api import Machine
 from loadstone.cli import machine_options
 from loadstone.errors import LinuxError
 from loadstone.linux.exec import auxv
-from loadstone.linux.exec.execve import ExecImage
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER, BRK_RANDOMIZED, KernelProfile
 from loadstone.linux.profile_fields import FIELDS, profile_differences
 from loadstone.linux.profiles import kernel_names, kernel_profile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadstone.linux.exec.execve import ExecImage
+from loadstone.linux.exec.new_image import ExecImage
 from loadstone.verify.host_world import HostWorld
 
 __all__ = ["HostWorld", "user_memory"]

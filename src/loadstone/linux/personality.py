@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from loadstone.linux.answered_signals import AnsweredSignals
     from loadstone.linux.cgroups import Hierarchy
     from loadstone.linux.coredump import CoreFiles, CoreSettings
-    from loadstone.linux.exec.execve import ExecImage, Stage
+    from loadstone.linux.exec.execve import Stage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.program import Opened
     from loadstone.linux.exec.program import Program as ProgramFile
     from loadstone.linux.namespaces import MachineNamespaces

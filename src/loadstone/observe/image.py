@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from loadstone.binfmt.elf import GnuProperty
     from loadstone.binfmt.plan import ProgramHeader
-    from loadstone.linux.exec.execve import ExecImage, Stage
+    from loadstone.linux.exec.execve import Stage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.stack import InitialStack, Word
     from loadstone.observe.object_file import Section, Source, Symbol
 

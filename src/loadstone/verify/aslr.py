@@ -31,7 +31,7 @@ from loadstone.verify.kernel_side import IMAGE, NativeServer, Request, vector_fa
 from loadstone.verify.native import parse_maps
 
 if TYPE_CHECKING:
-    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.new_image import ExecImage
 
 FALSE_ALARM = 1e-10  # at most so probable it is that one test refuses an even source
 _STACK_UNIT = 16

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loadstone.linux.exec.execve import ExecImage, Stage, execve, known_plans
+from loadstone.linux.exec.execve import Stage, execve, known_plans
 from loadstone.linux.exec.prepared_images import PreparedImages
 from loadstone.linux.exec.program import ExecCredentials
 from loadstone.linux.profile import RLIM_INFINITY, RLIMIT_STACK, KernelProfile, live_profile
@@ -25,6 +25,7 @@ from loadstone.vfs.namespace import Origin
 if TYPE_CHECKING:
     from loadstone.events import Events
     from loadstone.linux.exec.layout import Draws
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.memory.placement import Layout
     from loadstone.vfs.location import Location
 

@@ -17,7 +17,7 @@ from loadstone.verify.native import parse_maps
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.origins import Origin
     from loadstone.linux.exec.stack import Word
     from loadstone.verify.native import NativeProcess

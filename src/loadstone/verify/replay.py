@@ -17,7 +17,7 @@ from loadstone.linux.exec.layout import PAGE, Draws
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.profile import KernelProfile
     from loadstone.verify.image import ImageFacts
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadstone.api import Machine
-    from loadstone.linux.exec.execve import ExecImage
     from loadstone.linux.exec.layout import Draws
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.profile import KernelProfile
 
 IDENTICAL, REFUSED_ALIKE, DIFFERS, LEFT_OUT = "identical", "refused alike", "differs", "left out"

@@ -26,7 +26,7 @@ from loadstone.verify.kernel_side import IMAGE, Answer, Request, Span, ask_kerne
 from loadstone.vfs.flags import O_WRONLY
 
 if TYPE_CHECKING:
-    from loadstone.linux.exec.execve import ExecImage
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.memory.vma import Vma
     from loadstone.verify.host_world import HostWorld
 

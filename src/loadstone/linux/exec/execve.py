@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadstone.binfmt.misc import MiscFormats
-    from loadstone.binfmt.plan import AoutPlan
     from loadstone.linux.exec.layout import Draws
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.prepared_images import PreparedImages
-    from loadstone.linux.exec.stack import InitialStack
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.vdso import Vdso
     from loadstone.memory.address_space import AddressSpace
@@ -106,99 +105,6 @@ class Setting(NamedTuple):
 
 
 _ALONE = Setting()
-
-
-class ExecImage:
-    """A new process image, complete and not yet anybody's. All addresses in bytes.
-
-    Attributes:
-        space: the new address space.
-        entry: where the first instruction is fetched (the interpreter's, if there is one).
-        program_entry: the program's own entry point (AT_ENTRY).
-        pointer: the stack pointer.
-        registers: at the first instruction, by ptrace's names, and fcw, mxcsr. All others are 0.
-        plan: the program's; `interpreter_plan` its interpreter's, or None.
-        bias, interpreter_bias: what is added to their addresses.
-        program: the file that was mapped (for a script: its interpreter); `script` the chain of scripts that led there.
-        name: comm, at most 15 bytes.
-        credentials: after set-user-ID and set-group-ID; `secure` is AT_SECURE. `ignored_set_id`: the file whose bits
-            would have changed them, had they not been ignored.
-        passed: the file that the interpreter finds open as `descriptor` (AT_EXECFD); None, -1: none.
-        start_code ... start_brk: as in /proc/PID/stat.
-        stages: what happened, in order.
-    """
-
-    __slots__ = (
-        "bias",
-        "brk",
-        "credentials",
-        "descriptor",
-        "end_code",
-        "end_data",
-        "entry",
-        "file_name",
-        "ignored_set_id",
-        "interpreter",
-        "interpreter_bias",
-        "interpreter_plan",
-        "isa",
-        "name",
-        "passed",
-        "plan",
-        "program",
-        "program_entry",
-        "registers",
-        "scripts",
-        "secure",
-        "space",
-        "stack",
-        "stages",
-        "start_code",
-        "start_data",
-    )
-
-    space: AddressSpace
-    entry: int
-    program_entry: int
-    registers: dict[str, int]
-    plan: ElfPlan | AoutPlan
-    interpreter_plan: ElfPlan | None
-    bias: int
-    interpreter_bias: int
-    program: Program
-    interpreter: Program | None
-    scripts: list[Program]
-    name: str
-    file_name: str
-    isa: str
-    credentials: ExecCredentials
-    secure: bool
-    ignored_set_id: Program | None
-    passed: Program | None
-    descriptor: int
-    stack: InitialStack
-    start_code: int
-    end_code: int
-    start_data: int
-    end_data: int
-    brk: int
-    stages: list[Stage]
-
-    @property
-    def pointer(self) -> int:
-        """The stack pointer at the first instruction."""
-        return self.stack.pointer
-
-    @property
-    def auxv(self) -> tuple[tuple[int, int], ...]:
-        """The auxiliary vector without its AT_NULL; that of an a.out program is empty."""
-        return self.stack.auxv
-
-    @property
-    def elf(self) -> ElfPlan:
-        """The plan of an ELF program; not for a.out."""
-        assert isinstance(self.plan, ElfPlan)
-        return self.plan
 
 
 class Binprm:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 from loadstone.binfmt.aout import MAGIC_NAMES, OMAGIC
 from loadstone.binfmt.plan import EXSTACK_DEFAULT
 from loadstone.errors import LinuxError
-from loadstone.linux.exec.execve import ExecImage
 from loadstone.linux.exec.layout import PAGE, align_stack, page_up
-from loadstone.linux.exec.load_elf import initial_registers
 from loadstone.linux.exec.new_image import NewImage, brk_flags
 from loadstone.linux.exec.stack import InitialStack, lay_out_aout
 from loadstone.memory.fault import SIGSEGV
@@ -25,6 +23,7 @@ from loadstone.memory.user import copy_out
 if TYPE_CHECKING:
     from loadstone.binfmt.plan import AoutPlan
     from loadstone.linux.exec.execve import Binprm
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.memory.address_space import AddressSpace
 
 _CHUNK = 1 << 20
@@ -166,26 +165,13 @@ class _AoutLoader(NewImage):
         )
 
     def _start_thread(self, space: AddressSpace, stack: InitialStack) -> ExecImage:
-        bprm, plan, header = self.bprm, self.plan, self.plan.header
-        image = ExecImage()
-        image.space, image.stack = space, stack
-        image.entry = image.program_entry = header.entry
-        image.registers = initial_registers(header.entry, stack.pointer, self.bits, self.profile.selectors_i386)
-        image.plan, image.interpreter_plan = plan, None
-        image.bias = image.interpreter_bias = 0
-        image.program, image.interpreter = bprm.program, None
-        image.scripts, image.file_name, image.name, image.isa = bprm.scripts, bprm.file_name, bprm.comm, plan.isa
-        image.credentials, image.secure = bprm.credentials, bprm.secure
-        image.ignored_set_id, image.passed, image.descriptor = bprm.ignored_set_id, bprm.passed, bprm.descriptor
+        plan, header = self.plan, self.plan.header
+        image = self.image(space, plan, stack, header.entry)
         image.start_code, image.end_code = plan.text_address, plan.text_address + header.text
         image.start_data, image.end_data = plan.data_address, plan.data_address + header.data
         image.brk = plan.brk
-        space.start_code, space.end_code = image.start_code, image.end_code
-        space.start_data, space.end_data = image.start_data, image.end_data
-        space.start_stack = stack.pointer
-        space.execute(bprm.program.inode)
-        image.stages = bprm.stages
-        bprm.stage(
+        image.note()
+        self.bprm.stage(
             "start_thread",
             5,
             f"creating a process, step 3 of 3: the instruction pointer is {header.entry:#x} (a_entry), the stack "

@@ -13,13 +13,10 @@ from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import group_shown, user_shown
 from loadstone.linux.exec import auxv
 from loadstone.linux.exec.elf_segments import MappedElf
-from loadstone.linux.exec.execve import ExecImage
 from loadstone.linux.exec.layout import MASK64, PAGE, page_up, random_brk
 from loadstone.linux.exec.prepared_images import Asked, Places
 from loadstone.linux.exec.stack import MAX_ARG_STRLEN, InitialStack, lay_out
 from loadstone.linux.profile import BRK_ALWAYS, BRK_NEVER
-from loadstone.machine.core import REGISTER_ORDER
-from loadstone.machine.segments import USER_CS, USER_SS
 from loadstone.memory.fault import SIGSEGV
 from loadstone.memory.user import copy_out, read_string
 from loadstone.memory.vma import GROWSDOWN
@@ -27,6 +24,7 @@ from loadstone.memory.vma import GROWSDOWN
 if TYPE_CHECKING:
     from loadstone.binfmt.plan import ElfPlan
     from loadstone.linux.exec.execve import Binprm
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.program import Program
     from loadstone.memory.address_space import AddressSpace
 
@@ -150,6 +148,34 @@ class _Loader(MappedElf):
 
     def _create_elf_tables(self, space: AddressSpace, places: Places, program_entry: int) -> InitialStack:
         """create_elf_tables: the auxiliary vector and the tables below the strings, written with kernel-mode faults."""
+        bprm, profile = self.bprm, self.profile
+        order = profile.auxv if self.bits == 64 else profile.auxv_i386
+        stack = lay_out(
+            bprm.arguments,
+            self.place.stack_top,
+            self._auxiliary_values(places, program_entry),
+            order if bprm.descriptor < 0 else auxv.with_execfd(order),
+            os.fsencode(profile.platform) if self.bits == 64 else b"i686",
+            bprm.world.random_bytes,
+            bprm.draws,
+            self.bits // 8,
+            self._strings(space),
+        )
+        for address, data in stack.writes:
+            copy_out(space, address, data)
+        bprm.stage(
+            "create_elf_tables",
+            4,
+            lambda: (
+                f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
+                f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
+                f"{program_entry:#x}, AT_BASE {places.interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}"
+            ),
+        )
+        return stack
+
+    def _auxiliary_values(self, places: Places, program_entry: int) -> dict[int, int]:
+        """What the auxiliary vector says, by AT_…, but for the addresses of strings on the stack."""
         bprm, plan, profile, who = self.bprm, self.plan, self.profile, self.bprm.credentials
         values = {
             auxv.AT_MINSIGSTKSZ: profile.minimum_signal_stack,
@@ -176,33 +202,9 @@ class _Loader(MappedElf):
         if places.vdso:
             values[auxv.AT_SYSINFO_EHDR] = places.vdso
             values[auxv.AT_SYSINFO] = places.vdso + profile.vdso_entry_i386
-        order = profile.auxv if self.bits == 64 else profile.auxv_i386
         if bprm.descriptor >= 0:
             values[auxv.AT_EXECFD] = bprm.descriptor
-            order = auxv.with_execfd(order)
-        stack = lay_out(
-            bprm.arguments,
-            self.place.stack_top,
-            values,
-            order,
-            os.fsencode(profile.platform) if self.bits == 64 else b"i686",
-            bprm.world.random_bytes,
-            bprm.draws,
-            self.bits // 8,
-            self._strings(space),
-        )
-        for address, data in stack.writes:
-            copy_out(space, address, data)
-        bprm.stage(
-            "create_elf_tables",
-            4,
-            lambda: (
-                f"{len(stack.auxv) + 1} auxiliary vector entries, {bprm.arguments.environment_count} envp and "
-                f"{bprm.arguments.argument_count} argv pointers and argc are written below the strings; AT_ENTRY is "
-                f"{program_entry:#x}, AT_BASE {places.interpreter_bias:#x}; the stack pointer is {stack.pointer:#x}"
-            ),
-        )
-        return stack
+        return values
 
     def _strings(self, space: AddressSpace) -> list[bytes]:
         """The strings as create_elf_tables finds them: a segment may have been mapped over the stack."""
@@ -245,50 +247,21 @@ class _Loader(MappedElf):
         return brk
 
     def _start_thread(
-        self,
-        space: AddressSpace,
-        stack: InitialStack,
-        entry: int,
-        program_entry: int,
-        places: Places,
-        brk: int,
+        self, space: AddressSpace, stack: InitialStack, entry: int, program_entry: int, places: Places, brk: int
     ) -> ExecImage:
         """start_thread: the registers; and everything put together."""
-        bprm, plan, bias = self.bprm, self.plan, places.bias
-        image = ExecImage()
-        image.space = space
-        image.stack = stack
-        image.entry = entry
+        plan, bias = self.plan, places.bias
+        image = self.image(space, plan, stack, entry)
         image.program_entry = program_entry
-        image.registers = initial_registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)
-        image.plan = plan
-        image.interpreter_plan = self.interpreter_plan
-        image.bias = bias
-        image.interpreter_bias = places.interpreter_bias
-        image.program = bprm.program
-        image.interpreter = self.interpreter
-        image.scripts = bprm.scripts
-        image.file_name = bprm.file_name
-        image.name = bprm.comm
-        image.isa = plan.isa
-        image.credentials = bprm.credentials
-        image.secure = bprm.secure
-        image.ignored_set_id = bprm.ignored_set_id
-        image.passed = bprm.passed
-        image.descriptor = bprm.descriptor
-        image.start_code = (plan.start_code + bias) & MASK64
-        image.end_code = (plan.end_code + bias) & MASK64
-        image.start_data = (plan.start_data + bias) & MASK64
-        image.end_data = (plan.end_data + bias) & MASK64
+        image.interpreter, image.interpreter_plan = self.interpreter, self.interpreter_plan
+        image.bias, image.interpreter_bias = bias, places.interpreter_bias
+        image.start_code, image.end_code = (plan.start_code + bias) & MASK64, (plan.end_code + bias) & MASK64
+        image.start_data, image.end_data = (plan.start_data + bias) & MASK64, (plan.end_data + bias) & MASK64
         image.brk = brk
-        space.start_code, space.end_code = image.start_code, image.end_code
-        space.start_data, space.end_data = image.start_data, image.end_data
-        space.start_stack = stack.pointer
-        space.execute(bprm.program.inode)
-        image.stages = bprm.stages
+        image.note()
         who = "the interpreter's" if self.interpreter is not None else "the program's"
         register = "RDX" if self.bits == 64 else "EDX"
-        bprm.stage(
+        self.bprm.stage(
             "start_thread",
             5,
             lambda: (
@@ -298,21 +271,3 @@ class _Loader(MappedElf):
             ),
         )
         return image
-
-
-_REGISTERS_32 = (
-    *("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs"),
-    *("eip", "cs", "eflags", "esp", "ss"),
-)
-
-
-def initial_registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
-    """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
-    registers = dict.fromkeys(REGISTER_ORDER if bits == 64 else _REGISTERS_32, 0)
-    registers["eflags"] = 0x202
-    if bits == 64:
-        registers |= {"rip": entry, "rsp": pointer, "cs": USER_CS, "ss": USER_SS}
-    else:
-        code, data = selectors
-        registers |= {"eip": entry, "esp": pointer, "cs": code, "ss": data, "ds": data, "es": data}
-    return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}

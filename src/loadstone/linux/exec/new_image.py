@@ -1,6 +1,7 @@
-"""The part of a new process image that every binary format handler makes alike: address space, stack, anonymous memory.
+"""A new process image, and what all binary format handlers make of it alike: address space, stack, registers.
 
-Sources: fs/exec.c (begin_new_exec, setup_new_exec, setup_arg_pages), mm/mmap.c (vm_brk_flags).
+Sources: fs/exec.c (begin_new_exec, setup_new_exec, setup_arg_pages), mm/mmap.c (vm_brk_flags),
+arch/x86/kernel/process_64.c (start_thread).
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from errno import E2BIG, ENOMEM
 from typing import TYPE_CHECKING
 
-from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X
+from loadstone.binfmt.plan import EXSTACK_DISABLE_X, EXSTACK_ENABLE_X, ElfPlan
 from loadstone.errors import LinuxError
 from loadstone.linux.exec.layout import MASK64, PAGE, Placement, place
 from loadstone.linux.exec.stack import STACK_DEFAULT
+from loadstone.machine.core import REGISTER_ORDER
+from loadstone.machine.segments import USER_CS, USER_SS
 from loadstone.memory.flags import MAP_FIXED
 from loadstone.memory.mapping import unmap_range
 from loadstone.memory.neighbours import fill_below
@@ -19,13 +22,117 @@ from loadstone.memory.placement import Layout, unmapped_area
 from loadstone.memory.stack import create_stack, expand_stack, finish_stack, put_on_stack, shift_stack
 
 if TYPE_CHECKING:
-    from loadstone.linux.exec.execve import Binprm
+    from loadstone.binfmt.plan import AoutPlan
+    from loadstone.linux.exec.execve import Binprm, Stage
+    from loadstone.linux.exec.program import ExecCredentials, Program
+    from loadstone.linux.exec.stack import InitialStack
     from loadstone.linux.profile import KernelProfile
     from loadstone.memory.address_space import AddressSpace
     from loadstone.memory.vma import Vma
 
 _STACK_AHEAD = 3  # pages below the strings: tables, and what nearly every program's stack grows to
 _STACK_REASON = ("no PT_GNU_STACK", "PT_GNU_STACK without PF_X", "PT_GNU_STACK with PF_X")
+
+
+class ExecImage:
+    """A new process image, complete and not yet anybody's. All addresses in bytes.
+
+    Attributes:
+        space: the new address space.
+        entry: where the first instruction is fetched (the interpreter's, if there is one).
+        program_entry: the program's own entry point (AT_ENTRY).
+        pointer: the stack pointer.
+        registers: at the first instruction, by ptrace's names, and fcw, mxcsr. All others are 0.
+        plan: the program's; `interpreter_plan` its interpreter's, or None.
+        bias, interpreter_bias: what is added to their addresses.
+        program: the file that was mapped (for a script: its interpreter); `script` the chain of scripts that led there.
+        name: comm, at most 15 bytes.
+        credentials: after set-user-ID and set-group-ID; `secure` is AT_SECURE. `ignored_set_id`: the file whose bits
+            would have changed them, had they not been ignored.
+        passed: the file that the interpreter finds open as `descriptor` (AT_EXECFD); None, -1: none.
+        start_code ... start_brk: as in /proc/PID/stat.
+        stages: what happened, in order.
+    """
+
+    __slots__ = (
+        "bias",
+        "brk",
+        "credentials",
+        "descriptor",
+        "end_code",
+        "end_data",
+        "entry",
+        "file_name",
+        "ignored_set_id",
+        "interpreter",
+        "interpreter_bias",
+        "interpreter_plan",
+        "isa",
+        "name",
+        "passed",
+        "plan",
+        "program",
+        "program_entry",
+        "registers",
+        "scripts",
+        "secure",
+        "space",
+        "stack",
+        "stages",
+        "start_code",
+        "start_data",
+    )
+
+    space: AddressSpace
+    entry: int
+    program_entry: int
+    registers: dict[str, int]
+    plan: ElfPlan | AoutPlan
+    interpreter_plan: ElfPlan | None
+    bias: int
+    interpreter_bias: int
+    program: Program
+    interpreter: Program | None
+    scripts: list[Program]
+    name: str
+    file_name: str
+    isa: str
+    credentials: ExecCredentials
+    secure: bool
+    ignored_set_id: Program | None
+    passed: Program | None
+    descriptor: int
+    stack: InitialStack
+    start_code: int
+    end_code: int
+    start_data: int
+    end_data: int
+    brk: int
+    stages: list[Stage]
+
+    def note(self) -> None:
+        """The address space is told where code, data and stack are, as /proc/PID/stat shows them, and of which file."""
+        space = self.space
+        space.start_code, space.end_code = self.start_code, self.end_code
+        space.start_data, space.end_data = self.start_data, self.end_data
+        space.start_stack = self.pointer
+        space.execute(self.program.inode)
+
+    @property
+    def pointer(self) -> int:
+        """The stack pointer at the first instruction."""
+        return self.stack.pointer
+
+    @property
+    def auxv(self) -> tuple[tuple[int, int], ...]:
+        """The auxiliary vector without its AT_NULL; that of an a.out program is empty."""
+        return self.stack.auxv
+
+    @property
+    def elf(self) -> ElfPlan:
+        """The plan of an ELF program; not for a.out."""
+        assert isinstance(self.plan, ElfPlan)
+        return self.plan
 
 
 class NewImage:
@@ -116,6 +223,22 @@ class NewImage:
             ),
         )
 
+    def image(self, space: AddressSpace, plan: ElfPlan | AoutPlan, stack: InitialStack, entry: int) -> ExecImage:
+        """The image as start_thread leaves it, of a program alone; code, data and break are for who loads it to say."""
+        bprm = self.bprm
+        image = ExecImage()
+        image.space, image.stack = space, stack
+        image.entry = image.program_entry = entry
+        image.registers = _initial_registers(entry, stack.pointer, self.bits, self.profile.selectors_i386)
+        image.plan, image.interpreter_plan = plan, None
+        image.bias = image.interpreter_bias = 0
+        image.program, image.interpreter = bprm.program, None
+        image.scripts, image.file_name, image.name, image.isa = bprm.scripts, bprm.file_name, bprm.comm, plan.isa
+        image.credentials, image.secure = bprm.credentials, bprm.secure
+        image.ignored_set_id, image.passed, image.descriptor = bprm.ignored_set_id, bprm.passed, bprm.descriptor
+        image.stages = bprm.stages
+        return image
+
     def put_strings(self, space: AddressSpace, stack: Vma) -> None:
         """The strings go to a stack that is in its place already, as large as `setup_arg_pages` makes it."""
         put_on_stack(space, stack, self.bprm.arguments.image)
@@ -137,3 +260,21 @@ def brk_flags(space: AddressSpace, start: int, end: int, vm_flags: int) -> None:
 
 def _limit(value: int) -> str:
     return "unlimited" if value == MASK64 else f"{value:#x}"
+
+
+_REGISTERS_32 = (
+    *("ebx", "ecx", "edx", "esi", "edi", "ebp", "eax", "ds", "es", "fs", "gs"),
+    *("eip", "cs", "eflags", "esp", "ss"),
+)
+
+
+def _initial_registers(entry: int, pointer: int, bits: int, selectors: tuple[int, int]) -> dict[str, int]:
+    """What start_thread leaves, in ptrace's order (arch/x86/kernel/process_64.c, ELF_PLAT_INIT)."""
+    registers = dict.fromkeys(REGISTER_ORDER if bits == 64 else _REGISTERS_32, 0)
+    registers["eflags"] = 0x202
+    if bits == 64:
+        registers |= {"rip": entry, "rsp": pointer, "cs": USER_CS, "ss": USER_SS}
+    else:
+        code, data = selectors
+        registers |= {"eip": entry, "esp": pointer, "cs": code, "ss": data, "ds": data, "es": data}
+    return registers | {"fcw": 0x37F, "mxcsr": 0x1F80}

@@ -224,19 +224,12 @@ def lay_out(
     values = {**values, auxv.AT_RANDOM: random_address, auxv.AT_EXECFN: execfn}
     if platform:
         values[auxv.AT_PLATFORM] = platform_address
-    mask = (1 << 8 * word) - 1  # NEW_AUX_ENT stores an elf_addr_t: a 32-bit program's AT_ENTRY may wrap around
-    entries = [field for key in order if key in values for field in (key, values[key] & mask)]
-    vector = pack(f"<{len(entries) + 2}{_CODES[word]}", *entries, auxv.AT_NULL, 0)
-
-    if strings is None:
-        strings = arguments.strings()
     count = arguments.argument_count
-    # where each string is, behind those before and their NULs; behind the last one, where they end
-    addresses = list(map(plus, accumulate(map(len, strings), initial=start), range(len(strings) + 1)))
+    addresses = _addresses(arguments.strings() if strings is None else strings, start)
     environment_start, environment_end = addresses[count], addresses.pop()
     pointers = (count, *addresses[:count], 0, *addresses[count:], 0)
-    table = pack(f"<{len(pointers)}{_CODES[word]}", *pointers)
-    pointer = (place - len(vector) - len(table)) & -16
+    vector = pack(f"<{len(pointers)}{_CODES[word]}", *pointers) + _auxiliary_vector(values, order, word)
+    pointer = (place - len(vector)) & -16
     return InitialStack(
         pointer=pointer,
         top=top,
@@ -246,13 +239,24 @@ def lay_out(
         platform=platform,
         random_address=random_address,
         random=random_bytes(16),
-        vector=table + vector,
-        argument_start=top - arguments.depth,
+        vector=vector,
+        argument_start=start,
         argument_end=environment_start,
         environment_start=environment_start,
         environment_end=environment_end,
         execfn=execfn,
     )
+
+
+def _addresses(strings: Sequence[bytes], start: int) -> list[int]:
+    """Where each string is, behind those before and their NULs, the first one at `start`; then where they end."""
+    return list(map(plus, accumulate(map(len, strings), initial=start), range(len(strings) + 1)))
+
+
+def _auxiliary_vector(values: dict[int, int], order: Sequence[int], word: int) -> bytes:
+    mask = (1 << 8 * word) - 1  # NEW_AUX_ENT stores an elf_addr_t: a 32-bit program's AT_ENTRY may wrap around
+    entries = [field for key in order if key in values for field in (key, values[key] & mask)]
+    return pack(f"<{len(entries) + 2}{_CODES[word]}", *entries, auxv.AT_NULL, 0)
 
 
 def lay_out_aout(arguments: Arguments, top: int) -> InitialStack:
@@ -261,17 +265,14 @@ def lay_out_aout(arguments: Arguments, top: int) -> InitialStack:
     The stack pointer is divisible by four and no more.
     """
     word = 4
-    start = place = top - arguments.depth
-    strings, count = arguments.strings(), arguments.argument_count
-    addresses = []
-    for string in strings:
-        addresses.append(start)
-        start += len(string) + 1
-    envp = (place & -word) - (len(strings) - count + 1) * word
+    place = top - arguments.depth
+    count = arguments.argument_count
+    addresses = _addresses(arguments.strings(), place)
+    environment_start, environment_end = addresses[count], addresses.pop()
+    envp = (place & -word) - (len(addresses) - count + 1) * word
     argv = envp - (count + 1) * word
     pointer = argv - 3 * word
     table = [count, argv, envp, *addresses[:count], 0, *addresses[count:], 0]
-    environment_start = addresses[count] if len(addresses) > count else start
     return InitialStack(
         pointer=pointer,
         top=top,
@@ -285,7 +286,7 @@ def lay_out_aout(arguments: Arguments, top: int) -> InitialStack:
         argument_start=place,
         argument_end=environment_start,
         environment_start=environment_start,
-        environment_end=start,
+        environment_end=environment_end,
         execfn=top - arguments.file_name,
     )
 

@@ -6,7 +6,7 @@ from errno import EMFILE
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.exec.execve import ExecImage, Setting, Stage, execve
+from loadstone.linux.exec.execve import Setting, Stage, execve
 from loadstone.linux.exec.program import ExecCredentials, Opened, Program, check_open
 from loadstone.linux.profile import RLIM_INFINITY
 from loadstone.linux.state import ADDR_COMPAT_LAYOUT, ADDR_NO_RANDOMIZE, process_state
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
     from loadstone.kernel.process import Process
     from loadstone.linux.exec.layout import Draws
+    from loadstone.linux.exec.new_image import ExecImage
     from loadstone.linux.exec.prepared_images import PreparedImages
     from loadstone.linux.profile import KernelProfile
     from loadstone.linux.vdso import Vdso
