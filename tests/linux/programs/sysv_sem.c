@@ -55,7 +55,10 @@ static void await(int n, int command, int wanted) {
   while (semctl(id, n, command) != wanted) usleep(1000);
 }
 
+static pid_t adder;
+
 static void *add_with_undo(void *unused) {
+  adder = S(gettid);
   op(2, 3, SEM_UNDO);
   return 0;
 }
@@ -176,7 +179,7 @@ static void taken_back(void) {
     op(2, -semctl(id, 2, GETVAL), 0);
     pthread_create(&thread, 0, add_with_undo, 0);
     pthread_join(thread, 0);
-    usleep(50000); /* its number is cleared before it leaves the list */
+    while (S(tgkill, getpid(), adder, 0) == 0) usleep(1000); /* it can be joined before it leaves the list */
     values("a thread has ended");
     op(2, 1, SEM_UNDO);
     unshare(CLONE_SYSVSEM);
