@@ -9,6 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,16 +17,21 @@ from support.run import ENVIRONMENT, run_command
 
 SHELL = ("/bin/bash", "--norc", "--noprofile", "-i")
 PROMPT = "PROMPT "
-PATIENCE = 60.0
+PATIENCE = 100.0
+# Says when it is the foreground job, and becomes the program that it is given.
+HERE = '#!/bin/sh\necho here >&2\nexec "$@"\n'
 
 
 class Terminal:
     """A program on a terminal of its own, in a session of its own."""
 
-    def __init__(self, line: list[str]) -> None:
+    def __init__(self, line: list[str], directory: Path) -> None:
+        (directory / "here").write_text(HERE)
+        (directory / "here").chmod(0o755)
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            os.execvpe(line[0], line, {**ENVIRONMENT, "PS1": PROMPT, "TERM": "dumb", "HISTFILE": "/dev/null"})
+            own = {"PATH": f"{directory}:{ENVIRONMENT['PATH']}", "PS1": PROMPT, "TERM": "dumb", "HISTFILE": "/dev/null"}
+            os.execve(line[0], line, {**ENVIRONMENT, **own})
         self._seen = ""
 
     def type(self, text: str) -> None:
@@ -46,10 +52,6 @@ class Terminal:
         shown, _, self._seen = self._seen.partition(text)
         return shown + text
 
-    def quiet(self) -> None:
-        """Give a program time to get to where it waits."""
-        time.sleep(1.0)
-
     def status(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -63,9 +65,9 @@ class Terminal:
 
 
 @pytest.fixture(params=["native", "loadstone"])
-def shell(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
     line = list(SHELL) if request.param == "native" else [*run_command(), *SHELL]
-    terminal = Terminal(line)
+    terminal = Terminal(line, tmp_path)
     terminal.until(PROMPT)
     yield terminal
     terminal.close()
@@ -79,24 +81,22 @@ def run(shell: Terminal, command: str) -> str:
 
 
 def test_stop_list_continue_and_end_a_job(shell: Terminal) -> None:
-    shell.type("sleep 100\n")
-    shell.until("sleep 100\r\n")
-    shell.quiet()
+    shell.type("here sleep 100\n")
+    shell.until("here sleep 100\r\nhere\r\n")
     shell.type("\x1a")
-    assert "[1]+  Stopped                 sleep 100" in shell.until(PROMPT)
+    assert "[1]+  Stopped                 here sleep 100" in shell.until(PROMPT)
     assert run(shell, "echo $?") == "148\n"
-    assert run(shell, "jobs") == "[1]+  Stopped                 sleep 100\n"
-    assert run(shell, "bg") == "[1]+ sleep 100 &\n"
-    assert run(shell, "jobs") == "[1]+  Running                 sleep 100 &\n"
+    assert run(shell, "jobs") == "[1]+  Stopped                 here sleep 100\n"
+    assert run(shell, "bg") == "[1]+ here sleep 100 &\n"
+    assert run(shell, "jobs") == "[1]+  Running                 here sleep 100 &\n"
     assert "143\n" in run(shell, "kill %1; wait %1; echo $?")
     assert run(shell, "jobs") == ""
 
 
 def test_the_keyboard_reaches_the_foreground_job_only(shell: Terminal) -> None:
     assert run(shell, "sleep 200 &") == "[1] PID\n"
-    shell.type("cat\n")
-    shell.until("cat\r\n")
-    shell.quiet()
+    shell.type("here cat\n")
+    shell.until("here cat\r\nhere\r\n")
     shell.type("typed\n")
     shell.until("typed\r\ntyped\r\n")
     shell.type("\x03")
@@ -107,12 +107,12 @@ def test_the_keyboard_reaches_the_foreground_job_only(shell: Terminal) -> None:
 
 
 def test_a_background_job_that_reads_is_stopped_until_it_is_brought_back(shell: Terminal) -> None:
-    started = run(shell, "cat &")
-    shell.quiet()
-    assert "[1]+  Stopped                 cat" in started + run(shell, ":") + run(shell, "jobs")
+    said, end = run(shell, "cat &"), time.monotonic() + PATIENCE
+    while "[1]+  Stopped                 cat" not in said:
+        assert time.monotonic() < end, said
+        said += run(shell, "jobs")
     shell.type("fg\n")
     shell.until("fg\r\ncat\r\n")
-    shell.quiet()
     shell.type("again\n")
     shell.until("again\r\nagain\r\n")
     shell.type("\x04")
@@ -121,14 +121,12 @@ def test_a_background_job_that_reads_is_stopped_until_it_is_brought_back(shell: 
 
 
 def test_a_pipeline_is_one_job(shell: Terminal) -> None:
-    shell.type("cat | tr a-z A-Z\n")
-    shell.until("A-Z\r\n")
-    shell.quiet()
+    shell.type("here cat | here tr a-z A-Z\n")
+    shell.until("A-Z\r\nhere\r\nhere\r\n")
     shell.type("\x1a")
-    assert "Stopped                 cat | tr a-z A-Z" in shell.until(PROMPT)
+    assert "Stopped                 here cat | here tr a-z A-Z" in shell.until(PROMPT)
     shell.type("fg\n")
-    shell.until("fg\r\ncat | tr a-z A-Z\r\n")
-    shell.quiet()
+    shell.until("fg\r\nhere cat | here tr a-z A-Z\r\n")
     shell.type("shout\n\x04")
     shell.until("SHOUT\r\n")
     shell.until(PROMPT)
@@ -141,22 +139,20 @@ def test_the_shell_ends_with_the_last_status(shell: Terminal) -> None:
     assert shell.status() == 7
 
 
-def test_loadstone_is_a_job_of_the_users_shell() -> None:
+def test_loadstone_is_a_job_of_the_users_shell(tmp_path: Path) -> None:
     """Ctrl-Z stops the guest's program, and Loadstone with it; fg continues both."""
-    terminal = Terminal(list(SHELL))
+    terminal = Terminal(list(SHELL), tmp_path)
     try:
         terminal.until(PROMPT)
-        command = " ".join([*run_command(), "/bin/cat"])
+        command = " ".join([*run_command(), "here", "/bin/cat"])
         terminal.type(command + "\n")
-        terminal.until("/bin/cat\r\n")
-        terminal.quiet()
+        terminal.until("/bin/cat\r\nhere\r\n")
         terminal.type("first\n")
         terminal.until("first\r\nfirst\r\n")
         terminal.type("\x1a")
         assert "Stopped" in terminal.until(PROMPT)
         terminal.type("fg\n")
         terminal.until("/bin/cat\r\n")
-        terminal.quiet()
         terminal.type("second\n")
         terminal.until("second\r\nsecond\r\n")
         terminal.type("\x04")
