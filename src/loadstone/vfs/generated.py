@@ -52,7 +52,7 @@ class GeneratedFile(Inode):
 
 
 class GeneratedDirectory(Inode):
-    """A directory whose names come and go by themselves: nothing about it is remembered.
+    """A directory whose names come and go by themselves: nothing is remembered but what something is mounted on.
 
     `names()` gives (name, inode number, d_type) of each, `find(name)` the inode, or None if there is none.
     """
@@ -61,6 +61,7 @@ class GeneratedDirectory(Inode):
 
     blksize = PROC_BLOCK
     cacheable = False
+    volatile = True
 
     def __init__(
         self,
@@ -84,6 +85,11 @@ class GeneratedDirectory(Inode):
         if found is None:
             raise LinuxError(ENOENT)
         return found
+
+    def still(self, name: str, child: Inode) -> bool:
+        """Whether `find` says something of the same number and kind."""
+        found = self.find(name)
+        return found is not None and (found.inode, found.mode) == (child.inode, child.mode)
 
     def entries(self) -> list[Entry]:
         """What `names` says."""

@@ -36,6 +36,14 @@ class Dentry:
         self.mounted = False  # something is mounted here, through some mount
         self.gone = False
 
+    def mount_on(self) -> None:
+        """Something is mounted here: names lead here from now on, in directories too that remember none."""
+        self.mounted = True
+        dentry = self
+        while dentry.parent is not None and not dentry.gone:
+            dentry.parent.children[dentry.name] = dentry
+            dentry = dentry.parent
+
     @property
     def watched(self) -> bool:
         """Whether somebody wants to know what is done to the file, or in the directory that it is in."""

@@ -77,7 +77,7 @@ def attach(tree: Namespace, mount: Mount, place: Location) -> None:
     if mount in tree.detached:
         tree.detached.remove(mount)
     mount.at = place
-    place.dentry.mounted = True
+    place.dentry.mount_on()
     tree.mounts[place] = mount
     if place.mount.group:
         make_shared(tree, mount)
@@ -234,5 +234,5 @@ def pivot(tree: Namespace, old: Mount, new: Mount, place: Location) -> None:
     if before is not None:
         tree.mounts[before] = new
     old.at = place
-    place.dentry.mounted = True
+    place.dentry.mount_on()
     tree.mounts[place] = old

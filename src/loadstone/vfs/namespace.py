@@ -259,7 +259,7 @@ class Namespace:
         if above is not None and place.dentry is place.mount.root and isinstance(place.inode, EmptyDirectory):
             mount.at = place = above  # it was only there to be mounted on
         self.number(mount)
-        place.dentry.mounted = True
+        place.dentry.mount_on()
         self.mounts[place] = mount
         return mount
 

@@ -12,6 +12,27 @@ static void mounted(const char *name) {
   printf("     %d mounts of %s\n", found, name);
 }
 
+/* Mounts on what is in /proc, whose directories remember no names. */
+static void over_processes(void) {
+  T(mkdir("p", 0777));
+  T(mount("none", "p", "proc", 0, 0));
+  T(mount("p/sys", "p/sys", 0, MS_BIND, 0));
+  T(mount("none", "p/sys", 0, MS_BIND | MS_REMOUNT | MS_RDONLY, 0));
+  mounted("/p/sys proc ro,");
+  T(access("p/sys/kernel/domainname", W_OK));
+  T(access("p/sys/kernel/domainname", R_OK));
+  T(mount("/dev/null", "p/meminfo", 0, MS_BIND, 0));
+  show("p/meminfo");
+  T(umount("p/meminfo"));
+  T(umount("p/meminfo"));
+  T(umount("p"));
+  T(umount("p/sys"));
+  T(umount("p/sys"));
+  T(access("p/sys/kernel/domainname", W_OK));
+  T(umount("p"));
+  T(rmdir("p"));
+}
+
 int main(void) {
   setvbuf(stdout, 0, _IOFBF, 1 << 16);
   struct stat status;
@@ -73,6 +94,7 @@ int main(void) {
   T(mount("none", "tree", 0, 0, 0));
   T(mount("nowhere", "tree", 0, MS_BIND, 0));
   T(mount("tree/below", "tree", 0, MS_BIND, 0));
+  over_processes();
   if (!geteuid()) {
     T(seteuid(65534));
     T(mount("none", "tree", "tmpfs", 0, 0));
