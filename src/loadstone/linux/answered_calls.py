@@ -34,8 +34,9 @@ class AnsweredCalls:
         self.calls = 0
 
     def may_answer(self) -> bool:
-        """Whether nobody listens to system calls, nor traces a process."""
-        return not self._system_calls.are_watched
+        """Whether nobody listens to the calls of the thread that runs, traces or filters them."""
+        task = self._kernel.scheduler.current
+        return task is not None and not self._system_calls.are_watched(task)
 
     def foreseen(self) -> list[tuple[int, int]]:
         """Number and answer, for the thread that is about to run."""

@@ -68,11 +68,11 @@ class AnsweredReads:
         self.length += length
 
     def is_still(self, process: Process) -> bool:
-        """Whether `process` runs, and nobody looks at system calls: a listener, or a debugger in the machine."""
+        """Whether `process` runs, and nobody looks at its calls: a listener, a filter, a debugger in the machine."""
         current = self._kernel.scheduler.current
         if current is None or current.process is not process:
             return False
-        return not self._calls.are_watched
+        return not self._calls.are_watched(current)
 
     def _forget(self, space: AddressSpace) -> None:
         self._core.forget_answers(space)

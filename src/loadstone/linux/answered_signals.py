@@ -30,7 +30,7 @@ class AnsweredSignals:
     def state(self) -> tuple[int, Actions] | None:
         """What the running thread blocks, and what its process does with signals; None: a change is for the kernel."""
         task = self._kernel.scheduler.current
-        if task is None or self._system_calls.are_watched:
+        if task is None or self._system_calls.are_watched(task):
             return None
         shared = task.process.signals
         if task.signals.pending.mask or shared.pending.mask:

@@ -131,6 +131,7 @@ def _abandon(task: Task, child: Task) -> None:
         from loadstone.linux.namespaces.changing import unborn
 
         unborn(child)
+    child.personal.end()
     process.rejoin(child)
     process.tasks.remove(child)
     if process is not task.process:

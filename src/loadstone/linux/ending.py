@@ -42,7 +42,7 @@ def task_ended(task: Task) -> None:
 
         leave_undo(task)
     if task.personal is not None:
-        task.personal.namespaces = None  # a namespace goes when nobody is in it
+        task.personal.end()
     tracing = linux_of(task).calls.tracing
     if tracing is not None:
         tracing.ended(task)

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from loadstone.linux.ipc.shm import Segment
     from loadstone.linux.namespaces import Namespaces
     from loadstone.linux.namespaces.pids import PidNamespace
+    from loadstone.linux.seccomp.filters import Filter
     from loadstone.linux.timers import PosixTimer
 
 # include/uapi/linux/prctl.h
-PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK, PR_GET_NO_NEW_PRIVS = 3, 7, 30, 39
+PR_GET_DUMPABLE, PR_GET_KEEPCAPS, PR_GET_TIMERSLACK = 3, 7, 30
 PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER = 2, 37
 _NOT_INHERITED = (PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER)
 DEFAULT_SLACK = 50_000  # ns
@@ -91,9 +92,14 @@ class TaskState:
         io_priority: class and level of ioprio_set(2); 0 for none of its own.
         namespaces: those it is in; None where all of them are the machine's first ones.
         undo: what SEM_UNDO will take back when it ends; None while there is nothing.
+        no_new_privileges: PR_SET_NO_NEW_PRIVS.
+        seccomp_mode: 0, or what seccomp(2) made it, with the newest of its filters.
     """
 
-    __slots__ = ("deadline", "io_priority", "namespaces", "policy", "resets_on_fork", "rseq", "undo")
+    __slots__ = (
+        "deadline", "io_priority", "namespaces", "no_new_privileges", "policy", "resets_on_fork", "rseq",
+        "seccomp_filter", "seccomp_mode", "undo",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.rseq: tuple[int, int, int] | None = None
@@ -103,6 +109,9 @@ class TaskState:
         self.io_priority = 0
         self.namespaces: Namespaces | None = None
         self.undo: UndoList | None = None
+        self.no_new_privileges = False
+        self.seccomp_mode = 0
+        self.seccomp_filter: Filter | None = None
 
     def fork(self, *, keeps_rseq: bool) -> TaskState:
         """What a child begins with; in the same memory the area stays the parent's."""
@@ -110,7 +119,18 @@ class TaskState:
         child.rseq = self.rseq if keeps_rseq else None
         child.policy, child.io_priority = self.policy, self.io_priority
         child.namespaces = self.namespaces
+        child.no_new_privileges = self.no_new_privileges
+        child.seccomp_mode, child.seccomp_filter = self.seccomp_mode, self.seccomp_filter
+        if self.seccomp_filter is not None:
+            self.seccomp_filter.hold()
         return child
+
+    def end(self) -> None:
+        """The thread has ended: it is in no namespace and has no filters any more."""
+        self.namespaces = None  # a namespace goes when nobody is in it
+        if self.seccomp_filter is not None:
+            self.seccomp_filter.leave()
+            self.seccomp_filter = None
 
     def reset_on_fork(self, child: Task) -> None:
         """SCHED_RESET_ON_FORK: the child has no real-time priority, and no better nice value than 0."""

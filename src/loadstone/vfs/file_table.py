@@ -154,9 +154,12 @@ class FileTable:
         return self._replace(old, new, cloexec)
 
     def _replace(self, old: int, new: int, cloexec: bool) -> int:
+        return self.put(self.get(old), new, cloexec=cloexec)
+
+    def put(self, file: OpenFile, new: int, *, cloexec: bool = False) -> int:
+        """Have `file` as descriptor `new`, in the place of what that was; EBADF past the limit."""
         if not 0 <= new < self.limit:
             raise LinuxError(EBADF, f"descriptor {new} is not below the limit of {self.limit}")
-        file = self.get(old)
         before = self._files[new] if new < len(self._files) else None
         self._set(new, file, cloexec)
         if before is not None:

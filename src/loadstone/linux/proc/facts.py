@@ -13,7 +13,7 @@ from loadstone.linux.of_task import tracee_of
 from loadstone.linux.proc.machine_text import CpuModel
 from loadstone.linux.proc.text import RLIM_INFINITY, AreaFacts, MemoryFacts, ProcessFacts
 from loadstone.linux.profile import RLIMIT_SIGPENDING, RLIMIT_STACK
-from loadstone.linux.state import PR_GET_NO_NEW_PRIVS, process_state
+from loadstone.linux.state import task_state
 from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, ZERO_PAGE
 from loadstone.memory.residency import with_sharing
 from loadstone.memory.vma import (
@@ -94,7 +94,8 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
     """A process or one of its threads."""
     who, image, space = process.credentials, process.image, process.space
     terminal = jobs.controlling(process)
-    stack = image.stack
+    stack, state = image.stack, task_state(task)
+    newest = state.seccomp_filter
     ignored, caught = _dispositions(process)
     usage, theirs = process.total_usage(), process.children_usage
     # the first thread shows what the whole process took, another one its own
@@ -122,7 +123,8 @@ def process_facts(kernel: Kernel, process: Process, task: Task) -> ProcessFacts:
         signal_limit=process.limits.get(RLIMIT_SIGPENDING, (0, 0))[0],
         capabilities=capabilities_of(who),
         tracer=tracee.tracer.pid if (tracee := tracee_of(task)) is not None else 0,
-        no_new_privileges=process_state(process).settings.get(PR_GET_NO_NEW_PRIVS, 0),
+        no_new_privileges=int(state.no_new_privileges),
+        seccomp=(state.seccomp_mode, sum(1 for _ in newest.chain()) if newest is not None else 0),
         nice=task.nice,
         cpus=kernel.options.cpu_count,
         tty=_terminal_device(terminal),
@@ -155,7 +157,9 @@ def _state(kernel: Kernel, task: Task) -> str:
     tracee = tracee_of(task)
     if tracee is not None and tracee.stop is not None:
         return "t"
-    return "T" if task.state == STOPPED else "S"
+    if task.state == STOPPED:
+        return "T"
+    return "S" if task.pending is None or task.pending.wait.interruptible else "D"
 
 
 def _dispositions(process: Process) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from loadstone.linux.ipc.sysctl import ipc_settings, queue_settings
 from loadstone.linux.of_task import current_task, pids_of
 from loadstone.linux.proc import text
 from loadstone.linux.proc.settings import INT_MIN, Line, Number, Place, fixed
+from loadstone.linux.seccomp.sysctl import seccomp_settings
 
 if TYPE_CHECKING:
     from loadstone.kernel.kernel import Kernel
@@ -87,6 +88,7 @@ def _kernel(kernel: Kernel) -> Settings:
         "pid_max": _pid_max(kernel),
         "random": _random(kernel),
         "randomize_va_space": fixed(0 if kernel.options.aslr is None else 2),
+        "seccomp": seccomp_settings(),
         "tainted": _kept(0),
         "threads-max": fixed(kernel.options.memory_size >> 17),
         "version": fixed(p.version),

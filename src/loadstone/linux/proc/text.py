@@ -64,6 +64,7 @@ class ProcessFacts(NamedTuple):
     signal_limit: int = 0
     capabilities: Sequence[int] = (0, 0, 0, 0)  # effective, permitted, inheritable, bounding set
     no_new_privileges: int = 0
+    seccomp: tuple[int, int] = (0, 0)  # mode, filters
     tracer: int = 0
     nice: int = 0
     cpus: int = 1
@@ -169,8 +170,8 @@ def status(p: ProcessFacts) -> bytes:
         f"CapBnd:\t{p.capabilities[3]:016x}",
         f"CapAmb:\t{0:016x}",
         f"NoNewPrivs:\t{p.no_new_privileges}",
-        "Seccomp:\t0",
-        "Seccomp_filters:\t0",
+        f"Seccomp:\t{p.seccomp[0]}",
+        f"Seccomp_filters:\t{p.seccomp[1]}",
         "Speculation_Store_Bypass:\tthread vulnerable",
         "SpeculationIndirectBranch:\tconditional enabled",
         f"Cpus_allowed:\t{cpu_mask(p.cpus)}",

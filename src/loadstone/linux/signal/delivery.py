@@ -17,6 +17,7 @@ from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTNOINTR
 from loadstone.linux.signal.sending import force, force_fatal, ignores, recalculate, take
 from loadstone.linux.signal.signals import (
     DUMPING,
+    SA_IMMUTABLE,
     SA_NODEFER,
     SA_RESETHAND,
     SA_RESTART,
@@ -61,11 +62,11 @@ def deliver(task: Task) -> None:
     answer = tracee.answer() if tracee is not None else None
     while (info := answer or take(task, ~task.signals.mask)) is not None:
         number = info.number
-        if tracee is not None and answer is None and number != SIGKILL:
+        action = task.process.signals.action(number)
+        if tracee is not None and answer is None and number != SIGKILL and not action.flags & SA_IMMUTABLE:
             tracee.signal_stop(info)
             return
         answer = None
-        action = task.process.signals.action(number)
         if action.handler not in (SIG_DFL, SIG_IGN) and number != SIGKILL:
             _announce(task, info, "handler")
             _handle(task, info, action)

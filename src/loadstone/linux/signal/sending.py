@@ -14,6 +14,7 @@ from loadstone.linux.capabilities import user_shown
 from loadstone.linux.of_task import linux_of, pid_seen, pids_of
 from loadstone.linux.profile import RLIMIT_SIGPENDING
 from loadstone.linux.signal.signals import (
+    DUMPING,
     IGNORED,
     SI_KERNEL,
     SI_MESGQ,
@@ -137,7 +138,29 @@ def _choose(process: Process, number: int) -> None:
     for task in process.tasks:
         if task.state != ENDED and not task.signals.mask & bit(number):
             recalculate(task)
+            if _is_fatal(process, number):
+                process.kernel.scheduler.interrupt(task, killed=True)
             return
+
+
+def _is_fatal(process: Process, number: int) -> bool:
+    """Whether a signal ends the process as SIGKILL does, out of waits that other signals leave alone (sig_fatal).
+
+    What dumps core does not: that has to be delivered first.
+    """
+    if bit(number) & (STOPPING | DUMPING) or process.signals.action(number).handler != SIG_DFL:
+        return False
+    return not bit(number) & IGNORED and not _is_traced(process, number)
+
+
+def fatal_pending(task: Task) -> bool:
+    """Whether a signal is about to end the thread's process, as `_is_fatal` says (fatal_signal_pending)."""
+    left = (task.signals.pending.mask | task.process.signals.pending.mask) & ~task.signals.mask
+    while left:
+        if _is_fatal(task.process, left.bit_length()):
+            return True
+        left &= ~bit(left.bit_length())
+    return False
 
 
 def queue_is_full(process: Process) -> bool:

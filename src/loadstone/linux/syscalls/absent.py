@@ -31,7 +31,6 @@ def _absent(name: str, without: str) -> Callable[[Task], int]:
 
 ABSENT = {
     "CONFIG_NUMA": "get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages",
-    "CONFIG_SECCOMP": "seccomp",
 }
 
 globals().update({name: _absent(name, option) for option, names in ABSENT.items() for name in names.split()})

@@ -56,13 +56,14 @@ _NAMES = {
     "socket_options": """setsockopt getsockopt""",
     "mounting": """mount umount2 pivot_root""",
     "mount_api": """fsopen fsconfig fsmount move_mount open_tree mount_setattr""",
-    "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages seccomp
+    "absent": """get_mempolicy set_mempolicy set_mempolicy_home_node mbind migrate_pages move_pages
         pkey_alloc pkey_free pkey_mprotect""",
     "refused": """swapon swapoff reboot acct settimeofday adjtimex
         clock_adjtime init_module finit_module delete_module kexec_load kexec_file_load bpf open_by_handle_at
         syslog iopl ioperm vhangup quotactl""",
     "unsharing": """unshare setns""",
     "tracing": """ptrace""",
+    "seccomp": """seccomp""",
     "other_memory": """process_vm_readv process_vm_writev""",
     "userfaulting": """userfaultfd""",
 }

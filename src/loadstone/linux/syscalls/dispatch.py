@@ -22,8 +22,11 @@ from loadstone.memory.fault import PageWanted
 from loadstone.wait import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loadstone.events import Events
     from loadstone.kernel.process import Task
+    from loadstone.linux.seccomp.notices import Asking
     from loadstone.linux.tracing.ptrace import StopWait, Tracing
     from loadstone.wait import Blocking, Wait
 
@@ -51,6 +54,11 @@ class Pending:
         self.generator.close()
 
 
+if TYPE_CHECKING:
+    Held = Pending | StopWait | Asking
+    """What a thread waits in when its call is not done."""
+
+
 class SystemCalls:
     """The system calls of one machine, with what they counted.
 
@@ -58,6 +66,7 @@ class SystemCalls:
         unimplemented: calls that were answered with ENOSYS, by name.
         futexes, timers: what calls of different processes share.
         tracing: who is traced by whom; None while nobody ever was.
+        hooked: whether anybody was ever traced, or filters calls: only then a call is looked at before it is made.
     """
 
     def __init__(self, events: Events, isa: str = "x86_64") -> None:
@@ -67,6 +76,7 @@ class SystemCalls:
         self.futexes = Futexes()
         self.timers = Timers()
         self.tracing: Tracing | None = None
+        self.hooked = False
         self._events = events
         self._rows: dict[int, SystemCall] = {}
 
@@ -75,17 +85,21 @@ class SystemCalls:
         """How many calls were made."""
         return sum(row.calls for row in self.registry.used())
 
-    @property
-    def are_watched(self) -> bool:
-        """Whether somebody sees each call as it is made, a listener or a tracer: then a core may answer none itself."""
-        return bool(self._events.syscall) or self.tracing is not None
+    def are_watched(self, task: Task) -> bool:
+        """Whether each call of a thread is seen as it is made, by a listener, a tracer or a filter.
+
+        Then a core may answer none of them by itself.
+        """
+        if self._events.syscall or self.tracing is not None:
+            return True
+        return self.hooked and task.personal is not None and bool(task.personal.seccomp_mode)
 
     def counts(self) -> dict[str, int]:
         """Calls by name, the most frequent first."""
         rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
         return {row.name: row.calls for row in rows}
 
-    def dispatch(self, task: Task, registers: tuple[int, ...] | None = None) -> Pending | StopWait | None:
+    def dispatch(self, task: Task, registers: tuple[int, ...] | None = None) -> Held | None:
         """Run the call in `task`'s registers. None when it is done; its result is then in the registers.
 
         `registers` are given for a call that no instruction made, in the order of CALL_REGISTERS. `OutOfFrames` passes
@@ -94,9 +108,8 @@ class SystemCalls:
         registers = registers or task.context.system_call()
         row = self._rows.get(registers[0]) or self._row(registers[0])
         row.calls += 1
-        if self._events.syscall or self.tracing is not None:
-            stop = self.tracing.before_call(task, registers, self._make) if self.tracing is not None else None
-            return stop or self._watched(task, row, registers)
+        if self._events.syscall or self.hooked:
+            return self._enter(task, registers)
         if row.invoke is None:
             self._unknown(task, row, registers, None)
             return None
@@ -165,15 +178,69 @@ class SystemCalls:
 
         return self._advance(task, Pending(row, registers, wait(), shown), None)
 
-    def _make(self, task: Task) -> Pending | StopWait | None:
+    # -- calls that are looked at: by listeners to events, tracers (kernel: syscall_trace_enter), filters -------------
+
+    def _enter(self, task: Task, registers: tuple[int, ...]) -> Held | None:
+        """First a tracer has its turn, then the thread's filters; then the call is made."""
+        if self.tracing is not None:
+            stop = self.tracing.before_call(task, registers, lambda task: self._filter(task, self.made_of(task)))
+            if stop is not None:
+                return stop
+        return self._filter(task, registers)
+
+    def _filter(self, task: Task, registers: tuple[int, ...]) -> Held | None:
+        if task.personal is None or not task.personal.seccomp_mode:
+            return self.carry_out(task, registers)
+        from loadstone.linux.seccomp.computing import compute
+
+        return compute(self, task, registers)
+
+    def made_of(self, task: Task) -> tuple[int, ...]:
         """The call in a traced thread's registers, which its tracer may have changed."""
         values = task.context.registers()
         registers = tuple(values[name] for name in CALL_REGISTERS)
-        if self.tracing is not None and self.tracing.makes(task, registers):
-            task.context.set_result(-ENOSYS)
-            self.tracing.after_call(task)
-            return None
-        return self._watched(task, self._rows.get(registers[0]) or self._row(registers[0]), registers)
+        if self.tracing is not None:
+            self.tracing.makes(task, registers)
+        return registers
+
+    def skip(self, task: Task, registers: tuple[int, ...], result: int) -> None:
+        """A filter answers in the place of the call."""
+        self._finish(task, self._any_row(registers), registers, result, None)
+
+    def interrupted(self, task: Task, registers: tuple[int, ...]) -> None:
+        """A signal came while a filter's listener was asked about the call: it is made again, or ends in EINTR."""
+        self._restart(task, self._any_row(registers), registers, Interrupted(), None)
+
+    def end_in_place(
+        self, task: Task, registers: tuple[int, ...], status: int, end: Callable[[], None]
+    ) -> StopWait | None:
+        """A filter ends the thread in the place of the call; `status` as wait(2) has it."""
+        return self._end(task, self._any_row(registers), registers, None, status, end)
+
+    def _any_row(self, registers: tuple[int, ...]) -> SystemCall:
+        return self._rows.get(registers[0]) or self._row(registers[0])
+
+    def _end(
+        self, task: Task, row: SystemCall, registers: tuple[int, ...], shown: list[str] | None, status: int,
+        end: Callable[[], object],
+    ) -> StopWait | None:  # fmt: skip
+        """A call that does not return: it is told of before it is carried out, and a tracer has its stop."""
+        if self._events.syscall:
+            self._emit(task, row, registers, 0, shown, None)
+        stop = self.tracing.before_end(task, status, end) if self.tracing is not None else None
+        if stop is None:
+            end()
+        return stop
+
+    def carry_out(self, task: Task, registers: tuple[int, ...]) -> Pending | StopWait | None:
+        """Make a call that tracer and filters have let pass; one of number -1 is left out."""
+        if self.tracing is not None:
+            instead = self.tracing.left_out(task, registers)
+            if instead is not None:
+                task.context.set_result(instead)
+                self.tracing.after_call(task)
+                return None
+        return self._watched(task, self._any_row(registers), registers)
 
     def _watched(self, task: Task, row: SystemCall, registers: tuple[int, ...]) -> Pending | StopWait | None:
         """A call that somebody hears of: a listener to events, or a tracer."""
@@ -183,13 +250,8 @@ class SystemCalls:
 
             shown = strace.before(task, row, registers)
         if row.name in _WITHOUT_RETURN and row.invoke is not None:
-            if self._events.syscall:
-                self._emit(task, row, registers, 0, shown, None)
-            end, status = row.invoke, (registers[1] & 0xFF) << 8
-            stop = self.tracing.before_end(task, status, lambda: end(task, registers)) if self.tracing else None
-            if stop is None:
-                end(task, registers)
-            return stop
+            invoke, status = row.invoke, (registers[1] & 0xFF) << 8
+            return self._end(task, row, registers, shown, status, lambda: invoke(task, registers))
         if row.invoke is None:
             self._unknown(task, row, registers, shown)
             return None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.console import Console
     from loadstone.linux.namespaces.files import NamespaceFile
+    from loadstone.linux.seccomp.notices import Listener
     from loadstone.linux.syscalls.arguments import Address, Fd, IoctlRequest
     from loadstone.linux.userfault import UserFaultFile
     from loadstone.vfs.file import OpenFile
@@ -117,11 +118,11 @@ def terminal_of(file: OpenFile) -> int:
     return fd if fd >= 0 and isatty(fd) else -1
 
 
-def _of_its_kind(call: Call) -> Callable[[Call], int] | None:
+def _of_its_kind(call: Call) -> Callable[[Call], int | Blocking] | None:
     """What answers for a kind of file that has requests of its own."""
     file = call.file
-    if isinstance(file, AnonymousFile) and file.kind == "userfaultfd":
-        return _ask_userfault
+    if isinstance(file, AnonymousFile) and file.kind in _ANONYMOUS:
+        return _ANONYMOUS[file.kind]
     if file.driver:
         return _ask_driver
     if call.request >> 8 == SIOC and file.inode.device == SOCKFS_DEVICE:
@@ -133,6 +134,18 @@ def _ask_userfault(call: Call) -> int:
     from loadstone.linux.syscalls import userfaulting
 
     return userfaulting.answer(call.task, cast("UserFaultFile", call.file), call.request, call.argument)
+
+
+def _ask_filter(call: Call) -> int | Blocking:
+    from loadstone.linux.syscalls import seccomp_notices
+
+    return seccomp_notices.answer(call.task, cast("Listener", call.file), call.request, call.argument)
+
+
+_ANONYMOUS: dict[str, Callable[[Call], int | Blocking]] = {
+    "userfaultfd": _ask_userfault,
+    "seccomp notify": _ask_filter,
+}
 
 
 def _ask_driver(call: Call) -> int:

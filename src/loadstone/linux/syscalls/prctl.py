@@ -14,10 +14,10 @@ from loadstone.linux.state import (
     PR_GET_CHILD_SUBREAPER,
     PR_GET_DUMPABLE,
     PR_GET_KEEPCAPS,
-    PR_GET_NO_NEW_PRIVS,
     PR_GET_PDEATHSIG,
     PR_GET_TIMERSLACK,
     process_state,
+    task_state,
 )
 from loadstone.linux.structs import INT, WORD
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 # include/uapi/linux/prctl.h; those that other modules look at are in linux.state
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_GET_TIMING, PR_SET_TIMING = 1, 4, 8, 13, 14
-PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 15, 16, 21, 23, 24
+PR_SET_NAME, PR_GET_NAME, PR_GET_SECCOMP, PR_SET_SECCOMP, PR_CAPBSET_READ, PR_CAPBSET_DROP = 15, 16, 21, 22, 23, 24
 PR_GET_TSC, PR_SET_TSC, PR_GET_SECUREBITS, PR_SET_SECUREBITS, PR_SET_TIMERSLACK = 25, 26, 27, 28, 29
-PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS = 36, 38, 40
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_GET_TID_ADDRESS = 36, 38, 39, 40
 PR_SET_THP_DISABLE, PR_GET_THP_DISABLE = 41, 42
 
 _NAME_SIZE = 16
@@ -45,9 +45,13 @@ _HIGHEST_SIGNAL = 64
 _TSC_ENABLED = 1
 
 
-@syscall(PARTIAL, "what a process says of itself; ambient capabilities, secure bits and seccomp are refused")
+@syscall(PARTIAL, "what a process says of itself; ambient capabilities and secure bits are refused")
 def prctl(task: Task, option: PrctlOption, argument: Hex, third: ULong, fourth: ULong, fifth: ULong) -> int:
     """prctl(2)."""
+    if option == PR_SET_SECCOMP:
+        from loadstone.linux.syscalls.seccomp import set_mode
+
+        return set_mode(task, argument, third)
     act = _OPTIONS.get(option)
     if act is None:
         raise LinuxError(EINVAL, f"no prctl option {option}")
@@ -155,6 +159,23 @@ def _check_capability(number: int) -> None:
         raise LinuxError(EINVAL, f"no capability {number}")
 
 
+def _get_seccomp(task: Task, argument: int, rest: int) -> int:
+    return task_state(task).seccomp_mode
+
+
+def _set_no_new_privileges(task: Task, argument: int, rest: int) -> int:
+    if argument != 1 or rest:
+        raise LinuxError(EINVAL, "no_new_privs can only be set")
+    task_state(task).no_new_privileges = True
+    return 0
+
+
+def _get_no_new_privileges(task: Task, argument: int, rest: int) -> int:
+    if argument | rest:
+        raise LinuxError(EINVAL)
+    return int(task_state(task).no_new_privileges)
+
+
 def _set_slack(task: Task, argument: int, rest: int) -> int:
     settings = process_state(task.process).settings
     if 0 < argument < 1 << 63:
@@ -179,7 +200,7 @@ _OPTIONS: dict[int, Option] = {
     PR_SET_TIMING: _must_be(0),
     PR_SET_NAME: _set_name,
     PR_GET_NAME: _get_name,
-    PR_GET_SECCOMP: _tells(PR_GET_SECCOMP),
+    PR_GET_SECCOMP: _get_seccomp,
     PR_CAPBSET_READ: _read_bound,
     PR_CAPBSET_DROP: _drop_bound,
     PR_GET_TSC: _writes(PR_GET_TSC, _TSC_ENABLED),
@@ -190,8 +211,8 @@ _OPTIONS: dict[int, Option] = {
     PR_GET_TIMERSLACK: _tells(PR_GET_TIMERSLACK, DEFAULT_SLACK),
     PR_SET_CHILD_SUBREAPER: _keeps_truth(PR_GET_CHILD_SUBREAPER),
     PR_GET_CHILD_SUBREAPER: _writes(PR_GET_CHILD_SUBREAPER),
-    PR_SET_NO_NEW_PRIVS: _keeps(PR_GET_NO_NEW_PRIVS, 1, 1, alone=True),
-    PR_GET_NO_NEW_PRIVS: _tells(PR_GET_NO_NEW_PRIVS, alone=True),
+    PR_SET_NO_NEW_PRIVS: _set_no_new_privileges,
+    PR_GET_NO_NEW_PRIVS: _get_no_new_privileges,
     PR_GET_TID_ADDRESS: _get_tid_address,
     PR_SET_THP_DISABLE: _keeps_truth(PR_GET_THP_DISABLE, alone=True),
     PR_GET_THP_DISABLE: _tells(PR_GET_THP_DISABLE, alone=True),

@@ -13,11 +13,13 @@ from loadstone.linux.signal.signals import HIGHEST, SIGKILL, SIGSTOP, SIGTRAP, U
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls.dispatch import CALL_REGISTERS
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
+from loadstone.linux.syscalls.tracing_filters import check_suspension, get_filter, get_metadata
 from loadstone.linux.tracing import registers as trace_registers
 from loadstone.linux.tracing.inspecting import may_inspect
 from loadstone.linux.tracing.ptrace import (
-    AT_ENTRY,
     AT_EXIT,
+    AT_SECCOMP,
+    BEFORE_CALL,
     EVENT_STOP,
     KNOWN_OPTIONS,
     RUNS,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 TRACEME, PEEKTEXT, PEEKDATA, PEEKUSR, POKETEXT, POKEDATA, POKEUSR, CONT, KILL, SINGLESTEP = range(10)
 GETREGS, SETREGS, GETFPREGS, SETFPREGS, ATTACH, DETACH, SYSCALL = 12, 13, 14, 15, 16, 17, 24
 SETOPTIONS, GETEVENTMSG, GETSIGINFO, SETSIGINFO, GETREGSET, SETREGSET, SEIZE, INTERRUPT, LISTEN = range(0x4200, 0x4209)
-GETSIGMASK, SETSIGMASK, GET_SYSCALL_INFO = 0x420A, 0x420B, 0x420E
+GETSIGMASK, SETSIGMASK, SECCOMP_GET_FILTER, SECCOMP_GET_METADATA, GET_SYSCALL_INFO = range(0x420A, 0x420F)
 _NT_PRSTATUS, _NT_PRFPREG, _NT_X86_XSTATE = 1, 2, 0x202
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _MODES = {CONT: RUNS, SYSCALL: STOPS_AT_CALLS, SINGLESTEP: STEPS}
@@ -52,7 +54,7 @@ _XSAVE_HEADER, _MXCSR_MASK = Struct("<QQ48s"), 0xFFFF
 _XCR0_AT = 464  # in an XSAVE image, where debuggers look for it (struct xstate_fx_sw_bytes)
 
 
-@syscall(PARTIAL, "no watchpoints on reading; no SYSEMU, seccomp and PEEKSIGINFO requests")
+@syscall(PARTIAL, "no watchpoints on reading; no SYSEMU and PEEKSIGINFO requests")
 def ptrace(task: Task, request: Long, pid: Pid, address: Address, data: Address) -> Long:
     """ptrace(2)."""
     tracing = _tracing(task)
@@ -84,7 +86,7 @@ def ptrace(task: Task, request: Long, pid: Pid, address: Address, data: Address)
 def _tracing(task: Task) -> Tracing:
     calls = linux_of(task).calls
     if calls.tracing is None:
-        calls.tracing = Tracing()
+        calls.tracing, calls.hooked = Tracing(), True
     return calls.tracing
 
 
@@ -99,6 +101,8 @@ def _trace_me(task: Task, tracing: Tracing) -> int:
 def _attach(task: Task, tracing: Tracing, other: Task, address: int, data: int, *, seized: bool) -> int:
     if seized and (address or data & ~KNOWN_OPTIONS):
         raise LinuxError(EIO, "PTRACE_SEIZE takes options and no address")
+    if seized:
+        check_suspension(task, data)
     process = task.process
     if other.process is process or other in tracing.tracees or not may_inspect(process, other.process):
         raise LinuxError(EPERM, "one's own threads, those of other users, and who is traced cannot be traced")
@@ -221,6 +225,7 @@ def _check_extended(image: bytes, features: int) -> None:
 def _set_options(task: Task, tracee: Tracee, address: int, data: int) -> None:
     if data & ~KNOWN_OPTIONS:
         raise LinuxError(EINVAL, f"options {data:#x}")
+    check_suspension(task, data)
     tracee.options = data
 
 
@@ -281,9 +286,10 @@ def _get_call(task: Task, tracee: Tracee, size: int, data: int) -> int:
     context, stop = tracee.task.context, tracee.stop
     at = stop.at if stop is not None else 0
     image = _CALL_INFO.pack(at, _AUDIT_ARCH_X86_64, context.pc, context.sp)
-    if at == AT_ENTRY:
+    if at in BEFORE_CALL:
         found = context.registers()
         image += Struct("<7Q").pack(*(found[name] for name in CALL_REGISTERS))
+        image += tracee.message.to_bytes(4, "little") if at == AT_SECCOMP else b""
     elif at == AT_EXIT:
         result = trace_registers.values(tracee)["rax"] & _MASK
         image += WORD.pack(result) + bytes([result > _MASK - 4095])
@@ -314,4 +320,6 @@ _ACTIONS: dict[int, Callable[[Task, Tracee, int, int], int | None]] = {
     SETSIGMASK: _set_mask,
     LISTEN: _listen,
     GET_SYSCALL_INFO: _get_call,
+    SECCOMP_GET_FILTER: get_filter,
+    SECCOMP_GET_METADATA: get_metadata,
 }

@@ -7,6 +7,7 @@ or SIGKILL ends. Several stops in a row (exec's event, then the end of the call)
 
 from __future__ import annotations
 
+from errno import ENOSYS
 from typing import TYPE_CHECKING, Final
 
 from loadstone.kernel.process import ENDED, STOPPED
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from loadstone.wait import Blocking
 
 # include/uapi/linux/ptrace.h
-EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_VFORK_DONE, EVENT_EXIT = range(1, 7)
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_VFORK_DONE, EVENT_EXIT, EVENT_SECCOMP = range(1, 8)
 EVENT_STOP = 128
-O_SYSGOOD, O_EXITKILL = 1, 1 << 20
-KNOWN_OPTIONS = 0xFF | O_EXITKILL
+O_SYSGOOD, O_EXITKILL, O_SUSPEND_SECCOMP = 1, 1 << 20, 1 << 21
+KNOWN_OPTIONS = 0xFF | O_EXITKILL | O_SUSPEND_SECCOMP
 RUNS, STOPS_AT_CALLS, STEPS = range(3)  # how it was let go
-NO_CALL, AT_ENTRY, AT_EXIT = range(3)  # op of PTRACE_GET_SYSCALL_INFO
+NO_CALL, AT_ENTRY, AT_EXIT, AT_SECCOMP = range(4)  # op of PTRACE_GET_SYSCALL_INFO
+BEFORE_CALL = (AT_ENTRY, AT_SECCOMP)
 TRAP_FLAG = 0x100
 _TRACE_TRAP = SigInfo(SIGTRAP, signals.TRAP_TRACE)
 
@@ -57,15 +59,16 @@ class Tracee:
     Attributes:
         tracer: the process that does it. seized: by PTRACE_SEIZE, without the old signals. options: PTRACE_O_….
         stop: why it is stopped, None while it runs; `unreported`: wait(2) has not told of it.
-        mode: how it was let go. message: of the last event, for PTRACE_GETEVENTMSG. call: number and arguments of the
-            system call it is in, or was in last.
+        mode: how it was let go. message: of the last stop, for PTRACE_GETEVENTMSG. call: number and arguments of the
+            system call it is in, or was in last; `instead`: what its tracer has set as the result, should the call be
+            left out.
         listening: stopped with its group, and lets SIGCONT through (PTRACE_LISTEN).
         resumed: what its stops wait for. debug: the debug registers; None until somebody looks at them.
     """
 
     __slots__ = (
-        "_answer", "_coming", "call", "debug", "listening", "message", "mode", "options", "resumed", "seized",
-        "stop", "task", "tracer", "unreported",
+        "_answer", "_coming", "call", "debug", "instead", "listening", "message", "mode", "options", "resumed",
+        "seized", "stop", "task", "tracer", "unreported",
     )  # fmt: skip
 
     def __init__(self, task: Task, tracer: Process, *, seized: bool, options: int = 0) -> None:
@@ -78,6 +81,7 @@ class Tracee:
         self.mode = RUNS
         self.message = 0
         self.call: tuple[int, ...] = (-1, 0, 0, 0, 0, 0, 0)
+        self.instead = -ENOSYS
         self.listening = False
         self.resumed = WaitQueue("its tracer")
         self._coming: list[Stop] = []
@@ -93,8 +97,7 @@ class Tracee:
     def begin(self, stop: Stop) -> StopWait:
         """Stop now: tell the tracer. The wait is returned."""
         self.stop, self.unreported, self.listening = stop, True, False
-        if stop.message or stop.code >> 8:
-            self.message = stop.message
+        self.message = stop.message
         _tell_tracer(self, stop)
         return StopWait(self, stop)
 
@@ -173,7 +176,7 @@ class Tracee:
             same = number == stop.signal.number
             who = self.tracer.credentials.uid
             self._answer = stop.signal if same else signals.from_process(number, self.tracer.pid, who)
-        elif number and stop is not None and stop.at != NO_CALL:  # at a call's stop a signal is sent
+        elif number and stop is not None and stop.at in (AT_ENTRY, AT_EXIT):  # at a call's stop a signal is sent
             sending.send_task(self.task, signals.from_process(number, self.tracer.pid, self.tracer.credentials.uid))
         self.task.kernel.scheduler.wake(self.resumed.wake())
 
@@ -187,7 +190,7 @@ class Tracee:
     def call_ends(self) -> None:
         """The system call is over, or will be made again."""
         if self.mode == STOPS_AT_CALLS:
-            self.soon(Stop(self.call_code, at=AT_EXIT))
+            self.soon(Stop(self.call_code, AT_EXIT, at=AT_EXIT))
         elif self.mode == STEPS:
             self.task.context.write("eflags", self.task.context.read("eflags") & ~TRAP_FLAG)
             sending.send_task(self.task, _TRACE_TRAP)
@@ -271,18 +274,23 @@ class Tracing:
         tracee = self.tracees.get(task)
         if tracee is None:
             return None
-        tracee.call = registers
+        tracee.call, tracee.instead = registers, -ENOSYS
         if tracee.mode != STOPS_AT_CALLS:
             return None
-        return tracee.begin(Stop(tracee.call_code, at=AT_ENTRY, then=lambda: make(task)))
+        return tracee.begin(Stop(tracee.call_code, AT_ENTRY, at=AT_ENTRY, then=lambda: make(task)))
 
-    def makes(self, task: Task, registers: tuple[int, ...]) -> bool:
-        """The thread is let into a call; whether its tracer wants it to be left out: number -1."""
+    def makes(self, task: Task, registers: tuple[int, ...]) -> None:
+        """The thread is let into a call, which may be another one by now."""
         tracee = self.tracees.get(task)
-        if tracee is None:
-            return False
-        tracee.call = registers
-        return registers[0] & _NO_NUMBER == _NO_NUMBER
+        if tracee is not None:
+            tracee.call = registers
+
+    def left_out(self, task: Task, registers: tuple[int, ...]) -> int | None:
+        """The result of a call that its tracer wants to be left out, by number -1; None: it is to be made."""
+        tracee = self.tracees.get(task)
+        if tracee is None or registers[0] & _NO_NUMBER != _NO_NUMBER:
+            return None
+        return tracee.instead
 
     def after_call(self, task: Task) -> None:
         """The call is over, or will be made again."""

@@ -6,12 +6,12 @@ there is a result, -ERESTART… when it is to be made again; outside of one `ori
 
 from __future__ import annotations
 
-from errno import EIO, ENOSYS
+from errno import EIO
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.core_file import REGISTERS
-from loadstone.linux.tracing.ptrace import AT_ENTRY, TRAP_FLAG
+from loadstone.linux.tracing.ptrace import BEFORE_CALL, TRAP_FLAG
 
 if TYPE_CHECKING:
     from loadstone.linux.tracing.ptrace import Tracee
@@ -29,8 +29,8 @@ def values(tracee: Tracee) -> dict[str, int]:
     task = tracee.task
     found = dict(task.context.registers())
     stop, restart = tracee.stop, task.signals.restart
-    if stop is not None and stop.at == AT_ENTRY:
-        found["orig_rax"], found["rax"] = found["rax"], -ENOSYS
+    if stop is not None and stop.at in BEFORE_CALL:
+        found["orig_rax"], found["rax"] = found["rax"], tracee.instead
     elif restart is not None:
         found["orig_rax"], found["rax"] = restart[1], -restart[0]
     elif stop is not None and stop.signal is None:
@@ -56,7 +56,7 @@ def unpack(tracee: Tracee, data: bytes) -> None:
 def put(tracee: Tracee, name: str, value: int) -> None:
     """Set one. Raises LinuxError(EIO) for an address that is none of a program's."""
     context, signals, stop = tracee.task.context, tracee.task.signals, tracee.stop
-    before_call = stop is not None and stop.at == AT_ENTRY
+    before_call = stop is not None and stop.at in BEFORE_CALL
     if name == "orig_rax":
         if before_call:
             context.write("rax", value)
@@ -68,7 +68,9 @@ def put(tracee: Tracee, name: str, value: int) -> None:
         restart = signals.restart
         if restart is not None and value != -restart[0] & _MASK:
             signals.restart = None
-        if not before_call and signals.restart is None:
+        if before_call:
+            tracee.instead = value
+        elif signals.restart is None:
             context.write("rax", value)
     elif name in ("fs_base", "gs_base"):
         if value >= tracee.task.process.space.layout.task_size:
