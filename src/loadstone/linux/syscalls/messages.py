@@ -137,12 +137,18 @@ def _send_message(
         raise LinuxError(EMSGSIZE)
 
     def attempt() -> int:
-        views = gather(task.process.space, segments, 0, size, False) if size else []
-        if sum(map(len, views)) < size:
-            raise LinuxError(EFAULT)
+        views = _whole(task, segments, size)
         return file.socket.send(views, extra, None if name is None else lambda: find(task, file.socket.space, name))
 
     return patiently(task, file, attempt, SO_SNDTIMEO, bool(flags & MSG_DONTWAIT))
+
+
+def _whole(task: Task, segments: Segments, size: int) -> list[memoryview]:
+    """The bytes of a message; EFAULT if part of them is not to be had, since no part of a message is sent."""
+    views = gather(task.process.space, segments, 0, size, False) if size else []
+    if sum(map(len, views)) < size:
+        raise LinuxError(EFAULT)
+    return views
 
 
 def _send_datagram(task: Task, file: SocketFile, segments: Segments, target: Endpoint | None, flags: int) -> Blocking:
@@ -152,11 +158,8 @@ def _send_datagram(task: Task, file: SocketFile, segments: Segments, target: End
         raise LinuxError(EMSGSIZE)
 
     def attempt() -> int:
-        views = gather(task.process.space, segments, 0, size, False) if size else []
-        if sum(map(len, views)) < size:
-            raise LinuxError(EFAULT)
         assert isinstance(file.socket, UdpSocket)
-        return file.socket.send_to(views, target)
+        return file.socket.send_to(_whole(task, segments, size), target)
 
     return patiently(task, file, attempt, SO_SNDTIMEO, bool(flags & MSG_DONTWAIT))
 
