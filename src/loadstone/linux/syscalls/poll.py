@@ -172,12 +172,17 @@ def _answer(task: Task, address: int, polled: Polled, revents: list[int], ready:
     return ready
 
 
-def _wait(task: Task, address: int, polled: Polled, deadline: int | None) -> Blocking:
-    watch = Watch(watched(task, polled))
-    # With nothing to wait for there are still signals; the queue also says so to the scheduler.
+def _wait_on(task: Task, watch: Watch, deadline: int | None) -> Wait:
+    """What the caller waits for. With nothing to watch there are still signals; their queue tells the scheduler so."""
     wait = watch.wait(deadline)
     if not wait.queues and wait.host_fd < 0:
         wait = wait._replace(queues=(task.signals.arrival,))
+    return wait
+
+
+def _wait(task: Task, address: int, polled: Polled, deadline: int | None) -> Blocking:
+    watch = Watch(watched(task, polled))
+    wait = _wait_on(task, watch, deadline)
     try:
         while True:
             reason = yield wait
@@ -241,17 +246,9 @@ def _select(
     microseconds: bool,
 ) -> Blocking:
     wanted = [int.from_bytes(one, "little") if one else 0 for one in sets]
-    polled: Polled = []
-    for fd in range(max(one.bit_length() for one in wanted)):
-        events = sum(bits for one, bits in zip(wanted, (READABLE, WRITABLE, EXCEPTIONAL), strict=True) if one >> fd & 1)
-        if events:
-            if fd not in task.process.files:
-                raise LinuxError(EBADF)
-            polled.append((fd, events))
+    polled = _polled_of(task, wanted)
     watch = Watch(watched(task, polled))
-    wait = watch.wait(deadline)
-    if not wait.queues and wait.host_fd < 0:
-        wait = wait._replace(queues=(task.signals.arrival,))
+    wait = _wait_on(task, watch, deadline)
     try:
         reason = TIMED_OUT if _past(task, deadline) else ""
         while True:
@@ -270,6 +267,18 @@ def _select(
         if one is not None:
             copy_out(task.process.space, address, bits.to_bytes(len(one), "little"))
     return ready
+
+
+def _polled_of(task: Task, wanted: list[int]) -> Polled:
+    """What the three sets of select(2) ask, as poll(2) has it; EBADF for a descriptor that is not open."""
+    polled: Polled = []
+    for fd in range(max(one.bit_length() for one in wanted)):
+        events = sum(bits for one, bits in zip(wanted, (READABLE, WRITABLE, EXCEPTIONAL), strict=True) if one >> fd & 1)
+        if events:
+            if fd not in task.process.files:
+                raise LinuxError(EBADF)
+            polled.append((fd, events))
+    return polled
 
 
 def _ready_sets(task: Task, polled: Polled, wanted: list[int]) -> list[int]:
