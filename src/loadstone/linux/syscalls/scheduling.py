@@ -61,9 +61,7 @@ def sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Address) -> int:
     present = (1 << task.kernel.options.cpu_count) - 1
     wanted = int.from_bytes(copy_in(task.process.space, mask, min(size, 1024)), "little") & present
     target = task_of(task, pid)
-    who, whom = task.process.credentials, target.process.credentials
-    if who.euid not in (0, whom.uid, whom.euid):
-        raise LinuxError(EPERM, "another user's thread")
+    _demand_same_user(task, target)
     if not wanted:
         raise LinuxError(EINVAL, "none of these CPUs exists")
     target.affinity = wanted
@@ -96,9 +94,7 @@ def sched_setscheduler(task: Task, pid: Pid, policy: Policy, parameters: Address
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
     target = task_of(task, pid)
-    policy_only = policy & ~_RESET_ON_FORK
-    _demand_settable(task, target, policy_only, priority)
-    _set_policy(target, policy_only, priority)
+    _settle_policy(task, target, policy & ~_RESET_ON_FORK, priority)
     task_state(target).resets_on_fork = bool(policy & _RESET_ON_FORK)
     return 0
 
@@ -120,24 +116,27 @@ def sched_setparam(task: Task, pid: Pid, parameters: Address) -> int:
         raise LinuxError(EINVAL)
     (priority,) = read_struct(task, parameters, INT)
     target = task_of(task, pid)
-    policy = task_state(target).policy
-    _demand_settable(task, target, policy, priority)
-    _set_policy(target, policy, priority)
+    _settle_policy(task, target, task_state(target).policy, priority)
     return 0
 
 
-def _demand_settable(task: Task, target: Task, policy: int, priority: int) -> None:
-    """As _demand_policy, by calls that say no times: not SCHED_DEADLINE."""
+def _settle_policy(task: Task, target: Task, policy: int, priority: int) -> None:
+    """Set policy and priority by a call that says no times: not SCHED_DEADLINE. Raises as _demand_policy."""
     if policy == SCHED_DEADLINE:
         raise LinuxError(EINVAL, "SCHED_DEADLINE is for sched_setattr")
     _demand_policy(task, target, policy, priority)
+    _set_policy(target, policy, priority)
+
+
+def _demand_same_user(task: Task, target: Task) -> None:
+    who, whom = task.process.credentials, target.process.credentials
+    if who.euid not in (0, whom.uid, whom.euid):
+        raise LinuxError(EPERM, "another user's thread")
 
 
 def _demand_policy(task: Task, target: Task, policy: int, priority: int) -> None:
     """EINVAL for a policy or priority that there is not, EPERM where it is not allowed."""
-    who, whom = task.process.credentials, target.process.credentials
-    if who.euid not in (0, whom.uid, whom.euid):
-        raise LinuxError(EPERM, "another user's thread")
+    _demand_same_user(task, target)
     if policy in _REAL_TIME:
         if not 1 <= priority <= 99:
             raise LinuxError(EINVAL, f"a real-time priority of {priority}")
@@ -145,7 +144,7 @@ def _demand_policy(task: Task, target: Task, policy: int, priority: int) -> None
             raise LinuxError(EPERM, "real-time scheduling needs privilege")
     elif policy not in (*_FAIR, SCHED_DEADLINE) or priority:
         raise LinuxError(EINVAL, f"policy {policy} with priority {priority}")
-    elif policy == SCHED_DEADLINE and who.euid != 0:
+    elif policy == SCHED_DEADLINE and task.process.credentials.euid != 0:
         raise LinuxError(EPERM, "SCHED_DEADLINE needs privilege")
 
 
