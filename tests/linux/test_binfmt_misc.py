@@ -15,6 +15,7 @@ from loadstone.linux.exec.program import Program
 from loadstone.linux.profile import RLIM_INFINITY
 from support.exec_world import HostWorld
 from support.misc_kernel import MiscKernel
+from support.run import loadstone, native
 
 ENVIRONMENT = [b"HOME=/home/user"]
 
@@ -148,3 +149,30 @@ def test_the_path_decides_the_extension(kernel: MiscKernel, world: HostWorld, pl
     both = Both(kernel, world, b":e:E::ext::/bin/false:")
     assert both.same(str(plain), b"x") == "ok"
     assert both.same(f"{place}/file.ext/", b"x") == "ENOTDIR"
+
+
+REPLACED = """
+cp /bin/echo interpreter
+for flags in "" F O OF; do
+  echo ":e$flags:E::ext$flags::$PWD/interpreter:$flags" > /proc/sys/fs/binfmt_misc/register
+  printf text > "file.ext$flags"
+  chmod 755 "file.ext$flags"
+done
+mv interpreter elsewhere
+printf '#!/bin/cat\n' > interpreter
+chmod 755 interpreter
+for flags in "" F O OF; do ./file.ext$flags x; echo " status $?"; done
+rm interpreter elsewhere
+for flags in "" F O OF; do ./file.ext$flags x 2> /dev/null; echo " status $?"; done
+rm -f file.ext*
+"""
+
+
+@pytest.mark.usefixtures("kernel")
+def test_an_interpreter_opened_when_it_is_registered(tmp_path: Path) -> None:
+    """Flag F: what becomes of its name afterwards does not matter. Registered and replaced by the program itself."""
+    mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && "
+    line = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount + REPLACED]
+    wanted, got = native(*line, cwd=tmp_path), loadstone("run", "/bin/sh", "-c", REPLACED, cwd=tmp_path)
+    assert wanted.status == 0, wanted.errors
+    assert (got.text, got.status) == (wanted.text, wanted.status), got.errors

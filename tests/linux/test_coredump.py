@@ -211,6 +211,32 @@ def test_what_gdb_says(crash: str, tmp_path: Path) -> None:
     assert ours == native
 
 
+FLOATS = """
+#include <stdint.h>
+int main(void) {
+  static const uint64_t wide[4] = {0x1111111122222222, 3, 0x5555, 0x7777777788888888};
+  static const double half = 0.5;
+  uint32_t mxcsr = 0x3f80; /* round down */
+  __asm__ volatile("ldmxcsr %0; fldl %1; movups %2, %%xmm6" :: "m"(mxcsr), "m"(half), "m"(wide));
+  if (__builtin_cpu_supports("avx")) __asm__ volatile("vmovups %0, %%ymm5" :: "m"(wide));
+  *(volatile int *)0x30 = 1;
+}
+"""
+
+
+def test_floating_point_registers(compiled: Compiler, tmp_path: Path) -> None:
+    """What gdb finds of x87, SSE and, where the core has XSAVE, AVX."""
+    if shutil.which("gdb") is None:
+        pytest.skip("gdb is not installed")
+    both = Both(tmp_path, compiled(FLOATS, "static", "-O1"))
+    asked = ["p $st0", "p $fctrl", "p $fstat", "p $ftag", "p/x $mxcsr", "p/x $xmm6"]
+    if any(kind == NT_X86_XSTATE for _, kind, _ in both.cores[1].notes):
+        asked += ["p/x $ymm5", "p/x $ymm6"]
+    ours, native = (gdb(both.program, path, *asked) for path in (both.files[0], both.native_files[0]))
+    assert "= 0.5\n" in native and "0x3f80" in native
+    assert ours == native
+
+
 THREADS = """
 #include <pthread.h>
 #include <unistd.h>

@@ -140,6 +140,21 @@ def test_set_id_bits_are_ignored_and_that_is_said(compiled: Compiler, tmp_path: 
     assert "ignored" not in loadstone("run", str(program)).errors
 
 
+def test_set_id_bits_of_a_file_count_where_its_format_says_so(tmp_path: Path) -> None:
+    """Flag C of binfmt_misc: the interpreter would run with the credentials of the file it is given."""
+    file = tmp_path / "file.ext"
+    file.write_text("text\n")
+    try:
+        os.chown(file, -1, os.getegid() + 1)
+    except PermissionError:
+        pytest.skip("only root can give a file to another group")
+    file.chmod(0o2755)
+    for flags, told in (("", False), ("O", False), ("C", True)):
+        done = loadstone("run", "--binfmt", f":e:E::ext::/bin/true:{flags}", str(file))
+        assert done.status == 0, done.errors
+        assert (f"set-group-ID bits were ignored: {file} ran" in done.errors) == told
+
+
 IDS = """
 #include <stdio.h>
 #include <sys/auxv.h>
