@@ -39,7 +39,7 @@ class Shootdown:
     def changed(self, root: int, start: int, end: int, frames: Sequence[int] = ()) -> None:
         """Entries in [start, end) allow less than before or lost accessed or dirty bits, or have moved.
 
-        `frames` are those that moved: the entries themselves no longer tell.
+        `frames` are those behind the entries that changed; without any they are looked up, but for those that moved.
         """
         for core in self._listeners:
             core.invalidate(root, start, end, frames)

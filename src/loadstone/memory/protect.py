@@ -6,7 +6,7 @@ from errno import EACCES, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, FRAME_MASK, ZERO_PAGE, permissions
+from loadstone.machine.paging import ACCESSED, COUNTED, DIRTY, FRAME_MASK, ZERO_PAGE, frames_of, permissions
 from loadstone.memory.accounting import is_accountable
 from loadstone.memory.flags import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from loadstone.memory.lock import populate_vma
@@ -136,7 +136,7 @@ def _change_entries(space: AddressSpace, vma: Vma, start: int, end: int) -> None
     words = memory.words
     bits = page_bits(vma)
     writable = permissions(vma.flags & PROTECTION)
-    touched = False
+    changed: list[int] = []
     for _, slot, entry in space.page_table.entries(start, end):
         new = entry & _KEPT | bits
         if vma.flags & WRITE:
@@ -148,6 +148,6 @@ def _change_entries(space: AddressSpace, vma: Vma, start: int, end: int) -> None
                 new = entry & _KEPT | writable
         if new != entry:
             words[slot] = new
-            touched = True
-    if touched:
-        space.shootdown.changed(space.page_table.root, start, end)
+            changed.append(entry)
+    if changed:
+        space.shootdown.changed(space.page_table.root, start, end, frames_of(changed))
