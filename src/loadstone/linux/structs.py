@@ -41,6 +41,11 @@ STATX_ATTR_AUTOMOUNT, STATX_ATTR_MOUNT_ROOT, STATX_ATTR_DAX = 0x1000, 0x2000, 0x
 _UNIQUE_OFFSET = 1 << 31  # MNT_UNIQUE_ID_OFFSET
 
 
+def signed(value: int) -> int:
+    """The low 32 bits of a register or word as the C int that the kernel takes them for."""
+    return (value & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000
+
+
 class Attributes(Protocol):
     """What `stat` and its relatives tell about a file, as every inode of the vfs has it. Times in ns since 1970."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from loadstone.errors import LinuxError
 from loadstone.linux.anon_inodes import AnonymousFile
 from loadstone.linux.signal import sending, signals
+from loadstone.linux.structs import signed
 from loadstone.vfs.file import WouldBlock, total
 from loadstone.vfs.flags import POLLIN, POLLRDNORM
 from loadstone.vfs.regular import scatter
@@ -104,6 +105,6 @@ def record(info: SigInfo) -> bytes:
     elif info.code != signals.SI_KERNEL:
         pid, uid = first, second
     uint, ulong = 0xFFFFFFFF, (1 << 64) - 1
-    number = (number & uint ^ 0x80000000) - 0x80000000
+    number = signed(number)
     head = (info.number, info.errno, info.code, pid & uint, uid & uint, 0, tid & uint, 0, overrun & uint, 0)
     return _LAYOUT.pack(*head, status, number, pointer & ulong, user_time, system_time, address)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.of_task import linux_of
-from loadstone.linux.structs import WORD
+from loadstone.linux.structs import WORD, signed
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.memory.user import copy_out
 from loadstone.memory.vma import MAYWRITE, SHARED
@@ -151,17 +151,13 @@ def _set_hint(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 
 def _same_file(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     try:
-        return int(task.process.files.get(_signed(argument)) is file)
+        return int(task.process.files.get(signed(argument)) is file)
     except LinuxError:
         raise LinuxError(EBADF) from None
 
 
 def _created(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     return int(file.created)
-
-
-def _signed(argument: int) -> int:
-    return (argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
 
 def _setpipe(task: Task, fd: int, file: OpenFile, argument: int) -> int:

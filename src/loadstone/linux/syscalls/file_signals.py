@@ -19,7 +19,7 @@ from loadstone.linux.signal.file_owners import (
     owner_of,
 )
 from loadstone.linux.signal.signals import HIGHEST
-from loadstone.linux.structs import INT, OWNER_EX, OWNER_IDS
+from loadstone.linux.structs import INT, OWNER_EX, OWNER_IDS, signed
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_ASYNC
 from loadstone.vfs.locks import READ, UNLOCK, WRITE
@@ -43,14 +43,9 @@ FIOSETOWN, SIOCSPGRP, FIOGETOWN, SIOCGPGRP = SOCKET_REQUESTS = range(0x8901, 0x8
 _LOWEST_INT = -(1 << 31)
 
 
-def _signed(argument: int) -> int:
-    """The argument as the int that the kernel takes it for."""
-    return (argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-
-
 def set_owner(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     """F_SETOWN: a process, or with a minus a group, or with 0 nobody."""
-    _set_owner(task, file, _signed(argument))
+    _set_owner(task, file, signed(argument))
     return 0
 
 
@@ -137,7 +132,7 @@ def get_signal(task: Task, fd: int, file: OpenFile, argument: int) -> int:
 
 def set_lease(task: Task, fd: int, file: OpenFile, argument: int) -> int:
     """F_SETLEASE: take one, change it, give it back. EAGAIN, EACCES for the file of somebody else, EINVAL."""
-    kind = _signed(argument)
+    kind = signed(argument)
     if kind not in (READ, WRITE, UNLOCK):
         raise LinuxError(EINVAL)
     who, inode = task.process.credentials, file.inode

@@ -10,6 +10,7 @@ from loadstone.linux.futexes import MATCH_ANY, Waiter, futexes_of, key_of, read_
 from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.refusals import AbsentError
 from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
+from loadstone.linux.structs import signed
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_time
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
@@ -143,11 +144,6 @@ def _wake_op(task: Task, address: int, second: int, count: int, count2: int, cod
     if verdicts[comparison]:
         woken += futexes.wake(second_key, max(count2, 1))
     return woken
-
-
-def signed(value: int) -> int:
-    """The low 32 bits as a C int."""
-    return (value & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000
 
 
 def _signed12(value: int) -> int:

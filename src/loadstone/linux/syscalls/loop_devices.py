@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
 from loadstone.linux.refusals import count_refusal
-from loadstone.linux.structs import INT
+from loadstone.linux.structs import INT, signed
 from loadstone.vfs.loop import AUTOCLEAR, DIRECT_IO, PARTSCAN, READ_ONLY, SECTOR, BlockOpen, LoopControl, LoopDisk
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def answer(call: Call) -> int:
 
 
 def _control(call: Call, file: LoopControl) -> int:
-    number = (call.argument & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000
+    number = signed(call.argument)
     if call.request == LOOP_CTL_GET_FREE:
         return file.devices.free()
     if call.request == LOOP_CTL_ADD:

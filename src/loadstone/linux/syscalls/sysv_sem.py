@@ -13,6 +13,7 @@ from loadstone.linux.ipc.objects import ipc_of
 from loadstone.linux.ipc.sem_undo import undo_list_of
 from loadstone.linux.ipc.semaphores import SEM_UNDO, SEMAEM, SEMVMX, Operation, SemaphoreSet, Step
 from loadstone.linux.of_task import pid_seen
+from loadstone.linux.structs import signed
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import read_time
 from loadstone.memory.user import copy_in, copy_out
@@ -100,7 +101,7 @@ def semctl(task: Task, number: Int, semaphore: Int, command: Int, argument: ULon
     if command in (IPC_SET, IPC_RMID):
         return _change(task, number, command, argument)
     if command == SETVAL:
-        return _set_value(task, number, semaphore, (argument & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000)
+        return _set_value(task, number, semaphore, signed(argument))
     if command in (GETALL, SETALL):
         return _all(task, number, command, argument)
     if command in (GETPID, GETVAL, GETNCNT, GETZCNT):

@@ -14,7 +14,7 @@ from loadstone.linux import jobs
 from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.linux.refusals import count_refusal
 from loadstone.linux.signal.signals import SIGTTOU
-from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
+from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def _sets_modes(size: int) -> Callable[[Call], int]:
 def _with_number(call: Call) -> int:
     """TCSBRK, TCFLSH, TCXONC: the argument itself is the number; -1 and the like stay what they are."""
     jobs.must_be_foreground(call.task, SIGTTOU)
-    return call.host_number((call.argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000)
+    return call.host_number(signed(call.argument))
 
 
 def _need_terminal(call: Call) -> None:

@@ -12,7 +12,7 @@ from loadstone.linux.children import pack_usage, wait_for_child
 from loadstone.linux.of_task import pid_meant, pid_seen
 from loadstone.linux.pidfd import PidFile
 from loadstone.linux.signal.signals import SIGCHLD
-from loadstone.linux.structs import INT
+from loadstone.linux.structs import INT, signed
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import FULL, syscall
 from loadstone.linux.syscalls.transfer import write_struct
@@ -64,7 +64,7 @@ def _wait4(task: Task, pid: int, status: int, options: int, usage: int) -> Block
     if report is None:
         return 0
     if status:
-        write_struct(task, status, INT, _signed(report.status))
+        write_struct(task, status, INT, signed(report.status))
     if usage:
         copy_out(task.process.space, usage, pack_usage(report.usage))
     return report.pid
@@ -131,7 +131,3 @@ def _write_info(task: Task, address: int, report: Report | None) -> None:
         who = (pid_seen(process, report.pid), user_shown(process.credentials, report.uid), report.value)
     write_struct(task, address, _SIGNO_ERRNO_CODE, *head)
     write_struct(task, address + _WHO_OFFSET, _WHO, *who)
-
-
-def _signed(word: int) -> int:
-    return (word ^ 0x8000_0000) - 0x8000_0000
