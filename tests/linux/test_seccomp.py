@@ -65,3 +65,65 @@ def test_file_sandboxes_itself() -> None:
     traced = loadstone("run", "--trace", "syscall", "--", *line)
     if "seccomp(" not in traced.errors and "PR_SET_SECCOMP" not in traced.errors:
         pytest.skip("this file(1) is built without libseccomp")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here")
+def test_the_trace_reads_as_straces(compiled: Compiler) -> None:
+    program = compiled(TRACED, "static")
+    wanted = _calls(native("strace", program).errors)
+    got = _calls(loadstone("run", "--trace", "syscall", "--", program).errors)
+    assert got == wanted
+    assert len(wanted) > 15
+
+
+def _calls(text: str) -> list[str]:
+    """The lines from the first seccomp call on, with single spaces, without addresses."""
+    lines = [" ".join(line.replace("loadstone: ", "").split()) for line in text.splitlines()]
+    first = next(index for index, line in enumerate(lines) if "SECCOMP" in line)
+    return [_without_addresses(line) for line in lines[first:] if "SECCOMP" in line.upper() or "get" in line]
+
+
+def _without_addresses(line: str) -> str:
+    words = [("N" if word.strip("{},;)").rpartition("=")[2].startswith("0x7f") else word) for word in line.split()]
+    return " ".join(words)
+
+
+TRACED = r"""
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void caught(int number) {}
+int main(void) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 13),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getuid, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP | 2),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getgid, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  unsigned actions[] = {0x80000000, 0, 0x30000, 0x50000, 0x7fc00000, 0x7ff00000, 0x7ffc0000, 0x7fff0000, 0x12345678};
+  struct seccomp_notif_sizes sizes;
+  signal(SIGSYS, caught);
+  for (int i = 0; i < 9; i++) syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &actions[i]);
+  syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes);
+  syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0x7f, &program);
+  syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, 0L);
+  syscall(SYS_seccomp, 9, 1, 0L);
+  syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 1, 0L);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_GET_SECCOMP);
+  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+  syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
+  prctl(PR_GET_SECCOMP);
+  syscall(SYS_getppid);
+  syscall(SYS_getuid);
+  syscall(SYS_getgid);
+  syscall(SYS_getegid);
+  ioctl(-1, SECCOMP_IOCTL_NOTIF_RECV, 0L);
+  return 0;
+}
+"""

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from loadstone.linux.strace import calls
 from loadstone.linux.strace.calls import CALLS, LATE, LAYOUTS, LOOKS_AT_RESULT
 from loadstone.linux.strace.flags import FLAGS
+from loadstone.linux.strace.seccomp import SECCOMP
 from loadstone.linux.strace.sockets import SOCKETS
 from loadstone.linux.strace.structs import STRUCTURES
 from loadstone.linux.strace.times import TIMES
 from loadstone.linux.strace.values import VALUES, Formatter, Subject, address
+from loadstone.linux.structs import signed
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.syscalls.registry import SystemCall
 
-FORMATTERS: dict[str, Formatter] = {**VALUES, **STRUCTURES, **TIMES, **FLAGS, **SOCKETS, **CALLS}
+FORMATTERS: dict[str, Formatter] = {**VALUES, **STRUCTURES, **TIMES, **FLAGS, **SOCKETS, **CALLS, **SECCOMP}
 
 
 def before(task: Task, row: SystemCall, registers: tuple[int, ...]) -> list[str]:
@@ -88,5 +90,5 @@ def _cut(value: int, width: int) -> int:
     if width == 1:
         return (value ^ 1 << 63) - (1 << 63)
     if width == 2:
-        return (value & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)
+        return signed(value)
     return value & (0, 0, 0, 0xFFFF_FFFF, 0xFFFF)[width] if width else value

@@ -20,6 +20,7 @@ from loadstone.linux.clone_flags import (
 )
 from loadstone.linux.signal import signals
 from loadstone.linux.strace.flags import PRCTL_STRINGS, bits, clone_text, named, numbers, open_flags
+from loadstone.linux.strace.seccomp import PR_SET_SECCOMP, mode, prctl_arguments
 from loadstone.linux.strace.structs import poll_events, signal_set
 from loadstone.linux.strace.times import time_spec
 from loadstone.linux.strace.values import Formatter, Subject, address, hexadecimal, peek, quote, whole
@@ -169,6 +170,8 @@ def prctl_argument(subject: Subject) -> str:
         return quote(text[:15], cut=not end)
     if option == 1:
         return signals.name(subject.value) if subject.value else "0"
+    if option == PR_SET_SECCOMP:
+        return mode(subject.value)
     return str(subject.value) if subject.value < 1 << 16 else hexadecimal(subject)
 
 
@@ -232,6 +235,8 @@ def _count_used(name: str, arguments: tuple[int, ...]) -> int:
         command = arguments[1] & 0x7F
         return _FUTEX_ARGUMENTS[command] if command < len(_FUTEX_ARGUMENTS) else 6
     if name == "prctl":
+        if arguments[0] == PR_SET_SECCOMP:
+            return prctl_arguments(arguments[1])
         return 1 if arguments[0] in _NO_ARGUMENT else 2 if arguments[0] in _ONE_ARGUMENT else 5
     if name == "fcntl":
         return 2 if arguments[1] in _BARE else 3
@@ -355,10 +360,10 @@ CALLS: dict[str, Formatter] = {
 }
 _LATE = (
     "ioctl_argument wait_status rusage epoll_events out_cpus groups clone_arguments out_itimerspec statfs out_name "
-    "random_bytes directory_name out_message out_option_value out_int out_pair siginfo remaining tms"
+    "random_bytes directory_name out_message out_option_value out_int out_pair siginfo remaining tms seccomp_argument"
 )
 LATE = frozenset(_LATE.split())
-LOOKS_AT_RESULT = ("remaining", "ioctl_argument")  # shown after a call that failed, too
+LOOKS_AT_RESULT = ("remaining", "ioctl_argument", "seccomp_argument")  # shown after a call that failed, too
 LAYOUTS: dict[str, tuple[str, ...]] = {
     name: tuple("" if part == "." else part for part in layout.split())
     for name, layout in {
@@ -418,6 +423,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         "clock_nanosleep": ". . . remaining",
         "nanosleep": ". remaining",
         "ioctl": ". . ioctl_argument",
-        "prctl": ". prctl_argument . . .",
+        "prctl": ". prctl_argument prctl_third . .",
+        "seccomp": "seccomp_operation seccomp_flags seccomp_argument",
     }.items()
 }

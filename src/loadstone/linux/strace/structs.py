@@ -7,6 +7,7 @@ from struct import Struct
 from loadstone.linux.signal import signals
 from loadstone.linux.signal.signals import SigInfo
 from loadstone.linux.strace.flags import ACTION_FLAGS, STACK_FLAGS, named, statx_fields
+from loadstone.linux.strace.seccomp import signal_fields
 from loadstone.linux.strace.values import VECTOR_LIMIT, Formatter, Subject, address, peek, quote, struct, whole
 
 _TYPES = {0o010000: "S_IFIFO", 0o020000: "S_IFCHR", 0o040000: "S_IFDIR", 0o060000: "S_IFBLK", 0o100000: "S_IFREG",
@@ -95,6 +96,7 @@ _CODES_OF = {
     "SIGFPE": "FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB",
     "SIGILL": "ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK",
     "SIGTRAP": "TRAP_BRKPT TRAP_TRACE",
+    "SIGSYS": "SYS_SECCOMP SYS_USER_DISPATCH",
 }
 _CHILD = Struct("<iIi4xqq")
 _SENT = Struct("<iIQ")
@@ -131,6 +133,8 @@ def signal_info(info: SigInfo) -> str:
     if code in (0, -6):
         pid, uid, _ = _SENT.unpack_from(fields)
         return f"{{{head}, si_pid={pid}, si_uid={uid}}}"
+    if name == "SIGSYS" and code == signals.SYS_SECCOMP:
+        return f"{{{head}, {signal_fields(info)}}}"
     if own and name != "SIGCHLD":
         where = int.from_bytes(fields[:8], "little")
         return f"{{{head}, si_addr={hex(where) if where else 'NULL'}}}"
