@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Key = tuple[object, int]
 """A private futex: address space and address. A shared one: the mapped file and the offset in it."""
 
+# include/uapi/linux/futex.h
+WAIT, WAKE, _FD, REQUEUE, CMP_REQUEUE, WAKE_OP, LOCK_PI, UNLOCK_PI, TRYLOCK_PI, WAIT_BITSET, WAKE_BITSET = range(11)
+WAIT_REQUEUE_PI, CMP_REQUEUE_PI, LOCK_PI2 = 11, 12, 13
+PRIVATE, CLOCK_REALTIME = 128, 256
 MATCH_ANY = 0xFFFF_FFFF  # FUTEX_BITSET_MATCH_ANY
 
 

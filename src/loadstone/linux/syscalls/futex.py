@@ -6,7 +6,30 @@ from errno import EAGAIN, EINVAL, ETIMEDOUT
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.futexes import MATCH_ANY, Waiter, futexes_of, key_of, read_word, wake, write_word
+from loadstone.linux.futexes import (
+    CLOCK_REALTIME,
+    CMP_REQUEUE,
+    CMP_REQUEUE_PI,
+    LOCK_PI,
+    LOCK_PI2,
+    MATCH_ANY,
+    PRIVATE,
+    REQUEUE,
+    TRYLOCK_PI,
+    UNLOCK_PI,
+    WAIT,
+    WAIT_BITSET,
+    WAIT_REQUEUE_PI,
+    WAKE,
+    WAKE_BITSET,
+    WAKE_OP,
+    Waiter,
+    futexes_of,
+    key_of,
+    read_word,
+    wake,
+    write_word,
+)
 from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.refusals import AbsentError
 from loadstone.linux.signal.restart import ERESTART_RESTARTBLOCK, ERESTARTSYS, Restart
@@ -20,10 +43,6 @@ if TYPE_CHECKING:
     from loadstone.linux.syscalls.arguments import Address, FutexOp, UHex, UInt
     from loadstone.wait import Blocking
 
-# include/uapi/linux/futex.h
-WAIT, WAKE, _FD, REQUEUE, CMP_REQUEUE, WAKE_OP, LOCK_PI, UNLOCK_PI, TRYLOCK_PI, WAIT_BITSET, WAKE_BITSET = range(11)
-WAIT_REQUEUE_PI, CMP_REQUEUE_PI, LOCK_PI2 = 11, 12, 13
-PRIVATE, CLOCK_REALTIME = 128, 256
 _KNOW_REALTIME = (WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2)
 _TIMED = (WAIT, LOCK_PI, LOCK_PI2, WAIT_BITSET, WAIT_REQUEUE_PI)
 _WITH_OWNERS = (LOCK_PI, UNLOCK_PI, TRYLOCK_PI, WAIT_REQUEUE_PI, CMP_REQUEUE_PI, LOCK_PI2)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.lean import NamedTuple
-from loadstone.linux.futexes import Waiter, futexes_of, key_of, read_word
+from loadstone.linux.futexes import PRIVATE, Waiter, futexes_of, key_of, read_word
 from loadstone.linux.futexes import wake as wake_up
 from loadstone.linux.of_task import monotonic_ahead
 from loadstone.linux.signal.restart import ERESTARTSYS, Restart
-from loadstone.linux.syscalls.futex import PRIVATE, requeue, wait_on
+from loadstone.linux.syscalls.futex import requeue, wait_on
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
 from loadstone.linux.syscalls.time import MONOTONIC, REALTIME
 from loadstone.linux.syscalls.transfer import read_time

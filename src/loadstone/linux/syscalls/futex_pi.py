@@ -9,11 +9,20 @@ from errno import EAGAIN, EINVAL, ETIMEDOUT
 from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
-from loadstone.linux.futexes import MATCH_ANY, Waiter, futexes_of, key_of, read_word
+from loadstone.linux.futexes import (
+    CMP_REQUEUE_PI,
+    MATCH_ANY,
+    TRYLOCK_PI,
+    UNLOCK_PI,
+    WAIT_REQUEUE_PI,
+    Waiter,
+    futexes_of,
+    key_of,
+    read_word,
+)
 from loadstone.linux.pi_futexes import acquire, ownership_of, release
 from loadstone.linux.signal.restart import ERESTARTNOINTR, Restart
 from loadstone.linux.structs import signed
-from loadstone.linux.syscalls.futex import CMP_REQUEUE_PI, TRYLOCK_PI, UNLOCK_PI, WAIT_REQUEUE_PI
 from loadstone.wait import TIMED_OUT, Interrupted, Wait
 
 if TYPE_CHECKING:
