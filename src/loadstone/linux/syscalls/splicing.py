@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.anon_inodes import AnonymousFile
-from loadstone.linux.syscalls.copying import BUFFER, Copy, offset_at, store_offset
+from loadstone.linux.syscalls.file_transfer import BUFFER, Copy, offset_at, store_offset
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.readwrite import broken_pipe, gather, read_segments, segments_at, wait_for
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
