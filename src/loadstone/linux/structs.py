@@ -1,4 +1,4 @@
-"""The C structures of the x86-64 system-call interface that concern files: packing and unpacking, nothing else.
+"""C structures and integers of the x86-64 system-call interface, above all of files: packing and unpacking, no more.
 
 Layouts are those of the kernel's `include/uapi` headers and `arch/x86/include/uapi/asm/stat.h`; all little-endian.
 """
