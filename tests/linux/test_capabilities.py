@@ -137,3 +137,24 @@ int main(int count, char **words) {
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may lower the bounding set")
 def test_the_bounding_set(compiled: Compiler) -> None:
     assert len(same(compiled(BOUND)).text.splitlines()) == 25
+
+
+# Gives up all capabilities, or those above the first byte, and executes a program with and without no_new_privs.
+GIVEN_UP = r"""
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+kept, no_new = int(sys.argv[1]), int(sys.argv[2])
+header = struct.pack("Ii", 0x20080522, 0)
+if no_new:
+    print(libc.prctl(38, 1, 0, 0, 0), flush=True)
+print(libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)), flush=True)
+os.execvp("sh", ["sh", "-c", "grep -E 'CapPrm|CapEff|NoNew' /proc/self/status | sed 's/: *.*\\(..\\)$/ \\1/'"])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+@pytest.mark.parametrize("kept", [0, 0x41])
+@pytest.mark.parametrize("no_new", [0, 1])
+def test_exec_under_no_new_privs_gives_none_back(kept: int, no_new: int) -> None:
+    said = same("python3", "-c", GIVEN_UP, str(kept), str(no_new)).text
+    assert (f"CapEff {kept:02x}" in said) == bool(no_new)

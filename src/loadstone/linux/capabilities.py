@@ -104,15 +104,17 @@ def change_user(who: Credentials, uid: int, euid: int, suid: int, *, keeps: bool
     who.capabilities = held._replace(effective=effective, permitted=permitted)
 
 
-def execute_with(who: Credentials) -> None:
+def execute_with(who: Credentials, *, no_new: bool = False) -> None:
     """exec of a file without capabilities of its own: root has all of the bounding set again, others none.
 
-    The saved user number is the effective one already.
+    The saved user number is the effective one already. `no_new`: of PR_SET_NO_NEW_PRIVS, none that it has not now.
     """
     held = capabilities_of(who)
     who.capabilities = None
-    if held.inheritable or held.bound != ALL_CAPABILITIES:
+    if held.inheritable or held.bound != ALL_CAPABILITIES or no_new:
         fresh, most = capabilities_of(who), held.bound | held.inheritable
+        if no_new:
+            most &= held.permitted
         who.capabilities = held._replace(effective=fresh.effective & most, permitted=fresh.permitted & most)
 
 

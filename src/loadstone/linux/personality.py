@@ -296,7 +296,7 @@ class Linux:
         process.image = image
         process.name = task.name = image.name
         process.executable = image.program.location
-        _settle_credentials(process.credentials)
+        _settle_credentials(process.credentials, task_state(task).no_new_privileges)
         if process.files.shared:  # with another process (kernel: unshare_files)
             shared, process.files = process.files, process.files.clone()
             shared.drop()
@@ -368,9 +368,12 @@ def _error_code(bad: BadAccess) -> int:
     return code
 
 
-def _settle_credentials(who: Credentials) -> None:
-    """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones."""
+def _settle_credentials(who: Credentials, no_new: bool) -> None:
+    """Set-user-ID bits are ignored, as under `no_new_privs`; the saved numbers follow the effective ones.
+
+    `no_new`: PR_SET_NO_NEW_PRIVS was used.
+    """
     who.suid = who.fsuid = who.euid
     who.sgid = who.fsgid = who.egid
     if who.capabilities is not None:
-        execute_with(who)
+        execute_with(who, no_new=no_new)
