@@ -10,6 +10,7 @@ import time
 import pytest
 
 from support.compilers import Compiler
+from support.endings import end_by_three
 from support.run import ENVIRONMENT, loadstone, run_command
 
 # 2^33 pages, of which each is asked for by itself.
@@ -32,7 +33,7 @@ def test_timeout_ends_it(compiled: Compiler) -> None:
     done = loadstone("run", "--timeout", "0.5", "--memory", "1G", "--", compiled(BUSY, "static"))
     assert done.status == 124
     assert done.errors.startswith("loadstone: the time of --timeout is up")
-    assert time.monotonic() - before < 20
+    assert time.monotonic() - before < 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -42,9 +43,8 @@ def test_signals_end_it(number: signal.Signals, compiled: Compiler) -> None:
         assert process.stdout is not None and process.stderr is not None
         assert os.read(process.stdout.fileno(), 5) == b"busy\n"
         time.sleep(0.5)  # until it is in the call
-        for _ in range(3):  # the program itself sees none of them before its call is over, as natively
-            process.send_signal(number)
-            time.sleep(0.2)
-        assert process.wait(20) == 128 + number
+        # the program itself sees none of them before its call is over, as natively
+        end_by_three(lambda: process.send_signal(number), lambda: process.poll() is not None)
+        assert process.returncode == 128 + number
         said = b"loadstone: killed by SIGTERM\n" if number == signal.SIGTERM else b""  # a shell is quiet about SIGINT
         assert process.stderr.read() == said

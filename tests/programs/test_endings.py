@@ -19,9 +19,8 @@ from pathlib import Path
 import pytest
 
 from support.compilers import Compiler
+from support.endings import PATIENCE, end_by_three
 from support.run import ENVIRONMENT, loadstone, native, run_command, same, shell_status
-
-PATIENCE = 30.0  # seconds for something that takes far less than one
 
 
 class Terminal:
@@ -59,6 +58,10 @@ class Terminal:
                 with suppress(OSError):  # EIO: the program has closed its side
                     self.output += os.read(self.master, 4096)
         raise AssertionError(f"still running: {self.output!r}")
+
+    def has_ended(self) -> bool:
+        """Whether there is a status to be had."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _read_the_rest(self) -> None:
         """What the program printed last may come after its end."""
@@ -122,9 +125,7 @@ def test_the_third_control_c_ends_the_machine(compiled: Compiler) -> None:
     """A program that ignores SIGINT must not hold the terminal for ever."""
     with terminal("/bin/bash", "-c", "trap '' INT; echo ready; while :; do :; done") as ours:
         ours.wait_for(b"ready")
-        for _ in range(3):
-            ours.type(b"\x03")
-            time.sleep(0.2)
+        end_by_three(lambda: ours.type(b"\x03"), ours.has_ended)
         assert ours.status() == 130
 
 
@@ -203,9 +204,7 @@ def test_sigterm_and_sighup_are_for_the_program() -> None:
 
 def test_the_third_sigterm_ends_the_machine() -> None:
     with started("trap '' TERM; echo ready; while :; do :; done") as process:
-        for _ in range(3):
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.2)
+        end_by_three(lambda: process.send_signal(signal.SIGTERM), lambda: process.poll() is not None)
         assert process.wait(PATIENCE) == 143
 
 
@@ -232,16 +231,14 @@ def test_timeout_ends_a_loop_without_system_calls(compiled: Compiler) -> None:
     start = time.monotonic()
     got = loadstone("run", "--timeout", "1", compiled("spin", "static"), timeout=PATIENCE)
     assert got.status == 124
-    assert 0.9 < time.monotonic() - start < 10
+    assert 0.9 < time.monotonic() - start < PATIENCE
     assert "timeout" in got.errors
     assert "Traceback" not in got.errors
 
 
 def test_timeout_ends_a_program_that_waits() -> None:
-    start = time.monotonic()
-    got = loadstone("run", "--timeout", "0.5", "/bin/sleep", "100", timeout=PATIENCE)
+    got = loadstone("run", "--timeout", "0.5", "/bin/sleep", "1000", timeout=PATIENCE)
     assert got.status == 124
-    assert time.monotonic() - start < 10
 
 
 def test_timeout_leaves_a_short_program_alone() -> None:
@@ -273,8 +270,8 @@ def test_closed_pipe_ends_the_producer_as_natively(program: list[str]) -> None:
 
 def test_closed_pipe_when_sigpipe_is_ignored() -> None:
     """Then the write fails with EPIPE, and the program says so."""
-    script = "import signal, time, os, sys\nsignal.signal(signal.SIGPIPE, signal.SIG_IGN)\ntime.sleep(0.5)\n"
-    script += "try:\n    os.write(1, b'x')\nexcept BrokenPipeError:\n    sys.exit(7)"
+    script = "import signal, os, sys\nsignal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
+    script += "try:\n    while True: os.write(1, b'x')\nexcept BrokenPipeError:\n    sys.exit(7)"
     program = ["/usr/bin/python3", "-c", script]
     assert pipeline(program, "true")[1] == 7
     assert pipeline(run_command(*program), "true")[1] == 7
