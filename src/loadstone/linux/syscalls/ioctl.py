@@ -19,7 +19,7 @@ from loadstone.linux.refusals import count_refusal
 from loadstone.linux.structs import INT
 from loadstone.linux.syscalls.lookup import open_file
 from loadstone.linux.syscalls.registry import PARTIAL, syscall
-from loadstone.linux.syscalls.terminal import TERMINAL, TIOCCONS, TIOCLINUX, TIOCSTI, refused
+from loadstone.linux.syscalls.terminal import FIONREAD, TERMINAL, TIOCCONS, TIOCLINUX, TIOCSTI, refused
 from loadstone.memory.user import copy_in, copy_out
 from loadstone.vfs.flags import O_ASYNC, O_NONBLOCK, S_IFCHR, S_IFMT
 from loadstone.vfs.open_files import SeekableFile
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from loadstone.wait import Blocking
 
 # include/uapi/asm-generic/ioctls.h
-FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIOQSIZE = 0x541B, 0x5421, 0x5450, 0x5451, 0x5452, 0x5460
+FIONBIO, FIONCLEX, FIOCLEX, FIOASYNC, FIOQSIZE = 0x5421, 0x5450, 0x5451, 0x5452, 0x5460
 # include/uapi/linux/fs.h
 FIBMAP, FIGETBSZ = 1, 2
 FICLONE, FICLONERANGE, FIDEDUPERANGE = 0x40049409, 0x4020940D, 0xC0189436

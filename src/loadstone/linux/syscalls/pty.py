@@ -15,7 +15,6 @@ from loadstone.linux.of_task import pid_seen
 from loadstone.linux.signal.signals import SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls import terminal as any_terminal
-from loadstone.linux.syscalls.ioctl import FIONREAD
 from loadstone.vfs.flags import O_CLOEXEC
 from loadstone.vfs.pty import MasterFile, SlaveFile
 from loadstone.vfs.terminal_modes import CONTROL_CHARACTERS, VSTART, VSTOP, Modes
@@ -320,7 +319,7 @@ PSEUDO_TERMINAL: dict[int, Callable[[Call], int]] = {
     any_terminal.TCSBRKP: _drain,
     any_terminal.TCXONC: _flow,
     any_terminal.TCFLSH: _flush,
-    FIONREAD: _bytes_to_read,
+    any_terminal.FIONREAD: _bytes_to_read,
     any_terminal.TIOCOUTQ: _bytes_to_write,
     any_terminal.TIOCGWINSZ: _get_size,
     any_terminal.TIOCSWINSZ: _set_size,
