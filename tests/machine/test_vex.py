@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
 
 import pytest
 
-from loadstone.machine import assembling, native_code, vex_loop
+from loadstone.machine import native_code
 from loadstone.machine.executable_page import ExecutablePage
 from loadstone.machine.vex import find_vex
 from machine.code import assemble, find, lengths, text_of
@@ -79,14 +78,6 @@ def test_an_instruction_that_is_cut_off_is_not_judged() -> None:
     assert find_vex(code[:-1]) == -1
 
 
-@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objcopy")), reason="gcc or objcopy is not installed")
-@pytest.mark.skipif(not native_code.supported(), reason="the search is x86-64 code")
-def test_the_bytes_are_vex_s_assembled() -> None:
-    code, symbols = assembling.assemble("vex.s")
-    assert code == vex_loop.CODE
-    assert symbols["find_vex"] == 0
-
-
 def some_code(choose: random.Random) -> bytes:
     """Up to forty bytes, of which many are prefixes, parts of opcodes or ModRM bytes with a SIB byte."""
     frequent = bytes.fromhex("c4 c5 62 0f 38 3a 66 67 f2 f3 48 40 41 f6 f7 44 84 04 05 25 8d e2 e3 77 f0 f5")
@@ -96,8 +87,9 @@ def some_code(choose: random.Random) -> bytes:
 @pytest.mark.skipif(not native_code.supported(), reason="the search is x86-64 code")
 def test_the_machine_code_finds_what_the_python_code_does() -> None:
     choose = random.Random(1)
-    page = ExecutablePage(vex_loop.CODE, near=0)
-    search = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_char_p, ctypes.c_long)(page.address)
+    page = ExecutablePage(native_code._CODE, near=0)
+    address = page.address + native_code._OFFSETS["find_vex"]
+    search = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_char_p, ctypes.c_long)(address)
     libc = text_of(find("libc.so.6"))[1]
     boundaries = [at for at, _, _ in lengths(libc[:50_000])]
     blocks = [libc[at : at + choose.randrange(1, 60)] for at in choose.choices(boundaries, k=2_000)]

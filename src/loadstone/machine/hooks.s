@@ -48,7 +48,6 @@
     .set ACTIONS, 424
     .set STATUS, 432
     .set REFUSED, 440
-    .set FIND_VEX, 448
 
     .set CALL_REGISTERS, 9
     .set RESULT_REGISTERS, 3
@@ -268,7 +267,7 @@ on_edge:
     push r8
     mov rdi, r11
     mov esi, ecx
-    call [r8 + FIND_VEX]
+    call find_vex
     pop r8
     pop rcx
     pop rdi
@@ -423,3 +422,6 @@ walk:
     ret
 8:  or eax, 1
 9:  ret
+
+    .balign 16, 0xcc
+    .include "vex.s"

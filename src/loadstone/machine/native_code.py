@@ -2,8 +2,8 @@
 
 Unicorn calls a hook as a C function; these are such functions, a few instructions each, that work on one `Control`
 block which Python shares; their source is hooks.s, and a test assembles that again and compares. So is `enter`, the one
-call from Python that sets the result of a system call, runs the program and reads the registers of the next call. Only
-for x86-64 hosts with the System V calling convention.
+call from Python that sets the result of a system call, runs the program and reads the registers of the next call, and
+the search for VEX prefixes of vex.py. Only for x86-64 hosts with the System V calling convention.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 from loadstone.machine.executable_page import ExecutablePage
 from loadstone.machine.unicorn_library import REGISTERS
-from loadstone.machine.vex_loop import CODE as VEX_CODE
 
 # What a hook leaves in Control.reason.
 REASON_NONE, REASON_SYSCALL, REASON_SLICE, REASON_RING, REASON_BREAKPOINT = range(5)
@@ -89,11 +88,10 @@ class Control(ctypes.Structure):
         # What more there is to a stop.
         ("status", c_uint64),  # +432: uc_emu_start's
         ("refused", c_uint64),  # +440: whether the program did what only ring 0 may, for whoever clears it
-        ("find_vex", c_uint64),  # +448: the function of vex_loop.py
     )
 
 
-# hooks.s, assembled.
+# hooks.s, with what it includes, assembled.
 _CODE = bytes.fromhex(
     """
     53415448 83ec0848 89fb8b4b 2085c974 23488bbb c0000000 488bb3d8 00000048
@@ -131,12 +129,12 @@ _CODE = bytes.fromhex(
     004c8993 60010000 4c899b68 0100004c 898b7001 0000488b bbc00000 00488bb3
     48010000 488b9350 010000b9 04000000 ff93b800 0000b801 0000005b c3cccccc
     4889b140 01000089 d0482901 7801c348 c7410802 000000ff a1980000 00cccccc
-    4989c848 8b3e0fb7 4e0a4889 fee80e02 0000756c 498b024c 21d889fa 81e2ff0f
-    0000448d 140a4181 fa001000 0077514c 01c84801 d089ca49 89c385d2 7428440f
+    4989c848 8b3e0fb7 4e0a4889 fee80e02 0000756a 498b024c 21d889fa 81e2ff0f
+    0000448d 140a4181 fa001000 00774f4c 01c84801 d089ca49 89c385d2 7428440f
     b6104180 fac5741f 4180fac4 7511448a 50014180 e21f41fe ca4180fa 02760848
-    ffc0ffca ebd4c357 5141504c 89df89ce 41ff90c0 01000041 58595f48 85c078e6
-    498b4040 498b90f0 00000048 89c648c1 e6044889 3c324889 4c320849 ff404049
-    3b80e800 000072be 49c74008 03000000 498bb8c0 00000041 ffa09800 0000cccc
+    ffc0ffca ebd4c357 5141504c 89df89ce e83b0200 00415859 5f4885c0 78e8498b
+    4040498b 90f00000 004889c6 48c1e604 48893c32 48894c32 0849ff40 40493b80
+    e8000000 72c049c7 40080300 0000498b b8c00000 0041ffa0 98000000 cccccccc
     483b7110 48c74110 ffffffff 740e48c7 41080400 0000ffa1 98000000 c3cccccc
     49ff8820 0100000f 88b60000 00e82e01 00000f85 ab000000 498b0249 21c34c89
     1949c1eb 0c4d8b88 08010000 470fb60c 1983fa11 740b83fa 12741c48 83c820eb
@@ -152,7 +150,40 @@ _CODE = bytes.fromhex(
     004d01ca 4889f048 c1e82725 ff010000 4d8b14c2 4d21da74 4b4d01ca 4889f048
     c1e81e25 ff010000 4d8b14c2 4d21da74 334d01ca 4889f048 c1e81525 ff010000
     4d8b14c2 4d21da74 1b4d01ca 4889f048 c1e80c25 ff010000 4d8d14c2 418b02f7
-    d0a801c3 83c801c3
+    d0a801c3 83c801c3 cccccccc cccccccc 4989f84c 8d1c374c 8d0d0302 00004889
+    fe31d24c 39df0f83 f7000000 0fb60748 ffc7450f b6140141 f6c21074 103c6675
+    0383ca01 3c6775db 83ca02eb d641f6c2 400f85d4 00000041 f6c22074 1983e008
+    09c24c39 df0f83b8 0000000f b60748ff c7450fb6 14013c0f 752c4c39 df0f83a0
+    0000000f b60748ff c7450fb6 94010001 000041f6 c2107424 4c39df0f 83820000
+    0048ffc7 eb1641f6 c2807410 4c39df73 72f60730 740641ba 01000000 41f6c201
+    7405e811 01000041 d1ea4183 e207430f b6841100 02000041 83fa0575 0ff7c202
+    00000074 32b80400 0000eb2b 418d4afd 83f90177 22f7c208 00000075 0ff7c201
+    00000074 12b80200 0000eb0b 4183fa04 7505b808 00000048 01c74c39 df0f86fb
+    feffff48 c7c0ffff ffffc34c 39df73f3 0fb60f48 ffc73cc5 7507b901 000000eb
+    1248ffc7 3cc47505 83e11feb 0648ffc7 83e1074c 39df73cb 440fb617 48ffc731
+    d23cc475 2683f903 741983f9 02751c41 80faf474 16418d82 0effffff 83f80577
+    0aeb0641 80faf075 02ffc283 f901751d 4180fa77 742a470f b6941100 01000041
+    83e21e41 83fa0241 0f94c2eb 0783f903 410f94c2 e81f0000 00450fb6 d24c01d7
+    4c39df0f 875affff ff85d20f 854dfeff ff4889f0 4c29c0c3 4c39df73 3a0fb607
+    48ffc789 c1c1e906 83f90374 2983e007 83f80475 0e4c39df 731d0fb6 0748ffc7
+    83e00783 f901740b 83f90274 0f83f805 740ac348 ffc7c349 8d7b01c3 4883c704
+    c3010101 01020600 00010101 01020600 00010101 01020600 00010101 01020600
+    00010101 01020610 00010101 01020610 00010101 01020610 00010101 01020610
+    00202020 20202020 20202020 20202020 20000000 00000000 00000000 00000000
+    00000040 01101010 10060702 03000000 00020202 02020202 02020202 02020202
+    02030700 03010101 01010101 01010101 01000000 00000000 00000000 00000000
+    000a0a0a 0a000000 00020600 00000000 00020202 02020202 02080808 08080808
+    08030304 00404003 070c0004 00000200 00010101 01000000 00010101 01010101
+    01020202 02020202 020e0e00 02000000 00100010 10000083 87000000 00000001
+    01010101 01010000 00000001 00010101 01010101 01010101 01010101 01010101
+    01010101 01010101 01010101 01010101 01000000 00000000 00110113 01010101
+    01010101 01010101 01010101 01010101 01010101 01010101 01010101 01010101
+    01010101 01010101 01010101 01010101 01030303 03010101 00010101 01010101
+    010e0e0e 0e0e0e0e 0e0e0e0e 0e0e0e0e 0e010101 01010101 01010101 01010101
+    01000000 01030101 01000000 01030101 01010101 01010101 01010103 01010101
+    01010103 01030303 01000000 00000000 00010101 01010101 01010101 01010101
+    01010101 01010101 01010101 01010101 01010101 01010101 01010101 01010101
+    01 00010204 04080304
     """
 )
 _OFFSETS = {
@@ -165,6 +196,7 @@ _OFFSETS = {
     "on_edge": 0x460,
     "on_code": 0x520,
     "on_fill": 0x540,
+    "find_vex": 0x710,
 }
 
 
@@ -204,11 +236,9 @@ class NativeHooks:
         control.result_numbers, control.result_pointers = self._batch(RESULT_REGISTERS, Control.result.offset)
         control.cpuid_numbers, control.cpuid_pointers = self._batch(_CPUID_REGISTERS, Control.cpuid_values.offset)
         self._page = ExecutablePage(_CODE, near=control.start)
-        self._vex_page = ExecutablePage(VEX_CODE, near=control.start)
-        control.find_vex = self._vex_page.address
         base = self._page.address
         self.nothing, self.syscall, self.interrupt, self.cpuid, self.block, self.edge, self.code, self.fill = (
-            base + offset for name, offset in _OFFSETS.items() if name != "on_enter"
+            base + offset for name, offset in _OFFSETS.items() if name not in ("on_enter", "find_vex")
         )
         self.enter: Any = _ENTER(base + _OFFSETS["on_enter"])
 
@@ -222,4 +252,3 @@ class NativeHooks:
     def close(self) -> None:
         """Give the page back; no engine may hold one of the hooks any more."""
         self._page.close()
-        self._vex_page.close()

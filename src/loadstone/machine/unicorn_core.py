@@ -11,7 +11,7 @@ a slice stops the engine, and `run` returns.
     unicorn_traps         from a stop to a trap
     unicorn_signals       changes of signal masks and actions that need no stop
     vex                   no AVX
-    native_code, hooks.s  the hooks that are called too often for Python; hooks_signals.s is a part of it
+    native_code, hooks.s  the hooks that are called too often for Python; hooks_signals.s and vex.s are parts of it
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-# find_vex of vex_loop.py as source: `python -m loadstone.machine.assembling vex.s` prints the bytes for that file; a test
-# assembles this one and compares.
-
-    .intel_syntax noprefix
+# The search for VEX prefixes in a block of code, a part of hooks.s: `vex.find_vex`, for the hook that sees new blocks. One
+# block in twenty has a byte that might be such a prefix, and decoding it in Python takes 15 us: 5 ms of a shell's start.
 
 # What a table says of an opcode: whether a ModRM byte follows, which immediate does, and what kind of byte it is.
     .set MODRM, 0x01
