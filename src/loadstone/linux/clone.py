@@ -70,11 +70,30 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
 
     Raises LinuxError: EINVAL for flags that do not go together, EAGAIN at a limit, ENOMEM, EPERM for namespaces.
     """
-    flags = asked.flags
+    flags, kernel, linux = asked.flags, task.kernel, linux_of(task)
     _check(task, asked)
     _check_limits(task)
-    cgroups = linux_of(task).cgroups
+    cgroups, tracing = linux.cgroups, linux.calls.tracing
     group = cgroups.for_child(task, asked.cgroup if flags & CLONE_INTO_CGROUP else -1) if cgroups is not None else None
+    child = _make(task, asked)
+    if cgroups is not None and group is not None and child.process is not task.process:
+        cgroups.join(child.process, group)
+    if kernel.events.fork:
+        _publish(task, child, flags | asked.exit_signal)
+    stop = tracing.born(task, child, flags, asked.exit_signal) if tracing is not None else None
+    if flags & CLONE_VFORK:
+        child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
+    kernel.start(child)
+    if flags & CLONE_VFORK:
+        return _wait_for_vfork(task, child, stop)
+    if stop is not None and tracing is not None:
+        tracing.tracees[task].soon(stop)
+    return child.tid
+
+
+def _make(task: Task, asked: CloneArguments) -> Task:
+    """The child in its namespaces, with its numbers told; it has not started."""
+    flags = asked.flags
     descriptor = _pidfd_descriptor(task, asked.pidfd) if flags & CLONE_PIDFD else -1
     child = _new_thread(task, asked) if flags & CLONE_THREAD else _new_process(task, asked)
     _start_registers(child, asked)
@@ -86,24 +105,13 @@ def clone(task: Task, asked: CloneArguments) -> int | Blocking:
     except BaseException:  # no frame is left: the call is made again, or its process killed
         _abandon(task, child)
         raise
-    if cgroups is not None and group is not None and child.process is not task.process:
-        cgroups.join(child.process, group)
-    kernel = task.kernel
-    if kernel.events.fork:
-        thread = child.process is task.process
-        how = flags | asked.exit_signal
-        now = kernel.scheduler.time_ns()
-        publish(kernel.events.fork, Fork(task.process.pid, task.tid, child.tid, how, thread, now))
-    tracing = linux_of(task).calls.tracing
-    stop = tracing.born(task, child, flags, asked.exit_signal) if tracing is not None else None
-    if flags & CLONE_VFORK:
-        child.vfork_done = WaitQueue(f"vfork's child {child.tid}")
-    kernel.start(child)
-    if flags & CLONE_VFORK:
-        return _wait_for_vfork(task, child, stop)
-    if stop is not None and tracing is not None:
-        tracing.tracees[task].soon(stop)
-    return child.tid
+    return child
+
+
+def _publish(task: Task, child: Task, how: int) -> None:
+    events, thread = task.kernel.events.fork, child.process is task.process
+    now = task.kernel.scheduler.time_ns()
+    publish(events, Fork(task.process.pid, task.tid, child.tid, how, thread, now))
 
 
 def _enter_namespaces(task: Task, child: Task, asked: CloneArguments) -> None:
