@@ -13,6 +13,8 @@ from support.run import loadstone, native
 
 # Everything that no controller is needed for, which another hierarchy of the host may have.
 SCRIPT = r"""
+until_it_says() { until grep -qx "$1" "$2"; do sleep 0.01; done; }
+until_there_are() { until [ $(wc -l < "$2") = $1 ]; do sleep 0.01; done; }
 mkdir cg; mount -t cgroup2 c cg; cd cg; mkdir $G; cd $G
 ls | grep -v 'pressure\|cpu\|local\|hugetlb\|perf'
 cat cgroup.type cgroup.events cgroup.freeze cgroup.max.depth cgroup.procs cgroup.controllers
@@ -32,28 +34,32 @@ cat cgroup.events sub/cgroup.events
 wc -l < cgroup.procs
 rmdir sub
 echo 1 > cgroup.freeze
-sleep 0.2
+until_it_says 'frozen 1' cgroup.events
 cat cgroup.events sub/cgroup.events
 echo 0 > cgroup.freeze
-sleep 0.1
+until_it_says 'frozen 0' sub/cgroup.events
 cat sub/cgroup.events;
 echo 1 > cgroup.freeze
 (echo 0 > sub/cgroup.procs
 echo thawed) & Q=$!
-sleep 0.3
+until_there_are 2 sub/cgroup.procs
 wc -l < sub/cgroup.procs
+until_it_says 'frozen 1' sub/cgroup.events
 kill -STOP $Q
 kill -CONT $Q
 sleep 0.1
 echo 0 > cgroup.freeze
 wait $Q
-echo 1 > cgroup.freeze; kill -9 $P; wait $P; echo $?; cat sub/cgroup.events; echo 0 > cgroup.freeze
-sh -c 'echo 0 > sub/cgroup.procs; sleep 50 & sleep 51 & wait' & P=$!; sleep 0.3
+echo 1 > cgroup.freeze; kill -9 $P; wait $P; echo $?
+until_it_says 'populated 0' sub/cgroup.events
+cat sub/cgroup.events; echo 0 > cgroup.freeze
+sh -c 'echo 0 > sub/cgroup.procs; sleep 500 & sleep 501 & wait' & P=$!
+until_there_are 3 sub/cgroup.procs
 wc -l < sub/cgroup.procs
 echo 1 > cgroup.kill
 wait $P
 echo $?
-sleep 0.1
+until_it_says 'populated 0' cgroup.events
 cat cgroup.events
 grep ^0 /proc/self/cgroup
 touch x
@@ -82,7 +88,8 @@ mkdir cg; mount -t cgroup2 c cg; cd cg
 echo "+memory +pids" > cgroup.subtree_control; cat cgroup.subtree_control
 mkdir one; cat one/cgroup.controllers one/pids.max one/memory.max
 echo 3 > one/pids.max; echo 20M > one/memory.max; cat one/memory.max
-sh -c 'echo 0 > one/cgroup.procs; sleep 1 & sleep 1 & (sleep 1) & wait'; cat one/pids.events; echo max > one/pids.max
+sh -c 'echo 0 > one/cgroup.procs; sleep 100 & sleep 100 & (sleep 100) & wait'; cat one/pids.events
+echo max > one/pids.max; kill $(cat one/cgroup.procs)
 python3 -c "
 import os
 open('one/cgroup.procs', 'w').write('0')
