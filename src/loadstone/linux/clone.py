@@ -31,7 +31,6 @@ from loadstone.linux.clone_flags import (
     CLONE_VM,
     NAMESPACES,
 )
-from loadstone.linux.ipc.sem_undo import leave_undo, share_undo
 from loadstone.linux.of_task import linux_of, own_tid, pid_seen, tracee_of
 from loadstone.linux.profile import RLIMIT_NPROC
 from loadstone.linux.signal.signals import ProcessSignals, TaskSignals
@@ -133,7 +132,10 @@ def _tell_numbers(task: Task, child: Task, asked: CloneArguments, descriptor: in
 def _abandon(task: Task, child: Task) -> None:
     """Give back what a child holds that was never started."""
     child.context.release()
-    leave_undo(child)
+    if child.personal.undo is not None:
+        from loadstone.linux.ipc.sem_undo import leave_undo
+
+        leave_undo(child)
     process = child.process
     if child.personal.namespaces is not None:
         from loadstone.linux.namespaces.changing import unborn
@@ -281,6 +283,8 @@ def _new_task(task: Task, process: Process, tid: int, flags: int) -> Task:
     child.virtual_time = task.virtual_time
     task_state(task).reset_on_fork(child)
     if flags & CLONE_SYSVSEM:
+        from loadstone.linux.ipc.sem_undo import share_undo
+
         share_undo(task, child)
     return child
 

@@ -10,7 +10,6 @@ from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import user_shown
 from loadstone.linux.children import pack_usage, wait_for_child
 from loadstone.linux.of_task import pid_meant, pid_seen
-from loadstone.linux.pidfd import PidFile
 from loadstone.linux.signal.signals import SIGCHLD
 from loadstone.linux.structs import INT, signed
 from loadstone.linux.syscalls.lookup import open_file
@@ -93,6 +92,8 @@ def waitid(task: Task, which: Int, number: Int, info: Address, options: Int, usa
     elif which == P_PGID and number >= 0:
         selects = _selector(task, -pid_meant(task.process, number))
     elif which == P_PIDFD and number >= 0:
+        from loadstone.linux.pidfd import PidFile
+
         file = open_file(task, number)
         if not isinstance(file, PidFile):
             raise LinuxError(EBADF, f"descriptor {number} is no pidfd")
