@@ -56,18 +56,15 @@ def hang_up_orphans(process: Process, parent: Process | None) -> None:
 
 
 def leave_terminal(process: Process) -> None:
-    """A session leader ends: the foreground group is hung up, the terminal belongs to nobody (disassociate_ctty)."""
+    """A session leader ends: the foreground group is hung up, and the terminal belongs to nobody (disassociate_ctty).
+
+    It goes on, for whoever has it open and for the next session: the user's is taken for a pseudo-terminal, too.
+    """
     terminal = controlling(process) if process.session == process.pid else None
     if terminal is None:
         return
     group, terminal.foreground, terminal.session = terminal.foreground, 0, 0
-    if isinstance(terminal, Console):
-        if group and process.parent is not None:
-            send_group(process.kernel, group, SIGHUP)
-            send_group(process.kernel, group, SIGCONT)
-        return
-    terminal.hang_up()
-    if group:
+    if group and (process.parent is not None or not isinstance(terminal, Console)):
         send_group(process.kernel, group, SIGHUP)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.linux import jobs
 from loadstone.linux.of_task import pid_seen
-from loadstone.linux.signal.signals import SIGTTOU
+from loadstone.linux.signal.signals import SIGINT, SIGQUIT, SIGTSTP, SIGTTOU
 from loadstone.linux.structs import INT, TERMIOS, TERMIOS2, WINSIZE
 from loadstone.linux.syscalls import terminal as any_terminal
 from loadstone.vfs.flags import O_CLOEXEC
@@ -33,7 +33,7 @@ TERMIO = Struct("<4HB8sx")  # struct termio of System V
 TCIFLUSH, TCOFLUSH, TCIOFLUSH = range(3)
 TCOOFF, TCOON, TCIOFF, TCION = range(4)
 SIGWINCH = 28
-_SIGNALS = 64
+_KEYBOARD_SIGNALS = (SIGINT, SIGQUIT, SIGTSTP)
 
 
 def demand_connected(file: OpenFile, request: int) -> None:
@@ -237,10 +237,10 @@ def _leave(call: Call) -> int:
 
 
 def _send_signal(call: Call) -> int:
-    """TIOCSIG: the master sends the foreground group a signal."""
+    """TIOCSIG: the master sends the foreground group a signal as its keys do (pty_signal)."""
     tty = _demand_master(call)
     number = call.argument & 0xFFFFFFFF
-    if not 0 < number <= _SIGNALS:
+    if number not in _KEYBOARD_SIGNALS:
         raise LinuxError(EINVAL)
     if tty.foreground:
         jobs.send_group(call.task.kernel, tty.foreground, number)
