@@ -238,16 +238,7 @@ def _finish(
     mask = layout.mask
     total = _total_mapping_size(loads, mask)
     task_size = rules.task_size(layout.bits)
-    segments = []
-    reserve = total if header.type == ET_DYN or interpreter else 0
-    fixed = header.type != ET_DYN
-    for number, entry in loads:
-        error = _mapping_error(number, entry, reserve, fixed, task_size)
-        error = error or _size_error(
-            number, entry, task_size, interpreter and not fixed, ENOMEM if interpreter else EINVAL
-        )
-        segments.append(_segment(number, entry, error))
-        reserve = 0
+    segments = _segments(loads, task_size, total, fixed=header.type != ET_DYN, interpreter=interpreter)
     if loads and header.type == ET_DYN and not interpreter:
         error = _first_error(loads[0][1], total, path)
         if error is not None:
@@ -271,6 +262,21 @@ def _finish(
         brk=brk,
         error=_interpreter_error(header, total) if interpreter else None,
     )
+
+
+def _segments(
+    loads: list[tuple[int, ProgramHeader]], task_size: int, total: int, *, fixed: bool, interpreter: bool
+) -> list[Segment]:
+    """The PT_LOADs, each with why it will be refused. The first of an image that moves is mapped over all `total`."""
+    segments = []
+    reserve = total if interpreter or not fixed else 0
+    errno, moves = (ENOMEM, not fixed) if interpreter else (EINVAL, False)
+    for number, entry in loads:
+        error = _mapping_error(number, entry, reserve, fixed, task_size)
+        error = error or _size_error(number, entry, task_size, moves, errno)
+        segments.append(_segment(number, entry, error))
+        reserve = 0
+    return segments
 
 
 def _first_error(entry: ProgramHeader, total: int, path: bytes | None) -> LinuxError | None:
