@@ -16,17 +16,31 @@ import pytest
 from support.compilers import Compiler
 from support.run import Completed, loadstone
 
-CRASH = """
+UNTIL_ASLEEP = """
 #define _GNU_SOURCE
-#include <signal.h>
 #include <stdio.h>
+#include <unistd.h>
+static void until_asleep(int process, int thread) {
+  char path[64], state = 0;
+  sprintf(path, "/proc/%d/task/%d/stat", process, thread);
+  while (state != 'S') {
+    FILE *file = fopen(path, "r");
+    fscanf(file, "%*d (%*[^)]) %c", &state);
+    fclose(file);
+    usleep(1000);
+  }
+}
+"""
+CRASH = (
+    UNTIL_ASLEEP
+    + """
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 char big[100000];
 int initialised[5000] = {1};
 /* The C library chooses functions by the CPU, and their addresses stay in registers. */
@@ -60,7 +74,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "quit")) raise(SIGQUIT);
   if (!strcmp(argv[1], "wait")) {
     int parent = getpid();
-    if (!fork()) { usleep(300000); kill(parent, SIGQUIT); _exit(0); }
+    if (!fork()) { until_asleep(parent, parent); kill(parent, SIGQUIT); _exit(0); }
     forget();
     syscall(SYS_pause, 0, 0, 0, 0, 0, 0);
   }
@@ -71,6 +85,7 @@ int main(int argc, char **argv) {
   return inner((int *)0x10, 3) + heap[0];
 }
 """
+)
 ENVIRONMENT = {"A": "1"}
 # Numbers of the process, its times, and what the kernel keeps in pr_flag.
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV, NT_SIGINFO, NT_FILE, NT_X86_XSTATE = (
@@ -237,11 +252,19 @@ def test_floating_point_registers(compiled: Compiler, tmp_path: Path) -> None:
     assert ours == native
 
 
-THREADS = """
+THREADS = (
+    UNTIL_ASLEEP
+    + """
 #include <pthread.h>
-#include <unistd.h>
-static void *wait_for_ever(void *unused) { for (;;) pause(); }
-static void *crash(void *unused) { usleep(300000); *(volatile int *)0x30 = 1; return unused; }
+static volatile int other;
+static void *wait_for_ever(void *unused) { for (other = gettid();;) pause(); }
+static void *crash(void *unused) {
+  while (!other) usleep(1000);
+  until_asleep(getpid(), getpid());
+  until_asleep(getpid(), other);
+  *(volatile int *)0x30 = 1;
+  return unused;
+}
 int main(void) {
   pthread_t first, second;
   pthread_create(&first, 0, wait_for_ever, 0);
@@ -249,6 +272,7 @@ int main(void) {
   pthread_join(second, 0);
 }
 """
+)
 
 
 def test_threads(compiled: Compiler, tmp_path: Path) -> None:
@@ -267,7 +291,7 @@ def test_threads(compiled: Compiler, tmp_path: Path) -> None:
 
 def gdb(program: str, core: Path, *commands: str) -> str:
     line = ["gdb", "-nx", "-batch", *[word for command in commands for word in ("-ex", command)], program, str(core)]
-    said = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60).stdout
+    said = subprocess.run(line, capture_output=True, text=True, check=False).stdout
     said = re.sub(r"\[New LWP \d+\]", "", said)
     said = re.sub(r"(?m)^k[0-7] .*\n", "", said)  # AVX-512's, which Unicorn's CPU does not have
     return re.sub(r"(eflags +)0x(1?)0?(\w+) +\[(.*?)( RF)? \]", r"\1\3 \4", said)  # see _without_resume_flag

@@ -212,12 +212,12 @@ ls -d /usr
 
 
 SHARED = """
-cd /tmp; mkfifo fifo; mkdir a b c b/low; mount --bind b b; mount --make-shared b; mkdir b/sub
+cd /tmp; mkfifo fifo ready; mkdir a b c b/low; mount --bind b b; mount --make-shared b; mkdir b/sub
 mount --bind b c; mkdir c/both; mount -t tmpfs none c/both; touch b/both/there; ls c/both; umount b/both; ls c/both
 unshare -m --propagation unchanged sh -c 'mount -t tmpfs none b/sub; touch b/sub/from-inside; umount c/low
-  mount --make-slave c; mount -t tmpfs none c/low; touch c/low/alone; ls b/sub c/low; read x < fifo
+  mount --make-slave c; mount -t tmpfs none c/low; touch c/low/alone; ls b/sub c/low; echo > ready; read x < fifo
   ls b/low c/low' > log 2>&1 &
-while [ -z "$(ls b/sub)" ]; do sleep 0.01; done
+read x < ready
 ls b/sub c/sub b/low; mount -t tmpfs none b/low; touch b/low/outside; echo > fifo; wait; ls b/sub; cat log
 unshare -m --propagation unchanged sh -c 'umount b/sub'; ls b/sub c/sub
 unshare -m --propagation private sh -c 'mount -t tmpfs none b/sub; touch b/sub/private'; ls b/sub
