@@ -155,6 +155,21 @@ def test_sse_state_can_be_read_and_changed(bare: Bare) -> None:
 # -- slices and kicks -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def not_for_ever() -> Iterator[None]:
+    """A program that nothing ends would run on; the alarm gets the thread out of it."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("not_for_ever")
 def test_an_endless_loop_ends_with_its_slice(bare: Bare) -> None:
     bare.load("1: inc rax; jmp 1b")
     bare.context.pc = CODE
@@ -165,6 +180,7 @@ def test_an_endless_loop_ends_with_its_slice(bare: Bare) -> None:
         assert bare.context.read("rax") > before
 
 
+@pytest.mark.usefixtures("not_for_ever")
 @pytest.mark.parametrize("ticks", [True, False])
 def test_interrupt_from_another_thread_ends_a_loop_at_once(
     bare: Bare, ticks: bool, monkeypatch: pytest.MonkeyPatch
@@ -182,6 +198,7 @@ def test_interrupt_from_another_thread_ends_a_loop_at_once(
     timer.join()
 
 
+@pytest.mark.usefixtures("not_for_ever")
 def test_an_interrupt_before_the_run_is_not_lost(bare: Bare) -> None:
     bare.load("jmp .")
     bare.context.pc = CODE

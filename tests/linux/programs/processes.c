@@ -370,6 +370,24 @@ static void orphans(void) {
   }
   waitpid(a, &s, 0);
   status(s);
+  T(prctl(PR_SET_CHILD_SUBREAPER, 1));
+  fflush(stdout);
+  a = fork();
+  if (a == 0) {
+    char c;
+    pid_t g = fork();
+    if (g == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGUSR2);
+      write(up[1], "r", 1);
+      for (;;) pause();
+    }
+    read(up[0], &c, 1);
+    _exit(0);
+  }
+  report("parent", waitpid(a, &s, 0) == a);
+  report("told of its end", wait(&s) > 0);
+  status(s);
+  T(prctl(PR_SET_CHILD_SUBREAPER, 0));
 }
 
 /* What was written before the fork is both's, what is written after it is each one's own; shared memory is shared. */
