@@ -155,8 +155,8 @@ class Linux:
 
                 return WaitingToucher(task, trap.failure)
             assert isinstance(trap.failure, BadAccess)
-            if trap.failure.access == EXEC and vsyscall.emulate(task, self.calls, trap.failure.address):
-                return None
+            if trap.failure.access == EXEC and vsyscall.stands_for_calls(task, trap.failure.address):
+                return vsyscall.emulate(task, self.calls, trap.failure.address)
             exceptions.force_fault(task, trap.failure, _error_code(trap.failure))
         elif trap.vector == _INT80:
             self._refuse_int80(task)

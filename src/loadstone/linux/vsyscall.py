@@ -18,7 +18,7 @@ from loadstone.memory.user import read_words
 
 if TYPE_CHECKING:
     from loadstone.kernel.process import Task
-    from loadstone.linux.syscalls.dispatch import SystemCalls
+    from loadstone.linux.syscalls.dispatch import Held, SystemCalls
 
 START, _END = 0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000
 _CALLS = {START: (96, 2), START + 0x400: (201, 1), START + 0x800: (309, 2)}  # gettimeofday, time, getcpu; addresses
@@ -26,38 +26,49 @@ _WORD = 8
 _NOT_THERE = (1 << 64) - EFAULT
 
 
-def emulate(task: Task, calls: SystemCalls, address: int) -> bool:
-    """Make the call that `address` stands for and return from it, or send SIGSEGV. False outside of the page.
+def stands_for_calls(task: Task, address: int) -> bool:
+    """Whether an instruction fetched at `address` is one of the page's."""
+    return START <= address < _END and bool(task.process.space.layout.vsyscall)
 
+
+def emulate(task: Task, calls: SystemCalls, address: int) -> Held | None:
+    """Make the call that `address` stands for and return from it, or send SIGSEGV.
+
+    None of the three can wait; what is returned is the wait of a thread about whose call a filter asks somebody.
     Source: emulate_vsyscall.
     """
-    if not START <= address < _END or not task.process.space.layout.vsyscall:
-        return False
-    if not _made(task, calls, address):
-        force(task, from_kernel(SIGSEGV))
-    return True
-
-
-def _made(task: Task, calls: SystemCalls, address: int) -> bool:
-    call = _CALLS.get(address)
-    if call is None:
-        return False
-    number, addresses = call
+    number, addresses = _CALLS.get(address, (-1, 0))
     context = task.context
-    try:
-        (caller,) = read_words(task.process.space, context.sp, 1)
-    except LinuxError:
-        return False
     registers = context.registers()
     arguments = [registers[name] for name in CALL_REGISTERS[1:]]
-    for where in arguments[:addresses]:
-        if where >= TASK_SIZE_MAX:  # write_ok_or_segv
-            force(task, from_fault(SIGSEGV, SEGV_MAPERR, where))
-            return False
-    calls.dispatch(task, (number, *arguments))  # none of the three can wait
-    if context.read("rax") == _NOT_THERE:
+    caller = _caller(task) if number >= 0 and _may_be_written(task, arguments[:addresses]) else None
+    if caller is None:
+        force(task, from_kernel(SIGSEGV))
+        return None
+    context.write("rax", number)  # as a filter's signal shows it
+    held = calls.make_emulated(task, (number, *arguments))
+    if held is None and context.read("rax") == _NOT_THERE:
         context.write("rax", registers["rax"])
-        return False
+        force(task, from_kernel(SIGSEGV))
+        return None
     context.sp += _WORD
     context.pc = caller
+    return held
+
+
+def _caller(task: Task) -> int | None:
+    """Where the call returns to; None where the stack cannot be read."""
+    try:
+        (address,) = read_words(task.process.space, task.context.sp, 1)
+    except LinuxError:
+        return None
+    return address
+
+
+def _may_be_written(task: Task, addresses: list[int]) -> bool:
+    """Whether results may go there; else SIGSEGV says where not (write_ok_or_segv)."""
+    for where in addresses:
+        if where >= TASK_SIZE_MAX:
+            force(task, from_fault(SIGSEGV, SEGV_MAPERR, where))
+            return False
     return True

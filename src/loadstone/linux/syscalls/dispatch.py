@@ -99,13 +99,12 @@ class SystemCalls:
         rows = sorted(self.registry.used(), key=lambda row: (-row.calls, row.number))
         return {row.name: row.calls for row in rows}
 
-    def dispatch(self, task: Task, registers: tuple[int, ...] | None = None) -> Held | None:
+    def dispatch(self, task: Task) -> Held | None:
         """Run the call in `task`'s registers. None when it is done; its result is then in the registers.
 
-        `registers` are given for a call that no instruction made, in the order of CALL_REGISTERS. `OutOfFrames` passes
-        through: it is not the call's to answer.
+        `OutOfFrames` passes through: it is not the call's to answer.
         """
-        registers = registers or task.context.system_call()
+        registers = task.context.system_call()
         row = self._rows.get(registers[0]) or self._row(registers[0])
         row.calls += 1
         if self._events.syscall or self.hooked:
@@ -186,6 +185,11 @@ class SystemCalls:
             stop = self.tracing.before_call(task, registers, lambda task: self._filter(task, self.made_of(task)))
             if stop is not None:
                 return stop
+        return self._filter(task, registers)
+
+    def make_emulated(self, task: Task, registers: tuple[int, ...]) -> Held | None:
+        """A call that no instruction made, in the order of CALL_REGISTERS: a tracer does not hear of it, filters do."""
+        self._any_row(registers).calls += 1
         return self._filter(task, registers)
 
     def _filter(self, task: Task, registers: tuple[int, ...]) -> Held | None:
