@@ -99,7 +99,7 @@ def test_what_is_waited_for_and_zombies() -> None:
 
 
 def test_stopped_processes_and_zombies_are_told_apart() -> None:
-    with Machine(deterministic=True, timeout=20) as machine:
+    with Machine(deterministic=True, timeout=100) as machine:
         states: list[str] = []
 
         def ended(process: Process) -> None:

@@ -20,7 +20,7 @@ LIBRARIES = ("-lrt", "-lpthread")
 @pytest.mark.parametrize("variant", ["pie", "static", "musl-static"])
 def test_every_call_as_natively(name: str, variant: str, compiled: Compiler) -> None:
     musl = ("-Dstrerrorname_np=strerror",) if variant.startswith("musl") else ()
-    done = same(compiled(source_of(name), variant, *LIBRARIES, *musl), timeout=60)
+    done = same(compiled(source_of(name), variant, *LIBRARIES, *musl))
     assert len(done.text.splitlines()) > 80
 
 
@@ -28,7 +28,7 @@ def test_every_call_as_natively(name: str, variant: str, compiled: Compiler) -> 
 def test_segments_that_go_with_who_made_them(compiled: Compiler) -> None:
     if native("unshare", "--ipc", "true").status:
         pytest.skip("an IPC namespace is not to be had here")
-    done = same(compiled(source_of("forced_removal"), "pie"), timeout=60)
+    done = same(compiled(source_of("forced_removal"), "pie"))
     assert len(done.text.splitlines()) > 20
 
 
@@ -166,7 +166,7 @@ def test_perl() -> None:
 def test_fakeroot(tmp_path: Path) -> None:
     needs("fakeroot-sysv")
     script = "touch f; chown 12:34 f; stat -c '%u %g' f; id -u; mknod n c 1 3; stat -c '%F %t %T' n; rm f n"
-    same("fakeroot-sysv", "/bin/sh", "-c", script, cwd=tmp_path, timeout=60)
+    same("fakeroot-sysv", "/bin/sh", "-c", script, cwd=tmp_path)
 
 
 POOL = """
@@ -194,7 +194,7 @@ two.close(); one.close(); one.unlink()
 
 
 def test_python_multiprocessing() -> None:
-    assert "6 b'hello'" in same("/usr/bin/python3", "-c", POOL, timeout=60).text
+    assert "6 b'hello'" in same("/usr/bin/python3", "-c", POOL).text
 
 
 DEADLOCK = r"""
@@ -217,7 +217,7 @@ int main(void) {
 
 
 def test_who_waits_for_what_when_all_wait(compiled: Compiler) -> None:
-    done = loadstone("run", "--", compiled(DEADLOCK, "pie", *LIBRARIES), timeout=60)
+    done = loadstone("run", "--", compiled(DEADLOCK, "pie", *LIBRARIES))
     assert done.status == 125
     for what in ("semaphore 1 of set 0 to reach 2", "a message in queue 0", "a message in the queue /q"):
         assert f"for {what}" in done.errors
@@ -248,5 +248,5 @@ int main(void) {
 
 
 def test_semaphores_and_messages_take_no_more_than_the_machine_has(compiled: Compiler) -> None:
-    done = loadstone("run", "--memory", "64M", "--", compiled(GREEDY), timeout=60)
+    done = loadstone("run", "--memory", "64M", "--", compiled(GREEDY))
     assert done.text == "1 1\n", done.errors

@@ -39,7 +39,7 @@ int main(void) {
 
 
 def test_who_waits_for_what_is_said_of_each_process(compiled: Compiler) -> None:
-    done = loadstone("run", "--", compiled(DEADLOCK, "static"), timeout=30)
+    done = loadstone("run", "--", compiled(DEADLOCK, "static"))
     assert done.status == 125
     assert "every task waits for ever" in done.errors
     assert "(tid 1000) for a child" in done.errors

@@ -108,7 +108,7 @@ def test_devices_and_missing_files_are_no_objects(tmp_path: Path) -> None:
 def test_hostile_files_end_quickly(program: Path) -> None:
     data = program.read_bytes()
     chance = random.Random(4)
-    start = time.monotonic()
+    start = time.process_time()
     for _ in range(400):
         mutated = bytearray(data)
         for _ in range(chance.randrange(1, 12)):
@@ -123,7 +123,7 @@ def test_hostile_files_end_quickly(program: Path) -> None:
         found.symbol_named("main")
         found.section_at_offset(0x1000)
         found.address_of(2**63)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_maps_survive_a_round_trip() -> None:

@@ -86,11 +86,11 @@ def test_who_only_waits_is_ended_and_named() -> None:
 
 def test_all_are_waited_for_on_request() -> None:
     done = loadstone("run", "--wait-all", "/bin/bash", "-c", "(sleep 0.2; echo late) & echo early")
-    assert (done.text, done.status, done.errors) == ("early\nlate\n", 0, "")
+    assert (sorted(done.text.split()), done.status, done.errors) == (["early", "late"], 0, "")
 
 
 def test_a_fork_bomb_ends_with_a_message() -> None:
-    done = loadstone("run", "--max-processes", "60", "/bin/bash", "-c", "f() { f | f & }; f; wait", timeout=60)
+    done = loadstone("run", "--max-processes", "60", "/bin/bash", "-c", "f() { f | f & }; f; wait")
     assert done.status == 137
     assert "wanted more than 60 processes at a time (--max-processes): the machine was switched off" in done.errors
 
@@ -102,7 +102,7 @@ int main(void) { for (;;) if (fork() == 0) _exit(0); }
 
 
 def test_a_flood_of_zombies_ends_with_a_message(compiled: Compiler) -> None:
-    done = loadstone("run", "--max-processes", "200", compiled(ZOMBIES, "static"), timeout=60)
+    done = loadstone("run", "--max-processes", "200", compiled(ZOMBIES, "static"))
     assert done.status == 137
     assert "wanted more than 200 processes at a time" in done.errors
 
@@ -123,7 +123,7 @@ int main(void) {
 
 
 def test_a_memory_bomb_is_killed_and_its_parent_lives(compiled: Compiler) -> None:
-    done = loadstone("run", "--memory", "32M", compiled(MEMORY_BOMB, "static"), timeout=60)
+    done = loadstone("run", "--memory", "32M", compiled(MEMORY_BOMB, "static"))
     assert (done.text, done.status) == ("killed by 9\n", 0)
 
 
@@ -156,7 +156,7 @@ int main(void) {
 
 
 def test_a_call_for_which_another_process_was_killed_goes_on(compiled: Compiler) -> None:
-    done = loadstone("run", "--memory", "32M", compiled(SHORT_OF_MEMORY, "static"), timeout=60)
+    done = loadstone("run", "--memory", "32M", compiled(SHORT_OF_MEMORY, "static"))
     assert (done.text, done.status) == (f"{12 << 20} 9\n", 0)
 
 
