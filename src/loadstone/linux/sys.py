@@ -24,55 +24,35 @@ class _Attribute(GeneratedFile):
     blksize = 4096
 
 
-class _Numbers:
-    """Inode numbers in the order of creation."""
+class _Tree:
+    """Makes files and directories; their inode numbers are in the order of their making. `now`: when that is, in ns."""
 
-    __slots__ = ("last",)
+    __slots__ = ("_number", "now")
 
-    def __init__(self) -> None:
-        self.last = 1
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self._number = 1
 
-    def next(self) -> int:
-        self.last += 1
-        return self.last
+    def file(self, text: str) -> GeneratedFile:
+        data = text.encode() + b"\n"
+        made = _Attribute(lambda: data, device=SYS_DEVICE, inode=self._next(), now_ns=self.now)
+        made.size = 4096
+        return made
+
+    def directory(self, **children: Inode) -> StaticDirectory:
+        return StaticDirectory(children, device=SYS_DEVICE, inode=self._next(), mode=0o755, now_ns=self.now)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
 
 
 def sys_root(kernel: Kernel) -> StaticDirectory:
     """The tree that is mounted on /sys."""
-    numbers, now = _Numbers(), kernel.clock.realtime_ns()
-
-    def file(text: str) -> GeneratedFile:
-        data = text.encode() + b"\n"
-        made = _Attribute(lambda: data, device=SYS_DEVICE, inode=numbers.next(), now_ns=now)
-        made.size = 4096
-        return made
-
-    def directory(**children: Inode) -> StaticDirectory:
-        return StaticDirectory(children, device=SYS_DEVICE, inode=numbers.next(), mode=0o755, now_ns=now)
-
-    def topology(number: int) -> StaticDirectory:
-        """One socket of cores with one thread each."""
-        own = {"core_id": str(number), "physical_package_id": "0"}
-        for name, first, last in (("thread_siblings", number, number), ("core_siblings", 0, count - 1)):
-            own[name] = _mask(first, last)
-            own[f"{name}_list"] = str(first) if first == last else f"{first}-{last}"
-        return directory(**{name: file(text) for name, text in own.items()})
-
-    count = kernel.options.cpu_count
-    cpus = cpu_list(count)
-    each = {f"cpu{number}": directory(topology=topology(number)) for number in range(count)}
-    chosen = kernel.profile.huge_pages
-    modes = " ".join(f"[{mode}]" if mode == chosen else mode for mode in HUGE_PAGE_MODES)
-    cpu = directory(**each, online=file(cpus), possible=file(cpus), present=file(cpus), kernel_max=file("8191"))
-    node = directory(
-        node0=directory(cpumap=file(_mask(0, count - 1)), cpulist=file(cpus)), online=file("0"), possible=file("0")
-    )
-    same_pages = {name: file("0") for name in ("pages_shared", "pages_sharing", "pages_unshared", "run")}
-    memory = directory(
-        ksm=directory(**same_pages),
-        transparent_hugepage=directory(enabled=file(modes), hpage_pmd_size=file(str(2 << 20))),
-    )
-    blocks = BlockDirectories(lambda: kernel.vfs.loops, now)
+    tree = _Tree(kernel.clock.realtime_ns())
+    directory, count = tree.directory, kernel.options.cpu_count
+    cpu, node, memory = _cpus(tree, count), _nodes(tree, count), _memory(tree, kernel.profile.huge_pages)
+    blocks = BlockDirectories(lambda: kernel.vfs.loops, tree.now)
     tops: dict[str, Inode] = {"block": blocks.links(3, "../"), "bus": directory()}
     tops["class"] = directory(block=blocks.links(4, "../../"))
     tops["dev"] = directory(block=blocks.links(5, "../../", by_number=True), char=directory())
@@ -81,6 +61,39 @@ def sys_root(kernel: Kernel) -> StaticDirectory:
     tops["kernel"] = directory(mm=memory)
     tops["module"] = directory()
     return directory(**tops)
+
+
+def _cpus(tree: _Tree, count: int) -> StaticDirectory:
+    """devices/system/cpu: all of them are online."""
+    cpus = cpu_list(count)
+    each = {f"cpu{number}": tree.directory(topology=_topology(tree, number, count)) for number in range(count)}
+    told = {"online": cpus, "possible": cpus, "present": cpus, "kernel_max": "8191"}
+    return tree.directory(**each, **{name: tree.file(text) for name, text in told.items()})
+
+
+def _topology(tree: _Tree, number: int, count: int) -> StaticDirectory:
+    """One socket of cores with one thread each."""
+    own = {"core_id": str(number), "physical_package_id": "0"}
+    for name, first, last in (("thread_siblings", number, number), ("core_siblings", 0, count - 1)):
+        own[name] = _mask(first, last)
+        own[f"{name}_list"] = str(first) if first == last else f"{first}-{last}"
+    return tree.directory(**{name: tree.file(text) for name, text in own.items()})
+
+
+def _nodes(tree: _Tree, count: int) -> StaticDirectory:
+    """devices/system/node: one, with all CPUs."""
+    only = tree.directory(cpumap=tree.file(_mask(0, count - 1)), cpulist=tree.file(cpu_list(count)))
+    return tree.directory(node0=only, online=tree.file("0"), possible=tree.file("0"))
+
+
+def _memory(tree: _Tree, huge_pages: str) -> StaticDirectory:
+    """kernel/mm: no pages are shared for being the same; when huge ones are used, the one mode in brackets."""
+    same_pages = {name: tree.file("0") for name in ("pages_shared", "pages_sharing", "pages_unshared", "run")}
+    modes = " ".join(f"[{mode}]" if mode == huge_pages else mode for mode in HUGE_PAGE_MODES)
+    return tree.directory(
+        ksm=tree.directory(**same_pages),
+        transparent_hugepage=tree.directory(enabled=tree.file(modes), hpage_pmd_size=tree.file(str(2 << 20))),
+    )
 
 
 def _mask(first: int, last: int) -> str:
