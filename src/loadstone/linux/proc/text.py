@@ -133,7 +133,26 @@ def cpu_list(count: int) -> str:
 
 def status(p: ProcessFacts) -> bytes:
     """/proc/PID/status (fs/proc/array.c, proc_pid_status)."""
-    lines = [
+    lines = _status_names(p)
+    if p.memory is not None:
+        lines += _status_memory(p.memory)
+    lines += _status_signals(p)
+    lines += [
+        "Speculation_Store_Bypass:\tthread vulnerable",
+        "SpeculationIndirectBranch:\tconditional enabled",
+        f"Cpus_allowed:\t{cpu_mask(p.cpus)}",
+        f"Cpus_allowed_list:\t{cpu_list(p.cpus)}",
+        "Mems_allowed:\t" + ",".join(["00000000"] * 31 + ["00000001"]),
+        "Mems_allowed_list:\t0",
+        f"voluntary_ctxt_switches:\t{p.voluntary_switches}",
+        f"nonvoluntary_ctxt_switches:\t{p.involuntary_switches}",
+    ]
+    return encode("\n".join(lines) + "\n")
+
+
+def _status_names(p: ProcessFacts) -> list[str]:
+    """What it is called, and as whom it runs."""
+    return [
         f"Name:\t{escape(p.name, chr(10) + chr(92))}",
         f"Umask:\t{p.umask:04o}",
         f"State:\t{STATES[p.state]}",
@@ -154,9 +173,11 @@ def status(p: ProcessFacts) -> bytes:
         ),
         "Kthread:\t0",
     ]
-    if p.memory is not None:
-        lines += _status_memory(p.memory)
-    lines += [
+
+
+def _status_signals(p: ProcessFacts) -> list[str]:
+    """Its threads, its signals, and what it may do."""
+    return [
         f"Threads:\t{p.threads}",
         f"SigQ:\t0/{p.signal_limit}",
         f"SigPnd:\t{p.pending:016x}",
@@ -172,16 +193,7 @@ def status(p: ProcessFacts) -> bytes:
         f"NoNewPrivs:\t{p.no_new_privileges}",
         f"Seccomp:\t{p.seccomp[0]}",
         f"Seccomp_filters:\t{p.seccomp[1]}",
-        "Speculation_Store_Bypass:\tthread vulnerable",
-        "SpeculationIndirectBranch:\tconditional enabled",
-        f"Cpus_allowed:\t{cpu_mask(p.cpus)}",
-        f"Cpus_allowed_list:\t{cpu_list(p.cpus)}",
-        "Mems_allowed:\t" + ",".join(["00000000"] * 31 + ["00000001"]),
-        "Mems_allowed_list:\t0",
-        f"voluntary_ctxt_switches:\t{p.voluntary_switches}",
-        f"nonvoluntary_ctxt_switches:\t{p.involuntary_switches}",
     ]
-    return encode("\n".join(lines) + "\n")
 
 
 def _status_memory(m: MemoryFacts) -> list[str]:
