@@ -83,6 +83,16 @@ def test_signals_of_instructions(group: str, engine: str, program: str) -> None:
     assert dict(zip(texts, got.text.splitlines(), strict=False)) == dict(zip(texts, wanted, strict=True)), got.errors
 
 
+@pytest.mark.parametrize("engine", NAMES)
+def test_a_program_that_steps_over_system_calls(engine: str, compiled: Compiler) -> None:
+    """SYSCALL clears the trap flag: there is no trap behind it, and the call is made."""
+    maker(engine)
+    program = compiled(Path(__file__).with_name("steps.c").read_text(), "pie")
+    wanted, got = native(program), loadstone("run", "--engine", engine, program)
+    assert "hello\n6 -38 behind" in wanted.text
+    assert (got.text, got.status) == (wanted.text, wanted.status), got.errors
+
+
 def test_unicorn_says_that_it_does_not_check_alignment(program: str) -> None:
     got = loadstone("run", "--engine", "unicorn", program, assemble(ALIGNMENT_CHECK.splitlines()[0]).hex())
     assert (got.status, "signal" in got.text) == (125, False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ERROR_WRITE, ERROR_USER, ERROR_FETCH = 2, 4, 16
 _LOCAL_TABLE = 4  # of a selector error code
 
-_INT, _SYSENTER = 0xCD, b"\x0f\x34"
+_INT, _INT1, _SYSENTER = 0xCD, b"\xf1", b"\x0f\x34"
 _FAR_RETURNS = (b"\xca", b"\xcb", b"\xcf")
 # Refused to ring 3 as invalid, by the hypervisor as privileged: MONITOR, MWAIT, and the other maker's VMRUN and so on.
 _CALLED_PRIVILEGED = tuple(bytes((0x0F, 0x01, last)) for last in (0xC8, 0xC9, *range(0xD8, 0xE0)))
@@ -52,8 +52,9 @@ def exception(window: Any, memory: PhysicalMemory, table: PageTable, vector: int
         return _invalid_opcode(window, memory, table)
     if vector == GENERAL_PROTECTION and not error and code_at(memory, table, pc, 3).startswith(_CALLED_PRIVILEGED):
         return Trap(EXCEPTION, INVALID_OPCODE, None, pc)
-    if vector == DEBUG:
-        error = DEBUG_STEP if window[RFLAGS] & TRAP_FLAG else 0
+    if vector == DEBUG:  # DR6 is not to be had; POPF may have been stepped over, and have cleared the flag
+        is_step = window[RFLAGS] & TRAP_FLAG or code_at(memory, table, pc - 1, 1) != _INT1
+        error = DEBUG_STEP if is_step else 0
     return Trap(EXCEPTION, vector, None, pc, error=error)
 
 

@@ -94,6 +94,8 @@ class Traps:
             return Trap(EXCEPTION, GENERAL_PROTECTION, None, pc)
         if status != uc.ERR_OK:
             raise HostError(f"Unicorn stopped at {pc:#x}: {self._engine.library.uc_strerror(status).decode()}")
+        if vector == DEBUG and reason == native_code.REASON_SYSCALL:
+            return self._stepped_over_syscall(pc)
         if vector >= 0:
             return self._exception(vector, pc)
         if reason == native_code.REASON_BREAKPOINT:
@@ -104,6 +106,13 @@ class Traps:
         if reason == native_code.REASON_SLICE:
             return SLICE_END_TRAP
         return None
+
+    def _stepped_over_syscall(self, pc: int) -> Trap:
+        """Unicorn makes a single step of SYSCALL. A CPU does not: it clears the trap flag, which is in R11 then."""
+        self._engine.control.vector = -1
+        context = self._context()
+        context.write_registers({"rcx": pc, "r11": context.read("eflags")})
+        return SYSTEM_CALL_TRAP
 
     def _failed_access(self, pc: int) -> Trap:
         """A page fault that the kernel did not resolve, or an address that there is not."""
