@@ -165,12 +165,12 @@ def test_deterministic_runs_are_unicorns() -> None:
 def test_the_probe_takes_less_than_a_millisecond() -> None:
     bare = Bare(make=maker("kvm"))
     spent = []
-    for _ in range(5):
+    for _ in range(50):
         started = time.perf_counter()
         bare.core.exit_cost()
         spent.append(time.perf_counter() - started)
     bare.close()
-    assert min(spent) < 0.001, "of five, since the machine has other work"
+    assert min(spent) < 0.001, "of fifty, since the machine has other work"
 
 
 def test_the_probe_ends_where_an_exit_is_dear(monkeypatch: pytest.MonkeyPatch) -> None:
