@@ -179,9 +179,7 @@ def settle(kernel: Kernel, ours: Ours, open_sides: Sequence[str] = ("master", "s
     """Wait until the kernel's work queue has done its part, which shows in what can be read."""
     end = time.monotonic() + PATIENCE
     while any(
-        getattr(kernel, name)(side) != getattr(ours, name)(side)
-        for side in open_sides
-        for name in ("waiting", "ready")
+        getattr(kernel, name)(side) != getattr(ours, name)(side) for side in open_sides for name in ("waiting", "ready")
     ):
         if time.monotonic() > end:
             break
