@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from support.compilers import Compiler
-from support.run import loadstone, native, same
+from support.run import ENVIRONMENT, loadstone, native, same
 
 SOURCE = Path(__file__).parent / "programs" / "seccomp.c"
 
@@ -58,13 +57,27 @@ def test_python_and_the_shell_that_it_becomes(number: int, action: str) -> None:
     same("/usr/bin/python3", "-S", "-E", "-c", UNDER_FILTER, str(number), action)
 
 
-@pytest.mark.skipif(shutil.which("file") is None, reason="there is no file(1) here")
-def test_file_sandboxes_itself() -> None:
-    line = ["/usr/bin/file", "-b", sys.executable, str(SOURCE), "/dev/null", "/"]
-    same(*line)
-    traced = loadstone("run", "--trace", "syscall", "--", *line)
-    if "seccomp(" not in traced.errors and "PR_SET_SECCOMP" not in traced.errors:
-        pytest.skip("this file(1) is built without libseccomp")
+def _same_in_sandbox(*line: str, stdin: bytes | None = None, env: dict[str, str] | None = None) -> str:
+    """Compare a program that filters its own calls with itself on the host; skip the test where it does not."""
+    traced = loadstone("run", "--trace", "syscall", "--", *line, stdin=stdin, env=env)
+    if "SECCOMP_MODE_FILTER" not in traced.errors and "SECCOMP_SET_MODE_FILTER" not in traced.errors:
+        pytest.skip(f"{line[0]} is built without libseccomp here")
+    return same(*line, stdin=stdin, env=env).text
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="there is no man here")
+def test_man_formats_pages_in_its_sandbox(tmp_path: Path) -> None:
+    page = tmp_path / "page.7"
+    page.write_text(".TH PAGE 7 2026-01-01\n.SH NAME\npage \\- of a test\n")
+    done = _same_in_sandbox("man", "-l", str(page), env={**ENVIRONMENT, "MANPAGER": "cat", "MANWIDTH": "60"})
+    assert "page - of a test" in done
+
+
+@pytest.mark.skipif(shutil.which("ctags") is None, reason="there is no ctags here")
+def test_ctags_reads_what_it_is_given_in_its_sandbox() -> None:
+    command = b'{"command":"generate-tags","filename":"a.c","size":16}\nint main(void);\n'
+    done = _same_in_sandbox("ctags", "--_interactive=sandbox", stdin=command)
+    assert "completed" in done
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here")
