@@ -86,12 +86,13 @@ def shares(done: Completed) -> list[int]:
     return [usage, ticks, proc, waited, children]
 
 
-@pytest.mark.parametrize(("kind", "least", "most"), [("u", 0, 25), ("s", 40, 100), ("m", 40, 100)])
+@pytest.mark.parametrize(("kind", "least", "most"), [("u", 0, 25), ("s", 26, 100), ("m", 26, 100)])
 def test_the_share_of_system_time_is_what_the_program_does(
     kind: str, least: int, most: int, compiled: Compiler
 ) -> None:
     program = compiled(SOURCE, "static")
-    assert all(least <= share <= most for share in shares(native(program, kind, "300")))
+    # A kernel may find out by ticks only: of a second it sees as few as a hundred.
+    assert all(least <= share <= most for share in shares(native(program, kind, "1000")))
     got = shares(loadstone("run", "--fill-ahead", "off", program, kind, "300"))
     assert all((0 if kind == "u" else 15) <= share <= most for share in got), got
 
