@@ -61,6 +61,10 @@ class Ports:
         self._sockets: dict[int, list[InetSocket]] = {}
         self._next = FIRST_EPHEMERAL
 
+    def sockets(self) -> list[InetSocket]:
+        """All that have a port, by its number."""
+        return [one for _, there in sorted(self._sockets.items()) for one in there]
+
     def at(self, endpoint: Endpoint) -> Iterator[InetSocket]:
         """Those that get what is sent there; bound to the very address first, then to every address."""
         found = [one for one in self._sockets.get(endpoint.port, ()) if one.covers(endpoint.address)]

@@ -126,6 +126,7 @@ class TcpSocket(InetSocket, StreamSocket):
         assert client.remote is not None
         far = TcpSocket(self.space, self.who, self.family)
         far.local, far.remote = client.remote, client.local
+        far.inode.uid, far.inode.gid = self.inode.uid, self.inode.gid
         far.settings = dict(self.settings)
         far.reuses_address, far.reuses_port, far.linger = self.reuses_address, self.reuses_port, self.linger
         self.ports.add(far)

@@ -87,6 +87,7 @@ class ProcessFiles:
         table["fd"] = S_IFDIR, self.descriptors
         table["fdinfo"] = S_IFDIR, self.descriptor_texts
         table["ns"] = S_IFDIR, self.namespaces
+        table["net"] = S_IFDIR, self.network
         files = self.files()
         ended = self.process.status is not None
         for at, (name, (mode, produce, accept)) in enumerate(files.items(), 8):
@@ -276,6 +277,13 @@ class ProcessFiles:
         from loadstone.linux.namespaces.files import directory
 
         return directory(self.task, device=PROC_DEVICE, inode=self.number + 0x7000, now_ns=self.now)
+
+    def network(self) -> Inode:
+        """net/"""
+        from loadstone.linux.namespaces import namespaces_of
+        from loadstone.linux.proc.network import directory
+
+        return directory(namespaces_of(self.task).net.sockets, self.number + 0x7800, self.now)
 
     def id_map(self, which: str) -> tuple[Produce, Callable[[bytes], None]]:
         """uid_map or gid_map: what makes the text, and what takes one."""

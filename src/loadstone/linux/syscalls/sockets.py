@@ -205,9 +205,9 @@ def _new(task: Task, family: int, kind: int, protocol: int) -> SocketFile:
     if family in (AF_INET, AF_INET6):
         from loadstone.linux.net import inet
 
-        return SocketFile(inet.create(task, _space(task), family, kind, protocol, Who()), flags & O_NONBLOCK)
+        return _file_of(task, inet.create(task, _space(task), family, kind, protocol, Who()), flags)
     if family == AF_NETLINK and kind in (SOCK_RAW, SOCK_DGRAM) and protocol == 0:
-        return SocketFile(NetlinkSocket(_space(task), Who()), flags & O_NONBLOCK)
+        return _file_of(task, NetlinkSocket(_space(task), Who()), flags)
     if family != AF_UNIX:
         count_refusal(task, f"socket {FAMILIES.get(family, family)}")
         raise LinuxError(EAFNOSUPPORT, "the machine has no network")
@@ -215,7 +215,14 @@ def _new(task: Task, family: int, kind: int, protocol: int) -> SocketFile:
         raise LinuxError(EPROTONOSUPPORT)
     if kind not in KINDS:
         raise LinuxError(ESOCKTNOSUPPORT)
-    return SocketFile(_space(task).make(kind, Who()), flags & O_NONBLOCK)
+    return _file_of(task, _space(task).make(kind, Who()), flags)
+
+
+def _file_of(task: Task, socket: Socket, flags: int) -> SocketFile:
+    """The file of a new socket; who makes it has it (sock_alloc)."""
+    who = task.process.credentials
+    socket.inode.uid, socket.inode.gid = who.fsuid, who.fsgid
+    return SocketFile(socket, flags & O_NONBLOCK)
 
 
 @syscall(support=PARTIAL, note=_LOCAL)
@@ -358,7 +365,7 @@ def accept4(task: Task, fd: Fd, address: Address, length: Address, flags: Int) -
     files.free()
 
     def attempt() -> int:
-        made = SocketFile(file.socket.accept(), flags & O_NONBLOCK)
+        made = _file_of(task, file.socket.accept(), flags)
         made.hold()
         try:
             if address:
