@@ -297,22 +297,10 @@ class Linux:
         process.name = task.name = image.name
         process.executable = image.program.location
         _settle_credentials(process.credentials, task_state(task).no_new_privileges)
-        if process.files.shared:  # with another process (kernel: unshare_files)
-            shared, process.files = process.files, process.files.clone()
-            shared.drop()
-        process.files.close_on_exec()
-        if image.passed is not None:
-            process.files.install(open_passed(image.passed), minimum=image.descriptor)
+        _settle_files(process, image)
         if image.ignored_set_id is not None:
             self.ignored_set_id.setdefault(image.ignored_set_id.path)
-        process.signals.exec()
-        task.signals.exec()
-        task.robust_list = 0
-        process_state(process).exec(image.plan.read_implies_exec, process.credentials)
-        task_state(task).exec()
-        context = task.context
-        context.reset()
-        context.write_registers({register: value for register, value in image.registers.items() if value})
+        _reset(task, image)
         process.has_executed = True
         if old is not None:
             old.release()
@@ -356,6 +344,28 @@ class Linux:
         name = f"int 0x80 (i386 call {task.context.read('rax') & 0xFFFF_FFFF})"
         count(self.calls.unimplemented, name)
         task.context.write("rax", -ENOSYS & (1 << 64) - 1)
+
+
+def _settle_files(process: Process, image: ExecImage) -> None:
+    """The process has descriptors of its own, without those that exec closes and with the one that it opens."""
+    if process.files.shared:  # with another process (kernel: unshare_files)
+        shared, process.files = process.files, process.files.clone()
+        shared.drop()
+    process.files.close_on_exec()
+    if image.passed is not None:
+        process.files.install(open_passed(image.passed), minimum=image.descriptor)
+
+
+def _reset(task: Task, image: ExecImage) -> None:
+    """What was set for the former program is as for a new one; the registers are at the first instruction."""
+    process, context = task.process, task.context
+    process.signals.exec()
+    task.signals.exec()
+    task.robust_list = 0
+    process_state(process).exec(image.plan.read_implies_exec, process.credentials)
+    task_state(task).exec()
+    context.reset()
+    context.write_registers({register: value for register, value in image.registers.items() if value})
 
 
 def _error_code(bad: BadAccess) -> int:
