@@ -169,21 +169,7 @@ class NewImage:
         )
         self.place = place(profile, bprm.stack_limit, bprm.draws, self.bits)
         where = self.place
-        space = self.space = bprm.world.new_space(
-            Layout(
-                task_size=where.task_size,
-                mmap_base=where.mmap_base,
-                legacy_base=where.legacy_base,
-                mmap_min_addr=max(profile.mmap_min_addr, profile.lsm_mmap_min_addr),
-                dac_mmap_min_addr=profile.mmap_min_addr,
-                top_down=where.top_down,
-                stack_top=where.stack_top,
-                stack_gap=profile.stack_guard_gap,
-                vsyscall=profile.vsyscall if self.bits == 64 else "",
-                huge_alignment=profile.huge_file and (self.bits == 64 or profile.huge_file_i386),
-                huge_anonymous=profile.huge_anonymous and self.bits == 64,
-            )
-        )
+        space = self.space = bprm.world.new_space(self._layout(where))
         space.read_implies_exec = read_implies_exec
         direction = "down" if where.top_down else "up"
         bprm.stage(
@@ -195,6 +181,22 @@ class NewImage:
             ),
         )
         return space
+
+    def _layout(self, where: Placement) -> Layout:
+        profile = self.profile
+        return Layout(
+            task_size=where.task_size,
+            mmap_base=where.mmap_base,
+            legacy_base=where.legacy_base,
+            mmap_min_addr=max(profile.mmap_min_addr, profile.lsm_mmap_min_addr),
+            dac_mmap_min_addr=profile.mmap_min_addr,
+            top_down=where.top_down,
+            stack_top=where.stack_top,
+            stack_gap=profile.stack_guard_gap,
+            vsyscall=profile.vsyscall if self.bits == 64 else "",
+            huge_alignment=profile.huge_file and (self.bits == 64 or profile.huge_file_i386),
+            huge_anonymous=profile.huge_anonymous and self.bits == 64,
+        )
 
     def setup_arg_pages(self, space: AddressSpace, executable: int) -> None:
         """setup_arg_pages: the stack gets its place, permissions and 128 KiB of room; its pages hold the strings.
