@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from loadstone.kernel.kernel import Kernel
-    from loadstone.kernel.process import Process
     from loadstone.linux.namespaces.pids import PidNamespace
     from loadstone.linux.proc.files import Make, Produce
     from loadstone.linux.proc.settings import Settings
@@ -67,13 +66,19 @@ class ProcRoot(Directory):
         if name == str(INIT) and self.pids is None:
             return _init_directory(self.kernel)
         if name.isdecimal() and name.isascii():
-            number = int(name)
-            process = self.kernel.processes.get(number if self.pids is None else self.pids.meant(number))
-            if process is None:
-                return None
-            made = ProcessFiles(self.kernel, process, process.tasks[0], self._number(process.pid), self.pids)
-            return made.of_process()
+            return self._of_number(int(name))
         return super().made(name)
+
+    def _of_number(self, shown: int) -> Inode | None:
+        """The directory of a process, or that of one with a thread of the number, which is not listed."""
+        number = shown if self.pids is None else self.pids.meant(shown)
+        process, task = self.kernel.processes.get(number), self.kernel.tasks.get(number)
+        if process is None:
+            if task is None:
+                return None
+            process = task.process
+        made = ProcessFiles(self.kernel, process, task or process.tasks[0], self._number(number), self.pids)
+        return made.of_process()
 
 
 def _init_directory(kernel: Kernel) -> Directory:
@@ -178,45 +183,49 @@ def _engine(kernel: Kernel) -> str:
 def _machine_texts(kernel: Kernel) -> dict[str, Produce]:
     profile, options = kernel.profile, kernel.options
     banner = f"{profile.sysname} version {profile.release} (loadstone) (cc) {profile.version}\n"
-
-    def uptime_ns() -> int:
-        return kernel.clock.monotonic_ns() if profile.live else kernel.clock.monotonic_ns() - kernel.booted_ns
-
-    def processes() -> list[Process]:
-        return [process for process in kernel.processes.values() if process.status is None]
-
-    def meminfo() -> bytes:
-        usage = kernel.memory.usage()
-        anonymous, cached = usage["anonymous"] << 12, usage["page cache"] << 12
-        free = options.memory_size - (kernel.memory.used << 12)
-        promised = kernel.commitment.promised << 12
-        return machine_text.meminfo(options.memory_size, free, cached, anonymous, usage["page table"] << 12, promised)
-
-    def vmstat() -> bytes:
-        usage = kernel.memory.usage()
-        free = (options.memory_size >> 12) - kernel.memory.used
-        return machine_text.vmstat(free, usage["page cache"], usage["anonymous"], usage["page table"])
-
-    def stat() -> bytes:
-        up = uptime_ns()
-        boot = (kernel.clock.realtime_ns() - up) // 1_000_000_000
-        return machine_text.machine_stat(options.cpu_count, *_machine_times(kernel), up, boot, 0, len(kernel.processes))
-
     return {
         "cmdline": lambda: b"\n",
         "cpuinfo": lambda: machine_text.cpuinfo(cpu_model(profile, _engine(kernel)), options.cpu_count),
         "filesystems": _file_systems,
-        "loadavg": lambda: machine_text.loadavg(1, len(processes()), max(kernel.processes, default=1)),
-        "meminfo": meminfo,
+        "loadavg": lambda: _loadavg(kernel),
+        "meminfo": lambda: _meminfo(kernel),
         "locks": lambda: _locks(kernel),
         "modules": lambda: b"",
         "partitions": lambda: _partitions(kernel),
-        "stat": stat,
+        "stat": lambda: _stat(kernel),
         "swaps": lambda: b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
-        "uptime": lambda: machine_text.uptime(uptime_ns() + _boottime_ahead(kernel), 0),
+        "uptime": lambda: machine_text.uptime(_uptime_ns(kernel) + _boottime_ahead(kernel), 0),
         "version": lambda: text.encode(banner),
-        "vmstat": vmstat,
+        "vmstat": lambda: _vmstat(kernel),
     } | _kernel_config(profile)
+
+
+def _uptime_ns(kernel: Kernel) -> int:
+    return kernel.clock.monotonic_ns() if kernel.profile.live else kernel.clock.monotonic_ns() - kernel.booted_ns
+
+
+def _loadavg(kernel: Kernel) -> bytes:
+    living = sum(process.status is None for process in kernel.processes.values())
+    return machine_text.loadavg(1, living, max(kernel.processes, default=1))
+
+
+def _meminfo(kernel: Kernel) -> bytes:
+    size, usage = kernel.options.memory_size, kernel.memory.usage()
+    anonymous, cached, tables = (usage[name] << 12 for name in ("anonymous", "page cache", "page table"))
+    free, promised = size - (kernel.memory.used << 12), kernel.commitment.promised << 12
+    return machine_text.meminfo(size, free, cached, anonymous, tables, promised)
+
+
+def _vmstat(kernel: Kernel) -> bytes:
+    usage = kernel.memory.usage()
+    free = (kernel.options.memory_size >> 12) - kernel.memory.used
+    return machine_text.vmstat(free, usage["page cache"], usage["anonymous"], usage["page table"])
+
+
+def _stat(kernel: Kernel) -> bytes:
+    up, times = _uptime_ns(kernel), _machine_times(kernel)
+    boot = (kernel.clock.realtime_ns() - up) // 1_000_000_000
+    return machine_text.machine_stat(kernel.options.cpu_count, *times, up, boot, 0, len(kernel.processes))
 
 
 def _boottime_ahead(kernel: Kernel) -> int:
