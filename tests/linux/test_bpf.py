@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from loadstone.errors import LinuxError
@@ -25,9 +26,14 @@ VALUES = [0, 1, 2, 3, 5, 31, 32, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, SYNC_FIL
 Program = list[tuple[int, int, int, int]]
 
 
+def code_of(program: Iterable[tuple[int, int, int, int]]) -> bytes:
+    """As an array of `struct sock_filter`."""
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+
+
 def ask_kernel(program: str, filters: list[Program]) -> list[tuple[int, int]]:
     """(errno of attaching it or 0, errno of the call under it) of each."""
-    feed = b"".join(struct.pack("<H", len(one)) + bpf.pack(tuple(one)) for one in filters)
+    feed = b"".join(struct.pack("<H", len(one)) + code_of(one) for one in filters)
     lines = native(program, stdin=feed).text.splitlines()
     return [(int(first), int(second)) for first, second in map(str.split, lines)]
 
@@ -35,7 +41,7 @@ def ask_kernel(program: str, filters: list[Program]) -> list[tuple[int, int]]:
 def verdict(program: Program) -> int:
     """The errno with which ours refuses a program; 0: it is taken."""
     try:
-        bpf.check(tuple(program))
+        bpf.check(code_of(program))
     except LinuxError as error:
         return error.errno
     return 0
@@ -103,7 +109,7 @@ def test_programs_compute_what_they_compute_in_the_kernel(compiled: Compiler) ->
     taken = [(program, errno) for program, (refused, errno) in zip(filters, answers, strict=True) if not refused]
     assert len(taken) > 1000
     for program, errno in taken:
-        returned = bpf.run(tuple(program), DATA)
+        returned = bpf.run(code_of(program), DATA)
         if returned & 0xFFFF_0000 == ERRNO:  # a division by zero returns 0, which kills
             assert (returned & 0xFFFF) % (MOST_ERRNO + 1) == errno, program
         else:
@@ -112,7 +118,7 @@ def test_programs_compute_what_they_compute_in_the_kernel(compiled: Compiler) ->
 
 
 def test_a_word_that_is_not_given_is_an_error() -> None:
-    program = ((0x20, 0, 0, 16), (0x16, 0, 0, 0))
+    program = code_of([(0x20, 0, 0, 16), (0x16, 0, 0, 0)])
     assert bpf.run(program, DATA) == 2
     try:
         bpf.run(program, (SYNC_FILE_RANGE, 0))
@@ -132,4 +138,4 @@ def test_lengths_are_those_of_the_kernels_own_programs() -> None:
         ((0x25, 1, 1, 7), (0x06, 0, 0, 0), (0x16, 0, 0, 0)): 3 + 2 + 2 + 1,
         ((0x3C, 0, 0, 0), (0x16, 0, 0, 0)): 3 + 5 + 1,
     }
-    assert {program: bpf.converted_length(program) for program in lengths} == lengths
+    assert {program: bpf.converted_length(code_of(program)) for program in lengths} == lengths

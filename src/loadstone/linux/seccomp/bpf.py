@@ -1,8 +1,8 @@
 """The classic BPF machine, for which seccomp filters are written (net/core/filter.c, networking/filter.rst).
 
 It has an accumulator A, an index register X and 16 words of memory, all of 32 bits and 0 at first. A program is a
-sequence of instructions; it can jump only forward, so it ends after as many steps as it has instructions. An
-instruction is (code, jt, jf, k): `struct sock_filter`, 8 bytes.
+sequence of instructions; it can jump only forward, so it ends after as many steps as it has instructions. It is kept as
+the bytes that the kernel has, an array of `struct sock_filter`: code, jt, jf, k.
 
     code    15..8  7..4       3        2..0
             0      operation  operand  class      of ALU and JMP; the operand is k (0) or X (1)
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Instruction = tuple[int, int, int, int]
-    Program = tuple[Instruction, ...]
 
 INSTRUCTION = Struct("<HBBI")
 MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
@@ -59,21 +58,12 @@ _ALLOWED = _JUMPS.union(
 )
 
 
-def unpack(code: bytes) -> Program:
-    """The program in an array of `struct sock_filter`."""
-    return tuple(INSTRUCTION.iter_unpack(code))
-
-
-def pack(program: Program) -> bytes:
-    """The array of `struct sock_filter` that it was made from."""
-    return b"".join(INSTRUCTION.pack(*instruction) for instruction in program)
-
-
 # ------------------------------------------------------------------------------------------------ what is a program
 
 
-def check(program: Program) -> None:
+def check(code: bytes) -> None:
     """Raise LinuxError(EINVAL) for what is no seccomp filter (bpf_check_classic, seccomp_check_filter)."""
+    program = list(INSTRUCTION.iter_unpack(code))
     if not 0 < len(program) <= MOST_INSTRUCTIONS:
         raise LinuxError(EINVAL, f"a filter of {len(program)} instructions")
     for place, instruction in enumerate(program):
@@ -100,7 +90,7 @@ def _is_sound(instruction: Instruction, following: int) -> bool:
     return code in _ALLOWED and not (code == _DIV_X & ~_X and not k)
 
 
-def _check_memory(program: Program) -> None:
+def _check_memory(program: list[Instruction]) -> None:
     """No word of memory is read that was not written on every way there (check_load_and_stores)."""
     everything = (1 << _MEMORY_WORDS) - 1
     written_at = [everything] * len(program)  # by the jumps that lead there
@@ -117,9 +107,9 @@ def _check_memory(program: Program) -> None:
             written = everything  # nothing falls through
 
 
-def converted_length(program: Program) -> int:
+def converted_length(code: bytes) -> int:
     """Instructions of the extended BPF that the kernel makes of it, which its limits count (bpf_convert_filter)."""
-    return 3 + sum(map(_converted, program))
+    return 3 + sum(map(_converted, INSTRUCTION.iter_unpack(code)))
 
 
 def _converted(instruction: Instruction) -> int:
@@ -133,19 +123,20 @@ def _converted(instruction: Instruction) -> int:
 # ------------------------------------------------------------------------------------------------ running one
 
 
-def run(program: Program, data: Sequence[int]) -> int:
+def run(program: bytes, data: Sequence[int]) -> int:
     """What a program that was checked returns, an unsigned 32-bit number.
 
     `data`: the 32-bit words it loads from. IndexError where it loads one that is not given.
     """
     a = x = at = 0
     memory = [0] * _MEMORY_WORDS
+    decode, size = INSTRUCTION.unpack_from, INSTRUCTION.size
     while True:
-        code, jt, jf, k = program[at]
-        at += 1
+        code, jt, jf, k = decode(program, at)
+        at += size
         kind = code & _CLASS
         if kind == JMP:
-            at += k if code == _JA else jt if _TESTS[code & _OPERATION](a, x if code & _X else k) else jf
+            at += size * (k if code == _JA else jt if _TESTS[code & _OPERATION](a, x if code & _X else k) else jf)
         elif kind == LD:
             a = _load(code, k, data, memory)
         elif kind == RET:

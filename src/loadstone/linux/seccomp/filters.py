@@ -17,7 +17,6 @@ from loadstone.vfs.flags import POLLHUP
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadstone.linux.seccomp.bpf import Program
     from loadstone.linux.seccomp.notices import Listener
 
 # include/uapi/linux/seccomp.h
@@ -49,7 +48,7 @@ class Filter:
     """One filter, and those that were attached before it.
 
     Attributes:
-        program: what decides. older: the one before it, or None.
+        program: what decides, in BPF. older: the one before it, or None.
         logs, waits_killable: SECCOMP_FILTER_FLAG_LOG and …_WAIT_KILLABLE_RECV.
         listener: who is asked when it says USER_NOTIF; None: nobody, or not any more.
         users: threads that have it, and filters that lead to it.
@@ -57,7 +56,7 @@ class Filter:
 
     __slots__ = ("_known", "_length", "listener", "logs", "older", "program", "users", "waits_killable")
 
-    def __init__(self, program: Program, *, logs: bool = False, waits_killable: bool = False) -> None:
+    def __init__(self, program: bytes, *, logs: bool = False, waits_killable: bool = False) -> None:
         self.program = program
         self.older: Filter | None = None
         self.logs = logs

@@ -105,7 +105,7 @@ def _check_flags(flags: int) -> None:
         raise LinuxError(EINVAL, f"seccomp flags {flags:#x}")
 
 
-def _read_program(task: Task, argument: int) -> bpf.Program:
+def _read_program(task: Task, argument: int) -> bytes:
     """The program that a struct sock_fprog names, checked. EACCES for who may not have filters."""
     length, place = read_struct(task, argument, _PROGRAM)
     if not 0 < length <= bpf.MOST_INSTRUCTIONS:
@@ -114,7 +114,7 @@ def _read_program(task: Task, argument: int) -> bpf.Program:
         raise LinuxError(EACCES, "filters are for CAP_SYS_ADMIN, and for who has set PR_SET_NO_NEW_PRIVS")
     if not place:
         raise LinuxError(EINVAL, "a filter at NULL")
-    program = bpf.unpack(copy_in(task.process.space, place, length * bpf.INSTRUCTION.size))
+    program = copy_in(task.process.space, place, length * bpf.INSTRUCTION.size)
     bpf.check(program)
     return program
 

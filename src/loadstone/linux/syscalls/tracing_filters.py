@@ -33,8 +33,8 @@ def get_filter(task: Task, tracee: Tracee, number: int, data: int) -> int:
     _demand_right(task)
     program = _filter(tracee, number).program
     if data:
-        copy_out(task.process.space, data, bpf.pack(program))
-    return len(program)
+        copy_out(task.process.space, data, program)
+    return len(program) // bpf.INSTRUCTION.size
 
 
 def get_metadata(task: Task, tracee: Tracee, size: int, data: int) -> int:
