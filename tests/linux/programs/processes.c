@@ -260,6 +260,43 @@ static void clones(void) {
   T(read(pidfd, here, 1));
 }
 
+static pid_t thread;
+
+static int as_thread(void *arg) {
+  (void)arg;
+  thread = S(gettid);
+  for (;;) pause();
+}
+
+/* The numbers of threads name their process, but no group, and nothing that could be waited for. */
+static void threads(void) {
+  char path[64];
+  int s, all = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+  fflush(stdout);
+  pid_t p = fork();
+  if (p) {
+    waitpid(p, &s, 0);
+    status(s);
+    return;
+  }
+  clone(as_thread, stack + sizeof stack, all, 0);
+  while (!*(volatile pid_t *)&thread) sched_yield();
+  T(setpgid(thread, 0));
+  T(setpgid(0, thread));
+  T(getpgid(thread) == getpgrp());
+  T(getsid(thread) == getsid(0));
+  T(kill(thread, 0));
+  T(kill(-thread, 0));
+  T(waitpid(thread, &s, 0));
+  T(S(tgkill, thread, thread, 0));
+  sprintf(path, "/proc/%d/task/%d/comm", thread, thread);
+  T(access(path, R_OK));
+  sprintf(path, "/proc/%d/comm", thread);
+  T(access(path, R_OK));
+  fflush(stdout);
+  _exit(0);
+}
+
 static void groups(void) {
   int s;
   pid_t a = sleeper(), b = sleeper();
@@ -508,6 +545,7 @@ int main(void) {
   child_signals();
   clones();
   groups();
+  threads();
   orphans();
   hung_up();
   unshared();

@@ -13,6 +13,7 @@ from loadstone.linux.state import READ_IMPLIES_EXEC, process_state
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
+from loadstone.linux.syscalls.signal import process_called
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.placement import TASK_SIZE_MAX
 
@@ -80,6 +81,8 @@ def setpgid(task: Task, pid: Pid, group: Pid) -> int:
     if (group or pid) < 0:
         raise LinuxError(EINVAL)
     process = _find(task, pid)
+    if pid and pid != process.pid:
+        raise LinuxError(EINVAL, f"{pid} is one of the threads of process {process.pid}")
     if process is not task.process and process.parent is not task.process:
         raise LinuxError(ESRCH, f"process {pid} is not a child")
     if process.session == process.pid or process.session != task.process.session:
@@ -105,7 +108,8 @@ def setsid(task: Task) -> Pid:
 
 
 def _find(task: Task, pid: int) -> Process:
-    found = task.kernel.processes.get(pid) if pid else task.process
+    """The process of that number, or with a thread of that number; the caller's for 0."""
+    found = process_called(task, pid) if pid else task.process
     if found is None:
         raise LinuxError(ESRCH, f"no process {pid}")
     return found
