@@ -10,7 +10,7 @@ def expect(text):
     got = b""
     while not got.endswith(text):
         got += os.read(master, 1)
-    print(got)
+    print(got.replace(b"^C", b"").replace(b"^Z", b"")) # whose echo may come after what the shell says of the signal
 
 def type(keys):
     os.write(master, keys)
