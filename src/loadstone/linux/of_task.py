@@ -1,4 +1,4 @@
-"""What a task leads to: the Linux personality with its type, another thread, what its tracer knows; and who asks."""
+"""What a task or a number leads to: the personality with its type, a thread or process, its tracer; and who asks."""
 
 from __future__ import annotations
 
@@ -74,4 +74,12 @@ def task_of(task: Task, tid: int) -> Task:
     found = task.kernel.tasks.get(tid) if tid else task
     if found is None or found.process.status is not None:
         raise LinuxError(ESRCH, f"no thread {tid}")
+    return found
+
+
+def process_called(task: Task, number: int) -> Process | None:
+    """The process with that number, or with a thread of that number (kernel: find_vpid)."""
+    found = task.kernel.processes.get(number)
+    if found is None and number in task.kernel.tasks:
+        found = task.kernel.tasks[number].process
     return found

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from loadstone.errors import LinuxError
 from loadstone.kernel.process import INIT, ExitStatus
 from loadstone.linux import rseq as restartable
-from loadstone.linux.of_task import task_of
+from loadstone.linux.of_task import process_called, task_of
 from loadstone.linux.state import READ_IMPLIES_EXEC, process_state
 from loadstone.linux.structs import WORD
 from loadstone.linux.syscalls import execution
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
-from loadstone.linux.syscalls.signal import process_called
 from loadstone.linux.syscalls.transfer import write_struct
 from loadstone.memory.placement import TASK_SIZE_MAX
 

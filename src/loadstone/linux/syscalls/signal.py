@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadstone.errors import LinuxError
 from loadstone.linux.capabilities import CAP_KILL, capable_in
-from loadstone.linux.of_task import pid_meant, pid_seen, pids_of
+from loadstone.linux.of_task import pid_meant, pid_seen, pids_of, process_called
 from loadstone.linux.signal import sending, signals
 from loadstone.linux.signal.restart import ERESTARTNOHAND, Restart
 from loadstone.linux.signal.signals import HIGHEST, SA_KNOWN, UNBLOCKABLE, Action, SigInfo, bit
@@ -76,14 +76,6 @@ def _targets(task: Task, pid: int) -> list[Process]:
         return [other for other in processes.values() if other is not me and pid_seen(me, other.pid) > 1]
     group = task.process.group if pid == 0 else -pid
     return [other for other in processes.values() if other.group == group]
-
-
-def process_called(task: Task, number: int) -> Process | None:
-    """The process with that number, or with a thread of that number (kernel: find_vpid)."""
-    found = task.kernel.processes.get(number)
-    if found is None and number in task.kernel.tasks:
-        found = task.kernel.tasks[number].process
-    return found
 
 
 def may_signal(sender: Process, target: Process, number: int) -> bool:
