@@ -67,14 +67,6 @@ def follow(fs: FsContext, moved: dict[Mount, Mount]) -> None:
     fs.cwd = Location(moved.get(fs.cwd.mount, fs.cwd.mount), fs.cwd.dentry)
 
 
-def namespace_seen(task: Task) -> MountNamespace:
-    """The mount namespace of a thread."""
-    from loadstone.linux.namespaces import machine_namespaces
-
-    now = task_state(task).namespaces or machine_namespaces(task.kernel).first
-    return now.mounts
-
-
 def demand_privilege(task: Task) -> None:
     """EPERM without CAP_SYS_ADMIN in the user namespace that the mount namespace belongs to (may_mount)."""
     state, who = task_state(task), task.process.credentials

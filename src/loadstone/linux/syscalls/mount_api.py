@@ -14,7 +14,8 @@ from loadstone.errors import LinuxError
 from loadstone.linux.anon_inodes import AnonymousFile
 from loadstone.linux.file_systems import Request
 from loadstone.linux.mount_users import writers
-from loadstone.linux.namespaces.mounts import demand_privilege, namespace_seen
+from loadstone.linux.namespaces import namespaces_of
+from loadstone.linux.namespaces.mounts import demand_privilege
 from loadstone.linux.syscalls.lookup import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -236,7 +237,7 @@ def move_mount(task: Task, from_fd: DirFd, from_path: Path, to_fd: DirFd, to_pat
     place = _find(task, to_fd, to_path, bool(flags & MOVE_T_SYMLINKS), bool(flags & MOVE_T_EMPTY_PATH))
     vfs, mount = task.kernel.vfs, demand_mount(source)
     place = vfs.topmost(place)
-    if mount.at is not None or mount is namespace_seen(task).root:
+    if mount.at is not None or mount is namespaces_of(task).mounts.root:
         move(vfs, mount, _lift(vfs, place, mount) if flags & MOVE_BENEATH else place)
         return 0
     if mount is place.mount or place.mount in below(vfs, mount):

@@ -11,7 +11,7 @@ from loadstone.linux.capabilities import CAP_SYS_ADMIN, capable_in
 from loadstone.linux.file_systems import KINDS, Request
 from loadstone.linux.mount_users import contexts, used_mounts, writers
 from loadstone.linux.namespaces import namespaces_of
-from loadstone.linux.namespaces.mounts import demand_privilege, namespace_seen
+from loadstone.linux.namespaces.mounts import demand_privilege
 from loadstone.linux.syscalls.lookup import AT_FDCWD, AT_SYMLINK_NOFOLLOW, find, origin, path_at
 from loadstone.linux.syscalls.registry import FULL, PARTIAL, syscall
 from loadstone.memory.user import copy_in, read_string
@@ -127,7 +127,7 @@ def pivot_root(task: Task, new: Path, old: Path) -> int:
         raise LinuxError(EINVAL, "the root, or what is to be it, is not the root of a mount")
     if place.mount is root.mount:
         raise LinuxError(EBUSY, "it is the root already")
-    namespace = namespace_seen(task)
+    namespace = namespaces_of(task).mounts
     pivot(vfs, root.mount, place.mount, behind)
     if namespace.root is root.mount:
         namespace.root = place.mount
