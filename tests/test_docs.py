@@ -64,7 +64,7 @@ def test_commands(page: Path, workplace: Path) -> None:
     for step in steps(page):
         done = subprocess.run(
             ["/bin/bash", "-c", step.command], cwd=workplace, env=environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == step.status, f"{step.page}: $ {step.command}\n{done.stdout}"
         printed = iter(done.stdout.splitlines())
@@ -84,7 +84,7 @@ def test_python(page: Path, workplace: Path) -> None:
     program = "\n".join(blocks)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=workplace, env=environment(), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

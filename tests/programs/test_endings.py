@@ -250,7 +250,7 @@ def pipeline(producer: list[str], consumer: str) -> tuple[bytes, int, bytes]:
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in producer)
     script = f'{{ {quoted}; echo "status $?" >&2; }} | {consumer}'
     done = subprocess.run(
-        ["/bin/bash", "-c", script], capture_output=True, env=dict(ENVIRONMENT), timeout=120, check=False
+        ["/bin/bash", "-c", script], capture_output=True, env=dict(ENVIRONMENT), timeout=240, check=False
     )
     *errors, last = done.stderr.splitlines()
     return done.stdout, int(last.split()[-1]), b"\n".join(errors)

@@ -20,7 +20,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TZ": "UTC",
 }
 # How long a program may take inside Loadstone. Generous: continuous integration has two slow cores.
-TIMEOUT = 120.0
+TIMEOUT = 240.0
 ENGINE_VARIABLE = "LOADSTONE_TEST_ENGINE"  # unicorn or kvm; unset: whatever `--engine auto` chooses
 _ADDR_NO_RANDOMIZE = 0x0040000
 
