@@ -24,7 +24,7 @@ from loadstone.wait import TIMED_OUT, WOKEN
 ARENA, ARENA_SIZE = 0x1000_0000, 4 * 4096
 SLOTS = range(0, 0x600, 0x100)  # where in the arena pointers lead
 LIFETIME = 150  # calls until a fresh process: most soon have no rights, no descriptors and no memory left
-PATIENCE = 20  # seconds that one call may take
+PATIENCE = 100  # seconds that one call may take
 
 _REGISTERS = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _MASK = (1 << 64) - 1
