@@ -3,8 +3,8 @@
 An optimisation of Loadstone's own, beside answered_signals.py and answered_reads.py. Of the forty calls that a shell
 and the program it starts make, eight only ask which thread this is or where the break is, or tell the kernel what it
 will need when the thread ends, or close a file that was read. A core that can (machine.kvm_foreseen) answers them with
-what is said here, while nobody listens to system calls or traces a process, and has them carried out when the program
-is out of the guest, by the very functions that would have answered.
+what is said here, while nobody listens to system calls, traces a process or filters its calls, and has them carried out
+when the program is out of the guest, by the very functions that would have answered.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ is filled here. The program, its system-call counts and the file offset see noth
 - Before the program goes on, the offer must still be true: the same descriptor and offset, and a file that nobody has
   changed since, in the machine (size, times) or on the host (fstat). What the host changes is seen at the next exit,
   a tick later at the latest.
-- Not while anybody listens to system calls or traces a process, and not for files that are mapped, whose pages programs
-  write unseen.
+- Not while anybody listens to system calls, traces a process or filters its calls, and not for files that are
+  mapped, whose pages programs write unseen.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 An optimisation of Loadstone's own, beside answered_reads.py: a shell calls rt_sigprocmask(2) ten times and
 rt_sigaction(2) eight times for each process that it starts. The core (machine.kvm_entry, machine.unicorn_signals)
 answers them while they are nothing but changes of numbers: no signal is pending for the thread or its process, and
-nobody listens to system calls or traces a process. The numbers are taken over whenever the program stops, before
-anybody can look.
+nobody listens to system calls, traces a process or filters its calls. The numbers are taken over whenever the
+program stops, before anybody can look.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class CallsKeeper(Protocol):
     """Whoever knows the answers."""
 
     def may_answer(self) -> bool:
-        """Whether calls may be answered in the guest: nobody listens to them or traces."""
+        """Whether calls may be answered in the guest: nobody listens to them, traces or filters."""
 
     def foreseen(self) -> Sequence[tuple[int, int]]:
         """Number and answer, for the thread about to run, of what stays true until it makes such a call."""
