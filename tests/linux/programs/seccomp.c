@@ -496,7 +496,7 @@ static void traced(void) {
     printf("info %ld: op %d arch %x nr %lld data %x\n", size, info.op, info.arch, info.seccomp.nr, info.seccomp.ret_data);
     if (stop == 1) registers.orig_rax = SYS_getpgid, registers.rdi = 0x7FFFFFFF;
     if (stop == 2) registers.orig_rax = -1, registers.rax = 42;
-    if (stop == 3) registers.orig_rax = -1;
+    if (stop == 3) registers.orig_rax = -2, registers.rax = 43;
     if (stop) ptrace(PTRACE_SETREGS, pid, 0, &registers);
     if (stop) continue;
     T(asked(pid, PTRACE_SECCOMP_GET_FILTER, 0, NULL));

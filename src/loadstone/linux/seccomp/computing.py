@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from loadstone.kernel.process import Task
     from loadstone.linux.seccomp.filters import Verdict
     from loadstone.linux.syscalls.dispatch import Held, SystemCalls
+    from loadstone.linux.tracing.ptrace import Tracee
 
     # (the calls of the machine, who makes one, its number and arguments, what the filters say) -> as dispatch
     Act = Callable[[SystemCalls, Task, tuple[int, ...], Verdict], Held | None]
@@ -113,16 +114,15 @@ def _ask_tracer(calls: SystemCalls, task: Task, registers: tuple[int, ...], verd
     if tracee is None or not tracee.wants(EVENT_SECCOMP):
         calls.skip(task, registers, -ENOSYS)
         return None
-    stop = Stop(
-        SIGTRAP | EVENT_SECCOMP << 8, verdict.data, at=AT_SECCOMP, then=lambda: _look_again(calls, task)
-    )  # fmt: skip
-    return tracee.begin(stop)
+    code = SIGTRAP | EVENT_SECCOMP << 8
+    return tracee.begin(Stop(code, verdict.data, at=AT_SECCOMP, then=lambda: _look_again(calls, task, tracee)))
 
 
-def _look_again(calls: SystemCalls, task: Task) -> Held | None:
+def _look_again(calls: SystemCalls, task: Task, tracee: Tracee) -> Held | None:
     registers = calls.made_of(task)
     if registers[0] >> 31 & 1:  # a negative number: the tracer leaves the call out
-        return calls.carry_out(task, registers)
+        calls.leave_out(task, tracee.instead)
+        return None
     verdict = _judge(task, registers)
     act = _allow if verdict.action == filters.TRACE else _ACTS.get(verdict.action, _kill_process)
     return act(calls, task, registers, verdict)

@@ -211,6 +211,12 @@ class SystemCalls:
         """A filter answers in the place of the call."""
         self._finish(task, self._any_row(registers), registers, result, None)
 
+    def leave_out(self, task: Task, result: int) -> None:
+        """The tracer of a thread answers in the place of the call."""
+        task.context.set_result(result)
+        if self.tracing is not None:
+            self.tracing.after_call(task)
+
     def interrupted(self, task: Task, registers: tuple[int, ...]) -> None:
         """A signal came while a filter's listener was asked about the call: it is made again, or ends in EINTR."""
         self._restart(task, self._any_row(registers), registers, Interrupted(), None)
@@ -241,8 +247,7 @@ class SystemCalls:
         if self.tracing is not None:
             instead = self.tracing.left_out(task, registers)
             if instead is not None:
-                task.context.set_result(instead)
-                self.tracing.after_call(task)
+                self.leave_out(task, instead)
                 return None
         return self._watched(task, self._any_row(registers), registers)
 
