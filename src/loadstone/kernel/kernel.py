@@ -202,11 +202,11 @@ class Kernel:
         self.scheduler.add(task)
 
     def exit_task(self, task: Task, code: int) -> None:
-        """A thread ends; with the last one the process does, as its first thread ended."""
+        """A thread ends; with the last one the process does, as that one ended."""
         process = task.process
         task.exit_code = code
         if all(other is task or other.state == ENDED for other in process.tasks):
-            self.exit_process(process, ExitStatus(process.tasks[0].exit_code))
+            self.exit_process(process, ExitStatus(code))
         else:
             self.end_task(task)
 

@@ -53,11 +53,11 @@ static void *vforks(void *arg) {
   return 0;
 }
 
-/* Waits until the first thread of another process is stopped, whether its other threads are or not. */
-static void until_first_thread_stops(pid_t pid) {
+/* Waits until the first thread of a process is in a state (T: stopped, Z: ended), whatever its other threads do. */
+static void until_first_thread_is(pid_t pid, char wanted) {
   char path[64], name[64], state = 0;
   sprintf(path, "/proc/%d/task/%d/stat", pid, pid);
-  while (state != 'T') {
+  while (state != wanted) {
     FILE *stat = fopen(path, "r");
     fscanf(stat, "%*d %63s %c", name, &state);
     fclose(stat);
@@ -77,7 +77,7 @@ static void stopped(void) {
     pthread_join(t, 0);
     _exit(5);
   }
-  until_first_thread_stops(a);
+  until_first_thread_is(a, 'T');
   shared[0] = 1; /* not until then has every thread stopped */
   T(waitpid(a, &s, WUNTRACED) == a && WIFSTOPPED(s));
   usleep(20000);
@@ -85,6 +85,24 @@ static void stopped(void) {
   kill(a, SIGCONT);
   T(waitpid(a, &s, 0) == a && WEXITSTATUS(s) == 5);
   report("goes on", shared[1] == 1);
+}
+
+static void *ends_last(void *arg) {
+  until_first_thread_is(getpid(), 'Z');
+  S(exit, 7);
+  return 0;
+}
+
+/* A process ends as the last of its threads does. */
+static void last_thread(void) {
+  int s;
+  pid_t a = fork();
+  if (a == 0) {
+    pthread_t t;
+    pthread_create(&t, 0, ends_last, 0);
+    S(exit, 3);
+  }
+  T(waitpid(a, &s, 0) == a && WEXITSTATUS(s) == 7);
 }
 
 static void *executes_too(void *arg) {
@@ -125,6 +143,7 @@ int main(int argc, char **argv) {
   exit_signal();
   cleared();
   stopped();
+  last_thread();
   exec_in_thread(0);
   exec_in_thread(1);
   return 0;
