@@ -327,3 +327,11 @@ int main(void) {
 def test_files_of_a_process_that_is_gone(compiled: Compiler) -> None:
     includes = ("errno.h", "fcntl.h", "stdio.h", "sys/wait.h", "unistd.h")
     same(compiled("".join(f"#include <{name}>\n" for name in includes) + HELD_OPEN))
+
+
+def test_scores_for_when_memory_is_short() -> None:
+    script = "for adjust in 0 1 500 1000; do echo $adjust > /proc/$$/oom_score_adj; cat /proc/$$/oom_score; done"
+    for done in (guest("sh", "-c", script), host("sh", "-c", script)):
+        scores = [int(word) for word in done.text.split()]
+        # and two thirds of the thousandths of the memory that a shell takes
+        assert all(0 <= score - least < 6 for score, least in zip(scores, (666, 667, 1000, 1333), strict=True)), scores

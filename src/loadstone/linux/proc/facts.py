@@ -49,6 +49,19 @@ SIG_DFL, SIG_IGN = 0, 1
 _SLAVE_MAJOR = 136  # of /dev/pts/N
 _HOST_TERMINAL = _SLAVE_MAJOR << 8  # what the host's terminal is called, whatever it is: /dev/pts/0
 PAGE = 1 << PAGE_SHIFT
+NEVER_KILLED = -1000  # OOM_SCORE_ADJ_MIN
+
+
+def oom_score(space: AddressSpace, adjustment: int, pages: int) -> int:
+    """How likely Linux would kill the process when memory is short: 0 to 2,000 (proc_oom_score, oom_badness).
+
+    `adjustment`: oom_score_adj; `pages`: of the whole machine.
+    """
+    if adjustment == NEVER_KILLED:
+        return 0
+    facts = memory_facts(space)
+    thousandths = (facts.resident + facts.page_tables >> PAGE_SHIFT) * 1000 // pages + adjustment
+    return max(0, (1000 + thousandths) * 2 // 3)
 
 
 def memory_facts(space: AddressSpace) -> MemoryFacts:

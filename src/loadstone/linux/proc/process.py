@@ -10,7 +10,7 @@ from loadstone.errors import LinuxError
 from loadstone.linux.mounts import mount_lines, mount_number
 from loadstone.linux.of_task import linux_of, pids_of
 from loadstone.linux.proc import machine_text, text
-from loadstone.linux.proc.facts import area_facts, memory_facts, process_facts
+from loadstone.linux.proc.facts import area_facts, memory_facts, oom_score, process_facts
 from loadstone.linux.proc.files import PROC_DEVICE, Directory, MountsFile, ProcessDirectory, ProcFile, process_number
 from loadstone.linux.proc.memory import MemoryFile, PagemapFile
 from loadstone.linux.seq_file import LINES, SMAPS
@@ -174,7 +174,7 @@ class ProcessFiles:
             "schedstat": (0o444, lambda: b"0 0 0\n", None),
             "cpuset": (0o444, lambda: b"/\n", None),
             "cgroup": (0o444, self.control_group, None),
-            "oom_score": (0o444, lambda: b"0\n", None),
+            "oom_score": (0o444, self.oom_score, None),
             "oom_adj": (0o644, lambda: b"%d\n" % (self.oom_score_adj() * 17 // 1000), None),
             "oom_score_adj": (0o644, lambda: b"%d\n" % self.oom_score_adj(), self.set_oom_score_adj),
             "loginuid": (0o644, lambda: b"4294967295", self.refuse),
@@ -415,6 +415,12 @@ class ProcessFiles:
         self.task.name = name
         if self.task is self.process.tasks[0]:
             self.process.name = name
+
+    def oom_score(self) -> bytes:
+        """oom_score; a zombie has nothing to give."""
+        if self.process.status is not None:
+            return b"0\n"
+        return b"%d\n" % oom_score(self.process.space, self.oom_score_adj(), self.kernel.options.memory_size >> 12)
 
     def oom_score_adj(self) -> int:
         """From -1000 to 1000."""
