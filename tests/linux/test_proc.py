@@ -335,3 +335,8 @@ def test_scores_for_when_memory_is_short() -> None:
         scores = [int(word) for word in done.text.split()]
         # and two thirds of the thousandths of the memory that a shell takes
         assert all(0 <= score - least < 6 for score, least in zip(scores, (666, 667, 1000, 1333), strict=True)), scores
+
+
+def test_what_root_may_do_in_the_directories_of_settings() -> None:
+    script = "for at in /proc /proc/sys /proc/sys/kernel; do for may in r w x; do test -$may $at; echo $?; done; done"
+    same("sh", "-c", script)

@@ -88,6 +88,8 @@ class Inode:
     cacheable: ClassVar[bool] = True
     # A remembered name must be asked for again with `still()`, because the host may change it.
     volatile: ClassVar[bool] = False
+    # Root too may do only what the mode says, as in /proc/sys.
+    strict: ClassVar[bool] = False
     # Something here can tie the name to a place outside (a `--rw` directory): it is not removed or renamed.
     pinned: bool = False
 
@@ -241,7 +243,7 @@ class Inode:
 def may(inode: Inode, mask: int, who: Identity) -> bool:
     """Whether `who` may do all of `mask` (R_OK, W_OK, X_OK) with `inode`. Source: fs/namei.c, generic_permission()."""
     mode = inode.mode
-    if who.fsuid == 0:
+    if who.fsuid == 0 and not inode.strict:
         return not mask & X_OK or bool(mode & 0o111) or mode & S_IFMT == S_IFDIR
     if inode.uid == who.fsuid:
         granted = mode >> 6
@@ -251,7 +253,7 @@ def may(inode: Inode, mask: int, who: Identity) -> bool:
         granted = mode
     if not mask & ~granted & 7:
         return True
-    if not who.rules(inode, CAP_DAC_OVERRIDE):
+    if inode.strict or not who.rules(inode, CAP_DAC_OVERRIDE):
         return False
     return not mask & X_OK or bool(mode & 0o111) or mode & S_IFMT == S_IFDIR
 

@@ -120,10 +120,18 @@ Setting = Produce | Number | Numbers | Line | Place
 Settings = dict[str, "Settings | Setting"]
 
 
+class SettingsDirectory(Directory):
+    """A directory of /proc/sys: nobody may make anything in it, and access(2) tells root so (sysctl_perm)."""
+
+    __slots__ = ()
+
+    strict = True
+
+
 def directory(settings: Settings, number: int, now: int) -> Directory:
     """A directory of one-line files; `number` is its inode number, `now` the time of its making in ns."""
     table = {name: _entry(value, number + at, now) for at, (name, value) in enumerate(settings.items(), 1)}
-    return Directory(table, inode=number, now_ns=now)
+    return SettingsDirectory(table, inode=number, now_ns=now)
 
 
 def _entry(value: Settings | Setting, number: int, now: int) -> tuple[int, Callable[[], Inode]]:
