@@ -20,7 +20,7 @@ NAMES = [
     "opening", "touched", "transfer", "names", "status", "descriptors", "waiting", "interrupted", "copying",
     "sockets", "timers", "sharing", "seals", "splicing", "extended", "areas", "sysv_shm", "naming",
     "epolls", "inotify", "inet", "other_memory", "inspecting", "file_signals", "sealed", "queued_signals",
-    "alternate_stack", "scripts", "sessions", "tcp_options",
+    "alternate_stack", "scripts", "sessions", "restarts", "tcp_options",
 ]  # fmt: skip
 
 
