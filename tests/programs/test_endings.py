@@ -227,6 +227,30 @@ def test_signals_that_are_ignored_outside_are_ignored_inside() -> None:
     assert wanted & (0x203 | 3 << 31) == 0x203 | 3 << 31
 
 
+def test_a_program_may_handle_what_was_ignored_when_it_was_started() -> None:
+    handle = """
+import signal, sys
+
+def handler(*_):
+    print("handled")
+    sys.exit(5)
+
+signal.signal(signal.SIGINT, handler)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    program = ["/usr/bin/python3", "-S", "-E", "-c", handle]
+    for line in (program, run_command(*program)):
+        ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *line]
+        with subprocess.Popen(ignoring, stdout=subprocess.PIPE, env=dict(ENVIRONMENT)) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE)[0] == b"handled\n"
+            assert process.returncode == 5
+
+
 def test_timeout_ends_a_loop_without_system_calls(compiled: Compiler) -> None:
     start = time.monotonic()
     got = loadstone("run", "--timeout", "1", compiled("spin", "static"), timeout=PATIENCE)

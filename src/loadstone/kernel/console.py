@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
     from loadstone.kernel.kernel import Kernel
@@ -38,8 +37,8 @@ class Console:
     SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and SIGWINCH are the guest's; when that stops the program we were started
     for, we stop as well, as a job of the user's shell. The third SIGINT, SIGTERM or SIGHUP within two seconds ends the
     machine. A machine that does not stop when it should, because one system call keeps it busy, is stopped in the
-    middle of that. What Loadstone was started with as ignored stays ignored. Only the main thread of Python may do
-    this; elsewhere it does nothing.
+    middle of that. What Loadstone was started with as ignored ends no machine: its programs ignore it until they say
+    otherwise. Only the main thread of Python may do this; elsewhere it does nothing.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -51,9 +50,9 @@ class Console:
     def __enter__(self) -> None:
         try:
             for number in _FORWARDED:
-                self._handle(number, self._forward)
+                self._handle(number)
             if signal.getsignal(_SUSPENDING) == signal.SIG_DFL:  # else nobody controls us as a job
-                self._handle(_SUSPENDING, self._forward)
+                self._handle(_SUSPENDING)
             self._before[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             self._kernel.scheduler.on_all_stopped = self._suspend
             left = self._kernel.scheduler.start_deadline()
@@ -66,18 +65,19 @@ class Console:
         if self._timer is not None:
             signal.setitimer(signal.ITIMER_REAL, *self._timer)
             self._timer = None
-        self._kernel.scheduler.on_all_stopped = lambda: None
+        self._kernel.scheduler.on_all_stopped = lambda for_good: None
         self._kernel.personality.restore_terminal()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
-    def _handle(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            self._before[number] = signal.signal(number, handler)
+    def _handle(self, number: int) -> None:
+        """Forward it: also what we ignored, since a program may handle it, if only it was told that it was ignored."""
+        if signal.getsignal(number) is not signal.SIG_IGN or not self._kernel.options.deterministic:
+            self._before[number] = signal.signal(number, self._forward)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if number in _INSISTING:
+        if number in _INSISTING and self._before[number] is not signal.SIG_IGN:
             now = time.monotonic()
             came = self._came[number] = [then for then in self._came[number] if now - then < _PATIENCE] + [now]
             if len(came) >= 3:
@@ -85,10 +85,14 @@ class Console:
                 return
         self._kernel.scheduler.post(number)
 
-    def _suspend(self) -> None:
-        """Nobody runs, and the program that we were started for is stopped: be stopped until we are continued."""
+    def _suspend(self, for_good: bool) -> None:
+        """Nobody runs, and the program that we were started for is stopped: be stopped until we are continued.
+
+        Not where a program stopped it that may yet continue it; what stops jobs is the user's, who wants a prompt.
+        """
         kernel = self._kernel
-        if not any(process.is_first and process.stopped_by for process in kernel.processes.values()):
+        by = {process.stopped_by for process in kernel.processes.values() if process.is_first} - {0}
+        if not by or (by == {signal.SIGSTOP} and not for_good):
             return
         resume = kernel.personality.suspend_terminal()
         before = signal.signal(_SUSPENDING, signal.SIG_DFL)

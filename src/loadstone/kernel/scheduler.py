@@ -44,7 +44,8 @@ class Scheduler:
         current: whose system call or fault is being served; /proc/self is its process.
         inside: whose slice it is; None between slices, when the host and the clock wake who waits.
         on_breakpoint: told when a task is about to execute an instruction with a breakpoint; True pauses the slice.
-        on_all_stopped: called when nobody can run and somebody is stopped by a signal.
+        on_all_stopped: called when nobody can run and somebody is stopped by a signal, with whether that is for good:
+            nobody waits for a time at which they could continue others.
         kernel_time: how much of the running slice was the kernel's work; system_ns: of all slices that are over.
         cpus: the machine's CPUs, and how often they went from one task to another.
     """
@@ -66,7 +67,7 @@ class Scheduler:
         self.current: Task | None = None
         self.inside: Task | None = None
         self.on_breakpoint: Callable[[Task], bool] = lambda _: True
-        self.on_all_stopped: Callable[[], None] = lambda: None
+        self.on_all_stopped: Callable[[bool], None] = lambda for_good: None
         self.system_ns = 0
         virtual = kernel.clock.__class__ is VirtualClock
         self.kernel_time = VirtualKernelTime() if virtual else KernelTime()
@@ -405,7 +406,7 @@ class Scheduler:
         deadlines = [when for when in (self._waits.next_deadline(), personality.next_deadline()) if when is not None]
         deadline = min(deadlines) if deadlines else None
         if self._anybody_stopped():
-            self.on_all_stopped()
+            self.on_all_stopped(deadline is None)
         elif deadline is None and not self._waits.on_host and not self._waits.for_signals():
             raise HostError(f"every task waits for ever: {self._waits.who()}")
         self._wake_ready(self._pass_time(deadline))
