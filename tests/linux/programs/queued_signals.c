@@ -278,6 +278,29 @@ static void read_them(sigset_t *everything) {
   deliver(everything);
 }
 
+/* What each signal does to a process that says nothing about it; a group of its own is not orphaned, so it stops. */
+static void by_default(void) {
+  struct rlimit none = {0, 0};
+  fflush(stdout);
+  for (int number = 1; number <= SIGRTMAX; number++) {
+    sigset_t all;
+    sigfillset(&all);
+    pid_t child = fork();
+    if (!child) {
+      setpgid(0, 0);
+      setrlimit(RLIMIT_CORE, &none);
+      signal(number, SIG_DFL);
+      sigprocmask(SIG_UNBLOCK, &all, 0);
+      raise(number);
+      _exit(77);
+    }
+    int s = -1;
+    waitpid(child, &s, WUNTRACED);
+    printf("     %d: %x\n", number, s);
+    if (WIFSTOPPED(s)) kill(child, SIGKILL), waitpid(child, &s, 0);
+  }
+}
+
 int main(void) {
   sigset_t everything;
   struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
@@ -295,5 +318,6 @@ int main(void) {
   read_them(&everything);
   forgotten();
   to_a_thread();
+  by_default();
   return 0;
 }

@@ -48,6 +48,20 @@ static void background(void) {
   _exit(5);
 }
 
+/* A terminal that a session has is not for another one. */
+static void another(void) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (!child) {
+    setsid();
+    T(ioctl(terminal, TIOCSCTTY, 0));
+    T(tcgetsid(terminal));
+    fflush(stdout);
+    _exit(0);
+  }
+  status_of(child);
+}
+
 static void leader(void) {
   T(tcgetsid(terminal));
   T(open("/dev/tty", O_RDWR));
@@ -56,6 +70,7 @@ static void leader(void) {
   T(ioctl(terminal, TIOCSCTTY, 0));
   T(tcgetsid(terminal) == getpid());
   T(tcgetpgrp(terminal) == getpid());
+  another();
   T(open("/dev/tty", O_RDWR) >= 0);
   T(tcsetpgrp(terminal, 999999));
   T(tcsetpgrp(terminal, -1));
