@@ -13,24 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from support.c_programs import ASLEEP
 from support.compilers import Compiler
 from support.run import Completed, loadstone
 
-UNTIL_ASLEEP = """
-#define _GNU_SOURCE
-#include <stdio.h>
-#include <unistd.h>
-static void until_asleep(int process, int thread) {
-  char path[64], state = 0;
-  sprintf(path, "/proc/%d/task/%d/stat", process, thread);
-  while (state != 'S') {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-    usleep(1000);
-  }
-}
-"""
+UNTIL_ASLEEP = "#define _GNU_SOURCE\n" + ASLEEP
 CRASH = (
     UNTIL_ASLEEP
     + """
@@ -74,7 +61,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "quit")) raise(SIGQUIT);
   if (!strcmp(argv[1], "wait")) {
     int parent = getpid();
-    if (!fork()) { until_asleep(parent, parent); kill(parent, SIGQUIT); _exit(0); }
+    if (!fork()) { asleep(parent); kill(parent, SIGQUIT); _exit(0); }
     forget();
     syscall(SYS_pause, 0, 0, 0, 0, 0, 0);
   }
@@ -260,8 +247,8 @@ static volatile int other;
 static void *wait_for_ever(void *unused) { for (other = gettid();;) pause(); }
 static void *crash(void *unused) {
   while (!other) usleep(1000);
-  until_asleep(getpid(), getpid());
-  until_asleep(getpid(), other);
+  asleep(getpid());
+  thread_asleep(other);
   *(volatile int *)0x30 = 1;
   return unused;
 }

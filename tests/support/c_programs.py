@@ -8,12 +8,14 @@ from support.compilers import Compiler
 from support.run import loadstone, native
 
 _PLACE = Path(__file__).resolve().parent.parent / "linux" / "programs"
-HEADER = (_PLACE / "check.h").read_text()
+ASLEEP = (_PLACE / "asleep.h").read_text()
+HEADER = (_PLACE / "check.h").read_text().replace('#include "asleep.h"', ASLEEP)
 
 
 def source_of(name: str) -> str:
-    """With the header that they share in it, so that the text alone can be compiled."""
-    return (_PLACE / f"{name}.c").read_text().replace('#include "check.h"', HEADER)
+    """With the headers that they share in it, so that the text alone can be compiled."""
+    text = (_PLACE / f"{name}.c").read_text()
+    return text.replace('#include "check.h"', HEADER).replace('#include "asleep.h"', ASLEEP)
 
 
 def both(name: str, compiled: Compiler, tmp_path: Path, variant: str = "pie") -> tuple[list[str], list[str]]:

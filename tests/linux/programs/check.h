@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "asleep.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -49,18 +50,6 @@
   } while (0)
 
 #define S(...) syscall(SYS_##__VA_ARGS__)
-
-/* Come back when a process sleeps in a system call. */
-static inline void asleep(pid_t pid) {
-  char path[64], state = 0;
-  sprintf(path, "/proc/%d/stat", pid);
-  while (state != 'S') {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-    usleep(2000);
-  }
-}
 
 /* A child that sends us a signal when we sleep, and not before, however slow the machine is. */
 static inline pid_t signal_asleep(int number) {

@@ -470,17 +470,6 @@ static void *exclusive(void *number) {
   return 0;
 }
 
-static void until_asleep(_Atomic pid_t *number) {
-  char path[64], state = 0;
-  while (!*number) usleep(1000);
-  sprintf(path, "/proc/self/task/%d/stat", *number);
-  while (state != 'S') {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-  }
-}
-
 static void interrupted(int number) {}
 
 /* The event is to wake so many of four. */
@@ -493,7 +482,10 @@ static void herd(void *(*one)(void *), unsigned events, int wanted) {
   woken = 0;
   if (events) add(shared, pipes_of[0], events, 1);
   for (int i = 0; i < 4; i++) waiting[i] = 0, pthread_create(t + i, 0, one, &waiting[i]);
-  for (int i = 0; i < 4; i++) until_asleep(&waiting[i]);
+  for (int i = 0; i < 4; i++) {
+    while (!waiting[i]) usleep(1000);
+    thread_asleep(waiting[i]);
+  }
   write(pipes_of[1], "x", 1);
   while (woken < wanted) usleep(1000);
   usleep(50000); /* nobody else wakes */

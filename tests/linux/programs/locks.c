@@ -1,5 +1,6 @@
 /* Locks with priority inheritance, condition variables moved to them, and the newer futex calls, without the C library. */
 #define _GNU_SOURCE
+#include "asleep.h"
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -52,26 +53,6 @@ static void nap(int ms)
     nanosleep(&t, 0);
 }
 
-/* Wait until a thread of this process or the first one of another sleeps in a call. */
-static void asleep(const char *where, uint32_t tid)
-{
-    char path[64], state = 0;
-    snprintf(path, sizeof path, "/proc/%s/task/%u/stat", where, tid);
-    while (state != 'S') {
-        nap(1);
-        FILE *file = fopen(path, "r");
-        fscanf(file, "%*d (%*[^)]) %c", &state);
-        fclose(file);
-    }
-}
-
-static void process_asleep(pid_t pid)
-{
-    char where[16];
-    snprintf(where, sizeof where, "%d", pid);
-    asleep(where, pid);
-}
-
 /* The threads that are about to wait, by their numbers. */
 static _Atomic uint32_t waiting[4];
 static _Atomic int begun;
@@ -89,7 +70,7 @@ static void all_asleep(int count)
     for (int i = 0; i < count; i++) {
         while (!waiting[i])
             nap(1);
-        asleep("self", waiting[i]);
+        thread_asleep(waiting[i]);
     }
     nobody_waits();
 }
@@ -168,7 +149,7 @@ static void with_others(void)
         sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0);
         while (!*ready)
             nap(1);
-        process_asleep(parent);
+        asleep(parent);
         _exit(sys(w, FUTEX_UNLOCK_PI, 0, 0, 0, 0));
     }
     while (!*(volatile uint32_t *)w)
@@ -188,7 +169,7 @@ static void with_others(void)
         sys(w, FUTEX_LOCK_PI, 0, 0, 0, 0);
         while (!*ready)
             nap(1);
-        process_asleep(parent);
+        asleep(parent);
         _exit(0);
     }
     while (!*(volatile uint32_t *)w)
@@ -294,7 +275,7 @@ static long waitv(struct futex_waitv *v, unsigned n, unsigned flags, struct time
 static void *wake_third(void *arg)
 {
     uint32_t *w = arg;
-    process_asleep(getpid());
+    asleep(getpid());
     return (void *)(long)syscall(454, &w[2], 0xffffffffUL, 1, 2);
 }
 

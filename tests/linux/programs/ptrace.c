@@ -1,5 +1,6 @@
 /* ptrace: what a tracer sees of a child's calls, signals, events and memory, and what it can do to them. */
 #define _GNU_SOURCE
+#include "asleep.h"
 #include <elf.h>
 #include <errno.h>
 
@@ -35,19 +36,6 @@ static void show(const char *what, pid_t pid, pid_t child, int status)
         printf("killed %d\n", WTERMSIG(status));
     else
         printf("stopped %d event %d%s\n", WSTOPSIG(status) & 0x7f, status >> 16, WSTOPSIG(status) & 0x80 ? " call" : "");
-}
-
-/* Wait until a child sleeps in a call. */
-static void asleep(pid_t child)
-{
-    char path[64], state = 0;
-    sprintf(path, "/proc/%d/stat", child);
-    while (state != 'S') {
-        FILE *file = fopen(path, "r");
-        fscanf(file, "%*d (%*[^)]) %c", &state);
-        fclose(file);
-        usleep(1000);
-    }
 }
 
 static int wait_for(const char *what, pid_t child)

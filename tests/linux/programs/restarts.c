@@ -14,17 +14,6 @@ static void handler(int number) {
   ++*heard;
 }
 
-static void wait_for_state(pid_t pid, char wanted) {
-  char path[64], state = 0;
-  sprintf(path, "/proc/%d/stat", pid);
-  while (state != wanted) {
-    FILE *file = fopen(path, "r");
-    fscanf(file, "%*d (%*[^)]) %c", &state);
-    fclose(file);
-    usleep(1000);
-  }
-}
-
 /* In a child: send the signal when the parent sleeps; come back when it has had it and sleeps again, or waits for us. */
 static void disturb(void) {
   pid_t parent = getppid();
@@ -32,7 +21,7 @@ static void disturb(void) {
   asleep(parent);
   kill(parent, stops ? SIGSTOP : SIGALRM);
   if (stops) {
-    wait_for_state(parent, 'T');
+    until_state(parent, parent, 'T');
     kill(parent, SIGCONT);
   } else {
     while (*heard == before) usleep(1000);
