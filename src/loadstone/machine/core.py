@@ -25,6 +25,8 @@ REGISTER_ORDER = (
     "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 )  # fmt: skip
 """As ptrace has them, in struct user_regs_struct; that has orig_rax, which is the kernel's, behind rdi."""
+ALL_REGISTERS = (*REGISTER_ORDER, "fcw", "mxcsr")
+"""What a context has."""
 
 FXSAVE_SIZE = 512
 """Bytes of the x87 and SSE state as FXSAVE stores it (Intel SDM vol. 1, 10.5.1)."""

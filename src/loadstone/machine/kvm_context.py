@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from loadstone.errors import HostError
-from loadstone.machine.core import FXSAVE_SIZE, REGISTER_ORDER, X87_SSE
+from loadstone.machine.core import ALL_REGISTERS, FXSAVE_SIZE, X87_SSE
 from loadstone.machine.kvm_api import REGISTERS, XSAVE_SIZE
 from loadstone.machine.segments import USER_CS, USER_SS
 
@@ -28,7 +28,6 @@ INDEX = {name: number for number, name in enumerate(REGISTERS)} | {"fs_base": FS
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(_SREGS)
 _SELECTORS = {"ds": DS, "es": ES, "fs": FS, "gs": GS}
 _FIXED = {"cs": USER_CS, "ss": USER_SS}
-_ALL = (*REGISTER_ORDER, "fcw", "mxcsr")
 _IN_IMAGE = {"fcw": (0, 2), "fsw": (2, 4), "mxcsr": (24, 28)}
 _MASK64 = (1 << 64) - 1
 TRAP_FLAG, INTERRUPTS_ON = 0x100, 0x200  # of RFLAGS; the latter is always set in a program
@@ -126,7 +125,7 @@ class KvmContext:
 
     def registers(self) -> dict[str, int]:
         """All of them: REGISTER_ORDER, then FCW and MXCSR."""
-        return {name: self.read(name) for name in _ALL}
+        return {name: self.read(name) for name in ALL_REGISTERS}
 
     def system_call(self) -> tuple[int, ...]:
         """RAX and RDI RSI RDX R10 R8 R9 at the SYSCALL instruction."""

@@ -8,7 +8,7 @@ from ctypes import c_void_p
 
 from loadstone.errors import HostError
 from loadstone.machine import unicorn_library as uc
-from loadstone.machine.core import FXSAVE_SIZE, REGISTER_ORDER, X87_SSE
+from loadstone.machine.core import ALL_REGISTERS, FXSAVE_SIZE, X87_SSE
 from loadstone.machine.native_code import Control
 from loadstone.machine.unicorn_engine import RIP, Batch, Engine
 
@@ -16,8 +16,7 @@ _unpack_call = struct.Struct("7Q").unpack_from  # Control.registers, but for RIP
 _pack_result = struct.Struct("2Q").pack_into  # Control.results, and the first of Control.result
 _CALL_AT, _RESULTS_AT = Control.registers.offset, Control.results.offset
 ALIGNMENT_CHECK = 1 << 18  # AC, in RFLAGS
-_ALL = (*REGISTER_ORDER, "fcw", "mxcsr")
-_unpack_all = struct.Struct(f"{len(_ALL)}Q").unpack
+_unpack_all = struct.Struct(f"{len(ALL_REGISTERS)}Q").unpack
 
 # The x87 and SSE registers, 16 bytes each, in the order in which they must be set: the status word says which x87
 # register is ST0.
@@ -148,7 +147,7 @@ class Contexts:
         self._engine = engine
         self._spare_handles: list[c_void_p] = []  # of tasks that are gone
         self._control = engine.control
-        self._all = Batch(engine, [uc.REGISTERS[name] for name in _ALL], 8)
+        self._all = Batch(engine, [uc.REGISTERS[name] for name in ALL_REGISTERS], 8)
         self._floating = Batch(engine, _FLOATING_NUMBERS, 16)
         self._some: dict[tuple[str, ...], Batch] = {}  # the few combinations that are set together
         self._pristine = UnicornContext(self, engine.new_handle())
@@ -193,7 +192,7 @@ class Contexts:
         """All registers of 64 bits or less, by ptrace's names."""
         self.load(context)
         self._settle()
-        return dict(zip(_ALL, _unpack_all(self._all.read()), strict=True))
+        return dict(zip(ALL_REGISTERS, _unpack_all(self._all.read()), strict=True))
 
     def read_floating(self, context: UnicornContext) -> bytes:
         """The x87 and SSE registers, laid out as _FLOATING."""
